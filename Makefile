@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+# Builds, checks and installs lunavisor. Everything that is made goes to $(BUILD); `make help` lists
+# the targets. Further choices: CC, CFLAGS, LDFLAGS, WERROR=0, PREFIX, DESTDIR.
+
+VERSION := 0.1.0
+SONAME := liblunavisor.so.0
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CFLAGS ?= -O2 -g
+WERROR ?= 1
+BUILD ?= build
+LUA ?= lua5.4
+LUAJIT ?= luajit
+INSTALL ?= install
+export LUA LUAJIT
+
+# ---- Where things go ----------------------------------------------------------------------------
+
+# The directories of the Lua packages, moved from their own prefix, /usr, to PREFIX.
+pkg = $(shell pkg-config $(1) 2>/dev/null)
+moved = $(patsubst $(or $(call pkg,--variable=prefix $(1)),/usr)/%,$(PREFIX)/%,$(2))
+LUA_PC := $(shell for name in lua5.4 lua-5.4 lua54 lua; do \
+  pkg-config --exists $$name && echo $$name && break; done 2>/dev/null)
+LUA_LMOD_OF := $(or $(call pkg,--variable=INSTALL_LMOD $(LUA_PC)),/usr/share/lua/5.4)
+LUA_CMOD_OF := $(or $(call pkg,--variable=INSTALL_CMOD $(LUA_PC)),/usr/lib/lua/5.4)
+LUAJIT_LMOD_OF := $(or $(call pkg,--variable=INSTALL_LMOD luajit),/usr/share/lua/5.1)
+
+PREFIX ?= /usr/local
+INCLUDEDIR ?= $(PREFIX)/include
+LIBDIR ?= $(PREFIX)/lib
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+LUA_LMOD ?= $(call moved,$(LUA_PC),$(LUA_LMOD_OF))
+LUAJIT_LMOD ?= $(call moved,luajit,$(LUAJIT_LMOD_OF))
+# Only /usr has a directory per architecture: Lua does not look for one in /usr/local.
+LUA_CMOD ?= $(if $(filter /usr,$(PREFIX)),$(LUA_CMOD_OF),$(LIBDIR)/lua/5.4)
+
+# ---- What is made of what -----------------------------------------------------------------------
+
+OUT := $(abspath $(BUILD))
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
+programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
+
+CORE := $(call objects,core/*.c)
+NATIVE := $(call objects,lua/lunavisor/*.c)
+FAKE := $(call objects,spec/core/fake.c)
+FAKE_MODULE := $(call objects,spec/core/fake_module.c)
+C_TESTS := $(call programs,spec/core,spec,test_*.c)
+EXAMPLES := $(call programs,examples,examples,*.c)
+BENCHES := $(call programs,scripts/bench.d,bench,*.c)
+LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
+LUA_MADE := lunavisor/cdef.lua lunavisor/library.lua
+
+# The C module is for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
+LUA_VERSION := $(shell $(LUA) -e 'io.write(_VERSION:sub(5))' 2>/dev/null)
+NATIVE_SO := $(if $(filter 5.1,$(LUA_VERSION)),,lunavisor/native.so)
+
+LUA_CFLAGS ?= $(call pkg,--cflags $(LUA_PC))
+LUA_LIBS ?= $(call pkg,--libs $(LUA_PC))
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes \
+  -Wstrict-prototypes $(if $(filter 0,$(WERROR)),,-Werror)
+SANITIZERS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all \
+  -fno-omit-frame-pointer)
+COMPILE := $(CC) -std=c11 -D_GNU_SOURCE -pthread -fPIC -fvisibility=hidden -Icore/include -Icore \
+  $(patsubst -I%,-isystem %,$(LUA_CFLAGS)) $(WARNINGS) $(SANITIZERS) $(CPPFLAGS) $(CFLAGS)
+LINK := $(CC) -pthread $(SANITIZERS) $(LDFLAGS)
+link_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(NATIVE) -L$(BUILD) -llunavisor
+
+all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
+  $(addprefix $(BUILD)/lua/5.4/,$(NATIVE_SO)) \
+  $(addprefix $(BUILD)/lua/,$(LUA_MADE)) ## Build the libraries and the Lua modules (default)
+
+# What the tests need on top of `all`.
+tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
+
+# Only the objects, for the warnings of a second compiler.
+objects: $(CORE) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c) \
+  $(call objects,scripts/bench.d/*.c)
+
+# Changes when the way of compiling does, so that everything is made anew.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(OUT) $(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(OUT) $(COMPILE) $(LINK)' >$@
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(BUILD)/$(SONAME): $(CORE)
+	$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^
+
+$(BUILD)/liblunavisor.so: $(BUILD)/$(SONAME)
+	@ln -sf $(SONAME) $@
+
+$(BUILD)/liblunavisor.a: $(CORE)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/lua/5.4/lunavisor/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
+	@mkdir -p $(@D)
+	$(call link_native,$@,$$ORIGIN/../../..)
+
+$(BUILD)/lua/lunavisor/cdef.lua: core/include/lunavisor.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	@{ printf '%s\n' '-- Made from lunavisor.h for ffi.cdef.' 'return [==[' && \
+	  $(CC) -E -P -DLUNA_CDEF $< && echo ']==]'; } >$@
+
+library = printf '%s\n' '-- Made by make: the file that the LuaJIT binding loads.' 'return "$(1)"'
+$(BUILD)/lua/lunavisor/library.lua: $(BUILD)/flags
+	@mkdir -p $(@D)
+	@$(call library,$(OUT)/$(SONAME)) >$@
+
+pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: lunavisor' \
+  'Description: Guest-physical address spaces, EPT slots and vCPUs over Linux/KVM' \
+  'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -llunavisor' \
+  'Libs.private: -pthread'
+$(BUILD)/lunavisor.pc: $(BUILD)/flags Makefile
+	@$(call pc,$(CURDIR)/core/include,$(OUT)) >$@
+
+# The C unit tests reach hidden functions: they link the objects.
+$(BUILD)/spec/test_%: $(BUILD)/obj/spec/core/test_%.o $(FAKE) $(CORE)
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^
+
+$(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
+	@mkdir -p $(@D)
+	$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..' -o $@ $(FAKE_MODULE) $(FAKE) -L$(BUILD) -llunavisor
+
+$(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
+	@mkdir -p $(@D)
+	$(LINK) -Wl,--as-needed,-rpath,'$$ORIGIN/..' -o $@ $< -L$(BUILD) -llunavisor $(LUA_LIBS)
+
+$(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(BUILD)/liblunavisor.a
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^
+
+# ---- Running and checking -----------------------------------------------------------------------
+
+MAKE_HERE = $(MAKE) --no-print-directory
+in_env = eval "$$($(MAKE_HERE) -s env)" &&
+
+run: ## Install what is missing, build, and run the first example
+	@scripts/setup
+	@$(MAKE_HERE) all
+	@$(in_env) $(LUA) examples/hello.lua
+
+test: ## Run every check; the last line has the counts
+	+@MAKE='$(MAKE_HERE)' BUILD='$(BUILD)' scripts/test
+
+asan: ## Run the C and Lua tests with the address and undefined behaviour sanitizers
+	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' BUILD=build/asan LUNA_SKIP=packaging \
+	  LUA_PREFIX="env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
+	  scripts/test build core lua luajit stress
+
+tsan: ## Run the C tests with the thread sanitizer
+	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=thread' BUILD=build/tsan \
+	  CORE_PREFIX="$$(setarch -R true 2>/dev/null && echo setarch -R)" scripts/test build core
+
+bench: all $(BENCHES) ## Measure; JSON=file writes the results, ONLY=pattern selects
+	@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
+
+lint: ## Check the form of all sources
+	@scripts/lint
+
+format: ## Format the C sources
+	@scripts/lint --format
+
+env: ## Print the variables that make a checkout usable: eval "$(make -s env)"
+	@echo 'export LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(OUT)/lua/?.lua;;"'
+	@echo 'export LUA_CPATH="$(OUT)/lua/5.4/?.so;;"'
+	@echo 'export LUNAVISOR_LIBRARY="$(OUT)/$(SONAME)"'
+	@echo 'export PKG_CONFIG_PATH="$(OUT)$${PKG_CONFIG_PATH:+:$$PKG_CONFIG_PATH}"'
+	@echo 'export LD_LIBRARY_PATH="$(OUT)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"'
+
+# ---- Installing ---------------------------------------------------------------------------------
+
+LMODS := $(sort $(LUA_LMOD) $(LUAJIT_LMOD))
+LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so
+INSTALLED := $(INCLUDEDIR)/lunavisor.h $(PKGCONFIGDIR)/lunavisor.pc \
+  $(addprefix $(LIBDIR)/,$(LIBRARIES)) $(addprefix $(LUA_CMOD)/,$(NATIVE_SO)) \
+  $(foreach dir,$(LMODS),$(addprefix $(dir)/,$(LUA_FILES) $(LUA_MADE)))
+
+# Says so if the path of an engine lacks a directory: $(call hint,engine,path or cpath,directory,files)
+hint = @$(1) -e 'if not package.$(2):find("$(3)/?.", 1, true) then \
+  print("$(1) does not search $(3): set LUA_$(2) to \"$(4);;\".") end' 2>/dev/null | \
+  sed 's/LUA_path/LUA_PATH/; s/LUA_cpath/LUA_CPATH/'
+
+install: install-files ## Install to PREFIX (default /usr/local), below DESTDIR if that is set
+	$(call hint,$(LUA),path,$(LUA_LMOD),$(LUA_LMOD)/?.lua;$(LUA_LMOD)/?/init.lua)
+	$(call hint,$(LUA),cpath,$(LUA_CMOD),$(LUA_CMOD)/?.so)
+	$(call hint,$(LUAJIT),path,$(LUAJIT_LMOD),$(LUAJIT_LMOD)/?.lua;$(LUAJIT_LMOD)/?/init.lua)
+
+install-files: all
+	$(INSTALL) -D -m 644 core/include/lunavisor.h $(DESTDIR)$(INCLUDEDIR)/lunavisor.h
+	$(INSTALL) -D -m 644 $(BUILD)/liblunavisor.a $(DESTDIR)$(LIBDIR)/liblunavisor.a
+	$(INSTALL) -D -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so.$(VERSION)
+	ln -sf liblunavisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so
+	$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR)
+	@$(call pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/lunavisor.pc
+ifneq ($(NATIVE_SO),)
+	$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor
+	$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/native.so,$(LIBDIR))
+endif
+	for dir in $(LMODS:%=$(DESTDIR)%); do \
+	  for file in $(LUA_FILES); do \
+	    $(INSTALL) -D -m 644 lua/$$file $$dir/$$file || exit; \
+	  done; \
+	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/cdef.lua $$dir/lunavisor/cdef.lua || exit; \
+	  $(call library,$(LIBDIR)/$(SONAME)) >$$dir/lunavisor/library.lua || exit; \
+	done
+
+uninstall: ## Remove what install put there, with the same PREFIX and DESTDIR
+	rm -f $(INSTALLED:%=$(DESTDIR)%)
+	for dir in $(sort $(LMODS) $(LUA_CMOD)); do \
+	  test ! -d $(DESTDIR)$$dir/lunavisor || \
+	    find $(DESTDIR)$$dir/lunavisor -depth -type d -empty -delete; \
+	done
+
+clean: ## Remove everything that was built
+	rm -rf $(BUILD)
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p; s/^  .*) ## \(.*(default)\)$$/all\t\1/p' Makefile | \
+	  expand -t 12
+
+FORCE:
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: FORCE all tests objects run test asan tsan bench lint format env install install-files \
+  uninstall clean help
+
+-include $(shell test ! -d $(BUILD)/obj || find $(BUILD)/obj -name '*.d' -type f)
