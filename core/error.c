@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT
+ * Thread-local error message and errno; the names of the statuses. */
+#include "error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local char message[512];
+static _Thread_local int number_of_error;
+
+const char *luna_error_message(void) {
+  return message;
+}
+
+int luna_error_number(void) {
+  return number_of_error;
+}
+
+static const char *const status_names[] = {
+    "ok",    "argument", "range",  "overlap",     "not_found", "state",  "busy",
+    "limit", "memory",   "unsupported", "no_kvm", "access",    "system",
+};
+
+const char *luna_status_name(int status) {
+  int count = (int)(sizeof status_names / sizeof *status_names);
+  return status <= 0 && -status < count ? status_names[-status] : NULL;
+}
+
+int luna_fail(luna_status status, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  number_of_error = 0;
+  return status;
+}
+
+static luna_status status_of_errno(int number) {
+  switch (number) {
+    case EBUSY:
+      return LUNA_ERROR_BUSY;
+    case ENOMEM:
+      return LUNA_ERROR_MEMORY;
+    case ENOSPC:
+    case EMFILE:
+    case ENFILE:
+      return LUNA_ERROR_LIMIT;
+    case EACCES:
+    case EPERM:
+      return LUNA_ERROR_ACCESS;
+    case ENOSYS:
+    case ENOTTY:
+    case EOPNOTSUPP:
+      return LUNA_ERROR_UNSUPPORTED;
+    default:
+      return LUNA_ERROR_SYSTEM;
+  }
+}
+
+int luna_fail_errno(int number, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  int length = vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  size_t used = (size_t)length < sizeof message ? (size_t)length : sizeof message - 1;
+  snprintf(message + used, sizeof message - used, ": %s", strerror(number));
+  number_of_error = number;
+  return status_of_errno(number);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ * What a failed call leaves behind: a status, a sentence and an errno, for the calling thread. */
+#ifndef LUNA_ERROR_H
+#define LUNA_ERROR_H
+
+#include "lunavisor.h"
+
+/* Records the message (printf format) and returns `status`, so that a check reads
+ * `return luna_fail(LUNA_ERROR_RANGE, ...)`. */
+int luna_fail(luna_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same for a refused system call: the errno `number` chooses the status, its text is appended. */
+int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

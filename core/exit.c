@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+ * From KVM's run page to a luna_exit; answering the exits that wait for an answer. */
+#include "vcpu.h"
+
+#include "error.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#ifndef KVM_EXIT_MEMORY_FAULT /* Linux 6.8 */
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+
+/* struct kvm_run.memory_fault, which older headers do not have. */
+typedef struct memory_fault {
+  uint64_t flags;
+  uint64_t gpa;
+  uint64_t size;
+} memory_fault;
+
+static const char *const names[] = {
+    "hlt",      "pio",        "mmio",       "fault",   "exception",   "shutdown", "internal",
+    "fail_entry", "host_fault", "timeout", "interrupted", "signal", "other",
+};
+
+const char *luna_exit_name(int kind) {
+  int count = (int)(sizeof names / sizeof *names);
+  return kind >= 1 && kind <= count ? names[kind - 1] : NULL;
+}
+
+int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
+  uint32_t reason = vcpu->run->exit_reason;
+  memset(&vcpu->exit, 0, offsetof(luna_exit, instruction));
+  vcpu->exit.kind = kind;
+  vcpu->exit.reason = reason;
+  return (int)kind;
+}
+
+static uint64_t load(const uint8_t *data, uint32_t size) {
+  uint64_t value = 0;
+  memcpy(&value, data, size);
+  return value;
+}
+
+/* Finds the trap of an access, without the lock where it is the same as last time. */
+static void own(luna_vcpu *vcpu, int kind) {
+  luna_exit *e = &vcpu->exit;
+  unsigned long generation =
+      atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
+  if (generation != vcpu->owner_generation) {
+    vcpu->owners[LUNA_TRAP_PIO].range = (luna_range){1, 0};
+    vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+    vcpu->owner_generation = generation;
+  }
+  luna_owner *owner = &vcpu->owners[kind];
+  if (e->address < owner->range.first || e->address > owner->range.last) {
+    *owner = luna_vm_owner(vcpu->vm, vcpu->space, kind, e->address);
+  }
+  e->trap = owner->trap;
+  e->offset = owner->trap ? e->address - owner->base : 0;
+}
+
+static bool known_owner(const luna_vcpu *vcpu, int kind, uint64_t address) {
+  const luna_owner *owner = &vcpu->owners[kind];
+  return vcpu->owner_generation ==
+             atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire) &&
+         address >= owner->range.first && address <= owner->range.last;
+}
+
+static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
+  luna_exit *e = &vcpu->exit;
+  vcpu->pending.open = true;
+  vcpu->pending.data = data;
+  e->kind = kind;
+  e->value = e->access == LUNA_WRITE ? load(data, e->size) : 0;
+  return (int)kind;
+}
+
+static int decode_pio(luna_vcpu *vcpu) {
+  struct kvm_run *run = vcpu->run;
+  bool in = run->io.direction == KVM_EXIT_IO_IN;
+  vcpu->pending.incomplete = true;
+  vcpu->pending.reads = in;
+  if (!in && vcpu->system) {
+    int vector = luna_exception_vector(vcpu);
+    if (vector >= 0) {
+      return luna_exception_exit(vcpu, vector);
+    }
+  }
+  luna_exit_set(vcpu, LUNA_EXIT_PIO);
+  vcpu->exit.address = run->io.port;
+  vcpu->exit.size = run->io.size;
+  vcpu->exit.access = in ? LUNA_READ : LUNA_WRITE;
+  vcpu->pending.element = 0;
+  vcpu->pending.elements = run->io.count;
+  own(vcpu, LUNA_TRAP_PIO);
+  return open_exit(vcpu, LUNA_EXIT_PIO, (uint8_t *)run + run->io.data_offset);
+}
+
+static int decode_mmio(luna_vcpu *vcpu) {
+  struct kvm_run *run = vcpu->run;
+  uint32_t access = run->mmio.is_write ? LUNA_WRITE : LUNA_READ;
+  uint64_t gpa = run->mmio.phys_addr;
+  vcpu->pending.incomplete = true;
+  vcpu->pending.reads = !run->mmio.is_write;
+  /* A region may allow it: another thread changed the map just now, or half of the access is in memory. */
+  if (!known_owner(vcpu, LUNA_TRAP_MMIO, gpa)) {
+    uint64_t value = load(run->mmio.data, sizeof value);
+    if (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, &value)) {
+      memcpy(run->mmio.data, &value, sizeof value);
+      return 0;
+    }
+  }
+  luna_exit_set(vcpu, LUNA_EXIT_MMIO);
+  vcpu->exit.address = gpa;
+  vcpu->exit.size = run->mmio.len;
+  vcpu->exit.access = access;
+  vcpu->pending.element = 0;
+  vcpu->pending.elements = 1;
+  own(vcpu, LUNA_TRAP_MMIO);
+  luna_exit_kind kind = vcpu->exit.trap ? LUNA_EXIT_MMIO : LUNA_EXIT_FAULT;
+  return open_exit(vcpu, kind, run->mmio.data);
+}
+
+/* The guest-physical address of the next instruction; false if the guest's page tables have none. */
+static bool fetch_address(luna_vcpu *vcpu, uint64_t *gpa) {
+  const struct kvm_regs *regs = luna_state_regs(vcpu);
+  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  if (!regs || !sregs) {
+    return false;
+  }
+  uint64_t linear = sregs->cs.l ? regs->rip : (uint32_t)(sregs->cs.base + regs->rip);
+  if (!(sregs->cr0 & 1u << 31)) { /* CR0.PG: no paging */
+    *gpa = linear;
+    return true;
+  }
+  struct kvm_translation translation = {.linear_address = linear};
+  if (luna_kvm_translate(vcpu->fd, &translation) != 0 || !translation.valid) {
+    return false;
+  }
+  *gpa = translation.physical_address;
+  return true;
+}
+
+static int fetch_fault(luna_vcpu *vcpu, uint64_t gpa) {
+  luna_exit_set(vcpu, LUNA_EXIT_FAULT);
+  vcpu->exit.address = gpa;
+  vcpu->exit.access = LUNA_EXECUTE;
+  vcpu->pending = (luna_pending){.open = true, .elements = 1};
+  return LUNA_EXIT_FAULT;
+}
+
+/* struct kvm_run.emulation_failure: flags bit 0 says that the instruction bytes are there. */
+static void copy_instruction(luna_vcpu *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  luna_exit *e = &vcpu->exit;
+  if (e->suberror != KVM_INTERNAL_ERROR_EMULATION || run->internal.ndata < 3 ||
+      !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+    return;
+  }
+  uint32_t size = run->emulation_failure.insn_size;
+  e->instruction_size = size < sizeof e->instruction ? size : sizeof e->instruction;
+  memcpy(e->instruction, run->emulation_failure.insn_bytes,
+         sizeof run->emulation_failure.insn_bytes);
+}
+
+static int decode_internal(luna_vcpu *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
+  luna_exit *e = &vcpu->exit;
+  memset(e->instruction, 0, sizeof e->instruction);
+  memset(e->data, 0, sizeof e->data);
+  e->suberror = run->internal.suberror;
+  e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
+  memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
+  copy_instruction(vcpu);
+  /* KVM has no exit for a fetch from a hole: its emulator gives up without having read a byte. */
+  uint64_t gpa;
+  if (e->suberror == KVM_INTERNAL_ERROR_EMULATION && e->instruction_size == 0 &&
+      fetch_address(vcpu, &gpa)) {
+    uint64_t byte = 0;
+    bool there = luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte);
+    if (!there) {
+      return fetch_fault(vcpu, gpa);
+    }
+  }
+  return LUNA_EXIT_INTERNAL;
+}
+
+int luna_exit_host_fault(luna_vcpu *vcpu) {
+  luna_exit_set(vcpu, LUNA_EXIT_HOST_FAULT);
+  if (vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
+    memory_fault fault;
+    memcpy(&fault, &vcpu->run->hw, sizeof fault); /* the start of the union */
+    vcpu->exit.address = fault.gpa;
+  }
+  return LUNA_EXIT_HOST_FAULT;
+}
+
+int luna_exit_decode(luna_vcpu *vcpu) {
+  vcpu->pending = (luna_pending){0};
+  switch (vcpu->run->exit_reason) {
+    case KVM_EXIT_IO:
+      return decode_pio(vcpu);
+    case KVM_EXIT_MMIO:
+      return decode_mmio(vcpu);
+    case KVM_EXIT_HLT:
+      return luna_exit_set(vcpu, LUNA_EXIT_HLT);
+    case KVM_EXIT_SHUTDOWN:
+      return luna_exit_set(vcpu, LUNA_EXIT_SHUTDOWN);
+    case KVM_EXIT_INTERNAL_ERROR:
+      return decode_internal(vcpu);
+    case KVM_EXIT_FAIL_ENTRY:
+      luna_exit_set(vcpu, LUNA_EXIT_FAIL_ENTRY);
+      vcpu->exit.value = vcpu->run->fail_entry.hardware_entry_failure_reason;
+      return LUNA_EXIT_FAIL_ENTRY;
+    case KVM_EXIT_INTR:
+      return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
+    default:
+      return luna_exit_set(vcpu, LUNA_EXIT_OTHER);
+  }
+}
+
+const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
+  return &vcpu->exit;
+}
+
+static int check_open(const luna_vcpu *vcpu) {
+  return vcpu->pending.open ? LUNA_OK
+                            : luna_fail(LUNA_ERROR_STATE,
+                                        "vCPU %u has no open exit to answer: answer a pio, mmio or "
+                                        "fault exit once, before the next run",
+                                        vcpu->id);
+}
+
+/* Goes on to the next element of a string I/O exit, or closes the exit. */
+static void next_element(luna_vcpu *vcpu) {
+  luna_pending *pending = &vcpu->pending;
+  luna_exit *e = &vcpu->exit;
+  if (++pending->element == pending->elements) {
+    pending->open = false;
+    return;
+  }
+  pending->data += e->size;
+  e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
+  own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
+}
+
+int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
+  int status = check_open(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  const luna_exit *e = &vcpu->exit;
+  if (e->access == LUNA_EXECUTE) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot answer the fetch at gpa 0x%" PRIx64
+                     " with a value: map memory there and retry, or set rip",
+                     e->address);
+  }
+  if (e->access == LUNA_READ) {
+    memcpy(vcpu->pending.data, &value, e->size);
+  }
+  next_element(vcpu);
+  return LUNA_OK;
+}
+
+int luna_vcpu_retry(luna_vcpu *vcpu) {
+  int status = check_open(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  const luna_exit *e = &vcpu->exit;
+  if (e->kind == LUNA_EXIT_PIO) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry a port access: answer it");
+  }
+  uint64_t value = e->value;
+  uint32_t size = e->access == LUNA_EXECUTE ? 1 : e->size;
+  if (!luna_vm_access(vcpu->vm, vcpu->space, e->address, size, e->access, &value)) {
+    return luna_fail(LUNA_ERROR_NOT_FOUND,
+                     "cannot retry the access to gpa 0x%" PRIx64
+                     ": no region of space %u allows it; map memory there first",
+                     e->address, vcpu->space->id);
+  }
+  if (e->access == LUNA_READ) {
+    memcpy(vcpu->pending.data, &value, e->size);
+  }
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}

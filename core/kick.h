@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * Getting a vCPU out of KVM_RUN: a deadline timer per thread and kicks from other threads. Both are one
+ * real-time signal whose handler sets immediate_exit on the run page of the vCPU that its thread runs,
+ * so that a signal that comes just before KVM_RUN is not lost (api.rst, "immediate_exit"). */
+#ifndef LUNA_KICK_H
+#define LUNA_KICK_H
+
+#include "kvm.h"
+
+#include <stdatomic.h>
+
+/* In each vCPU. */
+typedef struct luna_kick {
+  atomic_int thread;     /* id of the thread that is in KVM_RUN or about to be, else 0 */
+  atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
+} luna_kick;
+
+/* Makes this thread able to run vCPUs. 0, or a negative status. */
+int luna_kick_prepare(void);
+/* Arms this thread's timer for a moment of luna_clock(); nothing to do if it is armed for it already. */
+int luna_kick_arm(uint64_t deadline);
+bool luna_kick_armed(uint64_t deadline);
+void luna_kick_disarm(void);
+
+/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR, without entering, if a kick is due. */
+int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run);
+/* Whether the signal came since the last call of this function. */
+bool luna_kick_seen(void);
+
+/* Any thread, and signal handlers. */
+void luna_kick_request(luna_kick *kick);
+/* Takes a request away: whether there was one. */
+bool luna_kick_take(luna_kick *kick);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ * Every system call that the library makes to KVM, one typed function each, behind one table that
+ * tests replace by a fake. A function returns 0 or more, or -1 with errno set. */
+#ifndef LUNA_KVM_H
+#define LUNA_KVM_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct luna_kvm_table {
+  int (*open)(const char *path);
+  int (*ioctl)(int fd, unsigned long request, void *argument);
+  void *(*map)(size_t size, int fd); /* a vCPU's shared run page; MAP_FAILED on error */
+  int (*unmap)(void *address, size_t size);
+  int (*close)(int fd);
+} luna_kvm_table;
+
+/* Replaces the table, NULL for the real one, and forgets what was learnt of the host. No VM may be alive. */
+__attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_table *table);
+
+/* What this host's KVM offers; asked once per process. */
+typedef struct luna_host {
+  uint32_t slots_max;
+  uint32_t vcpus_max;
+  uint32_t sync_regs; /* KVM_SYNC_X86_* bits, 0 where the run page carries no registers */
+  bool immediate_exit;
+  size_t run_size; /* bytes of the shared run page */
+  unsigned address_bits; /* width of a guest-physical address */
+  struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
+} luna_host;
+
+/* The host's features; NULL, with the error recorded, if KVM cannot be asked. */
+const luna_host *luna_host_get(void);
+
+/* The path of the device: LUNA_KVM_DEVICE, or /dev/kvm. */
+const char *luna_kvm_device(void);
+/* Opens the device and checks the API version: the descriptor, or a negative status with its message. */
+int luna_kvm_open(void);
+void luna_kvm_close(int fd);
+
+int luna_kvm_check_extension(int fd, long capability);
+int luna_kvm_create_vm(int kvm_fd);
+/* Records why a VM could not be created, with the way out where KVM is busy. */
+int luna_kvm_fail_create(int number);
+int luna_kvm_set_tss_address(int vm_fd, uint64_t gpa);
+int luna_kvm_set_identity_map_address(int vm_fd, uint64_t gpa);
+int luna_kvm_set_region(int vm_fd, const struct kvm_userspace_memory_region *region);
+
+int luna_kvm_create_vcpu(int vm_fd, uint32_t id);
+struct kvm_run *luna_kvm_map_run(int vcpu_fd, size_t size);
+void luna_kvm_unmap_run(struct kvm_run *run, size_t size);
+int luna_kvm_run(int vcpu_fd);
+int luna_kvm_set_cpuid(int vcpu_fd, struct kvm_cpuid2 *cpuid);
+int luna_kvm_get_regs(int vcpu_fd, struct kvm_regs *regs);
+int luna_kvm_set_regs(int vcpu_fd, struct kvm_regs *regs);
+int luna_kvm_get_sregs(int vcpu_fd, struct kvm_sregs *sregs);
+int luna_kvm_set_sregs(int vcpu_fd, struct kvm_sregs *sregs);
+int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation);
+
+#endif

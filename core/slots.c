@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ * Slot numbers and slot changes. KVM can add, delete and move a slot, but not resize it, re-back it or
+ * toggle its read-only flag (api.rst, KVM_SET_USER_MEMORY_REGION), so every change is adds and deletes. */
+#include "slots.h"
+
+#include "buffer.h"
+#include "error.h"
+#include "kvm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+bool luna_slot_needed(uint32_t rights) {
+  return (rights & LUNA_READ) != 0;
+}
+
+uint32_t luna_slot_flags(uint32_t rights) {
+  return rights & LUNA_WRITE ? 0 : KVM_MEM_READONLY;
+}
+
+/* Makes room for every slot number that could come back, so that giving one back cannot fail. */
+static int reserve_numbers(luna_space *space, size_t adds) {
+  size_t most = space->next_slot + adds;
+  if (most > space->slots_max) {
+    most = space->slots_max;
+  }
+  if (most <= space->free_capacity) {
+    return 0;
+  }
+  uint32_t capacity = (uint32_t)most * 2 + 8;
+  uint32_t *numbers = realloc(space->free_slots, capacity * sizeof *numbers);
+  if (!numbers) {
+    return -1;
+  }
+  space->free_slots = numbers;
+  space->free_capacity = capacity;
+  return 0;
+}
+
+static int take_number(luna_space *space) {
+  if (space->free_count > 0) {
+    return (int)space->free_slots[--space->free_count];
+  }
+  return space->next_slot < space->slots_max ? (int)space->next_slot++ : -1;
+}
+
+static void give_number(luna_space *space, int32_t slot) {
+  space->free_slots[space->free_count++] = (uint32_t)slot;
+}
+
+static int set_slot(const luna_space *space, const luna_mapping *mapping, bool present) {
+  struct kvm_userspace_memory_region region = {
+      .slot = (uint32_t)mapping->slot,
+      .flags = present ? luna_slot_flags(mapping->rights) : 0,
+      .guest_phys_addr = mapping->range.first,
+      .memory_size = present ? mapping->range.last - mapping->range.first + 1 : 0,
+      .userspace_addr = (uintptr_t)mapping->buffer->data + mapping->offset,
+  };
+  return luna_kvm_set_region(space->vm_fd, &region);
+}
+
+static int add_slot(luna_space *space, luna_mapping *mapping) {
+  int slot = take_number(space);
+  if (slot < 0) {
+    errno = ENOSPC;
+    return -1;
+  }
+  mapping->slot = slot;
+  if (set_slot(space, mapping, true) != 0) {
+    give_number(space, slot);
+    mapping->slot = -1;
+    return -1;
+  }
+  return 0;
+}
+
+static int delete_slot(luna_space *space, luna_mapping *mapping) {
+  if (set_slot(space, mapping, false) != 0) {
+    return -1;
+  }
+  give_number(space, mapping->slot);
+  mapping->slot = -1;
+  return 0;
+}
+
+static int change_slot(luna_space *space, luna_mapping *mapping, bool add) {
+  return add ? add_slot(space, mapping) : delete_slot(space, mapping);
+}
+
+static int fail_change(const luna_space *space, const luna_slot_change *change, int number) {
+  const char *verb = change->add ? "map" : "unmap";
+  uint64_t first = change->mapping->range.first;
+  uint64_t last = change->mapping->range.last;
+  if (number == ENOSPC) {
+    return luna_fail(LUNA_ERROR_LIMIT,
+                     "cannot map gpa 0x%" PRIx64 "..0x%" PRIx64 " in space %u: all %u memory slots "
+                     "of this host's KVM are taken; map fewer, larger ranges",
+                     first, last, space->id, space->slots_max);
+  }
+  return luna_fail_errno(number,
+                         "cannot %s gpa 0x%" PRIx64 "..0x%" PRIx64 " in space %u: KVM refused the "
+                         "memory slot",
+                         verb, first, last, space->id);
+}
+
+/* Takes back the first `done` changes. KVM gave these slots a moment ago; should it refuse one now for want of memory,
+ * asking again is all that can be done. */
+static void undo(luna_space *space, luna_slot_change *changes, size_t done) {
+  enum { TRIES = 100 };
+  while (done-- > 0) {
+    for (int i = 0; i < TRIES; i++) {
+      if (change_slot(space, changes[done].mapping, !changes[done].add) == 0) {
+        break;
+      }
+    }
+  }
+}
+
+int luna_slots_apply(luna_space *space, luna_slot_change *changes, size_t count) {
+  if (reserve_numbers(space, count) != 0) {
+    return luna_fail_errno(ENOMEM, "cannot change the memory slots of space %u", space->id);
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (change_slot(space, changes[i].mapping, changes[i].add) != 0) {
+      int number = errno;
+      undo(space, changes, i);
+      return fail_change(space, &changes[i], number);
+    }
+  }
+  return LUNA_OK;
+}
+
+void luna_slots_free(luna_space *space) {
+  free(space->free_slots);
+}

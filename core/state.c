@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT
+ * General and system registers: through the shared run page where KVM can (KVM_CAP_SYNC_REGS), by
+ * ioctl where not. Writes wait in the vCPU until the next entry. */
+#include "vcpu.h"
+
+#include "error.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static const char *const names[LUNA_REGISTER_COUNT] = {
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15", "rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base",
+    "gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit",
+    "cs.selector", "cs.base", "cs.limit", "cs.access",
+    "ds.selector", "ds.base", "ds.limit", "ds.access",
+    "es.selector", "es.base", "es.limit", "es.access",
+    "fs.selector", "fs.base", "fs.limit", "fs.access",
+    "gs.selector", "gs.base", "gs.limit", "gs.access",
+    "ss.selector", "ss.base", "ss.limit", "ss.access",
+    "tr.selector", "tr.base", "tr.limit", "tr.access",
+    "ldtr.selector", "ldtr.base", "ldtr.limit", "ldtr.access",
+};
+
+const char *luna_register_name(int reg) {
+  return reg >= 0 && reg < LUNA_REGISTER_COUNT ? names[reg] : NULL;
+}
+
+/* Where each general register lives in struct kvm_regs, which orders them otherwise. */
+static const uint8_t general_offset[LUNA_GENERAL_COUNT] = {
+    offsetof(struct kvm_regs, rax), offsetof(struct kvm_regs, rcx), offsetof(struct kvm_regs, rdx),
+    offsetof(struct kvm_regs, rbx), offsetof(struct kvm_regs, rsp), offsetof(struct kvm_regs, rbp),
+    offsetof(struct kvm_regs, rsi), offsetof(struct kvm_regs, rdi), offsetof(struct kvm_regs, r8),
+    offsetof(struct kvm_regs, r9),  offsetof(struct kvm_regs, r10), offsetof(struct kvm_regs, r11),
+    offsetof(struct kvm_regs, r12), offsetof(struct kvm_regs, r13), offsetof(struct kvm_regs, r14),
+    offsetof(struct kvm_regs, r15), offsetof(struct kvm_regs, rip),
+    offsetof(struct kvm_regs, rflags),
+};
+
+static uint64_t *general(struct kvm_regs *regs, int reg) {
+  return (uint64_t *)(void *)((uint8_t *)regs + general_offset[reg]);
+}
+
+static bool page_has_regs(const luna_vcpu *vcpu) {
+  return vcpu->sync_regs & KVM_SYNC_X86_REGS;
+}
+
+int luna_state_begin(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (luna_kvm_get_sregs(vcpu->fd, &state->sregs) != 0) {
+    return luna_fail_errno(errno, "cannot read the system registers of vCPU %u", vcpu->id);
+  }
+  state->sregs_known = true;
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  if (luna_kvm_get_regs(vcpu->fd, regs) != 0) {
+    return luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
+  }
+  state->regs_known = true;
+  vcpu->run->kvm_valid_regs = vcpu->sync_regs & KVM_SYNC_X86_REGS;
+  return LUNA_OK;
+}
+
+const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
+  if (page_has_regs(vcpu)) {
+    return &vcpu->run->s.regs.regs;
+  }
+  luna_state *state = &vcpu->state;
+  if (!state->regs_known) {
+    if (luna_kvm_get_regs(vcpu->fd, &state->regs) != 0) {
+      luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
+      return NULL;
+    }
+    state->regs_known = true;
+  }
+  return &state->regs;
+}
+
+/* A vCPU whose system registers are asked for once will be asked again: from then on the run page brings them. */
+struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->sregs_known) {
+    return &state->sregs;
+  }
+  if (vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS) {
+    state->sregs = vcpu->run->s.regs.sregs;
+  } else if (luna_kvm_get_sregs(vcpu->fd, &state->sregs) != 0) {
+    luna_fail_errno(errno, "cannot read the system registers of vCPU %u", vcpu->id);
+    return NULL;
+  }
+  vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_SREGS;
+  state->sregs_known = true;
+  return &state->sregs;
+}
+
+bool luna_state_conflicts(const luna_vcpu *vcpu) {
+  const luna_state *state = &vcpu->state;
+  if (!vcpu->pending.incomplete) {
+    return false;
+  }
+  return state->sregs_written || (state->written && vcpu->pending.reads) ||
+         state->written >> LUNA_RIP & 1;
+}
+
+static int flush_general(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (!luna_state_regs(vcpu)) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  for (uint32_t left = state->written; left; left &= left - 1) {
+    int reg = __builtin_ctz(left);
+    *general(regs, reg) = state->values[reg];
+  }
+  if (page_has_regs(vcpu)) {
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  } else if (luna_kvm_set_regs(vcpu->fd, regs) != 0) {
+    return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  state->written = 0;
+  return LUNA_OK;
+}
+
+static int flush_system(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (vcpu->sync_regs & KVM_SYNC_X86_SREGS) {
+    vcpu->run->s.regs.sregs = state->sregs;
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+  } else if (luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0) {
+    return errno == EINVAL ? luna_state_fail(vcpu)
+                           : luna_fail_errno(errno, "cannot write the system registers of vCPU %u",
+                                             vcpu->id);
+  }
+  state->sregs_written = false;
+  return LUNA_OK;
+}
+
+int luna_state_flush(luna_vcpu *vcpu) {
+  int status = vcpu->state.written ? flush_general(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && vcpu->state.sregs_written) {
+    status = flush_system(vcpu);
+  }
+  return status;
+}
+
+void luna_state_entered(luna_vcpu *vcpu) {
+  vcpu->state.regs_known = false;
+  /* A kick before the entry leaves the run page's registers dirty: KVM does not have them yet. */
+  vcpu->state.sregs_known = vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS;
+}
+
+int luna_state_fail(luna_vcpu *vcpu) {
+  const struct kvm_sregs *s = &vcpu->state.sregs;
+  vcpu->state.sregs_known = true; /* stays as it was written, to be mended */
+  vcpu->state.sregs_written = true;
+  return luna_fail(LUNA_ERROR_ARGUMENT,
+                   "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
+                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x); see SDM Vol. 3, 27.3.1, "
+                   "'Checks on the Guest State Area'",
+                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector);
+}
+
+static uint64_t pack_access(const struct kvm_segment *s) {
+  return (uint64_t)s->type | (uint64_t)s->s << 4 | (uint64_t)s->dpl << 5 |
+         (uint64_t)s->present << 7 | (uint64_t)s->avl << 12 | (uint64_t)s->l << 13 |
+         (uint64_t)s->db << 14 | (uint64_t)s->g << 15 | (uint64_t)s->unusable << 16;
+}
+
+static void unpack_access(struct kvm_segment *s, uint64_t access) {
+  s->type = access & 15;
+  s->s = access >> 4 & 1;
+  s->dpl = access >> 5 & 3;
+  s->present = access >> 7 & 1;
+  s->avl = access >> 12 & 1;
+  s->l = access >> 13 & 1;
+  s->db = access >> 14 & 1;
+  s->g = access >> 15 & 1;
+  s->unusable = access >> 16 & 1;
+}
+
+static uint64_t *control(struct kvm_sregs *sregs, int reg) {
+  switch (reg) {
+    case LUNA_CR0:
+      return (uint64_t *)&sregs->cr0;
+    case LUNA_CR2:
+      return (uint64_t *)&sregs->cr2;
+    case LUNA_CR3:
+      return (uint64_t *)&sregs->cr3;
+    case LUNA_CR4:
+      return (uint64_t *)&sregs->cr4;
+    case LUNA_CR8:
+      return (uint64_t *)&sregs->cr8;
+    case LUNA_EFER:
+      return (uint64_t *)&sregs->efer;
+    case LUNA_APIC_BASE:
+      return (uint64_t *)&sregs->apic_base;
+    case LUNA_GDTR_BASE:
+      return (uint64_t *)&sregs->gdt.base;
+    case LUNA_IDTR_BASE:
+      return (uint64_t *)&sregs->idt.base;
+    default:
+      return NULL;
+  }
+}
+
+static struct kvm_segment *segment(struct kvm_sregs *sregs, int reg) {
+  switch ((reg - LUNA_CS_SELECTOR) / 4) {
+    case 0:
+      return &sregs->cs;
+    case 1:
+      return &sregs->ds;
+    case 2:
+      return &sregs->es;
+    case 3:
+      return &sregs->fs;
+    case 4:
+      return &sregs->gs;
+    case 5:
+      return &sregs->ss;
+    case 6:
+      return &sregs->tr;
+    default:
+      return &sregs->ldt;
+  }
+}
+
+enum { FIELD_SELECTOR, FIELD_BASE, FIELD_LIMIT, FIELD_ACCESS };
+
+static uint64_t get_system(struct kvm_sregs *sregs, int reg) {
+  const uint64_t *value = control(sregs, reg);
+  if (value) {
+    return *value;
+  }
+  if (reg < LUNA_CS_SELECTOR) {
+    return reg == LUNA_GDTR_LIMIT ? sregs->gdt.limit : sregs->idt.limit;
+  }
+  const struct kvm_segment *found = segment(sregs, reg);
+  switch ((reg - LUNA_CS_SELECTOR) % 4) {
+    case FIELD_SELECTOR:
+      return found->selector;
+    case FIELD_BASE:
+      return found->base;
+    case FIELD_LIMIT:
+      return found->limit;
+    default:
+      return pack_access(found);
+  }
+}
+
+/* The widest value of the registers that are narrower than 64 bits. */
+static uint64_t widest(int reg) {
+  if (reg == LUNA_CR8) {
+    return 15;
+  }
+  if (reg == LUNA_GDTR_LIMIT || reg == LUNA_IDTR_LIMIT) {
+    return UINT16_MAX;
+  }
+  if (reg < LUNA_CS_SELECTOR) {
+    return UINT64_MAX;
+  }
+  switch ((reg - LUNA_CS_SELECTOR) % 4) {
+    case FIELD_SELECTOR:
+      return UINT16_MAX;
+    case FIELD_BASE:
+      return UINT64_MAX;
+    case FIELD_LIMIT:
+      return UINT32_MAX;
+    default:
+      return 0x1ffff;
+  }
+}
+
+static void set_system(struct kvm_sregs *sregs, int reg, uint64_t value) {
+  uint64_t *place = control(sregs, reg);
+  if (place) {
+    *place = value;
+    return;
+  }
+  if (reg < LUNA_CS_SELECTOR) {
+    *(reg == LUNA_GDTR_LIMIT ? &sregs->gdt.limit : &sregs->idt.limit) = (uint16_t)value;
+    return;
+  }
+  struct kvm_segment *found = segment(sregs, reg);
+  switch ((reg - LUNA_CS_SELECTOR) % 4) {
+    case FIELD_SELECTOR:
+      found->selector = (uint16_t)value;
+      break;
+    case FIELD_BASE:
+      found->base = value;
+      break;
+    case FIELD_LIMIT:
+      found->limit = (uint32_t)value;
+      break;
+    default:
+      unpack_access(found, value);
+  }
+}
+
+static int check_register(int reg) {
+  if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "there is no register %d", reg);
+  }
+  return LUNA_OK;
+}
+
+int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
+  int status = check_register(reg);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (reg < LUNA_GENERAL_COUNT) {
+    if (vcpu->state.written >> reg & 1) {
+      *value = vcpu->state.values[reg];
+      return LUNA_OK;
+    }
+    const struct kvm_regs *regs = luna_state_regs(vcpu);
+    if (!regs) {
+      return LUNA_ERROR_SYSTEM;
+    }
+    memcpy(value, (const uint8_t *)regs + general_offset[reg], sizeof *value);
+    return LUNA_OK;
+  }
+  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  if (!sregs) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  *value = get_system(sregs, reg);
+  return LUNA_OK;
+}
+
+int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
+  int status = check_register(reg);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (reg < LUNA_GENERAL_COUNT) {
+    vcpu->state.values[reg] = value;
+    vcpu->state.written |= 1u << reg;
+    return LUNA_OK;
+  }
+  if (value > widest(reg)) {
+    return luna_fail(LUNA_ERROR_RANGE, "cannot set %s to 0x%" PRIx64 ": it holds at most 0x%" PRIx64,
+                     names[reg], value, widest(reg));
+  }
+  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  if (!sregs) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  set_system(sregs, reg, value);
+  vcpu->state.sregs_written = true;
+  return LUNA_OK;
+}

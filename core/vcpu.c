@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT
+ * The vCPU handle and the run loop. Its rules are those of the KVM API document (api.rst): exit_reason
+ * means something only when KVM_RUN returned 0; port and memory accesses are complete only after the
+ * next entry; a signal before the entry must not be lost. */
+#include "vcpu.h"
+
+#include "error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
+  vcpu->fd = luna_kvm_create_vcpu(vcpu->space->vm_fd, vcpu->id);
+  if (vcpu->fd < 0) {
+    return luna_fail_errno(errno, "cannot create vCPU %u (this host's KVM allows %u in a VM)",
+                           vcpu->id, host->vcpus_max);
+  }
+  vcpu->run_size = host->run_size;
+  vcpu->run = luna_kvm_map_run(vcpu->fd, host->run_size);
+  if (!vcpu->run) {
+    return luna_fail_errno(errno, "cannot map the run page of vCPU %u", vcpu->id);
+  }
+  if (luna_kvm_set_cpuid(vcpu->fd, host->cpuid) != 0) {
+    return luna_fail_errno(errno, "cannot set the CPUID leaves of vCPU %u", vcpu->id);
+  }
+  vcpu->sync_regs = host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
+  return luna_state_begin(vcpu);
+}
+
+static void close_vcpu(luna_vcpu *vcpu) {
+  if (vcpu->run) {
+    luna_kvm_unmap_run(vcpu->run, vcpu->run_size);
+  }
+  if (vcpu->fd >= 0) {
+    luna_kvm_close(vcpu->fd);
+  }
+}
+
+static void destroy(luna_vcpu *vcpu) {
+  close_vcpu(vcpu);
+  luna_mode_end(vcpu);
+  luna_vm_release(vcpu->vm);
+  free(vcpu);
+}
+
+static int check_host(const luna_host *host) {
+  if (!host) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot make a vCPU: KVM was never opened");
+  }
+  if (!host->immediate_exit) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot make a vCPU: this kernel's KVM has no KVM_CAP_IMMEDIATE_EXIT, which "
+                     "stopping a guest needs; use Linux 4.13 or newer");
+  }
+  return LUNA_OK;
+}
+
+int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **vcpu) {
+  const luna_vcpu_options reset = {0};
+  const luna_host *host = luna_host_get();
+  int status = check_host(host);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  luna_vcpu *made = calloc(1, sizeof *made);
+  if (!made) {
+    return luna_fail_errno(ENOMEM, "cannot make a vCPU");
+  }
+  made->vm = vm;
+  luna_vm_retain(vm);
+  made->space = vm->spaces[0];
+  made->id = atomic_fetch_add(&vm->next_vcpu, 1);
+  made->owners[0].range = made->owners[1].range = (luna_range){1, 0};
+  status = open_vcpu(made, host);
+  if (status == LUNA_OK) {
+    status = luna_mode_set(made, options ? options : &reset);
+  }
+  if (status != LUNA_OK) {
+    destroy(made);
+    return status;
+  }
+  luna_reference_start(&made->reference, LUNA_OBJECT_VCPU);
+  *vcpu = made;
+  return LUNA_OK;
+}
+
+void luna_vcpu_retain(luna_vcpu *vcpu) {
+  luna_reference_add(&vcpu->reference);
+}
+
+void luna_vcpu_release(luna_vcpu *vcpu) {
+  if (luna_reference_drop(&vcpu->reference, LUNA_OBJECT_VCPU)) {
+    destroy(vcpu);
+  }
+}
+
+uint32_t luna_vcpu_id(const luna_vcpu *vcpu) {
+  return vcpu->id;
+}
+
+uint64_t luna_vcpu_exits(const luna_vcpu *vcpu) {
+  return vcpu->exits;
+}
+
+uint64_t luna_vcpu_system(const luna_vcpu *vcpu) {
+  return vcpu->system;
+}
+
+void luna_vcpu_interrupt(luna_vcpu *vcpu) {
+  luna_kick_request(&vcpu->kick);
+}
+
+void luna_vcpu_disarm(luna_vcpu *vcpu) {
+  (void)vcpu;
+  luna_kick_disarm();
+}
+
+int luna_vcpu_settle(luna_vcpu *vcpu) {
+  if (!vcpu->pending.incomplete) {
+    return 0;
+  }
+  vcpu->run->immediate_exit = 1;
+  int result = luna_kvm_run(vcpu->fd);
+  int number = errno;
+  vcpu->run->immediate_exit = 0;
+  vcpu->state.regs_known = false;
+  if (result == 0) {
+    return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
+  }
+  vcpu->pending.incomplete = false;
+  return number == EINTR ? 0
+                         : luna_fail_errno(number, "cannot finish the instruction of vCPU %u",
+                                           vcpu->id);
+}
+
+/* Finishes the instruction under way if a register write would get lost in it, then hands the writes over. A kind if
+ * that met another exit. */
+static int prepare(luna_vcpu *vcpu) {
+  while (luna_state_conflicts(vcpu)) {
+    int kind = luna_vcpu_settle(vcpu);
+    if (kind != 0) {
+      return kind;
+    }
+  }
+  return luna_state_flush(vcpu);
+}
+
+/* What stopped the vCPU without an exit of its own; 0 for nothing that concerns the caller. */
+static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
+  if (luna_kick_take(&vcpu->kick)) {
+    return luna_exit_set(vcpu, LUNA_EXIT_INTERRUPTED);
+  }
+  if (deadline && luna_clock() >= deadline) {
+    return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
+  }
+  return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
+}
+
+/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of executable huge
+ * pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
+static bool passes(int number, int *tries) {
+  enum { MOST = 50 };
+  if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
+    return false;
+  }
+  const struct timespec pause = {.tv_nsec = 100000};
+  nanosleep(&pause, NULL);
+  return true;
+}
+
+static int decode_failure(luna_vcpu *vcpu, int number) {
+  switch (number) {
+    case EFAULT:
+    case EHWPOISON:
+      return luna_exit_host_fault(vcpu);
+    case EINVAL:
+      return luna_state_fail(vcpu);
+    case EIO:
+      return luna_fail(LUNA_ERROR_STATE,
+                       "cannot run vCPU %u in this process: KVM ties a VM to the process that made "
+                       "it, and this one was forked from it; make a VM of its own here",
+                       vcpu->id);
+    default:
+      return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
+  }
+}
+
+/* Enters until there is something to report. */
+static int loop(luna_vcpu *vcpu, uint64_t deadline) {
+  int tries = 0;
+  for (;;) {
+    int kind = prepare(vcpu);
+    if (kind == 0) {
+      int result = luna_kick_run(&vcpu->kick, vcpu->fd, vcpu->run);
+      int number = errno;
+      luna_state_entered(vcpu);
+      if (result == 0) {
+        kind = luna_exit_decode(vcpu);
+      } else if (number == EINTR) {
+        kind = decode_kick(vcpu, deadline, luna_kick_seen());
+      } else if (!passes(number, &tries)) {
+        kind = decode_failure(vcpu, number);
+      }
+    }
+    if (kind != 0) {
+      return kind;
+    }
+  }
+}
+
+static int arm(luna_vcpu *vcpu, uint64_t deadline) {
+  if (deadline == 0) {
+    luna_kick_disarm();
+    return 0;
+  }
+  if (luna_kick_armed(deadline)) {
+    return 0;
+  }
+  if (luna_clock() >= deadline) {
+    return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
+  }
+  return luna_kick_arm(deadline);
+}
+
+static int run(luna_vcpu *vcpu, uint64_t deadline) {
+  int kind = luna_kick_prepare();
+  if (kind == 0) {
+    kind = arm(vcpu, deadline);
+  }
+  if (kind == 0) {
+    kind = loop(vcpu, deadline);
+  }
+  if (!vcpu->pending.open) {
+    luna_kick_disarm();
+  }
+  return kind;
+}
+
+int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
+  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
+  }
+  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : run(vcpu, deadline);
+  vcpu->exits++;
+  atomic_store_explicit(&vcpu->running, false, memory_order_release);
+  return kind;
+}

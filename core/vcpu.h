@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT
+ * A vCPU: its KVM vCPU, the exit it stands at, and register writes that wait for the next entry. */
+#ifndef LUNA_VCPU_H
+#define LUNA_VCPU_H
+
+#include "kick.h"
+#include "vm.h"
+
+enum { LUNA_GENERAL_COUNT = LUNA_RFLAGS + 1 };
+
+/* General registers: `written` ones are in `values` until the next entry. System registers: read when first asked for
+ * after an exit, written back at the next entry. */
+typedef struct luna_state {
+  uint32_t written; /* bit n: general register n */
+  uint64_t values[LUNA_GENERAL_COUNT];
+  struct kvm_regs regs; /* where the run page carries none */
+  bool regs_known;
+  struct kvm_sregs sregs;
+  bool sregs_known;
+  bool sregs_written;
+} luna_state;
+
+/* The exit that the script has to answer, or what is left of it inside KVM. */
+typedef struct luna_pending {
+  bool open;       /* waits for luna_vcpu_answer or luna_vcpu_retry */
+  bool incomplete; /* KVM finishes the instruction when it is entered again */
+  bool reads;      /* and overwrites registers when it does */
+  uint8_t *data;   /* where a read's answer goes, or a write's data is; in the run page */
+  uint32_t element; /* of a string I/O exit */
+  uint32_t elements;
+} luna_pending;
+
+struct luna_vcpu {
+  luna_reference reference;
+  luna_vm *vm;
+  uint32_t id;
+  luna_space *space;
+  int fd;
+  struct kvm_run *run;
+  size_t run_size;
+  uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
+  luna_kick kick;
+  atomic_bool running;
+  luna_state state;
+  luna_pending pending;
+  luna_exit exit;
+  uint64_t exits;
+  luna_owner owners[2]; /* by luna_trap_kind: what the last access of the kind met */
+  unsigned long owner_generation;
+  uint64_t system; /* gpa of the system area, 0 for none */
+  luna_buffer *system_buffer; /* where the library allocated it */
+};
+
+/* state.c: registers. */
+int luna_state_begin(luna_vcpu *vcpu);
+/* The general registers as KVM has them, without the writes that wait; NULL with an error. */
+const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
+struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
+/* Whether writes wait that KVM would spoil when it finishes the instruction under way. */
+bool luna_state_conflicts(const luna_vcpu *vcpu);
+/* Hands the waiting writes to KVM for the next entry. */
+int luna_state_flush(luna_vcpu *vcpu);
+/* After an entry: what was read before is old. */
+void luna_state_entered(luna_vcpu *vcpu);
+/* Explains an entry that KVM refused with EINVAL. */
+int luna_state_fail(luna_vcpu *vcpu);
+
+/* exit.c: what KVM's run page says. The kind, or 0 where the core has dealt with it and the guest goes on. */
+int luna_exit_decode(luna_vcpu *vcpu);
+/* The same for a KVM_RUN that failed with EFAULT. */
+int luna_exit_host_fault(luna_vcpu *vcpu);
+/* Starts a new exit record. */
+int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind);
+
+/* mode.c: first state and system area. */
+int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options);
+void luna_mode_end(luna_vcpu *vcpu);
+
+/* exception.c: the system area's contents, and exceptions that arrive there. */
+void luna_system_write(uint8_t *area, uint64_t gpa, bool long_mode);
+/* The vector if the port access that KVM reports is an exception stub's, else -1. */
+int luna_exception_vector(luna_vcpu *vcpu);
+/* Turns the exit into an exception at the instruction that caused it. */
+int luna_exception_exit(luna_vcpu *vcpu, int vector);
+
+/* vcpu.c: lets KVM finish the instruction under way without running the guest further. The kind of a further
+ * exit that this met, 0 when it is finished, or a negative status. */
+int luna_vcpu_settle(luna_vcpu *vcpu);
+
+#endif
