@@ -1,0 +1,102 @@
+-- SPDX-License-Identifier: MIT
+-- Checks of arguments, with errors at the line of whoever called the library.
+
+local M = {}
+
+local floor = math.floor
+local units = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }
+
+-- The level at which error() blames the caller of the public function `depth` calls above the check.
+local function blame(depth)
+  return (depth or 1) + 2
+end
+
+--- Refuses options that are not in `known`, a set; gives the table, empty for nil.
+function M.options(what, options, known, depth)
+  if options == nil then return {} end
+  if type(options) ~= "table" then
+    error(("%s: a table of options expected, got %s"):format(what, type(options)), blame(depth))
+  end
+  for key in pairs(options) do
+    if not known[key] then
+      local names = {}
+      for name in pairs(known) do names[#names + 1] = name end
+      table.sort(names)
+      error(("%s: unknown option '%s'; the options are %s")
+        :format(what, tostring(key), table.concat(names, ", ")), blame(depth))
+    end
+  end
+  return options
+end
+
+--- A whole number from `low` to `high` (2^53 where not given).
+function M.whole(what, value, low, high, depth)
+  high = high or 2 ^ 53
+  if type(value) ~= "number" or floor(value) ~= value or value < low or value > high then
+    local shown = type(value) == "number" and ("%.14g"):format(value) or type(value)
+    error(("%s: a whole number from %d to 0x%x expected, got %s")
+      :format(what, low, high, shown), blame(depth))
+  end
+  return floor(value)
+end
+
+--- A size: a whole number of bytes, or a string such as "64K", "2M" or "1G".
+function M.size(what, value, depth)
+  if type(value) == "string" then
+    local digits, unit = value:match "^(%d+)([KMGT]?)$"
+    if not digits then
+      error(("%s: a number of bytes or a size such as '64K', '2M' or '1G' expected, got %q")
+        :format(what, value), blame(depth))
+    end
+    value = tonumber(digits) * (units[unit] or 1)
+  end
+  return M.whole(what, value, 0, nil, depth) -- a tail call: it blames the same level
+end
+
+local bits = { r = 1, w = 2, x = 4 }
+
+--- Rights such as "rwx" or "r-x" as bits: r 1, w 2, x 4.
+function M.rights(what, value, depth)
+  local r, w, x
+  if type(value) == "string" then r, w, x = value:match "^([r-])([w-])([x-])$" end
+  if not r then
+    error(("%s: rights such as 'rwx', 'r-x' or '---' expected, got %s")
+      :format(what, type(value) == "string" and ("%q"):format(value) or type(value)), blame(depth))
+  end
+  return (bits[r] or 0) + (bits[w] or 0) + (bits[x] or 0)
+end
+
+--- The text of rights bits.
+function M.rights_text(value)
+  return (value % 2 >= 1 and "r" or "-") .. (value % 4 >= 2 and "w" or "-")
+    .. (value % 8 >= 4 and "x" or "-")
+end
+
+--- An object of the class.
+function M.object(what, value, class, depth)
+  if getmetatable(value) ~= class then
+    error(("%s: a %s expected, got %s"):format(what, class.__name, type(value)), blame(depth))
+  end
+  return value
+end
+
+--- Something that can be called.
+function M.callable(what, value, depth)
+  local meta = getmetatable(value)
+  if type(value) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    error(("%s: a function expected, got %s"):format(what, type(value)), blame(depth))
+  end
+  return value
+end
+
+-- Mistakes of the script raise; what the world refuses is returned (nil, message, code).
+local mistake = { argument = true, range = true, overlap = true, not_found = true, state = true }
+
+--- The results of a raw call; mistakes are raised. To be tail called, so that level 2 is the caller of the
+--- public function.
+function M.result(value, message, code)
+  if value == nil and mistake[code] then error(message, 2) end
+  return value, message, code
+end
+
+return M

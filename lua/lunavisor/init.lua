@@ -1,0 +1,44 @@
+-- SPDX-License-Identifier: MIT
+-- lunavisor: guest-physical address spaces, devices and vCPUs over Linux/KVM, scripted.
+
+local raw = require "lunavisor.backend"
+local check = require "lunavisor.check"
+local buffers = require "lunavisor.buffer"
+local u64 = require "lunavisor.u64"
+
+local luna = {
+  _VERSION = "lunavisor " .. raw.version(),
+  vm = require "lunavisor.vm".new,
+  buffer = buffers.new,
+  asm = require "lunavisor.asm",
+  probe = require "lunavisor.probe",
+  u64 = u64,
+  hex = u64.hex,
+}
+
+--- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn returned.
+function luna.with(handle, fn, ...)
+  if type(handle) ~= "table" or type(handle.close) ~= "function" then
+    error(("luna.with: something with a close method expected, got %s%s"):format(type(handle),
+      handle == nil and type((...)) == "string" and " (" .. (...) .. ")" or ""), 2)
+  end
+  check.callable("luna.with: function", fn)
+  local function finish(ok, ...)
+    handle:close()
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return finish(xpcall(fn, debug.traceback, handle, ...))
+end
+
+--- How many objects of each kind exist in this process, collected or not: vm, space, buffer, vcpu.
+function luna.live()
+  return { vm = raw.live(0), space = raw.live(1), buffer = raw.live(2), vcpu = raw.live(3) }
+end
+
+--- Seconds of the monotonic clock.
+function luna.clock()
+  return raw.clock() / 1e9
+end
+
+return luna

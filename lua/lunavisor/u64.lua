@@ -1,0 +1,145 @@
+-- SPDX-License-Identifier: MIT
+-- Unsigned 64-bit integers, the same on both engines: registers, MSRs, linear addresses and 8-byte values.
+-- On Lua 5.4 one is an integer (two's complement), on LuaJIT a uint64_t. + - * and == work on both.
+
+local type, floor, error, tostring = type, math.floor, error, tostring
+
+local u64 = {}
+
+local EXACT = 2 ^ 53 -- every whole number up to here is exact in a double
+
+-- What differs: `exact` (an exact u64 from a number or a u64, else nil), `parts` (high and low 32 bits as
+-- numbers), `join`, and the operators that only one of the two parsers knows.
+local engine
+
+if rawget(_G, "jit") then
+  local ffi, bit = require "ffi", require "bit"
+  local uint64, int64 = ffi.typeof "uint64_t", ffi.typeof "int64_t"
+  local istype, cast = ffi.istype, ffi.cast
+  engine = {
+    exact = function(value)
+      if type(value) == "number" then
+        if floor(value) ~= value or value > EXACT or value < -EXACT then return nil end
+        return cast(uint64, cast(int64, value))
+      end
+      if istype(uint64, value) then return value end
+      if istype(int64, value) then return cast(uint64, value) end
+      return nil
+    end,
+    parts = function(value)
+      return tonumber(bit.rshift(value, 32)), tonumber(value % 2 ^ 32)
+    end,
+    join = function(high, low) return cast(uint64, high) * 2 ^ 32 + cast(uint64, low) end,
+    lt = function(a, b) return a < b end,
+    div = function(a, b) return a / b end,
+    mod = function(a, b) return a % b end,
+    band = bit.band, bor = bit.bor, bxor = bit.bxor, bnot = bit.bnot,
+    lshift = bit.lshift, rshift = bit.rshift,
+  }
+else
+  engine = assert(load [[
+    local math = math
+    local function div(a, b)
+      if b < 0 then return math.ult(a, b) and 0 or 1 end
+      if a >= 0 then return a // b end
+      local q = ((a >> 1) // b) << 1
+      return math.ult(a - q * b, b) and q or q + 1
+    end
+    return {
+      exact = math.tointeger,
+      parts = function(value) return value >> 32, value & 0xffffffff end,
+      join = function(high, low) return high << 32 | low end,
+      lt = math.ult,
+      div = div,
+      mod = function(a, b) return a - div(a, b) * b end,
+      band = function(a, b) return a & b end,
+      bor = function(a, b) return a | b end,
+      bxor = function(a, b) return a ~ b end,
+      bnot = function(a) return ~a end,
+      lshift = function(a, n) return a << n end,
+      rshift = function(a, n) return a >> n end,
+    }]])()
+  local tointeger = engine.exact
+  engine.exact = function(value) -- a string is no number here
+    if type(value) == "number" then return tointeger(value) end
+    return nil
+  end
+end
+
+--- An exact u64 from a whole number or a u64, else nil. Negative numbers wrap.
+u64.exact = engine.exact
+
+local function need(value, level)
+  local exact = engine.exact(value)
+  if exact == nil then
+    error(("%s is not an exact 64-bit integer (write large ones as u64 \"0x...\")")
+      :format(tostring(value)), (level or 2) + 1)
+  end
+  return exact
+end
+
+local function parse(digits)
+  local hex = digits:match "^0[xX](%x+)$"
+  if not hex or #hex > 16 then
+    error(("%q is not a hexadecimal number of up to 16 digits, like \"0x1f\""):format(digits), 3)
+  end
+  hex = ("0"):rep(16 - #hex) .. hex
+  return engine.join(need(tonumber(hex:sub(1, 8), 16)), need(tonumber(hex:sub(9), 16)))
+end
+
+--- u64(5), u64 "0xdeadbeefcafebabe" or u64(high, low) with two 32-bit halves.
+local function make(_, value, low)
+  if low ~= nil then return engine.join(need(value), need(low)) end
+  if type(value) == "string" then return parse(value) end
+  return need(value)
+end
+
+--- "0x" and the digits, without leading zeros.
+function u64.hex(value)
+  local high, low = engine.parts(need(value))
+  if high == 0 then return ("0x%x"):format(low) end
+  return ("0x%x%08x"):format(high, low)
+end
+
+--- All sixteen digits: a table key and an order that are the same on both engines.
+function u64.key(value)
+  local high, low = engine.parts(need(value))
+  return ("%08x%08x"):format(high, low)
+end
+
+--- An ordinary number; an error if it would not be exact.
+function u64.tonumber(value)
+  local high, low = engine.parts(need(value))
+  if high >= 2 ^ 21 then
+    error(("0x%x%08x does not fit in an ordinary number exactly"):format(high, low), 2)
+  end
+  return high * 2 ^ 32 + low
+end
+
+function u64.lt(a, b) return engine.lt(need(a), need(b)) end
+function u64.le(a, b) return not engine.lt(need(b), need(a)) end
+
+local function need_divisor(value)
+  local exact = need(value, 3)
+  if exact == need(0) then error("division by zero", 3) end
+  return exact
+end
+
+function u64.div(a, b) return engine.div(need(a), need_divisor(b)) end
+function u64.mod(a, b) return engine.mod(need(a), need_divisor(b)) end
+function u64.band(a, b) return engine.band(need(a), need(b)) end
+function u64.bor(a, b) return engine.bor(need(a), need(b)) end
+function u64.bxor(a, b) return engine.bxor(need(a), need(b)) end
+function u64.bnot(a) return engine.bnot(need(a)) end
+
+local function check_shift(n)
+  if type(n) ~= "number" or n < 0 or n > 63 or floor(n) ~= n then
+    error(("a shift by %s: 0 to 63 expected"):format(tostring(n)), 3)
+  end
+  return n
+end
+
+function u64.lshift(a, n) return engine.lshift(need(a), check_shift(n)) end
+function u64.rshift(a, n) return engine.rshift(need(a), check_shift(n)) end
+
+return setmetatable(u64, { __call = make })

@@ -1,0 +1,318 @@
+-- SPDX-License-Identifier: MIT
+-- A vCPU: registers, handlers, and the loop that runs the guest and hands its exits to them.
+
+local raw = require "lunavisor.backend"
+local check = require "lunavisor.check"
+local u64 = require "lunavisor.u64"
+local exits = require "lunavisor.exit"
+local registers = require "lunavisor.registers"
+
+local raw_run, raw_answer = raw.run, raw.answer
+local type, error, tostring = type, error, tostring
+
+local VCPU = { __name = "vcpu" }
+local methods = {}
+
+local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
+local known_options = { mode = true, rip = true, rsp = true, system = true }
+local WRITE = 2 -- luna_access
+local SIGNAL = exits.numbers.signal
+
+local function check_mode(mode)
+  local number = modes[mode]
+  if not number then
+    error(("vm:vcpu: mode: 'real', 'protected', 'long', 'user' or 'reset' expected, got %s")
+      :format(type(mode) == "string" and ("%q"):format(mode) or type(mode)), 4)
+  end
+  return number
+end
+
+local function check_register(what, value)
+  local exact = u64.exact(value == nil and 0 or value)
+  if exact == nil then
+    error(("vm:vcpu: %s: an integer expected, got %s"):format(what, tostring(value)), 4)
+  end
+  return exact
+end
+
+--- vm:vcpu{ mode, rip, rsp, system }. The modes:
+---   "real"       16-bit real mode, segments at 0 (the default)
+---   "protected"  32-bit protected mode, flat segments, no paging
+---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
+---   "user"       64-bit ring 3, the same; every port allowed; runs at the host's own speed
+---   "reset"      as the processor comes out of RESET, at 0xfffffff0
+--- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest memory at `system` (a
+--- multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil in memory that the library maps for it.
+local function new(vm, options)
+  options = check.options("vm:vcpu", options, known_options, 2)
+  local mode = check_mode(options.mode or "real")
+  local rip, rsp = check_register("rip", options.rip), check_register("rsp", options.rsp)
+  local system = options.system
+  if system then system = check.whole("vm:vcpu: system", system, 0, nil, 2) end
+  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
+  if not handle then return check.result(nil, message, code) end
+  local self = setmetatable({
+    handle, vm = vm,
+    handlers = {},     -- by exit kind
+    stopping = false,  -- { value } once cpu:stop was called
+    runner = setmetatable({}, { __mode = "v" }), -- [1]: the coroutine that runs it; a collected one runs no more
+    id = 0,
+  }, VCPU)
+  self.id = raw.vcpu_id(self)
+  vm.vcpus[self] = true
+  return self
+end
+
+--- Closes the vCPU. Doing it twice is fine.
+function methods.close(self)
+  self.vm.vcpus[self] = nil
+  raw.close(self)
+end
+
+-- ---- Answers ----
+
+local limits = { 2 ^ 8, 2 ^ 16, 2 ^ 24, 2 ^ 32 }
+
+local function bad_value(value, offset, size, who)
+  local shown = value
+  if u64.exact(value) ~= nil then shown = u64.hex(value) end
+  error(("%s answered a read of %d byte%s at offset 0x%x with %s: an unsigned integer of that size "
+    .. "expected"):format(who, size, size == 1 and "" or "s", offset, tostring(shown)), 0)
+end
+
+-- What a handler gave for a read, if it is an integer of `size` bytes.
+local function check_value(value, offset, size, who)
+  local limit = limits[size]
+  if type(value) == "number" and limit then
+    if value >= 0 and value < limit and value % 1 == 0 then return value end
+  elseif not limit then
+    local exact = u64.exact(value)
+    if exact ~= nil and (size == 8 or u64.rshift(exact, 8 * size) == u64.exact(0)) then
+      return exact
+    end
+  elseif u64.exact(value) ~= nil and u64.lt(value, limit) then
+    return u64.tonumber(value)
+  end
+  bad_value(value, offset, size, who)
+end
+
+local function missing(device, name, offset)
+  error(("the guest %ss at offset 0x%x of a device that has no %s function (%s)")
+    :format(name, offset, name, tostring(device)), 0)
+end
+
+-- Lets the device at a trap do the access, and answers it. An error leaves the exit open.
+local function serve(self, device, offset, size, value, access)
+  if access == WRITE then
+    local write = device.write or missing(device, "write", offset)
+    write(device, offset, size, value)
+    raw_answer(self)
+  else
+    local read = device.read or missing(device, "read", offset)
+    raw_answer(self, check_value(read(device, offset, size), offset, size, "the device"))
+  end
+end
+
+-- ---- What handlers may say ----
+
+local ALL_ONES = u64.bnot(0)
+
+local function is_open(exit)
+  return exit.kind == "pio" or exit.kind == "mmio" or exit.kind == "fault"
+end
+
+local verdicts = {
+  stop = function() return true end,
+  continue = function(self, exit)
+    if is_open(exit) and exit.access == "r" then
+      error(("a handler answered %s with \"continue\": a read needs a value, \"skip\" or \"retry\"")
+        :format(tostring(exit)), 0)
+    elseif exit.access == "w" then
+      raw_answer(self)
+    elseif exit.access == "x" then
+      error(("a handler answered %s with \"continue\": map memory there and say \"retry\"")
+        :format(tostring(exit)), 0)
+    end
+  end,
+  skip = function(self, exit)
+    local _, message = raw_answer(self, ALL_ONES)
+    if message then error(message, 0) end
+  end,
+  retry = function(self)
+    local ok, message = raw.retry(self)
+    if not ok then error(message, 0) end
+  end,
+}
+
+-- Acts on what a handler of an exit kind returned; true to stop.
+local function conclude(self, exit, answer)
+  if answer == nil then return true end
+  local verdict = verdicts[answer]
+  if verdict then return verdict(self, exit) end
+  if is_open(exit) and exit.access == "r" and type(answer) ~= "string" then
+    raw_answer(self, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
+    return nil
+  end
+  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\" or, for a "
+    .. "read, a value expected"):format(tostring(exit), tostring(answer)), 0)
+end
+
+local function stopped(self)
+  local value = self.stopping
+  self.stopping = false
+  return setmetatable({ kind = "stopped", value = value[1], rip = self.rip }, exits.class)
+end
+
+-- Runs until an exit that nobody handles, or that a handler wants to be returned.
+local function loop(self, deadline)
+  local devices, handlers = self.vm.devices, self.handlers
+  while true do
+    local kind, trap, offset, size, value, access = raw_run(self, deadline)
+    if not kind then return nil, trap, offset end
+    local device = devices[trap]
+    if device then
+      serve(self, device, offset, size, value, access)
+    elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
+      local handler = handlers[kind]
+      local exit = exits.new(self)
+      if not handler or conclude(self, exit, handler(self, exit)) then return exit end
+    end
+    if self.stopping then return stopped(self) end
+  end
+end
+
+-- ---- Running ----
+
+local function traceback(message)
+  if type(message) ~= "string" or message:find("\nstack traceback:", 1, true) then
+    return message
+  end
+  return debug.traceback(message, 2)
+end
+
+-- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the vCPU.
+local function check_idle(self)
+  local runner = self.runner[1]
+  if runner == nil then return end
+  if runner == "main" or coroutine.status(runner) ~= "dead" then
+    error("cpu:run: this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  end
+end
+
+local function finish(self, ok, result, message, code)
+  self.runner[1] = nil
+  if raw.is_open(self) then raw.disarm(self) end
+  if not ok then error(result, 0) end
+  if result == nil then return check.result(nil, message, code) end
+  return result
+end
+
+local run_options = { timeout = true }
+
+local function deadline_of(options)
+  local timeout = check.options("cpu:run", options, run_options, 2).timeout
+  if timeout == nil then return 0 end
+  if type(timeout) ~= "number" or timeout < 0 or timeout ~= timeout then
+    error(("cpu:run: timeout: seconds from 0 on expected, got %s"):format(tostring(timeout)), 3)
+  end
+  if timeout > 1e9 then return 0 end
+  return raw.clock() + math.floor(timeout * 1e9)
+end
+
+--- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit. options.timeout: seconds
+--- after which it returns with exit.kind "timeout". An exit that waits for an answer (pio, mmio, fault) is given again
+--- by the next run unless cpu:answer was called. An error in a handler is raised from here, with its
+--- traceback; the access stays open and the next run delivers it again. Handlers may yield.
+--- nil, message, code where KVM refuses to go on.
+function methods.run(self, options)
+  local deadline = deadline_of(options)
+  check_idle(self)
+  self.runner[1] = coroutine.running() or "main"
+  return finish(self, xpcall(loop, traceback, self, deadline))
+end
+
+--- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
+---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
+---   a number       the value of a read                 "skip"      drop a write, read all ones
+---   "retry"        the access again, now that memory is mapped there
+--- cpu:on(kind, nil) takes the handler away.
+function methods.on(self, kind, handler)
+  local number = exits.numbers[kind]
+  if not number then
+    local names = {}
+    for _, name in pairs(exits.names) do names[#names + 1] = name end
+    table.sort(names)
+    error(("cpu:on: no exit kind %s; the kinds are %s")
+      :format(type(kind) == "string" and ("%q"):format(kind) or type(kind),
+        table.concat(names, ", ")), 2)
+  end
+  if handler ~= nil then check.callable("cpu:on: handler", handler) end
+  self.handlers[number] = handler
+end
+
+--- Answers the pio, mmio or fault exit that run returned: `value` for a read, nothing for a write.
+function methods.answer(self, value)
+  local exit = raw.exit(self)
+  if value ~= nil then
+    value = check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
+  elseif exit.access == 1 then
+    error("cpu:answer: the guest reads: a value expected", 2)
+  end
+  local _, message = raw_answer(self, value)
+  if message then error(message, 2) end
+end
+
+--- Does the access of the fault exit that run returned again, after memory was mapped there.
+function methods.retry(self)
+  return check.result(raw.retry(self))
+end
+
+--- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
+function methods.interrupt(self)
+  raw.interrupt(self)
+end
+
+--- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and exit.value.
+function methods.stop(self, value)
+  self.stopping = { value }
+end
+
+--- All general and control registers by name, as u64; tostring gives a table of text.
+function methods.regs(self)
+  return registers.all(self)
+end
+
+-- ---- Fields ----
+
+local readers = {
+  exits = raw.vcpu_exits,
+  system = function(self)
+    local gpa = raw.vcpu_system(self)
+    return gpa ~= 0 and gpa or nil
+  end,
+}
+
+function VCPU.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  local value = registers.get(self, key)
+  if value ~= nil then return value end
+  local reader = readers[key]
+  if reader then return reader(self) end
+  return nil
+end
+
+function VCPU.__newindex(self, key, value)
+  if not registers.set(self, key, value) then
+    error(("a vcpu has no register '%s'"):format(tostring(key)), 2)
+  end
+end
+
+VCPU.__close = methods.close
+
+function VCPU.__tostring(self)
+  if not raw.is_open(self) then return "vcpu (closed)" end
+  return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
+end
+
+return { new = new, class = VCPU }

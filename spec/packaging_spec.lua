@@ -1,0 +1,146 @@
+-- SPDX-License-Identifier: MIT
+-- Installing, uninstalling, the rock, and what scripts/setup says where it cannot install. It works
+-- on a copy of the sources. LUNA_SKIP=packaging leaves it out.
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+-- What the test run itself has set and the commands below must not see.
+local foreign = { "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "BUILD", "LUA_PATH",
+  "LUA_CPATH", "LUNAVISOR_LIBRARY", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH" }
+
+-- Runs a shell script; returns what it printed and whether it succeeded.
+local function sh(script)
+  local pipe = assert(io.popen("env -u " .. table.concat(foreign, " -u ") .. " sh -c " ..
+    quote(script) .. " 2>&1 </dev/null; echo $?"))
+  local text = pipe:read "*a"
+  pipe:close()
+  local output, status = text:match "^(.-)\n?(%d+)\n$"
+  return output, status == "0"
+end
+
+local function must(script)
+  local output, ok = sh(script)
+  assert(ok, script .. "\n" .. output)
+  return output
+end
+
+local function has(command)
+  local _, ok = sh("command -v " .. command)
+  return ok
+end
+
+local function fill(text, values)
+  return (text:gsub("@(%w+)", values))
+end
+
+describe("packaging", function()
+  if (os.getenv "LUNA_SKIP" or ""):find "packaging" then
+    pending "LUNA_SKIP says so"
+    return
+  end
+
+  local at = {}
+  local function run(script)
+    return must(fill(script, at))
+  end
+
+  setup(function()
+    at.tmp = must "mktemp -d"
+    at.tree = at.tmp .. "/tree"
+    at.prefix = at.tmp .. "/prefix"
+    run [[mkdir @tree && tar -cf - --exclude=./.git --exclude=./build . | tar -C @tree -xf -
+      make -s -C @tree && make -s -C @tree install PREFIX=@prefix >@tmp/said]]
+  end)
+
+  teardown(function()
+    if at.tmp then must("rm -rf " .. at.tmp) end
+  end)
+
+  it("puts everything below DESTDIR, and nothing there knows DESTDIR", function()
+    run "make -s -C @tree install DESTDIR=@tmp/stage PREFIX=/opt/luna"
+    local files = run "cd @tmp/stage && find . ! -type d | sort"
+    for _, name in ipairs {
+      "include/lunavisor.h", "lib/liblunavisor.a", "lib/liblunavisor.so", "lib/liblunavisor.so.0",
+      "lib/liblunavisor.so.0.1.0", "lib/pkgconfig/lunavisor.pc", "lib/lua/5.4/lunavisor/native.so",
+      "share/lua/5.4/lunavisor/init.lua", "share/lua/5.1/lunavisor/init.lua",
+      "share/lua/5.1/lunavisor/ffi.lua", "share/lua/5.1/lunavisor/cdef.lua",
+      "share/lua/5.1/lunavisor/library.lua",
+    } do
+      local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
+      assert.truthy(found, name .. "\n" .. files)
+    end
+    assert.equal("", run "grep -rlF @tmp/stage @tmp/stage || true")
+    run "make -s -C @tree uninstall DESTDIR=@tmp/stage PREFIX=/opt/luna"
+    assert.equal("", run "find @tmp/stage ! -type d")
+  end)
+
+  it("says how to use a directory that Lua does not search", function()
+    local said = run "cat @tmp/said"
+    for _, setting in ipairs {
+      'set LUA_PATH to "@prefix/share/lua/5.4/?.lua;',
+      'set LUA_CPATH to "@prefix/lib/lua/5.4/?.so;',
+      'set LUA_PATH to "@prefix/share/lua/5.1/?.lua;',
+    } do
+      assert.truthy(said:find(fill(setting, at), 1, true), said)
+    end
+  end)
+
+  it("compiles a C program with the installed pkg-config file", function()
+    local version = run "PKG_CONFIG_PATH=@prefix/lib/pkgconfig pkg-config --modversion lunavisor"
+    assert.equal(version, run [[cd @tmp && export PKG_CONFIG_PATH=@prefix/lib/pkgconfig
+      printf '%s\n' '#include <lunavisor.h>' '#include <stdio.h>' \
+        'int main(void) { puts(luna_version()); return 0; }' >program.c
+      gcc -o program program.c $(pkg-config --cflags --libs lunavisor)
+      LD_LIBRARY_PATH=@prefix/lib ./program]])
+  end)
+
+  it("loads under Lua 5.4 from there", function()
+    assert.equal("table", run [[cd / && LUA_CPATH='@prefix/lib/lua/5.4/?.so' \
+      LUA_PATH='@prefix/share/lua/5.4/?.lua;@prefix/share/lua/5.4/?/init.lua' \
+      lua5.4 -e 'print(type(require "lunavisor"))']])
+  end)
+
+  it("loads under LuaJIT from there", function()
+    assert.equal("table", run [[cd / && \
+      LUA_PATH='@prefix/share/lua/5.1/?.lua;@prefix/share/lua/5.1/?/init.lua;;' \
+      luajit -e 'print(type(require "lunavisor"))']])
+  end)
+
+  for version, engine in pairs { ["5.4"] = "lua5.4", ["5.1"] = "luajit" } do
+    it("makes a rock for Lua " .. version, function()
+      if not has "luarocks" then
+        pending "luarocks is not installed"
+      end
+      at.version, at.engine = version, engine
+      at.rocks = at.tmp .. "/rocks"
+      run "cd @tree && luarocks --lua-version=@version make --tree=@rocks lunavisor-scm-1.rockspec"
+      at.lmod = fill("@rocks/share/lua/@version", at)
+      assert.equal("table", run [[cd / && LUA_CPATH='@rocks/lib/lua/@version/?.so' \
+        LUA_PATH='@lmod/?.lua;@lmod/?/init.lua;;' \
+        @engine -e 'print(type(require "lunavisor"))']])
+    end)
+  end
+end)
+
+describe("scripts/setup", function()
+  it("refuses a system without apt-get and names the packages", function()
+    local release = os.tmpname()
+    local file = assert(io.open(release, "w"))
+    file:write 'ID=alpine\nNAME="Alpine Linux"\n'
+    file:close()
+    local output, ok = sh("PATH=/nonexistent LUNA_OS_RELEASE=" .. release .. " scripts/setup")
+    os.remove(release)
+    assert.falsy(ok)
+    assert.matches("^Missing %(names of Debian%): gcc make ", output)
+    for _, manager in ipairs { "apt%-get install", "dnf install", "pacman %-S", "apk add" } do
+      assert.matches(manager, output)
+    end
+    assert.falsy(output:find "not found")
+  end)
+
+  it("has nothing to do where everything is installed", function()
+    assert.equal("", must "LUNA_OS_RELEASE=/dev/null scripts/setup")
+  end)
+end)
