@@ -69,16 +69,14 @@ static size_t after_from(const luna_edit *edit, uint64_t gpa) {
 
 static int after_insert(luna_edit *edit, const luna_mapping *mapping) {
   if (edit->after_count == edit->after_capacity) {
-    void *made =
-        grow(edit->after, edit->after_inline, &edit->after_capacity, sizeof *edit->after);
+    void *made = grow(edit->after, edit->after_inline, &edit->after_capacity, sizeof *edit->after);
     if (!made) {
       return fail_memory(edit);
     }
     edit->after = made;
   }
   size_t at = after_from(edit, mapping->range.first);
-  memmove(edit->after + at + 1, edit->after + at,
-          (edit->after_count - at) * sizeof *edit->after);
+  memmove(edit->after + at + 1, edit->after + at, (edit->after_count - at) * sizeof *edit->after);
   edit->after[at] = *mapping;
   edit->after_count++;
   return LUNA_OK;
@@ -86,8 +84,7 @@ static int after_insert(luna_edit *edit, const luna_mapping *mapping) {
 
 static void after_remove(luna_edit *edit, size_t at) {
   edit->after_count--;
-  memmove(edit->after + at, edit->after + at + 1,
-          (edit->after_count - at) * sizeof *edit->after);
+  memmove(edit->after + at, edit->after + at + 1, (edit->after_count - at) * sizeof *edit->after);
 }
 
 static int old_insert(luna_edit *edit, luna_mapping *mapping) {
@@ -110,7 +107,8 @@ static int old_insert(luna_edit *edit, luna_mapping *mapping) {
   return LUNA_OK;
 }
 
-/* Takes the space's regions in `range` into the edit, and those that touch its ends: they may merge. */
+/* Takes the space's regions in `range` into the edit, and those that touch its ends: they may
+ * merge. */
 static int take(luna_edit *edit, luna_range range) {
   uint64_t from = range.first ? range.first - 1 : 0;
   uint64_t to = range.last == UINT64_MAX ? range.last : range.last + 1;
@@ -271,8 +269,8 @@ static void add_change(commit *plan, luna_mapping *mapping, bool add) {
   }
 }
 
-/* Pairs each old mapping with an equal new one. What finds no partner loses its slot; deletions go first,
- * since KVM refuses a slot that overlaps one. `old` then holds only what goes. */
+/* Pairs each old mapping with an equal new one. What finds no partner loses its slot; deletions go
+ * first, since KVM refuses a slot that overlaps one. `old` then holds only what goes. */
 static void pair(luna_edit *edit, commit *plan) {
   size_t at = 0;
   size_t going = 0;

@@ -7,7 +7,9 @@
 
 #include "slots.h"
 
-enum { LUNA_EDIT_INLINE = 6 };
+enum {
+  LUNA_EDIT_INLINE = 6
+};
 
 typedef struct luna_edit {
   luna_space *space;

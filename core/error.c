@@ -19,8 +19,8 @@ int luna_error_number(void) {
 }
 
 static const char *const status_names[] = {
-    "ok",    "argument", "range",  "overlap",     "not_found", "state",  "busy",
-    "limit", "memory",   "unsupported", "no_kvm", "access",    "system",
+    "ok",    "argument", "range",       "overlap", "not_found", "state",  "busy",
+    "limit", "memory",   "unsupported", "no_kvm",  "access",    "system",
 };
 
 const char *luna_status_name(int status) {

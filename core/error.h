@@ -9,7 +9,8 @@
  * `return luna_fail(LUNA_ERROR_RANGE, ...)`. */
 int luna_fail(luna_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The same for a refused system call: the errno `number` chooses the status, its text is appended. */
+/* The same for a refused system call: the errno `number` chooses the status, its text is
+ * appended. */
 int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The system area: GDT, IDT, TSS, page tables and one stub a vector in guest memory. A stub is an OUT,
- * so that an exception in the guest becomes an exit; the core then takes the processor's frame off the
- * stack and puts the vCPU back to the instruction that failed. */
+ * The system area: GDT, IDT, TSS, page tables and one stub a vector in guest memory. A stub is an
+ * OUT, so that an exception in the guest becomes an exit; the core then takes the processor's frame
+ * off the stack and puts the vCPU back to the instruction that failed. */
 #include "system.h"
 
 #include "error.h"
@@ -18,16 +18,18 @@ static void write_gdt(uint8_t *area, uint64_t gpa) {
     uint32_t selector;
     uint64_t descriptor;
   } flat[] = {
-      {LUNA_SELECTOR_CODE64, 0x00af9b000000ffff},      {LUNA_SELECTOR_DATA, 0x00cf93000000ffff},
-      {LUNA_SELECTOR_USER_DATA, 0x00cff3000000ffff},   {LUNA_SELECTOR_USER_CODE64, 0x00affb000000ffff},
+      {LUNA_SELECTOR_CODE64, 0x00af9b000000ffff},
+      {LUNA_SELECTOR_DATA, 0x00cf93000000ffff},
+      {LUNA_SELECTOR_USER_DATA, 0x00cff3000000ffff},
+      {LUNA_SELECTOR_USER_CODE64, 0x00affb000000ffff},
       {LUNA_SELECTOR_CODE32, 0x00cf9b000000ffff},
   };
   for (size_t i = 0; i < sizeof flat / sizeof *flat; i++) {
     put(area, LUNA_SYSTEM_GDT + (flat[i].selector & ~3u), flat[i].descriptor);
   }
   uint64_t base = gpa + LUNA_SYSTEM_TSS;
-  uint64_t low = LUNA_TSS_LIMIT | (base & 0xffffff) << 16 | (uint64_t)0x8b << 40 |
-                 (base >> 24 & 0xff) << 56;
+  uint64_t low =
+      LUNA_TSS_LIMIT | (base & 0xffffff) << 16 | (uint64_t)0x8b << 40 | (base >> 24 & 0xff) << 56;
   put(area, LUNA_SYSTEM_GDT + LUNA_SELECTOR_TSS, low);
   put(area, LUNA_SYSTEM_GDT + LUNA_SELECTOR_TSS + 8, base >> 32);
 }
@@ -35,22 +37,22 @@ static void write_gdt(uint8_t *area, uint64_t gpa) {
 static void write_stubs(uint8_t *area) {
   for (uint32_t vector = 0; vector < 256; vector++) {
     /* out PORT, al; then, should anybody come back here: hlt; jmp to the hlt */
-    static const uint8_t stub[LUNA_STUB_SIZE] = {0xe6, LUNA_EXCEPTION_PORT, 0xf4, 0xeb, 0xfd,
-                                                 0x90, 0x90,                0x90};
+    static const uint8_t stub[LUNA_STUB_SIZE] = {
+        0xe6, LUNA_EXCEPTION_PORT, 0xf4, 0xeb, 0xfd, 0x90, 0x90, 0x90};
     memcpy(area + LUNA_SYSTEM_STUBS + vector * LUNA_STUB_SIZE, stub, sizeof stub);
   }
 }
 
-/* Interrupt gates. In long mode all switch to the first stack of the TSS's interrupt stack table, so that a frame can
- * be pushed whatever RSP holds. INT3 and INTO may come from ring 3. */
+/* Interrupt gates. In long mode all switch to the first stack of the TSS's interrupt stack table,
+ * so that a frame can be pushed whatever RSP holds. INT3 and INTO may come from ring 3. */
 static void write_idt(uint8_t *area, uint64_t gpa, bool long_mode) {
   for (uint32_t vector = 0; vector < 256; vector++) {
     uint64_t stub = gpa + LUNA_SYSTEM_STUBS + vector * LUNA_STUB_SIZE;
     uint64_t type = vector == 3 || vector == 4 ? 0xee : 0x8e;
     uint64_t selector = long_mode ? LUNA_SELECTOR_CODE64 : LUNA_SELECTOR_CODE32;
     uint64_t stack = long_mode ? 1 : 0;
-    uint64_t low = (stub & 0xffff) | selector << 16 | stack << 32 | type << 40 |
-                   (stub >> 16 & 0xffff) << 48;
+    uint64_t low =
+        (stub & 0xffff) | selector << 16 | stack << 32 | type << 40 | (stub >> 16 & 0xffff) << 48;
     if (long_mode) {
       put(area, LUNA_SYSTEM_IDT + vector * 16, low);
       put(area, LUNA_SYSTEM_IDT + vector * 16 + 8, stub >> 32);
@@ -70,10 +72,15 @@ static void write_tss(uint8_t *area, uint64_t gpa) {
   area[LUNA_SYSTEM_TSS + LUNA_TSS_LIMIT] = 0xff;
 }
 
-/* Four-level tables that map the first 4 GiB one to one: 2 MiB pages that ring 3 may use, but for the
- * system area, which only ring 0 may (SDM Vol. 3, 4.5). */
+/* Four-level tables that map the first 4 GiB one to one: 2 MiB pages that ring 3 may use, but for
+ * the system area, which only ring 0 may (SDM Vol. 3, 4.5). */
 static void write_page_tables(uint8_t *area, uint64_t gpa) {
-  enum { PRESENT = 1, WRITABLE = 2, USER = 4, LARGE = 0x80 };
+  enum {
+    PRESENT = 1,
+    WRITABLE = 2,
+    USER = 4,
+    LARGE = 0x80
+  };
   const uint64_t all = PRESENT | WRITABLE | USER;
   put(area, LUNA_SYSTEM_PML4, (gpa + LUNA_SYSTEM_PDPT) | all);
   for (uint64_t i = 0; i < 4; i++) {
@@ -155,7 +162,8 @@ static bool read_frame(luna_vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t 
   return true;
 }
 
-/* Undoes what the processor did on its way to the stub. In protected mode the stack did not switch. */
+/* Undoes what the processor did on its way to the stub. In protected mode the stack did not
+ * switch. */
 static bool unwind(luna_vcpu *vcpu, struct kvm_sregs *sregs, const frame *f, bool code) {
   const uint64_t *words = f->words + (code ? 1 : 0);
   struct kvm_segment cs;

@@ -19,8 +19,8 @@ typedef struct memory_fault {
 } memory_fault;
 
 static const char *const names[] = {
-    "hlt",      "pio",        "mmio",       "fault",   "exception",   "shutdown", "internal",
-    "fail_entry", "host_fault", "timeout", "interrupted", "signal", "other",
+    "hlt",        "pio",        "mmio",    "fault",       "exception", "shutdown", "internal",
+    "fail_entry", "host_fault", "timeout", "interrupted", "signal",    "other",
 };
 
 const char *luna_exit_name(int kind) {
@@ -45,8 +45,7 @@ static uint64_t load(const uint8_t *data, uint32_t size) {
 /* Finds the trap of an access, without the lock where it is the same as last time. */
 static void own(luna_vcpu *vcpu, int kind) {
   luna_exit *e = &vcpu->exit;
-  unsigned long generation =
-      atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
+  unsigned long generation = atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
   if (generation != vcpu->owner_generation) {
     vcpu->owners[LUNA_TRAP_PIO].range = (luna_range){1, 0};
     vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
@@ -103,7 +102,8 @@ static int decode_mmio(luna_vcpu *vcpu) {
   uint64_t gpa = run->mmio.phys_addr;
   vcpu->pending.incomplete = true;
   vcpu->pending.reads = !run->mmio.is_write;
-  /* A region may allow it: another thread changed the map just now, or half of the access is in memory. */
+  /* A region may allow it: another thread changed the map just now, or half of the access is in
+   * memory. */
   if (!known_owner(vcpu, LUNA_TRAP_MMIO, gpa)) {
     uint64_t value = load(run->mmio.data, sizeof value);
     if (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, &value)) {
@@ -122,7 +122,8 @@ static int decode_mmio(luna_vcpu *vcpu) {
   return open_exit(vcpu, kind, run->mmio.data);
 }
 
-/* The guest-physical address of the next instruction; false if the guest's page tables have none. */
+/* The guest-physical address of the next instruction; false if the guest's page tables have
+ * none. */
 static bool fetch_address(luna_vcpu *vcpu, uint64_t *gpa) {
   const struct kvm_regs *regs = luna_state_regs(vcpu);
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);

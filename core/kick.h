@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Getting a vCPU out of KVM_RUN: a deadline timer per thread and kicks from other threads. Both are one
- * real-time signal whose handler sets immediate_exit on the run page of the vCPU that its thread runs,
- * so that a signal that comes just before KVM_RUN is not lost (api.rst, "immediate_exit"). */
+ * Getting a vCPU out of KVM_RUN: a deadline timer per thread and kicks from other threads. Both are
+ * one real-time signal whose handler sets immediate_exit on the run page of the vCPU that its
+ * thread runs, so that a signal that comes just before KVM_RUN is not lost (api.rst,
+ * "immediate_exit"). */
 #ifndef LUNA_KICK_H
 #define LUNA_KICK_H
 
@@ -17,7 +18,8 @@ typedef struct luna_kick {
 
 /* Makes this thread able to run vCPUs. 0, or a negative status. */
 int luna_kick_prepare(void);
-/* Arms this thread's timer for a moment of luna_clock(); nothing to do if it is armed for it already. */
+/* Arms this thread's timer for a moment of luna_clock(); nothing to do if it is armed for it
+ * already. */
 int luna_kick_arm(uint64_t deadline);
 bool luna_kick_armed(uint64_t deadline);
 void luna_kick_disarm(void);

@@ -102,8 +102,7 @@ void luna_kvm_close(int fd) {
 /* The list's length is not known beforehand: KVM answers E2BIG until it fits. */
 static struct kvm_cpuid2 *supported_cpuid(int fd) {
   for (uint32_t entries = 128; entries <= 4096; entries *= 2) {
-    struct kvm_cpuid2 *cpuid =
-        calloc(1, sizeof *cpuid + entries * sizeof(struct kvm_cpuid_entry2));
+    struct kvm_cpuid2 *cpuid = calloc(1, sizeof *cpuid + entries * sizeof(struct kvm_cpuid_entry2));
     if (!cpuid) {
       return NULL;
     }
@@ -121,7 +120,8 @@ static struct kvm_cpuid2 *supported_cpuid(int fd) {
   return NULL;
 }
 
-/* CPUID leaf 0x80000008: EAX bits 7:0 are the physical address width, bits 23:16, where not 0, the guest's. */
+/* CPUID leaf 0x80000008: EAX bits 7:0 are the physical address width, bits 23:16, where not 0, the
+ * guest's. */
 static unsigned address_bits(const struct kvm_cpuid2 *cpuid) {
   for (uint32_t i = 0; i < cpuid->nent; i++) {
     if (cpuid->entries[i].function == 0x80000008) {
@@ -145,8 +145,9 @@ static int describe_host(int fd) {
   if (!host.cpuid) {
     return luna_fail_errno(errno, "cannot ask KVM for the CPUID leaves it supports");
   }
-  host.slots_max = slots > 0 ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
-  host.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4;  /* api.rst: assume 4 */
+  host.slots_max =
+      slots > 0 ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
+  host.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* api.rst: assume 4 */
   host.sync_regs = sync_regs > 0 ? (uint32_t)sync_regs : 0;
   host.immediate_exit = luna_kvm_check_extension(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
   host.run_size = (size_t)run_size;

@@ -17,7 +17,8 @@ typedef struct luna_kvm_table {
   int (*close)(int fd);
 } luna_kvm_table;
 
-/* Replaces the table, NULL for the real one, and forgets what was learnt of the host. No VM may be alive. */
+/* Replaces the table, NULL for the real one, and forgets what was learnt of the host. No VM may be
+ * alive. */
 __attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_table *table);
 
 /* What this host's KVM offers; asked once per process. */
@@ -26,8 +27,8 @@ typedef struct luna_host {
   uint32_t vcpus_max;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits, 0 where the run page carries no registers */
   bool immediate_exit;
-  size_t run_size; /* bytes of the shared run page */
-  unsigned address_bits; /* width of a guest-physical address */
+  size_t run_size;          /* bytes of the shared run page */
+  unsigned address_bits;    /* width of a guest-physical address */
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
 
@@ -36,7 +37,8 @@ const luna_host *luna_host_get(void);
 
 /* The path of the device: LUNA_KVM_DEVICE, or /dev/kvm. */
 const char *luna_kvm_device(void);
-/* Opens the device and checks the API version: the descriptor, or a negative status with its message. */
+/* Opens the device and checks the API version: the descriptor, or a negative status with its
+ * message. */
 int luna_kvm_open(void);
 void luna_kvm_close(int fd);
 

@@ -111,9 +111,8 @@ static uint64_t free_place(luna_vm *vm, uint32_t space) {
     if (taken == UINT64_MAX) {
       return gpa;
     }
-    gpa = taken < LUNA_SYSTEM_SIZE
-              ? 0
-              : (taken - LUNA_SYSTEM_SIZE) & ~(uint64_t)(LUNA_SYSTEM_SIZE - 1);
+    gpa = taken < LUNA_SYSTEM_SIZE ? 0
+                                   : (taken - LUNA_SYSTEM_SIZE) & ~(uint64_t)(LUNA_SYSTEM_SIZE - 1);
   }
   return 0;
 }
@@ -152,8 +151,7 @@ static int check_named(uint64_t gpa) {
 /* The system area of the options: its gpa in the vCPU, its host address in `*area`. */
 static int find_system(luna_vcpu *vcpu, uint64_t named, uint8_t **area) {
   uint64_t gpa = named;
-  int status =
-      named == LUNA_SYSTEM_ALLOCATE ? allocate_system(vcpu, &gpa) : check_named(named);
+  int status = named == LUNA_SYSTEM_ALLOCATE ? allocate_system(vcpu, &gpa) : check_named(named);
   if (status != LUNA_OK) {
     return status;
   }

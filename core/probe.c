@@ -54,7 +54,9 @@ static const feature features[] = {
     {"exit_hypercall", KVM_CAP_EXIT_HYPERCALL},
 };
 
-enum { FEATURE_COUNT = sizeof features / sizeof *features };
+enum {
+  FEATURE_COUNT = sizeof features / sizeof *features
+};
 
 int luna_probe(void) {
   int fd = luna_kvm_open();

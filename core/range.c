@@ -20,7 +20,8 @@ static size_t count_up_to(const uint64_t *sorted, size_t count, uint64_t address
   return (size_t)(base - sorted) + (*base <= address);
 }
 
-/* Finds the last range that begins at or below `address`: its chunk and index. False if there is none. */
+/* Finds the last range that begins at or below `address`: its chunk and index. False if there is
+ * none. */
 static int find(const luna_range_map *map, uint64_t address, size_t *chunk, size_t *index) {
   size_t chunks = count_up_to(map->firsts, map->count, address);
   if (chunks == 0) {
@@ -167,8 +168,7 @@ int luna_range_insert(luna_range_map *map, luna_range *range) {
 static void remove_chunk(luna_range_map *map, size_t at) {
   free(map->chunks[at]);
   map->count--;
-  memmove(map->chunks + at, map->chunks + at + 1,
-          (map->count - at) * sizeof(luna_range_chunk *));
+  memmove(map->chunks + at, map->chunks + at + 1, (map->count - at) * sizeof(luna_range_chunk *));
   memmove(map->firsts + at, map->firsts + at + 1, (map->count - at) * sizeof *map->firsts);
 }
 

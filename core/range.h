@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * An ordered map from disjoint ranges of addresses to pointers: the regions of a space, the traps of a
- * VM. Sorted chunks under a sorted index, so that a look-up touches few cache lines and an insertion
- * moves a few kilobytes at most. Not locked. */
+ * An ordered map from disjoint ranges of addresses to pointers: the regions of a space, the traps
+ * of a VM. Sorted chunks under a sorted index, so that a look-up touches few cache lines and an
+ * insertion moves a few kilobytes at most. Not locked. */
 #ifndef LUNA_RANGE_H
 #define LUNA_RANGE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LUNA_RANGE_CHUNK = 128 };
+enum {
+  LUNA_RANGE_CHUNK = 128
+};
 
 /* The first member of whatever is kept in a map. */
 typedef struct luna_range {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Slot numbers and slot changes. KVM can add, delete and move a slot, but not resize it, re-back it or
- * toggle its read-only flag (api.rst, KVM_SET_USER_MEMORY_REGION), so every change is adds and deletes. */
+ * Slot numbers and slot changes. KVM can add, delete and move a slot, but not resize it, re-back it
+ * or toggle its read-only flag (api.rst, KVM_SET_USER_MEMORY_REGION), so every change is adds and
+ * deletes. */
 #include "slots.h"
 
 #include "buffer.h"
@@ -104,10 +105,12 @@ static int fail_change(const luna_space *space, const luna_slot_change *change, 
                          verb, first, last, space->id);
 }
 
-/* Takes back the first `done` changes. KVM gave these slots a moment ago; should it refuse one now for want of memory,
- * asking again is all that can be done. */
+/* Takes back the first `done` changes. KVM gave these slots a moment ago; should it refuse one now
+ * for want of memory, asking again is all that can be done. */
 static void undo(luna_space *space, luna_slot_change *changes, size_t done) {
-  enum { TRIES = 100 };
+  enum {
+    TRIES = 100
+  };
   while (done-- > 0) {
     for (int i = 0; i < TRIES; i++) {
       if (change_slot(space, changes[done].mapping, !changes[done].add) == 0) {

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where VMX without "unrestricted guest" keeps what it needs to run real mode (api.rst, KVM_SET_TSS_ADDR):
- * three pages and one, below the firmware and above the IOAPIC and LAPIC. Other hosts do not use them. */
+/* Where VMX without "unrestricted guest" keeps what it needs to run real mode (api.rst,
+ * KVM_SET_TSS_ADDR): three pages and one, below the firmware and above the IOAPIC and LAPIC. Other
+ * hosts do not use them. */
 static const uint64_t identity_map = 0xfeffc000;
 static const uint64_t tss_address = 0xfeffd000;
 
@@ -89,7 +90,8 @@ uint8_t *luna_space_host(const luna_space *space, uint64_t gpa, uint64_t size, u
   return mapping->buffer->data + mapping->offset + (gpa - mapping->range.first);
 }
 
-/* Moves the part of an access that one region holds; how many bytes, or 0 if it does not allow it. */
+/* Moves the part of an access that one region holds; how many bytes, or 0 if it does not allow
+ * it. */
 static uint32_t access_part(const luna_space *space, uint64_t gpa, uint32_t size, uint32_t access,
                             uint8_t *bytes, bool dry) {
   const luna_mapping *mapping = luna_space_at(space, gpa);

@@ -38,7 +38,8 @@ uint32_t luna_mapping_enforced(const luna_mapping *mapping);
 luna_mapping *luna_space_at(const luna_space *space, uint64_t gpa);
 /* The host address of [gpa, gpa + size) where one region with `rights` covers it, else NULL. */
 uint8_t *luna_space_host(const luna_space *space, uint64_t gpa, uint64_t size, uint32_t rights);
-/* Does an access of up to 8 bytes that the regions allow in full; false, with nothing done, otherwise. */
+/* Does an access of up to 8 bytes that the regions allow in full; false, with nothing done,
+ * otherwise. */
 bool luna_space_access(const luna_space *space, uint64_t gpa, uint32_t size, uint32_t access,
                        uint64_t *value);
 

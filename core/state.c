@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* clang-format off */
 static const char *const names[LUNA_REGISTER_COUNT] = {
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
     "r14", "r15", "rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base",
@@ -22,6 +23,7 @@ static const char *const names[LUNA_REGISTER_COUNT] = {
     "tr.selector", "tr.base", "tr.limit", "tr.access",
     "ldtr.selector", "ldtr.base", "ldtr.limit", "ldtr.access",
 };
+/* clang-format on */
 
 const char *luna_register_name(int reg) {
   return reg >= 0 && reg < LUNA_REGISTER_COUNT ? names[reg] : NULL;
@@ -29,13 +31,15 @@ const char *luna_register_name(int reg) {
 
 /* Where each general register lives in struct kvm_regs, which orders them otherwise. */
 static const uint8_t general_offset[LUNA_GENERAL_COUNT] = {
-    offsetof(struct kvm_regs, rax), offsetof(struct kvm_regs, rcx), offsetof(struct kvm_regs, rdx),
-    offsetof(struct kvm_regs, rbx), offsetof(struct kvm_regs, rsp), offsetof(struct kvm_regs, rbp),
-    offsetof(struct kvm_regs, rsi), offsetof(struct kvm_regs, rdi), offsetof(struct kvm_regs, r8),
-    offsetof(struct kvm_regs, r9),  offsetof(struct kvm_regs, r10), offsetof(struct kvm_regs, r11),
-    offsetof(struct kvm_regs, r12), offsetof(struct kvm_regs, r13), offsetof(struct kvm_regs, r14),
-    offsetof(struct kvm_regs, r15), offsetof(struct kvm_regs, rip),
-    offsetof(struct kvm_regs, rflags),
+    offsetof(struct kvm_regs, rax), offsetof(struct kvm_regs, rcx),
+    offsetof(struct kvm_regs, rdx), offsetof(struct kvm_regs, rbx),
+    offsetof(struct kvm_regs, rsp), offsetof(struct kvm_regs, rbp),
+    offsetof(struct kvm_regs, rsi), offsetof(struct kvm_regs, rdi),
+    offsetof(struct kvm_regs, r8),  offsetof(struct kvm_regs, r9),
+    offsetof(struct kvm_regs, r10), offsetof(struct kvm_regs, r11),
+    offsetof(struct kvm_regs, r12), offsetof(struct kvm_regs, r13),
+    offsetof(struct kvm_regs, r14), offsetof(struct kvm_regs, r15),
+    offsetof(struct kvm_regs, rip), offsetof(struct kvm_regs, rflags),
 };
 
 static uint64_t *general(struct kvm_regs *regs, int reg) {
@@ -76,7 +80,8 @@ const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
   return &state->regs;
 }
 
-/* A vCPU whose system registers are asked for once will be asked again: from then on the run page brings them. */
+/* A vCPU whose system registers are asked for once will be asked again: from then on the run page
+ * brings them. */
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
   if (state->sregs_known) {
@@ -127,9 +132,9 @@ static int flush_system(luna_vcpu *vcpu) {
     vcpu->run->s.regs.sregs = state->sregs;
     vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
   } else if (luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0) {
-    return errno == EINVAL ? luna_state_fail(vcpu)
-                           : luna_fail_errno(errno, "cannot write the system registers of vCPU %u",
-                                             vcpu->id);
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the system registers of vCPU %u", vcpu->id);
   }
   state->sregs_written = false;
   return LUNA_OK;
@@ -224,7 +229,12 @@ static struct kvm_segment *segment(struct kvm_sregs *sregs, int reg) {
   }
 }
 
-enum { FIELD_SELECTOR, FIELD_BASE, FIELD_LIMIT, FIELD_ACCESS };
+enum {
+  FIELD_SELECTOR,
+  FIELD_BASE,
+  FIELD_LIMIT,
+  FIELD_ACCESS
+};
 
 static uint64_t get_system(struct kvm_sregs *sregs, int reg) {
   const uint64_t *value = control(sregs, reg);
@@ -339,8 +349,9 @@ int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
     return LUNA_OK;
   }
   if (value > widest(reg)) {
-    return luna_fail(LUNA_ERROR_RANGE, "cannot set %s to 0x%" PRIx64 ": it holds at most 0x%" PRIx64,
-                     names[reg], value, widest(reg));
+    return luna_fail(LUNA_ERROR_RANGE,
+                     "cannot set %s to 0x%" PRIx64 ": it holds at most 0x%" PRIx64, names[reg],
+                     value, widest(reg));
   }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {

@@ -31,7 +31,8 @@ enum {
   LUNA_TSS_SIZE = 0x68,
   LUNA_TSS_LIMIT = LUNA_TSS_SIZE + 0x2000, /* the bitmap ends in one byte of ones */
   LUNA_STUB_SIZE = 8,
-  /* The port of the stubs. A device may own it all the same: only an OUT at a stub's address is one. */
+  /* The port of the stubs. A device may own it all the same: only an OUT at a stub's address is
+   * one. */
   LUNA_EXCEPTION_PORT = 0xf4
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The traps of a VM: sorted by address to find an access's owner, numbered for the handler's table. */
+ * The traps of a VM: sorted by address to find an access's owner, numbered for the handler's
+ * table. */
 #include "trap.h"
 
 #include "error.h"

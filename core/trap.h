@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Which range of ports or guest-physical addresses belongs to which handler. The caller holds the VM's
- * lock. */
+ * Which range of ports or guest-physical addresses belongs to which handler. The caller holds the
+ * VM's lock. */
 #ifndef LUNA_TRAP_H
 #define LUNA_TRAP_H
 

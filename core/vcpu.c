@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The vCPU handle and the run loop. Its rules are those of the KVM API document (api.rst): exit_reason
- * means something only when KVM_RUN returned 0; port and memory accesses are complete only after the
- * next entry; a signal before the entry must not be lost. */
+ * The vCPU handle and the run loop. Its rules are those of the KVM API document (api.rst):
+ * exit_reason means something only when KVM_RUN returned 0; port and memory accesses are complete
+ * only after the next entry; a signal before the entry must not be lost. */
 #include "vcpu.h"
 
 #include "error.h"
@@ -130,13 +130,13 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
     return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
   }
   vcpu->pending.incomplete = false;
-  return number == EINTR ? 0
-                         : luna_fail_errno(number, "cannot finish the instruction of vCPU %u",
-                                           vcpu->id);
+  return number == EINTR
+             ? 0
+             : luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
 }
 
-/* Finishes the instruction under way if a register write would get lost in it, then hands the writes over. A kind if
- * that met another exit. */
+/* Finishes the instruction under way if a register write would get lost in it, then hands the
+ * writes over. A kind if that met another exit. */
 static int prepare(luna_vcpu *vcpu) {
   while (luna_state_conflicts(vcpu)) {
     int kind = luna_vcpu_settle(vcpu);
@@ -158,10 +158,12 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
   return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
 }
 
-/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of executable huge
- * pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
+/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of
+ * executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
 static bool passes(int number, int *tries) {
-  enum { MOST = 50 };
+  enum {
+    MOST = 50
+  };
   if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
     return false;
   }

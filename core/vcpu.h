@@ -6,10 +6,12 @@
 #include "kick.h"
 #include "vm.h"
 
-enum { LUNA_GENERAL_COUNT = LUNA_RFLAGS + 1 };
+enum {
+  LUNA_GENERAL_COUNT = LUNA_RFLAGS + 1
+};
 
-/* General registers: `written` ones are in `values` until the next entry. System registers: read when first asked for
- * after an exit, written back at the next entry. */
+/* General registers: `written` ones are in `values` until the next entry. System registers: read
+ * when first asked for after an exit, written back at the next entry. */
 typedef struct luna_state {
   uint32_t written; /* bit n: general register n */
   uint64_t values[LUNA_GENERAL_COUNT];
@@ -22,10 +24,10 @@ typedef struct luna_state {
 
 /* The exit that the script has to answer, or what is left of it inside KVM. */
 typedef struct luna_pending {
-  bool open;       /* waits for luna_vcpu_answer or luna_vcpu_retry */
-  bool incomplete; /* KVM finishes the instruction when it is entered again */
-  bool reads;      /* and overwrites registers when it does */
-  uint8_t *data;   /* where a read's answer goes, or a write's data is; in the run page */
+  bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
+  bool incomplete;  /* KVM finishes the instruction when it is entered again */
+  bool reads;       /* and overwrites registers when it does */
+  uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
   uint32_t element; /* of a string I/O exit */
   uint32_t elements;
 } luna_pending;
@@ -47,7 +49,7 @@ struct luna_vcpu {
   uint64_t exits;
   luna_owner owners[2]; /* by luna_trap_kind: what the last access of the kind met */
   unsigned long owner_generation;
-  uint64_t system; /* gpa of the system area, 0 for none */
+  uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */
 };
 
@@ -65,7 +67,8 @@ void luna_state_entered(luna_vcpu *vcpu);
 /* Explains an entry that KVM refused with EINVAL. */
 int luna_state_fail(luna_vcpu *vcpu);
 
-/* exit.c: what KVM's run page says. The kind, or 0 where the core has dealt with it and the guest goes on. */
+/* exit.c: what KVM's run page says. The kind, or 0 where the core has dealt with it and the guest
+ * goes on. */
 int luna_exit_decode(luna_vcpu *vcpu);
 /* The same for a KVM_RUN that failed with EFAULT. */
 int luna_exit_host_fault(luna_vcpu *vcpu);
@@ -83,8 +86,8 @@ int luna_exception_vector(luna_vcpu *vcpu);
 /* Turns the exit into an exception at the instruction that caused it. */
 int luna_exception_exit(luna_vcpu *vcpu, int vector);
 
-/* vcpu.c: lets KVM finish the instruction under way without running the guest further. The kind of a further
- * exit that this met, 0 when it is finished, or a negative status. */
+/* vcpu.c: lets KVM finish the instruction under way without running the guest further. The kind of
+ * a further exit that this met, 0 when it is finished, or a negative status. */
 int luna_vcpu_settle(luna_vcpu *vcpu);
 
 #endif

@@ -224,7 +224,8 @@ static int check_trap(const luna_vm *vm, int kind, uint64_t first, uint64_t leng
   uint64_t limit = (uint64_t)1 << bits;
   if (first >= limit || length > limit - first) {
     return luna_fail(LUNA_ERROR_RANGE,
-                     "cannot trap 0x%" PRIx64 " bytes at %s 0x%" PRIx64 ": the last %s is 0x%" PRIx64,
+                     "cannot trap 0x%" PRIx64 " bytes at %s 0x%" PRIx64
+                     ": the last %s is 0x%" PRIx64,
                      length, what, first, what, limit - 1);
   }
   return LUNA_OK;
@@ -248,7 +249,8 @@ int luna_vm_untrap(luna_vm *vm, uint32_t trap) {
   return status;
 }
 
-/* Narrows the owner's range to where no region is, so that a later access there has the same owner. */
+/* Narrows the owner's range to where no region is, so that a later access there has the same
+ * owner. */
 static void narrow(luna_owner *owner, const luna_space *space, uint64_t gpa) {
   const luna_range *region = luna_range_from(&space->regions, gpa);
   if (region && region->first <= gpa) {

@@ -11,7 +11,7 @@
 
 struct luna_vm {
   luna_reference reference;
-  pthread_rwlock_t lock; /* exclusive to change regions and traps, shared to look them up */
+  pthread_rwlock_t lock;   /* exclusive to change regions and traps, shared to look them up */
   atomic_ulong generation; /* counts those changes, so that a vCPU can trust what it found before */
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A guest reads characters from a port, answers each in upper case, and stops at the end of the input.
+-- A guest reads characters from a port, answers each in upper case, and stops at the end of the
+-- input.
 
 local luna = require "lunavisor"
 

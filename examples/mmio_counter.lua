@@ -44,7 +44,7 @@ local cpu = assert(vm:vcpu { mode = "protected", rip = 0x1000 })
 local exit = assert(cpu:run { timeout = 10 })
 assert(exit.kind == "hlt", tostring(exit))
 
-print(("the guest counted to %d in steps of %d and summed up %d"):format(counter.value, counter.step,
-  counter.result))
+print(("the guest counted to %d in steps of %d and summed up %d")
+  :format(counter.value, counter.step, counter.result))
 vm:close()
 ram:close()

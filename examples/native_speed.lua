@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A 64-bit ring-3 guest computes the CRC-32 of a file in a buffer that both sides see, at the processor's
--- own speed; the host does the same in Lua beside it.
+-- A 64-bit ring-3 guest computes the CRC-32 of a file in a buffer that both sides see, at the
+-- processor's own speed; the host does the same in Lua beside it.
 --   native_speed.lua [FILE]
 
 local luna = require "lunavisor"

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * lunavisor: guest-physical address spaces, EPT slots and vCPUs over Linux/KVM on x86-64.
- * This is the whole public C API. It is also, preprocessed, what LuaJIT's ffi.cdef reads, so it holds
- * only opaque handles, fixed-width integers, enums and plain structs passed by pointer.
+ * lunavisor: guest-physical address spaces, EPT slots and vCPUs over Linux/KVM on x86-64. This is
+ * the whole public C API. It is also, preprocessed, what LuaJIT's ffi.cdef reads, so it holds only
+ * opaque handles, fixed-width integers, enums and plain structs passed by pointer.
  *
- * Conventions. A function that can fail returns LUNA_OK (0) or a negative luna_status; the sentence that
- * says what was tried, with which values, why it failed and what to do is luna_error_message(). A failed
- * call changes nothing. Handles are reference counted: create gives one reference, release drops one, and
- * an object that others still need (a buffer that is mapped, a VM that has vCPUs) lives until they are gone.
- * Addresses, sizes and offsets are in bytes. Guest-physical addresses are called gpa.
+ * Conventions. A function that can fail returns LUNA_OK (0) or a negative luna_status; the sentence
+ * that says what was tried, with which values, why it failed and what to do is
+ * luna_error_message(). A failed call changes nothing. Handles are reference counted: create gives
+ * one reference, release drops one, and an object that others still need (a buffer that is mapped,
+ * a VM that has vCPUs) lives until they are gone. Addresses, sizes and offsets are in bytes.
+ * Guest-physical addresses are called gpa.
  *
- * Threads. Different VMs are independent. The calls on one VM may come from any thread and are serialized
- * inside. The calls on one vCPU must not overlap in time, except luna_vcpu_interrupt, which any thread (and a
- * signal handler) may call at any moment. KVM ties a VM to the process that made it: not usable after fork. */
+ * Threads. Different VMs are independent. The calls on one VM may come from any thread and are
+ * serialized inside. The calls on one vCPU must not overlap in time, except luna_vcpu_interrupt,
+ * which any thread (and a signal handler) may call at any moment. KVM ties a VM to the process that
+ * made it: not usable after fork. */
 #ifndef LUNAVISOR_H
 #define LUNAVISOR_H
 
@@ -27,32 +29,34 @@ extern "C" {
 #define LUNA_API
 #endif
 
-/* ---- Errors ------------------------------------------------------------------------------------------- */
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 typedef enum luna_status {
   LUNA_OK = 0,
-  LUNA_ERROR_ARGUMENT = -1,    /* a value that is never right: unaligned, zero, unknown flag, null */
-  LUNA_ERROR_RANGE = -2,       /* beyond the end of a buffer, a port range or the address width */
-  LUNA_ERROR_OVERLAP = -3,     /* something is already mapped or registered there */
-  LUNA_ERROR_NOT_FOUND = -4,   /* nothing is mapped or registered there; no such space */
-  LUNA_ERROR_STATE = -5,       /* not now: the vCPU is running, or has no exit to answer */
-  LUNA_ERROR_BUSY = -6,        /* in use by someone else */
-  LUNA_ERROR_LIMIT = -7,       /* a limit of this host's KVM: slots, vCPUs */
-  LUNA_ERROR_MEMORY = -8,      /* the host has no memory for it */
+  LUNA_ERROR_ARGUMENT = -1,  /* a value that is never right: unaligned, zero, unknown flag, null */
+  LUNA_ERROR_RANGE = -2,     /* beyond the end of a buffer, a port range or the address width */
+  LUNA_ERROR_OVERLAP = -3,   /* something is already mapped or registered there */
+  LUNA_ERROR_NOT_FOUND = -4, /* nothing is mapped or registered there; no such space */
+  LUNA_ERROR_STATE = -5,     /* not now: the vCPU is running, or has no exit to answer */
+  LUNA_ERROR_BUSY = -6,      /* in use by someone else */
+  LUNA_ERROR_LIMIT = -7,     /* a limit of this host's KVM: slots, vCPUs */
+  LUNA_ERROR_MEMORY = -8,    /* the host has no memory for it */
   LUNA_ERROR_UNSUPPORTED = -9, /* this host's KVM cannot do it */
   LUNA_ERROR_NO_KVM = -10,     /* /dev/kvm is missing or is not KVM */
   LUNA_ERROR_ACCESS = -11,     /* no permission */
-  LUNA_ERROR_SYSTEM = -12      /* any other refusal by the kernel; luna_error_number() has the errno */
+  LUNA_ERROR_SYSTEM = -12 /* any other refusal by the kernel; luna_error_number() has the errno */
 } luna_status;
 
-/* The message of the calling thread's last failed call, never NULL, valid until its next failure. */
+/* The message of the calling thread's last failed call, never NULL, valid until its next
+ * failure. */
 LUNA_API const char *luna_error_message(void);
-/* The errno behind the calling thread's last failed call, or 0 where no system call was involved. */
+/* The errno behind the calling thread's last failed call, or 0 where no system call was
+ * involved. */
 LUNA_API int luna_error_number(void);
 /* The name of a status in lower case ("overlap", "no_kvm"), or NULL for a number that is none. */
 LUNA_API const char *luna_status_name(int status);
 
-/* ---- Library and host --------------------------------------------------------------------------------- */
+/* ---- Library and host ------------------------------------------------------------------------ */
 
 /* The library's version, "MAJOR.MINOR.PATCH". */
 LUNA_API const char *luna_version(void);
@@ -67,27 +71,32 @@ typedef enum luna_object {
   LUNA_OBJECT_COUNT = 4
 } luna_object;
 
-/* How many objects of a kind (luna_object) exist in this process. Handles that leak show up here. */
+/* How many objects of a kind (luna_object) exist in this process. Handles that leak show up
+ * here. */
 LUNA_API uint64_t luna_live(int object);
 
-/* Makes sure that a VM can be made here: opens the KVM device, checks its API version, makes a VM and closes it.
- * LUNA_ERROR_NO_KVM, _ACCESS or _BUSY say which of the usual obstacles is there and the message how to mend it.
- * The device is /dev/kvm, or the path in the environment variable LUNA_KVM_DEVICE. */
+/* Makes sure that a VM can be made here: opens the KVM device, checks its API version, makes a VM
+ * and closes it. LUNA_ERROR_NO_KVM, _ACCESS or _BUSY say which of the usual obstacles is there and
+ * the message how to mend it. The device is /dev/kvm, or the path in the environment variable
+ * LUNA_KVM_DEVICE. */
 LUNA_API int luna_probe(void);
 /* The host features that luna_probe_value knows, by index from 0; NULL past the last. */
 LUNA_API const char *luna_probe_name(int index);
-/* What the KVM of this host says of feature `index`: 0 for no, else the number that KVM gives (api.rst,
- * KVM_CHECK_EXTENSION). Returns a negative status if KVM cannot be asked. */
+/* What the KVM of this host says of feature `index`: 0 for no, else the number that KVM gives
+ * (api.rst, KVM_CHECK_EXTENSION). Returns a negative status if KVM cannot be asked. */
 LUNA_API int luna_probe_value(int index, uint64_t *value);
 
-/* ---- Buffers: host memory ----------------------------------------------------------------------------- */
+/* ---- Buffers: host memory -------------------------------------------------------------------- */
 
 typedef struct luna_buffer luna_buffer;
 
-enum { LUNA_PAGE_SIZE = 4096 };
+enum {
+  LUNA_PAGE_SIZE = 4096
+};
 
-/* Allocates zeroed host memory of `size` bytes, a multiple of LUNA_PAGE_SIZE; page aligned, and aligned to 2 MiB where
- * it is that large, so that KVM can map it with huge pages. The memory is reserved, not touched. */
+/* Allocates zeroed host memory of `size` bytes, a multiple of LUNA_PAGE_SIZE; page aligned, and
+ * aligned to 2 MiB where it is that large, so that KVM can map it with huge pages. The memory is
+ * reserved, not touched. */
 LUNA_API int luna_buffer_create(uint64_t size, luna_buffer **buffer);
 LUNA_API void luna_buffer_retain(luna_buffer *buffer);
 /* Drops a reference; the memory goes with the last one. A mapped region holds one. */
@@ -98,14 +107,15 @@ LUNA_API uint64_t luna_buffer_id(const luna_buffer *buffer);
 /* The address of the first byte in this process; stays valid while a reference is held. */
 LUNA_API void *luna_buffer_data(const luna_buffer *buffer);
 
-/* ---- VMs and their guest-physical address spaces ------------------------------------------------------ */
+/* ---- VMs and their guest-physical address spaces --------------------------------------------- */
 
 typedef struct luna_vm luna_vm;
 
 /* Makes a VM with space 0, no memory and no vCPU. */
 LUNA_API int luna_vm_create(luna_vm **vm);
 LUNA_API void luna_vm_retain(luna_vm *vm);
-/* Drops a reference. The VM, its spaces and their hold on buffers go with the last one; each vCPU has one. */
+/* Drops a reference. The VM, its spaces and their hold on buffers go with the last one; each vCPU
+ * has one. */
 LUNA_API void luna_vm_release(luna_vm *vm);
 
 typedef enum luna_access {
@@ -126,47 +136,54 @@ typedef struct luna_region {
   uint32_t reserved;
 } luna_region;
 
-/* Maps `size` bytes of `buffer` from `offset` at `gpa` of the space `space` (0 is the default one), as Apple's
- * hv_vm_map_space does. gpa, offset and size are multiples of LUNA_PAGE_SIZE, size is not 0.
- * `rights` is any set of luna_access bits with LUNA_READ, or 0 for a range that every access faults in. KVM's slots can
- * hold rwx, r-x and nothing; other sets get the nearest that allows what was asked, and luna_region.enforced tells.
- * Fails with _ARGUMENT, _RANGE (past the buffer, past the guest's address width), _OVERLAP, _NOT_FOUND (no such space),
- * _UNSUPPORTED (write or execute without read), _LIMIT (no slot left), _MEMORY. */
+/* Maps `size` bytes of `buffer` from `offset` at `gpa` of the space `space` (0 is the default one),
+ * as Apple's hv_vm_map_space does. gpa, offset and size are multiples of LUNA_PAGE_SIZE, size is
+ * not 0. `rights` is any set of luna_access bits with LUNA_READ, or 0 for a range that every access
+ * faults in. KVM's slots can hold rwx, r-x and nothing; other sets get the nearest that allows what
+ * was asked, and luna_region.enforced tells. Fails with _ARGUMENT, _RANGE (past the buffer, past
+ * the guest's address width), _OVERLAP, _NOT_FOUND (no such space), _UNSUPPORTED (write or execute
+ * without read), _LIMIT (no slot left), _MEMORY. */
 LUNA_API int luna_vm_map_space(luna_vm *vm, uint32_t space, luna_buffer *buffer, uint64_t offset,
                                uint64_t gpa, uint64_t size, uint32_t rights);
-/* Unmaps the pages of [gpa, gpa + size), all of which must be mapped. Regions are split where needed. */
+/* Unmaps the pages of [gpa, gpa + size), all of which must be mapped. Regions are split where
+ * needed. */
 LUNA_API int luna_vm_unmap_space(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size);
-/* Gives the first region of the space that ends above `gpa`; _NOT_FOUND behind the last. To walk a space, begin with 0 and
- * go on with region.gpa + region.size. */
+/* Gives the first region of the space that ends above `gpa`; _NOT_FOUND behind the last. To walk a
+ * space, begin with 0 and go on with region.gpa + region.size. */
 LUNA_API int luna_space_next(luna_vm *vm, uint32_t space, uint64_t gpa, luna_region *region);
 
-/* ---- Traps: which accesses belong to which handler ---------------------------------------------------- */
+/* ---- Traps: which accesses belong to which handler ------------------------------------------- */
 
 typedef enum luna_trap_kind {
   LUNA_TRAP_PIO = 0, /* I/O ports 0 to 0xffff */
   LUNA_TRAP_MMIO = 1 /* guest-physical addresses, in every space of the VM */
 } luna_trap_kind;
 
-/* Claims [first, first + length) for a handler. Exits for an access that begins there carry `*trap`, a small positive
- * number, and the offset from `first`. Memory goes before a trap: an access that a region allows never exits.
- * Fails with _ARGUMENT (length 0), _RANGE (past port 0xffff or the address width), _OVERLAP (names the other trap). */
+/* Claims [first, first + length) for a handler. Exits for an access that begins there carry
+ * `*trap`, a small positive number, and the offset from `first`. Memory goes before a trap: an
+ * access that a region allows never exits. Fails with _ARGUMENT (length 0), _RANGE (past port
+ * 0xffff or the address width), _OVERLAP (names the other trap). */
 LUNA_API int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap);
-/* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Numbers are used again. */
+/* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Numbers are used
+ * again. */
 LUNA_API int luna_vm_untrap(luna_vm *vm, uint32_t trap);
 
-/* ---- vCPUs -------------------------------------------------------------------------------------------- */
+/* ---- vCPUs ----------------------------------------------------------------------------------- */
 
 typedef struct luna_vcpu luna_vcpu;
 
 typedef enum luna_mode {
-  LUNA_MODE_RESET = 0,  /* as the SDM says after RESET: real mode at 0xfffffff0; rip and rsp are not used */
+  LUNA_MODE_RESET =
+      0, /* as the SDM says after RESET: real mode at 0xfffffff0; rip and rsp are not used */
   LUNA_MODE_REAL = 1,   /* real mode, all segments with base 0 and limit 0xffff */
   LUNA_MODE_PROT32 = 2, /* 32-bit protected mode, flat 4 GiB segments, no paging */
   LUNA_MODE_LONG64 = 3, /* 64-bit, ring 0, the first 4 GiB mapped one to one */
   LUNA_MODE_USER64 = 4  /* 64-bit, ring 3, the same, all ports allowed */
 } luna_mode;
 
-enum { LUNA_SYSTEM_SIZE = 0x10000 };
+enum {
+  LUNA_SYSTEM_SIZE = 0x10000
+};
 /* For luna_vcpu_options.system: let the library allocate and map the system area. */
 #define LUNA_SYSTEM_ALLOCATE UINT64_MAX
 
@@ -176,10 +193,11 @@ typedef struct luna_vcpu_options {
   uint32_t reserved;
   uint64_t rip;
   uint64_t rsp;
-  /* Guest-physical address of the LUNA_SYSTEM_SIZE bytes, so aligned, that hold the GDT, the IDT, the TSS with its I/O
-   * bitmap, a ring-0 stack, the exception stubs and the page tables of the modes from LUNA_MODE_PROT32 on. The pages
-   * must be mapped writable and below 4 GiB. LUNA_SYSTEM_ALLOCATE takes memory of the library's own, at the highest
-   * free place below 0xfec00000; it is unmapped with the vCPU. */
+  /* Guest-physical address of the LUNA_SYSTEM_SIZE bytes, so aligned, that hold the GDT, the IDT,
+   * the TSS with its I/O bitmap, a ring-0 stack, the exception stubs and the page tables of the
+   * modes from LUNA_MODE_PROT32 on. The pages must be mapped writable and below 4 GiB.
+   * LUNA_SYSTEM_ALLOCATE takes memory of the library's own, at the highest free place below
+   * 0xfec00000; it is unmapped with the vCPU. */
   uint64_t system;
 } luna_vcpu_options;
 
@@ -193,70 +211,78 @@ LUNA_API uint32_t luna_vcpu_id(const luna_vcpu *vcpu);
 LUNA_API uint64_t luna_vcpu_system(const luna_vcpu *vcpu);
 
 typedef enum luna_exit_kind {
-  LUNA_EXIT_HLT = 1,         /* the guest executed HLT */
-  LUNA_EXIT_PIO = 2,         /* port access: answer it */
-  LUNA_EXIT_MMIO = 3,        /* access in the range of an MMIO trap: answer it */
-  LUNA_EXIT_FAULT = 4,       /* access that no region allows and no trap owns: answer it, or map and retry */
-  LUNA_EXIT_EXCEPTION = 5,   /* an exception in the modes that have a system area; registers are as at the fault */
-  LUNA_EXIT_SHUTDOWN = 6,    /* triple fault */
-  LUNA_EXIT_INTERNAL = 7,    /* KVM could not go on: suberror, instruction bytes */
-  LUNA_EXIT_FAIL_ENTRY = 8,  /* the processor refused the guest state: value is the hardware's reason */
-  LUNA_EXIT_HOST_FAULT = 9,  /* the host memory behind a region cannot be used */
-  LUNA_EXIT_TIMEOUT = 10,    /* the deadline passed */
+  LUNA_EXIT_HLT = 1,  /* the guest executed HLT */
+  LUNA_EXIT_PIO = 2,  /* port access: answer it */
+  LUNA_EXIT_MMIO = 3, /* access in the range of an MMIO trap: answer it */
+  LUNA_EXIT_FAULT =
+      4, /* access that no region allows and no trap owns: answer it, or map and retry */
+  LUNA_EXIT_EXCEPTION =
+      5, /* an exception in the modes that have a system area; registers are as at the fault */
+  LUNA_EXIT_SHUTDOWN = 6, /* triple fault */
+  LUNA_EXIT_INTERNAL = 7, /* KVM could not go on: suberror, instruction bytes */
+  LUNA_EXIT_FAIL_ENTRY =
+      8, /* the processor refused the guest state: value is the hardware's reason */
+  LUNA_EXIT_HOST_FAULT = 9,   /* the host memory behind a region cannot be used */
+  LUNA_EXIT_TIMEOUT = 10,     /* the deadline passed */
   LUNA_EXIT_INTERRUPTED = 11, /* luna_vcpu_interrupt */
-  LUNA_EXIT_SIGNAL = 12,     /* a signal that is not the library's arrived: run again when it is dealt with */
-  LUNA_EXIT_OTHER = 13       /* any other KVM exit: reason is its number (KVM_EXIT_*) */
+  LUNA_EXIT_SIGNAL =
+      12, /* a signal that is not the library's arrived: run again when it is dealt with */
+  LUNA_EXIT_OTHER = 13 /* any other KVM exit: reason is its number (KVM_EXIT_*) */
 } luna_exit_kind;
 
-/* The name of an exit kind in lower case ("hlt", "fail_entry"), or NULL for a number that is none. */
+/* The name of an exit kind in lower case ("hlt", "fail_entry"), or NULL for a number that is
+ * none. */
 LUNA_API const char *luna_exit_name(int kind);
 
 /* Why the guest stopped. Fields that a kind does not name are 0. */
 typedef struct luna_exit {
-  uint32_t kind;   /* luna_exit_kind */
-  uint32_t trap;   /* pio, mmio: the trap that owns the address, or 0 */
-  uint64_t address; /* pio: port; mmio, fault, host_fault: gpa; exception: CR2 of a #PF */
-  uint64_t offset; /* pio, mmio with a trap: address - first address of the trap */
-  uint64_t value;  /* pio, mmio, fault by a write: the data, zero extended; fail_entry: the hardware's reason */
-  uint32_t size;   /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch */
-  uint32_t access; /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE */
-  uint32_t reason; /* KVM_EXIT_* as the kernel gave it */
-  uint32_t suberror; /* internal: KVM_INTERNAL_ERROR_* */
-  uint32_t vector; /* exception: 0 to 31 */
-  uint32_t error_code; /* exception: as the processor pushed it, or 0 */
+  uint32_t kind;             /* luna_exit_kind */
+  uint32_t trap;             /* pio, mmio: the trap that owns the address, or 0 */
+  uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2 */
+  uint64_t offset;           /* pio, mmio with a trap: address - first address of the trap */
+  uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason */
+  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch */
+  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE */
+  uint32_t reason;           /* KVM_EXIT_* as the kernel gave it */
+  uint32_t suberror;         /* internal: KVM_INTERNAL_ERROR_* */
+  uint32_t vector;           /* exception: 0 to 31 */
+  uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
   uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
-  uint32_t data_count; /* internal: how many of `data` are there */
-  uint8_t instruction[16]; /* internal: the instruction KVM could not emulate */
-  uint64_t data[16]; /* internal: KVM's further words */
+  uint32_t data_count;       /* internal: how many of `data` are there */
+  uint8_t instruction[16];   /* internal: the instruction that KVM could not emulate */
+  uint64_t data[16];         /* internal: KVM's further words */
 } luna_exit;
 
-/* Enters the guest until something happens; the kind (positive) or a negative status. The details are in
- * luna_vcpu_exit(vcpu) until the next call. `deadline` is on luna_clock()'s time line, 0 for none; one that has passed
- * gives LUNA_EXIT_TIMEOUT, at the latest before the guest is entered again.
- * pio, mmio and fault exits are open until luna_vcpu_answer or luna_vcpu_retry: without it, run gives them again.
- * String I/O (REP INS, REP OUTS) comes element by element. The timer behind `deadline` stays armed over open exits, so
- * that answering them costs no system call: a caller that stops running there calls luna_vcpu_disarm. */
+/* Enters the guest until something happens; the kind (positive) or a negative status. The details
+ * are in luna_vcpu_exit(vcpu) until the next call. `deadline` is on luna_clock()'s time line, 0 for
+ * none; one that has passed gives LUNA_EXIT_TIMEOUT, at the latest before the guest is entered
+ * again. pio, mmio and fault exits are open until luna_vcpu_answer or luna_vcpu_retry: without it,
+ * run gives them again. String I/O (REP INS, REP OUTS) comes element by element. The timer behind
+ * `deadline` stays armed over open exits, so that answering them costs no system call: a caller
+ * that stops running there calls luna_vcpu_disarm. */
 LUNA_API int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline);
 /* How many exits luna_vcpu_run has given so far. */
 LUNA_API uint64_t luna_vcpu_exits(const luna_vcpu *vcpu);
 /* The last exit of the vCPU; the same address for its whole life. */
 LUNA_API const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu);
-/* Answers an open exit: `value` is what a read gives to the guest (its low `size` bytes); a write ignores it.
- * _STATE if no exit is open, _UNSUPPORTED for a fetch (map memory and retry). */
+/* Answers an open exit: `value` is what a read gives to the guest (its low `size` bytes); a write
+ * ignores it. _STATE if no exit is open, _UNSUPPORTED for a fetch (map memory and retry). */
 LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
-/* Closes an open fault by doing the access again, after memory was mapped there. _NOT_FOUND while no region
- * allows it; the exit then stays open. */
+/* Closes an open fault by doing the access again, after memory was mapped there. _NOT_FOUND while
+ * no region allows it; the exit then stays open. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
-/* Makes the run that is under way, or else the next one, end with LUNA_EXIT_INTERRUPTED. Never lost, never seen twice.
- * Any thread; async-signal-safe. */
+/* Makes the run that is under way, or else the next one, end with LUNA_EXIT_INTERRUPTED. Never
+ * lost, never seen twice. Any thread; async-signal-safe. */
 LUNA_API void luna_vcpu_interrupt(luna_vcpu *vcpu);
 /* Stops the calling thread's deadline timer. */
 LUNA_API void luna_vcpu_disarm(luna_vcpu *vcpu);
 
-/* Registers are numbered from 0; their names come from luna_register_name. First the sixteen general registers in
- * encoding order, RIP and RFLAGS; then control registers, EFER and APIC_BASE; GDTR and IDTR; then the segments. A
- * segment's access rights have the layout of the VMCS field (SDM Vol. 3, 25.4.1, table "Format of Access Rights"):
- * type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16. */
+/* Registers are numbered from 0; their names come from luna_register_name. First the sixteen
+ * general registers in encoding order, RIP and RFLAGS; then control registers, EFER and APIC_BASE;
+ * GDTR and IDTR; then the segments. A segment's access rights have the layout of the VMCS field
+ * (SDM Vol. 3, 25.4.1, table "Format of Access Rights"): type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13,
+ * D/B 14, G 15, unusable 16. */
+/* clang-format off */
 typedef enum luna_register {
   LUNA_RAX, LUNA_RCX, LUNA_RDX, LUNA_RBX, LUNA_RSP, LUNA_RBP, LUNA_RSI, LUNA_RDI,
   LUNA_R8, LUNA_R9, LUNA_R10, LUNA_R11, LUNA_R12, LUNA_R13, LUNA_R14, LUNA_R15,
@@ -273,13 +299,15 @@ typedef enum luna_register {
   LUNA_LDTR_SELECTOR, LUNA_LDTR_BASE, LUNA_LDTR_LIMIT, LUNA_LDTR_ACCESS,
   LUNA_REGISTER_COUNT
 } luna_register;
+/* clang-format on */
 
 /* The name of a register in lower case, segments as "cs.base"; NULL for a number that is none. */
 LUNA_API const char *luna_register_name(int reg);
 /* Reads a register. While a read exit is open the destination register still has its old value. */
 LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
-/* Writes a register. Between an exit and the next run a write counts as made after the instruction that exited.
- * The processor's rules are checked by KVM when the vCPU runs: luna_vcpu_run then fails and names the state. */
+/* Writes a register. Between an exit and the next run a write counts as made after the instruction
+ * that exited. The processor's rules are checked by KVM when the vCPU runs: luna_vcpu_run then
+ * fails and names the state. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 
 #if !defined(LUNA_CDEF) && defined(__cplusplus)

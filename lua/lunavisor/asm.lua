@@ -40,9 +40,10 @@ local function explain(messages, path, prefix_lines)
   return (messages:gsub("%s+$", ""))
 end
 
---- The bytes of assembly source in nasm's syntax. options.bits: 16, 32 or 64 (the source may say so itself; 16 where
---- neither does); options.org: the address it will be at, 0 by default. An error in the source raises with nasm's
---- messages and line numbers; nil, message, "not_found" where nasm is not installed.
+--- The bytes of assembly source in nasm's syntax. options.bits: 16, 32 or 64 (the source may say so
+--- itself; 16 where neither does); options.org: the address it will be at, 0 by default. An error
+--- in the source raises with nasm's messages and line numbers; nil, message, "not_found" where nasm
+--- is not installed.
 return function(source, options)
   options = check.options("luna.asm", options, known)
   if type(source) ~= "string" then

@@ -63,7 +63,8 @@ function methods.fill(self, byte, offset, size)
   return raw.buffer_fill(self, offset, size, byte)
 end
 
---- The offset of the first occurrence of a byte string in [from, to), or nil. The whole buffer by default.
+--- The offset of the first occurrence of a byte string in [from, to), or nil. The whole buffer by
+--- default.
 function methods.find(self, bytes, from, to)
   if type(bytes) ~= "string" then
     error(("buffer:find: a string expected, got %s"):format(type(bytes)), 2)

@@ -6,7 +6,8 @@ local M = {}
 local floor = math.floor
 local units = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }
 
--- The level at which error() blames the caller of the public function `depth` calls above the check.
+-- The level at which error() blames the caller of the public function `depth` calls above the
+-- check.
 local function blame(depth)
   return (depth or 1) + 2
 end
@@ -92,8 +93,8 @@ end
 -- Mistakes of the script raise; what the world refuses is returned (nil, message, code).
 local mistake = { argument = true, range = true, overlap = true, not_found = true, state = true }
 
---- The results of a raw call; mistakes are raised. To be tail called, so that level 2 is the caller of the
---- public function.
+--- The results of a raw call; mistakes are raised. To be tail called, so that level 2 is the caller
+--- of the public function.
 function M.result(value, message, code)
   if value == nil and mistake[code] then error(message, 2) end
   return value, message, code

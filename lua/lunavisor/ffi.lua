@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- The raw calls for LuaJIT, over ffi.load: the same ones, with the same arguments and results, as native.c
--- has for Lua 5.4. A call takes an object of the shared layer, a table whose [1] is the handle made here.
+-- The raw calls for LuaJIT, over ffi.load: the same ones, with the same arguments and results, as
+-- native.c has for Lua 5.4. A call takes an object of the shared layer, a table whose [1] is the
+-- handle made here.
 
 local ffi = require "ffi"
 local to_u64 = require "lunavisor.u64".exact
@@ -157,7 +158,8 @@ local function outside(object, offset, size, level)
     :format(offset, size, object.length), level)
 end
 
--- object.data and object.length are what the bounds check needs, kept beside the handle when a buffer is first used.
+-- object.data and object.length are what the bounds check needs, kept beside the handle when a
+-- buffer is first used.
 local function bind(object)
   local handle = buffer_of(object)
   object.data = ffi.cast("uint8_t *", C.luna_buffer_data(handle))

@@ -16,7 +16,8 @@ local luna = {
   hex = u64.hex,
 }
 
---- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn returned.
+--- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn
+--- returned.
 function luna.with(handle, fn, ...)
   if type(handle) ~= "table" or type(handle.close) ~= "function" then
     error(("luna.with: something with a close method expected, got %s%s"):format(type(handle),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The raw calls for Lua 5.4: one function a call of the core, nothing else. ffi.lua has the same ones for
- * LuaJIT. A call takes an object of the shared layer, a table whose [1] is the handle made here, and
- * returns its results, or nil, message and status name. */
+ * The raw calls for Lua 5.4: one function a call of the core, nothing else. ffi.lua has the same
+ * ones for LuaJIT. A call takes an object of the shared layer, a table whose [1] is the handle made
+ * here, and returns its results, or nil, message and status name. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lunavisor.h>
@@ -9,16 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum handle_kind { HANDLE_VM, HANDLE_BUFFER, HANDLE_VCPU } handle_kind;
+typedef enum handle_kind {
+  HANDLE_VM,
+  HANDLE_BUFFER,
+  HANDLE_VCPU
+} handle_kind;
 
 static const char *const kind_name[] = {"vm", "buffer", "vcpu"};
 static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lunavisor.vcpu"};
 
-/* Lives in a userdata. The magic number tells it from other userdata without a look-up of its metatable. */
+/* Lives in a userdata. The magic number tells it from other userdata without a look-up of its
+ * metatable. */
 typedef struct handle {
   uint64_t magic;
   handle_kind kind;
-  void *object; /* NULL once closed */
+  void *object;  /* NULL once closed */
   uint8_t *data; /* of a buffer: its memory */
   uint64_t size;
 } handle;
@@ -202,22 +207,22 @@ static void check_fits(lua_State *L, lua_Integer value, unsigned bits) {
 }
 
 /* buffer:uN(offset) reads, buffer:uN(offset, value) writes; little endian, any alignment. */
-#define ACCESSOR(bits)                                                  \
-  static int raw_u##bits(lua_State *L) {                                \
-    uint8_t *place = check_bytes(L, (bits) / 8);                        \
-    uint##bits##_t value;                                               \
-    if (lua_isnoneornil(L, 3)) {                                        \
-      memcpy(&value, place, sizeof value);                              \
-      lua_pushinteger(L, (lua_Integer)value);                           \
-      return 1;                                                         \
-    }                                                                   \
-    lua_Integer given = luaL_checkinteger(L, 3);                        \
-    if ((bits) < 64) {                                                  \
-      check_fits(L, given, (bits) % 64);                                \
-    }                                                                   \
-    value = (uint##bits##_t)given;                                      \
-    memcpy(place, &value, sizeof value);                                \
-    return 0;                                                           \
+#define ACCESSOR(bits)                                                                             \
+  static int raw_u##bits(lua_State *L) {                                                           \
+    uint8_t *place = check_bytes(L, (bits) / 8);                                                   \
+    uint##bits##_t value;                                                                          \
+    if (lua_isnoneornil(L, 3)) {                                                                   \
+      memcpy(&value, place, sizeof value);                                                         \
+      lua_pushinteger(L, (lua_Integer)value);                                                      \
+      return 1;                                                                                    \
+    }                                                                                              \
+    lua_Integer given = luaL_checkinteger(L, 3);                                                   \
+    if ((bits) < 64) {                                                                             \
+      check_fits(L, given, (bits) % 64);                                                           \
+    }                                                                                              \
+    value = (uint##bits##_t)given;                                                                 \
+    memcpy(place, &value, sizeof value);                                                           \
+    return 0;                                                                                      \
   }
 
 ACCESSOR(8)
@@ -277,11 +282,10 @@ static int raw_vm_create(lua_State *L) {
 static int raw_map(lua_State *L) {
   luna_vm *vm = check_vm(L);
   luna_buffer *buffer = check(L, 3, HANDLE_BUFFER)->object;
-  return done(L, luna_vm_map_space(vm, (uint32_t)luaL_checkinteger(L, 2), buffer,
-                                   (uint64_t)luaL_checkinteger(L, 4),
-                                   (uint64_t)luaL_checkinteger(L, 5),
-                                   (uint64_t)luaL_checkinteger(L, 6),
-                                   (uint32_t)luaL_checkinteger(L, 7)));
+  return done(
+      L, luna_vm_map_space(vm, (uint32_t)luaL_checkinteger(L, 2), buffer,
+                           (uint64_t)luaL_checkinteger(L, 4), (uint64_t)luaL_checkinteger(L, 5),
+                           (uint64_t)luaL_checkinteger(L, 6), (uint32_t)luaL_checkinteger(L, 7)));
 }
 
 static int raw_unmap(lua_State *L) {
@@ -313,9 +317,8 @@ static int raw_next_region(lua_State *L) {
 static int raw_trap(lua_State *L) {
   luna_vm *vm = check_vm(L);
   uint32_t trap;
-  int status =
-      luna_vm_trap(vm, (int)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
-                   (uint64_t)luaL_checkinteger(L, 4), &trap);
+  int status = luna_vm_trap(vm, (int)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
+                            (uint64_t)luaL_checkinteger(L, 4), &trap);
   if (status < 0) {
     return fail(L, status);
   }
@@ -444,8 +447,8 @@ static int raw_get(lua_State *L) {
 
 static int raw_set(lua_State *L) {
   luna_vcpu *vcpu = check_vcpu(L);
-  return done(L, luna_vcpu_set(vcpu, (int)luaL_checkinteger(L, 2),
-                               (uint64_t)luaL_checkinteger(L, 3)));
+  return done(L,
+              luna_vcpu_set(vcpu, (int)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3)));
 }
 
 static const luaL_Reg functions[] = {

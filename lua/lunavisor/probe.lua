@@ -18,9 +18,10 @@ function Probe.__tostring(probe)
   return table.concat(lines, "\n")
 end
 
---- A table: available (can a VM be made?), where not: message (what is in the way and the command that mends it) and code
---- ("no_kvm": the device is missing, "access": no permission, "busy": another hypervisor has it); features: KVM's
---- answers by capability name, 0 for no. tostring gives it as text.
+--- A table: available (can a VM be made?), where not: message (what is in the way and the command
+--- that mends it) and code ("no_kvm": the device is missing, "access": no permission, "busy":
+--- another hypervisor has it); features: KVM's answers by capability name, 0 for no. tostring gives
+--- it as text.
 return function()
   local ok, message, code = raw.probe()
   local probe = { available = ok or false, message = message, code = code, features = {} }

@@ -39,8 +39,8 @@ function methods.unmap(self, gpa, size)
   return check.result(raw.unmap(self.vm, self.id, gpa, size))
 end
 
---- The region that holds `gpa`, or nil: a table with gpa, size, buffer, buffer_id, offset, rights, enforced (the rights
---- that the guest really has) and slot (nil where no KVM slot is needed).
+--- The region that holds `gpa`, or nil: a table with gpa, size, buffer, buffer_id, offset, rights,
+--- enforced (the rights that the guest really has) and slot (nil where no KVM slot is needed).
 function methods.find(self, gpa)
   gpa = check.whole("space:find: gpa", gpa, 0)
   local region = region_at(self, gpa)
@@ -67,7 +67,8 @@ local function line(region)
     region.slot and (" slot %d"):format(region.slot) or "")
 end
 
---- One line a region, like /proc/self/maps: gpa range, rights asked, rights enforced, buffer, offset, slot.
+--- One line a region, like /proc/self/maps: gpa range, rights asked, rights enforced, buffer,
+--- offset, slot.
 function Space.__tostring(self)
   if not raw.is_open(self.vm) then return "space (closed)" end
   local lines = { ("space %d"):format(self.id) }

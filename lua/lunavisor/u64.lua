@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Unsigned 64-bit integers, the same on both engines: registers, MSRs, linear addresses and 8-byte values.
--- On Lua 5.4 one is an integer (two's complement), on LuaJIT a uint64_t. + - * and == work on both.
+-- Unsigned 64-bit integers, the same on both engines: registers, MSRs, linear addresses and 8-byte
+-- values. On Lua 5.4 one is an integer (two's complement), on LuaJIT a uint64_t. + - * and == work
+-- on both.
 
 local type, floor, error, tostring = type, math.floor, error, tostring
 
@@ -8,8 +9,8 @@ local u64 = {}
 
 local EXACT = 2 ^ 53 -- every whole number up to here is exact in a double
 
--- What differs: `exact` (an exact u64 from a number or a u64, else nil), `parts` (high and low 32 bits as
--- numbers), `join`, and the operators that only one of the two parsers knows.
+-- What differs: `exact` (an exact u64 from a number or a u64, else nil), `parts` (high and low 32
+-- bits as numbers), `join`, and the operators that only one of the two parsers knows.
 local engine
 
 if rawget(_G, "jit") then

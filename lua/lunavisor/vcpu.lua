@@ -41,8 +41,9 @@ end
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
 ---   "user"       64-bit ring 3, the same; every port allowed; runs at the host's own speed
 ---   "reset"      as the processor comes out of RESET, at 0xfffffff0
---- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest memory at `system` (a
---- multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil in memory that the library maps for it.
+--- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
+--- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
+--- in memory that the library maps for it.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options, 2)
   local mode = check_mode(options.mode or "real")
@@ -55,7 +56,8 @@ local function new(vm, options)
     handle, vm = vm,
     handlers = {},     -- by exit kind
     stopping = false,  -- { value } once cpu:stop was called
-    runner = setmetatable({}, { __mode = "v" }), -- [1]: the coroutine that runs it; a collected one runs no more
+    -- [1]: the coroutine that runs it; weak, since a collected one runs no more
+    runner = setmetatable({}, { __mode = "v" }),
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
@@ -153,8 +155,8 @@ local function conclude(self, exit, answer)
     raw_answer(self, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
     return nil
   end
-  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\" or, for a "
-    .. "read, a value expected"):format(tostring(exit), tostring(answer)), 0)
+  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\" or, "
+    .. "for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
 end
 
 local function stopped(self)
@@ -190,7 +192,8 @@ local function traceback(message)
   return debug.traceback(message, 2)
 end
 
--- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the vCPU.
+-- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
+-- vCPU.
 local function check_idle(self)
   local runner = self.runner[1]
   if runner == nil then return end
@@ -219,11 +222,11 @@ local function deadline_of(options)
   return raw.clock() + math.floor(timeout * 1e9)
 end
 
---- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit. options.timeout: seconds
---- after which it returns with exit.kind "timeout". An exit that waits for an answer (pio, mmio, fault) is given again
---- by the next run unless cpu:answer was called. An error in a handler is raised from here, with its
---- traceback; the access stays open and the next run delivers it again. Handlers may yield.
---- nil, message, code where KVM refuses to go on.
+--- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
+--- options.timeout: seconds after which it returns with exit.kind "timeout". An exit that waits for
+--- an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
+--- error in a handler is raised from here, with its traceback; the access stays open and the next
+--- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
   local deadline = deadline_of(options)
   check_idle(self)
@@ -272,7 +275,8 @@ function methods.interrupt(self)
   raw.interrupt(self)
 end
 
---- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and exit.value.
+--- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
+--- exit.value.
 function methods.stop(self, value)
   self.stopping = { value }
 end

@@ -13,8 +13,8 @@ local Trap = { __name = "trap" }
 
 local PIO, MMIO = 0, 1 -- luna_trap_kind
 
---- Makes a VM with space 0 (vm.default), no memory and no vCPU. nil, message, code where this host has no usable KVM;
---- luna.probe() tells more.
+--- Makes a VM with space 0 (vm.default), no memory and no vCPU. nil, message, code where this host
+--- has no usable KVM; luna.probe() tells more.
 local function new(options)
   check.options("luna.vm", options, {})
   local handle, message, code = raw.vm_create()
@@ -39,11 +39,12 @@ local function space_id(self, space)
   return check.whole("vm: space", space, 0, 2 ^ 32 - 1, 2)
 end
 
---- Maps `size` bytes of `buffer` from `offset` at guest-physical address `gpa` of a space (a space object or its number; 0 is
---- the default one). Offset, gpa and size are multiples of 4096. `rights` is "rwx", "r-x" ...; "---" maps a range that
---- every access faults in. vm:map_space(space, buffer, gpa, size, rights) maps from offset 0.
---- Returns true; nil, message, code where KVM has no slot or cannot do it. Mistakes (unaligned, overlapping, beyond the
---- buffer) raise.
+--- Maps `size` bytes of `buffer` from `offset` at guest-physical address `gpa` of a space (a space
+--- object or its number; 0 is the default one). Offset, gpa and size are multiples of 4096.
+--- `rights` is "rwx", "r-x" ...; "---" maps a range that every access faults in.
+--- vm:map_space(space, buffer, gpa, size, rights) maps from offset 0. Returns true; nil, message,
+--- code where KVM has no slot or cannot do it. Mistakes (unaligned, overlapping, beyond the buffer)
+--- raise.
 function methods.map_space(self, space, buffer, offset, gpa, size, rights)
   if rights == nil then offset, gpa, size, rights = 0, offset, gpa, size end
   space = space_id(self, space)
@@ -85,7 +86,8 @@ end
 
 --- Gives I/O ports [port, port + length) to a device: a table with
 ---   read(device, offset, size) -> value     and/or     write(device, offset, size, value)
---- offset counts from `port`, size is 1, 2 or 4. Returns a trap, whose close() gives the ports back.
+--- offset counts from `port`, size is 1, 2 or 4. Returns a trap, whose close() gives the ports
+--- back.
 function methods.pio(self, port, length, device)
   port = check.whole("vm:pio: port", port, 0)
   length = check.whole("vm:pio: length", length, 0)
@@ -93,8 +95,9 @@ function methods.pio(self, port, length, device)
   return check.result(add_trap(self, PIO, port, length, device))
 end
 
---- The same for guest-physical addresses [gpa, gpa + length), in every space; size is 1 to 8, and values of more than 4
---- bytes are u64. Memory goes before a device: what a region allows never reaches it.
+--- The same for guest-physical addresses [gpa, gpa + length), in every space; size is 1 to 8, and
+--- values of more than 4 bytes are u64. Memory goes before a device: what a region allows never
+--- reaches it.
 function methods.mmio(self, gpa, length, device)
   gpa = check.whole("vm:mmio: gpa", gpa, 0)
   length = check.size("vm:mmio: length", length)
