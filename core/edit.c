@@ -2,7 +2,10 @@
  * Working out and committing the change of a space's map. */
 #include "edit.h"
 
+#include "buffer.h"
+#include "dirty.h"
 #include "error.h"
+#include "window.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,11 +20,17 @@ void luna_edit_begin(luna_edit *edit, luna_space *space) {
   edit->after = edit->after_inline;
   edit->after_count = 0;
   edit->after_capacity = LUNA_EDIT_INLINE;
+  edit->windows = NULL;
 }
 
 static void end(luna_edit *edit) {
   for (size_t i = 0; i < edit->old_count; i++) {
     edit->old[i]->edited = false;
+  }
+  while (edit->windows) {
+    luna_window *window = edit->windows;
+    edit->windows = window->next;
+    luna_window_release(window);
   }
   if (edit->old != edit->old_inline) {
     free(edit->old);
@@ -132,8 +141,8 @@ static int take(luna_edit *edit, luna_range range) {
   return LUNA_OK;
 }
 
-int luna_edit_map(luna_edit *edit, luna_buffer *buffer, uint64_t offset, luna_range range,
-                  uint32_t rights) {
+int luna_edit_map(luna_edit *edit, const luna_mapping *mapping) {
+  luna_range range = mapping->range;
   int status = take(edit, range);
   if (status != LUNA_OK) {
     return status;
@@ -146,9 +155,7 @@ int luna_edit_map(luna_edit *edit, luna_buffer *buffer, uint64_t offset, luna_ra
                      "..0x%" PRIx64 " is mapped already; unmap it first",
                      range.first, range.last, edit->space->id, other->first, other->last);
   }
-  luna_mapping mapping = {
-      .range = range, .buffer = buffer, .offset = offset, .rights = rights, .slot = -1};
-  return after_insert(edit, &mapping);
+  return after_insert(edit, mapping);
 }
 
 /* Checks that every page of the range is mapped. */
@@ -178,6 +185,7 @@ static int cut(luna_edit *edit, uint64_t gpa) {
   }
   luna_mapping upper = edit->after[at];
   upper.offset += gpa - upper.range.first;
+  upper.host += gpa - upper.range.first;
   upper.range.first = gpa;
   uint64_t last = edit->after[at].range.last;
   edit->after[at].range.last = gpa - 1;
@@ -211,10 +219,41 @@ int luna_edit_unmap(luna_edit *edit, luna_range range) {
   return LUNA_OK;
 }
 
+/* Whether the buffer can be written where the rights say so. */
+static int check_writable(const luna_mapping *mapping, uint32_t rights, uint32_t space) {
+  if (!(rights & LUNA_WRITE) || mapping->buffer->memory.writable) {
+    return LUNA_OK;
+  }
+  return luna_fail(LUNA_ERROR_ARGUMENT,
+                   "cannot give write to gpa 0x%" PRIx64 "..0x%" PRIx64
+                   " in space %u: its buffer is read-only",
+                   mapping->range.first, mapping->range.last, space);
+}
+
+int luna_edit_protect(luna_edit *edit, luna_range range, uint32_t rights, uint32_t flags) {
+  int status = carve(edit, range, "protect");
+  if (status != LUNA_OK) {
+    return status;
+  }
+  size_t at = after_from(edit, range.first);
+  for (; at < edit->after_count && edit->after[at].range.first <= range.last; at++) {
+    luna_mapping *mapping = &edit->after[at];
+    status = check_writable(mapping, rights, edit->space->id);
+    if (status != LUNA_OK) {
+      return status;
+    }
+    mapping->rights = rights;
+    mapping->flags = (mapping->flags & ~(uint32_t)LUNA_MAP_STRICT) | flags;
+  }
+  return LUNA_OK;
+}
+
 static bool joins(const luna_mapping *lower, const luna_mapping *upper) {
   uint64_t size = upper->range.first - lower->range.first;
   return lower->range.last + 1 == upper->range.first && lower->buffer == upper->buffer &&
-         lower->offset + size == upper->offset && lower->rights == upper->rights;
+         lower->offset + size == upper->offset && lower->host + size == upper->host &&
+         lower->rights == upper->rights && lower->flags == upper->flags &&
+         !(lower->flags & LUNA_MAP_SEPARATE);
 }
 
 /* Neighbours that continue each other become one mapping. */
@@ -228,16 +267,6 @@ static void merge(luna_edit *edit) {
     }
   }
   edit->after_count = kept;
-}
-
-static bool same_place(const luna_mapping *one, const luna_mapping *other) {
-  return one->range.first == other->range.first && one->range.last == other->range.last &&
-         one->buffer == other->buffer && one->offset == other->offset;
-}
-
-static bool same_slot(uint32_t one, uint32_t other) {
-  return luna_slot_needed(one) == luna_slot_needed(other) &&
-         (!luna_slot_needed(one) || luna_slot_flags(one) == luna_slot_flags(other));
 }
 
 /* What a commit needs: which old mappings stay, objects for the new ones, the slot changes. */
@@ -264,7 +293,7 @@ static int allocate(const luna_edit *edit, commit *plan) {
 }
 
 static void add_change(commit *plan, luna_mapping *mapping, bool add) {
-  if (luna_slot_needed(mapping->rights)) {
+  if (luna_slot_needed(mapping)) {
     plan->changes[plan->change_count++] = (luna_slot_change){mapping, add};
   }
 }
@@ -279,8 +308,7 @@ static void pair(luna_edit *edit, commit *plan) {
     while (at < edit->after_count && edit->after[at].range.first < old->range.first) {
       at++;
     }
-    if (at < edit->after_count && same_place(&edit->after[at], old) &&
-        same_slot(edit->after[at].rights, old->rights)) {
+    if (at < edit->after_count && luna_slot_same(&edit->after[at], old)) {
       plan->kept[at] = old;
       old->edited = false;
     } else {
@@ -291,19 +319,32 @@ static void pair(luna_edit *edit, commit *plan) {
   edit->old_count = going;
 }
 
+static luna_mapping *new_mapping(const luna_edit *edit, const luna_mapping *like) {
+  luna_mapping *mapping = malloc(sizeof *mapping);
+  if (!mapping) {
+    return NULL;
+  }
+  *mapping = *like;
+  mapping->slot = -1;
+  mapping->edited = false;
+  mapping->dirty = NULL;
+  if (edit->space->logged && luna_dirty_attach(mapping) != 0) {
+    free(mapping);
+    return NULL;
+  }
+  return mapping;
+}
+
 static int make_fresh(luna_edit *edit, commit *plan) {
   size_t made = 0;
   for (size_t i = 0; i < edit->after_count; i++) {
     if (plan->kept[i]) {
       continue;
     }
-    luna_mapping *mapping = malloc(sizeof *mapping);
+    luna_mapping *mapping = new_mapping(edit, &edit->after[i]);
     if (!mapping) {
       return fail_memory(edit);
     }
-    *mapping = edit->after[i];
-    mapping->slot = -1;
-    mapping->edited = false;
     plan->fresh[i] = mapping;
     add_change(plan, mapping, true);
     made++;
@@ -314,19 +355,40 @@ static int make_fresh(luna_edit *edit, commit *plan) {
   return LUNA_OK;
 }
 
+/* What is known to be written stays known, whatever becomes of the slots. */
+static int save_dirty(luna_edit *edit, const commit *plan) {
+  if (!edit->space->logged) {
+    return LUNA_OK;
+  }
+  for (size_t i = 0; i < edit->old_count; i++) {
+    int status = luna_dirty_collect(edit->space, edit->old[i]);
+    if (status != LUNA_OK) {
+      return status;
+    }
+  }
+  for (size_t i = 0; i < edit->after_count; i++) {
+    for (size_t j = 0; plan->fresh[i] && j < edit->old_count; j++) {
+      luna_dirty_inherit(plan->fresh[i], edit->old[j]);
+    }
+  }
+  return LUNA_OK;
+}
+
 /* Nothing here can fail. */
 static void install(luna_edit *edit, commit *plan) {
   luna_range_map *regions = &edit->space->regions;
   for (size_t i = 0; i < edit->after_count; i++) {
     if (plan->kept[i]) {
       plan->kept[i]->rights = edit->after[i].rights;
+      plan->kept[i]->flags = edit->after[i].flags;
     } else {
-      luna_buffer_retain(plan->fresh[i]->buffer);
+      luna_mapping_retain(plan->fresh[i]);
     }
   }
   for (size_t i = 0; i < edit->old_count; i++) {
     luna_range_remove(regions, &edit->old[i]->range);
-    luna_buffer_release(edit->old[i]->buffer);
+    luna_mapping_release(edit->old[i]);
+    free(edit->old[i]->dirty);
     free(edit->old[i]);
   }
   edit->old_count = 0;
@@ -339,7 +401,10 @@ static void install(luna_edit *edit, commit *plan) {
 
 static void drop_fresh(const luna_edit *edit, const commit *plan) {
   for (size_t i = 0; i < edit->after_count; i++) {
-    free(plan->fresh[i]);
+    if (plan->fresh[i]) {
+      free(plan->fresh[i]->dirty);
+      free(plan->fresh[i]);
+    }
   }
 }
 
@@ -353,6 +418,7 @@ int luna_edit_commit(luna_edit *edit) {
   }
   pair(edit, &plan);
   status = make_fresh(edit, &plan);
+  status = status == LUNA_OK ? save_dirty(edit, &plan) : status;
   if (status == LUNA_OK) {
     status = luna_slots_apply(edit->space, plan.changes, plan.change_count);
   }

@@ -126,17 +126,12 @@ static bool load_segment(luna_vcpu *vcpu, struct kvm_sregs *sregs, struct kvm_se
   uint64_t low = 0;
   uint32_t offset = selector & 0xfff8u;
   if (offset == 0 || offset + 7 > sregs->gdt.limit ||
-      !luna_vm_access(vcpu->vm, vcpu->space, sregs->gdt.base + offset, 8, LUNA_READ, &low)) {
+      luna_vm_access(vcpu->vm, vcpu->space, sregs->gdt.base + offset, 8, LUNA_READ, &low) !=
+          LUNA_TOUCH_DONE) {
     return false;
   }
   *segment = luna_system_segment(low, selector);
   return true;
-}
-
-/* SDM Vol. 3, 6.13: which exceptions push an error code. */
-static bool has_error_code(int vector) {
-  const uint32_t vectors = 1u << 8 | 0x1fu << 10 | 1u << 17 | 1u << 21 | 1u << 29 | 1u << 30;
-  return vector < 32 && vectors >> vector & 1;
 }
 
 typedef struct frame {
@@ -154,8 +149,8 @@ static bool read_frame(luna_vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t 
   f->stack = long_mode ? rsp : (uint32_t)rsp;
   for (uint32_t i = 0; i < f->count; i++) {
     f->words[i] = 0;
-    if (!luna_vm_access(vcpu->vm, vcpu->space, f->stack + i * f->width, f->width, LUNA_READ,
-                        &f->words[i])) {
+    if (luna_vm_access(vcpu->vm, vcpu->space, f->stack + i * f->width, f->width, LUNA_READ,
+                       &f->words[i]) != LUNA_TOUCH_DONE) {
       return false;
     }
   }
@@ -194,7 +189,7 @@ int luna_exception_exit(luna_vcpu *vcpu, int vector) {
   }
   const struct kvm_regs *regs = luna_state_regs(vcpu);
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  bool code = has_error_code(vector);
+  bool code = luna_exception_has_code((uint32_t)vector);
   frame f;
   if (!regs || !sregs) {
     return LUNA_ERROR_SYSTEM;

@@ -105,10 +105,15 @@ static int decode_mmio(luna_vcpu *vcpu) {
   /* A region may allow it: another thread changed the map just now, or half of the access is in
    * memory. */
   if (!known_owner(vcpu, LUNA_TRAP_MMIO, gpa)) {
-    uint64_t value = load(run->mmio.data, sizeof value);
-    if (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, &value)) {
-      memcpy(run->mmio.data, &value, sizeof value);
-      return 0;
+    switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, run->mmio.data)) {
+      case LUNA_TOUCH_DONE:
+        return 0;
+      case LUNA_TOUCH_GONE:
+        luna_exit_host_fault(vcpu);
+        vcpu->exit.address = gpa;
+        return LUNA_EXIT_HOST_FAULT;
+      default:
+        break;
     }
   }
   luna_exit_set(vcpu, LUNA_EXIT_MMIO);
@@ -179,10 +184,14 @@ static int decode_internal(luna_vcpu *vcpu) {
   uint64_t gpa;
   if (e->suberror == KVM_INTERNAL_ERROR_EMULATION && e->instruction_size == 0 &&
       fetch_address(vcpu, &gpa)) {
-    uint64_t byte = 0;
-    bool there = luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte);
-    if (!there) {
+    uint8_t byte;
+    if (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte) == LUNA_TOUCH_DENIED) {
       return fetch_fault(vcpu, gpa);
+    }
+    /* The region is there. If the map has changed since the entry, the fetch fell into the moment
+     * between two slots. */
+    if (atomic_load(&vcpu->vm->generation) != vcpu->entry_generation) {
+      return 0;
     }
   }
   return LUNA_EXIT_INTERNAL;
@@ -215,6 +224,8 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       luna_exit_set(vcpu, LUNA_EXIT_FAIL_ENTRY);
       vcpu->exit.value = vcpu->run->fail_entry.hardware_entry_failure_reason;
       return LUNA_EXIT_FAIL_ENTRY;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      return luna_vm_drain(vcpu->vm, vcpu->space);
     case KVM_EXIT_INTR:
       return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
     default:
@@ -275,16 +286,15 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
   if (e->kind == LUNA_EXIT_PIO) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry a port access: answer it");
   }
-  uint64_t value = e->value;
-  uint32_t size = e->access == LUNA_EXECUTE ? 1 : e->size;
-  if (!luna_vm_access(vcpu->vm, vcpu->space, e->address, size, e->access, &value)) {
+  uint8_t byte;
+  bool fetch = e->access == LUNA_EXECUTE;
+  void *bytes = fetch ? &byte : vcpu->pending.data;
+  if (luna_vm_access(vcpu->vm, vcpu->space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
+      LUNA_TOUCH_DONE) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,
                      "cannot retry the access to gpa 0x%" PRIx64
                      ": no region of space %u allows it; map memory there first",
                      e->address, vcpu->space->id);
-  }
-  if (e->access == LUNA_READ) {
-    memcpy(vcpu->pending.data, &value, e->size);
   }
   vcpu->pending.open = false;
   return LUNA_OK;

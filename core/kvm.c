@@ -21,8 +21,8 @@ static int real_ioctl(int fd, unsigned long request, void *argument) {
   return ioctl(fd, request, argument);
 }
 
-static void *real_map(size_t size, int fd) {
-  return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+static void *real_map(size_t size, int fd, off_t offset) {
+  return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
 }
 
 static const luna_kvm_table real_table = {real_open, real_ioctl, real_map, munmap, close};
@@ -133,6 +133,16 @@ static unsigned address_bits(const struct kvm_cpuid2 *cpuid) {
   return 36;
 }
 
+/* The capability gives bytes. The second name is of kernels before Linux 6.1; on x86 it is the
+ * same. */
+static uint32_t ring_max(int fd) {
+  int bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+  if (bytes <= 0) {
+    bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING);
+  }
+  return bytes > 0 ? (uint32_t)bytes / sizeof(struct kvm_dirty_gfn) : 0;
+}
+
 static int describe_host(int fd) {
   int slots = luna_kvm_check_extension(fd, KVM_CAP_NR_MEMSLOTS);
   int vcpus = luna_kvm_check_extension(fd, KVM_CAP_MAX_VCPUS);
@@ -152,6 +162,11 @@ static int describe_host(int fd) {
   host.immediate_exit = luna_kvm_check_extension(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
   host.run_size = (size_t)run_size;
   host.address_bits = address_bits(host.cpuid);
+  int xsave = luna_kvm_check_extension(fd, KVM_CAP_XSAVE2);
+  host.xsave_size =
+      xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave : sizeof(struct kvm_xsave);
+  host.ring_max = ring_max(fd);
+  host.manual_protect = luna_kvm_check_extension(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1;
   return LUNA_OK;
 }
 
@@ -207,13 +222,13 @@ int luna_kvm_create_vcpu(int vm_fd, uint32_t id) {
   return call_number(vm_fd, KVM_CREATE_VCPU, id);
 }
 
-struct kvm_run *luna_kvm_map_run(int vcpu_fd, size_t size) {
-  void *run = kvm->map(size, vcpu_fd);
-  return run == MAP_FAILED ? NULL : run;
+void *luna_kvm_map(int vcpu_fd, size_t size, off_t offset) {
+  void *address = kvm->map(size, vcpu_fd, offset);
+  return address == MAP_FAILED ? NULL : address;
 }
 
-void luna_kvm_unmap_run(struct kvm_run *run, size_t size) {
-  kvm->unmap(run, size);
+void luna_kvm_unmap(void *address, size_t size) {
+  kvm->unmap(address, size);
 }
 
 int luna_kvm_run(int vcpu_fd) {
@@ -242,4 +257,94 @@ int luna_kvm_set_sregs(int vcpu_fd, struct kvm_sregs *sregs) {
 
 int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation) {
   return call(vcpu_fd, KVM_TRANSLATE, translation);
+}
+
+int luna_kvm_get_events(int vcpu_fd, struct kvm_vcpu_events *events) {
+  return call(vcpu_fd, KVM_GET_VCPU_EVENTS, events);
+}
+
+int luna_kvm_set_events(int vcpu_fd, struct kvm_vcpu_events *events) {
+  return call(vcpu_fd, KVM_SET_VCPU_EVENTS, events);
+}
+
+int luna_kvm_get_debugregs(int vcpu_fd, struct kvm_debugregs *debugregs) {
+  return call(vcpu_fd, KVM_GET_DEBUGREGS, debugregs);
+}
+
+int luna_kvm_set_debugregs(int vcpu_fd, struct kvm_debugregs *debugregs) {
+  return call(vcpu_fd, KVM_SET_DEBUGREGS, debugregs);
+}
+
+int luna_kvm_get_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs) {
+  return call(vcpu_fd, KVM_GET_XCRS, xcrs);
+}
+
+int luna_kvm_set_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs) {
+  return call(vcpu_fd, KVM_SET_XCRS, xcrs);
+}
+
+int luna_kvm_get_xsave(int vcpu_fd, void *xsave, uint32_t size) {
+  bool large = size > sizeof(struct kvm_xsave);
+  return call(vcpu_fd, large ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, xsave);
+}
+
+int luna_kvm_set_xsave(int vcpu_fd, void *xsave) {
+  return call(vcpu_fd, KVM_SET_XSAVE, xsave);
+}
+
+int luna_kvm_get_msrs(int vcpu_fd, struct kvm_msrs *msrs) {
+  return call(vcpu_fd, KVM_GET_MSRS, msrs);
+}
+
+int luna_kvm_set_msrs(int vcpu_fd, struct kvm_msrs *msrs) {
+  return call(vcpu_fd, KVM_SET_MSRS, msrs);
+}
+
+static struct kvm_device_attr tsc_attribute(uint64_t *offset) {
+  return (struct kvm_device_attr){
+      .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
+}
+
+int luna_kvm_get_tsc_offset(int vcpu_fd, uint64_t *offset) {
+  struct kvm_device_attr attribute = tsc_attribute(offset);
+  return call(vcpu_fd, KVM_GET_DEVICE_ATTR, &attribute);
+}
+
+int luna_kvm_set_tsc_offset(int vcpu_fd, uint64_t offset) {
+  struct kvm_device_attr attribute = tsc_attribute(&offset);
+  return call(vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute);
+}
+
+struct kvm_msr_list *luna_kvm_msr_list(int kvm_fd) {
+  struct kvm_msr_list head = {0};
+  call(kvm_fd, KVM_GET_MSR_INDEX_LIST, &head); /* E2BIG: `nmsrs` then says how many there are */
+  struct kvm_msr_list *list = calloc(1, sizeof *list + head.nmsrs * sizeof *list->indices);
+  if (list) {
+    list->nmsrs = head.nmsrs;
+    if (call(kvm_fd, KVM_GET_MSR_INDEX_LIST, list) != 0) {
+      free(list);
+      list = NULL;
+    }
+  }
+  return list;
+}
+
+int luna_kvm_enable_cap(int vm_fd, uint32_t capability, uint64_t argument) {
+  struct kvm_enable_cap enable = {.cap = capability, .args = {argument}};
+  return call(vm_fd, KVM_ENABLE_CAP, &enable);
+}
+
+int luna_kvm_get_dirty_log(int vm_fd, uint32_t slot, uint64_t *bitmap) {
+  struct kvm_dirty_log log = {.slot = slot, .dirty_bitmap = bitmap};
+  return call(vm_fd, KVM_GET_DIRTY_LOG, &log);
+}
+
+int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t pages, uint64_t *bitmap) {
+  struct kvm_clear_dirty_log log = {
+      .slot = slot, .num_pages = (uint32_t)pages, .dirty_bitmap = bitmap};
+  return call(vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+}
+
+int luna_kvm_reset_rings(int vm_fd) {
+  return call_number(vm_fd, KVM_RESET_DIRTY_RINGS, 0);
 }

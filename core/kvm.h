@@ -8,11 +8,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 typedef struct luna_kvm_table {
   int (*open)(const char *path);
   int (*ioctl)(int fd, unsigned long request, void *argument);
-  void *(*map)(size_t size, int fd); /* a vCPU's shared run page; MAP_FAILED on error */
+  void *(*map)(size_t size, int fd, off_t offset); /* pages of a vCPU; MAP_FAILED on error */
   int (*unmap)(void *address, size_t size);
   int (*close)(int fd);
 } luna_kvm_table;
@@ -29,6 +30,9 @@ typedef struct luna_host {
   bool immediate_exit;
   size_t run_size;          /* bytes of the shared run page */
   unsigned address_bits;    /* width of a guest-physical address */
+  uint32_t xsave_size;      /* of the whole extended state */
+  uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
+  bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
 
@@ -51,14 +55,37 @@ int luna_kvm_set_identity_map_address(int vm_fd, uint64_t gpa);
 int luna_kvm_set_region(int vm_fd, const struct kvm_userspace_memory_region *region);
 
 int luna_kvm_create_vcpu(int vm_fd, uint32_t id);
-struct kvm_run *luna_kvm_map_run(int vcpu_fd, size_t size);
-void luna_kvm_unmap_run(struct kvm_run *run, size_t size);
+/* `size` bytes of a vCPU from `offset`; NULL on error. */
+void *luna_kvm_map(int vcpu_fd, size_t size, off_t offset);
+void luna_kvm_unmap(void *address, size_t size);
 int luna_kvm_run(int vcpu_fd);
 int luna_kvm_set_cpuid(int vcpu_fd, struct kvm_cpuid2 *cpuid);
 int luna_kvm_get_regs(int vcpu_fd, struct kvm_regs *regs);
 int luna_kvm_set_regs(int vcpu_fd, struct kvm_regs *regs);
 int luna_kvm_get_sregs(int vcpu_fd, struct kvm_sregs *sregs);
 int luna_kvm_set_sregs(int vcpu_fd, struct kvm_sregs *sregs);
+int luna_kvm_get_events(int vcpu_fd, struct kvm_vcpu_events *events);
+int luna_kvm_set_events(int vcpu_fd, struct kvm_vcpu_events *events);
+int luna_kvm_get_debugregs(int vcpu_fd, struct kvm_debugregs *debugregs);
+int luna_kvm_set_debugregs(int vcpu_fd, struct kvm_debugregs *debugregs);
+int luna_kvm_get_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs);
+int luna_kvm_set_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs);
+/* `xsave` has luna_host.xsave_size bytes. */
+int luna_kvm_get_xsave(int vcpu_fd, void *xsave, uint32_t size);
+int luna_kvm_set_xsave(int vcpu_fd, void *xsave);
+/* How many entries were done, or -1. */
+int luna_kvm_get_msrs(int vcpu_fd, struct kvm_msrs *msrs);
+int luna_kvm_set_msrs(int vcpu_fd, struct kvm_msrs *msrs);
+/* The distance of the guest's time-stamp counter to the host's. */
+int luna_kvm_get_tsc_offset(int vcpu_fd, uint64_t *offset);
+int luna_kvm_set_tsc_offset(int vcpu_fd, uint64_t offset);
+/* The MSRs that hold a vCPU's state: a malloced list, NULL on error. */
+struct kvm_msr_list *luna_kvm_msr_list(int kvm_fd);
+
+int luna_kvm_enable_cap(int vm_fd, uint32_t capability, uint64_t argument);
+int luna_kvm_get_dirty_log(int vm_fd, uint32_t slot, uint64_t *bitmap);
+int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t pages, uint64_t *bitmap);
+int luna_kvm_reset_rings(int vm_fd);
 int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation);
 
 #endif

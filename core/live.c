@@ -4,7 +4,11 @@
 
 #include <time.h>
 
-static atomic_ulong live[LUNA_OBJECT_COUNT];
+static atomic_long live[LUNA_OBJECT_COUNT];
+
+void luna_live_add(luna_object kind, int count) {
+  atomic_fetch_add(&live[kind], count);
+}
 
 void luna_reference_start(luna_reference *reference, luna_object kind) {
   atomic_init(&reference->count, 1);
@@ -25,7 +29,7 @@ bool luna_reference_drop(luna_reference *reference, luna_object kind) {
 }
 
 uint64_t luna_live(int object) {
-  return object >= 0 && object < LUNA_OBJECT_COUNT ? atomic_load(&live[object]) : 0;
+  return object >= 0 && object < LUNA_OBJECT_COUNT ? (uint64_t)atomic_load(&live[object]) : 0;
 }
 
 uint64_t luna_clock(void) {

@@ -18,4 +18,7 @@ void luna_reference_add(luna_reference *reference);
 /* Drops one; true when that was the last and the caller has to free the object. */
 bool luna_reference_drop(luna_reference *reference, luna_object kind);
 
+/* Counts objects that have no references of their own. */
+void luna_live_add(luna_object kind, int count);
+
 #endif

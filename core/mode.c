@@ -211,16 +211,29 @@ int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options) {
   return LUNA_OK;
 }
 
-/* Unmaps the area that the library allocated, unless the script has put something else there. */
+/* Maps the area that the library allocated in another space too, where nothing is in its place. */
+int luna_mode_follow(luna_vcpu *vcpu, uint32_t space) {
+  luna_region region;
+  if (!vcpu->system_buffer || (luna_space_next(vcpu->vm, space, vcpu->system, &region) == LUNA_OK &&
+                               region.gpa < vcpu->system + LUNA_SYSTEM_SIZE)) {
+    return LUNA_OK;
+  }
+  return luna_vm_map_space(vcpu->vm, space, vcpu->system_buffer, 0, vcpu->system, LUNA_SYSTEM_SIZE,
+                           LUNA_READ | LUNA_WRITE | LUNA_EXECUTE);
+}
+
+/* Unmaps what is left of the area in each space, unless the script has put something else there. */
 void luna_mode_end(luna_vcpu *vcpu) {
   luna_buffer *buffer = vcpu->system_buffer;
   if (!buffer) {
     return;
   }
-  luna_region region;
-  if (luna_space_next(vcpu->vm, vcpu->space->id, vcpu->system, &region) == LUNA_OK &&
-      region.buffer == buffer) {
-    luna_vm_unmap_space(vcpu->vm, vcpu->space->id, region.gpa, region.size);
+  for (uint32_t space = 0; space < vcpu->vm->space_count; space++) {
+    luna_region region;
+    if (luna_space_next(vcpu->vm, space, vcpu->system, &region) == LUNA_OK &&
+        region.buffer == buffer) {
+      luna_vm_unmap_space(vcpu->vm, space, region.gpa, region.size);
+    }
   }
   luna_buffer_release(buffer);
 }

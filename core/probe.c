@@ -4,6 +4,8 @@
 #include "kvm.h"
 
 #include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
 
 /* Capabilities that Debian 12's headers (Linux 6.1) do not name. */
 #ifndef KVM_CAP_MEMORY_FAULT_INFO
@@ -89,4 +91,34 @@ int luna_probe_value(int index, uint64_t *value) {
   luna_kvm_close(fd);
   *value = answer > 0 ? (uint64_t)answer : 0;
   return LUNA_OK;
+}
+
+static uint64_t spaces_max(void) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (uint64_t)limit.rlim_cur : 0;
+}
+
+int luna_capability(const char *name, uint64_t *value) {
+  const luna_host *host = luna_host_get();
+  if (!host) {
+    return luna_kvm_open(); /* refused a moment ago: again, for its status and message */
+  }
+  const struct {
+    const char *name;
+    uint64_t value;
+  } limits[] = {
+      {"vcpus_max", host->vcpus_max},     {"slots_max", host->slots_max},
+      {"spaces_max", spaces_max()},       {"address_bits", host->address_bits},
+      {"dirty_ring_max", host->ring_max},
+  };
+  for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+    if (strcmp(name, limits[i].name) == 0) {
+      *value = limits[i].value;
+      return LUNA_OK;
+    }
+  }
+  return luna_fail(LUNA_ERROR_ARGUMENT,
+                   "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits and "
+                   "dirty_ring_max are known",
+                   name);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Slot numbers and slot changes. KVM can add, delete and move a slot, but not resize it, re-back it
- * or toggle its read-only flag (api.rst, KVM_SET_USER_MEMORY_REGION), so every change is adds and
- * deletes. */
+ * Slot numbers and slot changes. KVM can add, delete and move a slot and toggle its log, but not
+ * resize it, re-back it or toggle its read-only flag (api.rst, KVM_SET_USER_MEMORY_REGION), so
+ * every change of a map is adds and deletes. */
 #include "slots.h"
 
 #include "buffer.h"
@@ -11,22 +11,38 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
-bool luna_slot_needed(uint32_t rights) {
-  return (rights & LUNA_READ) != 0;
+static const uint32_t rwx = LUNA_READ | LUNA_WRITE | LUNA_EXECUTE;
+static const uint32_t rx = LUNA_READ | LUNA_EXECUTE;
+
+/* A strict mapping has a slot only where KVM's slots have exactly its rights. */
+bool luna_slot_needed(const luna_mapping *mapping) {
+  if (mapping->flags & LUNA_MAP_STRICT) {
+    return mapping->rights == rwx || mapping->rights == rx;
+  }
+  return mapping->rights != 0;
 }
 
-uint32_t luna_slot_flags(uint32_t rights) {
-  return rights & LUNA_WRITE ? 0 : KVM_MEM_READONLY;
+bool luna_slot_read_only(const luna_mapping *mapping) {
+  return !(mapping->rights & LUNA_WRITE);
 }
 
-/* Makes room for every slot number that could come back, so that giving one back cannot fail. */
+bool luna_slot_same(const luna_mapping *one, const luna_mapping *other) {
+  return one->range.first == other->range.first && one->range.last == other->range.last &&
+         one->host == other->host && one->buffer == other->buffer &&
+         luna_slot_needed(one) == luna_slot_needed(other) &&
+         luna_slot_read_only(one) == luna_slot_read_only(other);
+}
+
+/* Makes room for every slot number that could be in use or come back, so that using one and giving
+ * one back cannot fail. */
 static int reserve_numbers(luna_space *space, size_t adds) {
   size_t most = space->next_slot + adds;
   if (most > space->slots_max) {
     most = space->slots_max;
   }
-  if (most <= space->free_capacity) {
+  if (most <= space->slot_capacity) {
     return 0;
   }
   uint32_t capacity = (uint32_t)most * 2 + 8;
@@ -35,7 +51,12 @@ static int reserve_numbers(luna_space *space, size_t adds) {
     return -1;
   }
   space->free_slots = numbers;
-  space->free_capacity = capacity;
+  luna_mapping **by_slot = realloc(space->by_slot, capacity * sizeof(luna_mapping *));
+  if (!by_slot) {
+    return -1;
+  }
+  space->by_slot = by_slot;
+  space->slot_capacity = capacity;
   return 0;
 }
 
@@ -47,16 +68,21 @@ static int take_number(luna_space *space) {
 }
 
 static void give_number(luna_space *space, int32_t slot) {
+  space->by_slot[slot] = NULL;
   space->free_slots[space->free_count++] = (uint32_t)slot;
 }
 
-static int set_slot(const luna_space *space, const luna_mapping *mapping, bool present) {
+static int set_slot(const luna_space *space, const luna_mapping *mapping, bool present, bool log) {
+  uint32_t flags = luna_slot_read_only(mapping) ? KVM_MEM_READONLY : 0;
+  if (flags == 0 && log) {
+    flags = KVM_MEM_LOG_DIRTY_PAGES;
+  }
   struct kvm_userspace_memory_region region = {
       .slot = (uint32_t)mapping->slot,
-      .flags = present ? luna_slot_flags(mapping->rights) : 0,
+      .flags = present ? flags : 0,
       .guest_phys_addr = mapping->range.first,
       .memory_size = present ? mapping->range.last - mapping->range.first + 1 : 0,
-      .userspace_addr = (uintptr_t)mapping->buffer->data + mapping->offset,
+      .userspace_addr = (uintptr_t)mapping->host,
   };
   return luna_kvm_set_region(space->vm_fd, &region);
 }
@@ -68,16 +94,17 @@ static int add_slot(luna_space *space, luna_mapping *mapping) {
     return -1;
   }
   mapping->slot = slot;
-  if (set_slot(space, mapping, true) != 0) {
+  if (set_slot(space, mapping, true, space->logged) != 0) {
     give_number(space, slot);
     mapping->slot = -1;
     return -1;
   }
+  space->by_slot[slot] = mapping;
   return 0;
 }
 
 static int delete_slot(luna_space *space, luna_mapping *mapping) {
-  if (set_slot(space, mapping, false) != 0) {
+  if (set_slot(space, mapping, false, false) != 0) {
     return -1;
   }
   give_number(space, mapping->slot);
@@ -134,6 +161,24 @@ int luna_slots_apply(luna_space *space, luna_slot_change *changes, size_t count)
   return LUNA_OK;
 }
 
+int luna_slots_log(luna_space *space, bool on) {
+  for (uint32_t slot = 0; slot < space->next_slot; slot++) {
+    const luna_mapping *mapping = space->by_slot[slot];
+    if (mapping && !luna_slot_read_only(mapping) && set_slot(space, mapping, true, on) != 0) {
+      int number = errno;
+      while (on && slot-- > 0) {
+        mapping = space->by_slot[slot];
+        if (mapping && !luna_slot_read_only(mapping)) {
+          set_slot(space, mapping, true, false);
+        }
+      }
+      return luna_fail_errno(number, "cannot log the writes to space %u", space->id);
+    }
+  }
+  return LUNA_OK;
+}
+
 void luna_slots_free(luna_space *space) {
   free(space->free_slots);
+  free(space->by_slot);
 }

@@ -12,12 +12,16 @@ typedef struct luna_slot_change {
   bool add;
 } luna_slot_change;
 
-bool luna_slot_needed(uint32_t rights);
-uint32_t luna_slot_flags(uint32_t rights);
+bool luna_slot_needed(const luna_mapping *mapping);
+bool luna_slot_read_only(const luna_mapping *mapping);
+/* Whether one slot serves both: the same place, the same host memory, the same kind of slot. */
+bool luna_slot_same(const luna_mapping *one, const luna_mapping *other);
 
 /* Carries the changes out in order; gives every added mapping its slot number. If KVM refuses one,
  * those before it are taken back and the status tells why. */
 int luna_slots_apply(luna_space *space, luna_slot_change *changes, size_t count);
+/* Makes KVM note the pages that the guest writes through the slots there are, or stop to. */
+int luna_slots_log(luna_space *space, bool on);
 void luna_slots_free(luna_space *space);
 
 #endif

@@ -3,9 +3,12 @@
 #include "space.h"
 
 #include "buffer.h"
+#include "dirty.h"
 #include "error.h"
 #include "kvm.h"
+#include "seat.h"
 #include "slots.h"
+#include "window.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -33,7 +36,7 @@ static int open_vm(void) {
   return vm_fd;
 }
 
-int luna_space_create(uint32_t id, luna_space **space) {
+int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
   const luna_host *host = luna_host_get();
   if (!host) {
     return luna_kvm_open(); /* refused a moment ago: again, for its status and message */
@@ -46,35 +49,58 @@ int luna_space_create(uint32_t id, luna_space **space) {
   made->slots_max = host->slots_max;
   made->address_bits = host->address_bits;
   made->vm_fd = open_vm();
-  if (made->vm_fd < 0) {
-    int status = made->vm_fd;
+  int status = made->vm_fd < 0 ? made->vm_fd : luna_dirty_begin(made, ring_entries);
+  if (status != LUNA_OK) {
+    if (made->vm_fd >= 0) {
+      luna_kvm_close(made->vm_fd);
+    }
     free(made);
     return status;
   }
+  luna_live_add(LUNA_OBJECT_SPACE, 1);
   *space = made;
   return LUNA_OK;
 }
 
 void luna_space_free(luna_space *space) {
+  luna_seats_free(space);
   luna_kvm_close(space->vm_fd);
   luna_range *range = luna_range_from(&space->regions, 0);
   while (range) {
     luna_mapping *mapping = (luna_mapping *)range;
     range = range->last == UINT64_MAX ? NULL : luna_range_from(&space->regions, range->last + 1);
-    luna_buffer_release(mapping->buffer);
+    luna_mapping_release(mapping);
+    free(mapping->dirty);
     free(mapping);
   }
   luna_range_free(&space->regions);
   luna_slots_free(space);
   free(space);
+  luna_live_add(LUNA_OBJECT_SPACE, -1);
+}
+
+void luna_mapping_retain(const luna_mapping *mapping) {
+  luna_buffer_retain(mapping->buffer);
+  if (mapping->window) {
+    atomic_fetch_add(&mapping->window->references, 1);
+  }
+}
+
+void luna_mapping_release(const luna_mapping *mapping) {
+  luna_window_release(mapping->window);
+  luna_buffer_release(mapping->buffer);
+}
+
+uint64_t luna_mapping_pages(const luna_mapping *mapping) {
+  return (mapping->range.last - mapping->range.first + 1) / LUNA_PAGE_SIZE;
 }
 
 uint32_t luna_mapping_enforced(const luna_mapping *mapping) {
-  if (!luna_slot_needed(mapping->rights)) {
-    return 0;
+  if (!luna_slot_needed(mapping)) {
+    return mapping->rights; /* none, or strict: what the core allows */
   }
-  bool read_only = luna_slot_flags(mapping->rights) & KVM_MEM_READONLY;
-  return read_only ? LUNA_READ | LUNA_EXECUTE : LUNA_READ | LUNA_WRITE | LUNA_EXECUTE;
+  uint32_t enforced = LUNA_READ | LUNA_EXECUTE;
+  return luna_slot_read_only(mapping) ? enforced : enforced | LUNA_WRITE;
 }
 
 luna_mapping *luna_space_at(const luna_space *space, uint64_t gpa) {
@@ -87,49 +113,68 @@ uint8_t *luna_space_host(const luna_space *space, uint64_t gpa, uint64_t size, u
       (luna_mapping_enforced(mapping) & rights) != rights) {
     return NULL;
   }
-  return mapping->buffer->data + mapping->offset + (gpa - mapping->range.first);
+  return mapping->host + (gpa - mapping->range.first);
 }
 
-/* Moves the part of an access that one region holds; how many bytes, or 0 if it does not allow
- * it. */
-static uint32_t access_part(const luna_space *space, uint64_t gpa, uint32_t size, uint32_t access,
-                            uint8_t *bytes, bool dry) {
-  const luna_mapping *mapping = luna_space_at(space, gpa);
+/* How many bytes of an access one region holds and allows; 0 for none. */
+static uint64_t allowed(const luna_mapping *mapping, uint64_t gpa, uint64_t size, uint32_t access) {
   if (!mapping || !(luna_mapping_enforced(mapping) & access)) {
     return 0;
   }
   uint64_t left = mapping->range.last - gpa + 1;
-  uint32_t part = left < size ? (uint32_t)left : size;
-  uint8_t *host = mapping->buffer->data + mapping->offset + (gpa - mapping->range.first);
-  if (!dry) {
-    memcpy(access == LUNA_WRITE ? host : bytes, access == LUNA_WRITE ? bytes : host, part);
-  }
-  return part;
+  return left < size ? left : size;
 }
 
-static bool access_all(const luna_space *space, uint64_t gpa, uint32_t size, uint32_t access,
-                       uint8_t *bytes, bool dry) {
-  for (uint32_t done = 0; done < size;) {
-    uint32_t part = access_part(space, gpa + done, size - done, access, bytes + done, dry);
-    if (part == 0) {
-      return false;
+static bool move_part(const luna_mapping *mapping, uint64_t gpa, void *bytes, uint64_t size,
+                      bool write) {
+  uint64_t inside = gpa - mapping->range.first;
+  if (!luna_buffer_move(mapping->buffer, mapping->host + inside, bytes, size, write)) {
+    return false;
+  }
+  if (write) {
+    luna_buffer_mark(mapping->buffer, mapping->offset + inside, size);
+  }
+  return true;
+}
+
+static luna_touch move_all(const luna_space *space, uint64_t gpa, uint64_t size, bool write,
+                           void *bytes) {
+  for (uint64_t done = 0; done < size;) {
+    const luna_mapping *mapping = luna_space_at(space, gpa + done);
+    uint64_t left = mapping->range.last - (gpa + done) + 1;
+    uint64_t part = left < size - done ? left : size - done;
+    if (!move_part(mapping, gpa + done, (uint8_t *)bytes + done, part, write)) {
+      return LUNA_TOUCH_GONE;
     }
     done += part;
   }
-  return true;
+  return LUNA_TOUCH_DONE;
 }
 
-bool luna_space_access(const luna_space *space, uint64_t gpa, uint32_t size, uint32_t access,
-                       uint64_t *value) {
-  uint8_t bytes[8] = {0};
-  memcpy(bytes, value, sizeof bytes);
-  if (!access_all(space, gpa, size, access, bytes, true)) {
-    return false;
+luna_touch luna_space_access(const luna_space *space, uint64_t gpa, uint64_t size, uint32_t access,
+                             void *bytes) {
+  uint64_t part;
+  for (uint64_t done = 0; done < size; done += part) {
+    part = allowed(luna_space_at(space, gpa + done), gpa + done, size - done, access);
+    if (part == 0) {
+      return LUNA_TOUCH_DENIED;
+    }
   }
-  if (access == LUNA_READ) {
-    memset(bytes, 0, sizeof bytes);
+  return move_all(space, gpa, size, access == LUNA_WRITE, bytes);
+}
+
+luna_touch luna_space_copy(const luna_space *space, uint64_t gpa, uint64_t size, bool write,
+                           void *bytes) {
+  for (uint64_t done = 0; done < size;) {
+    const luna_mapping *mapping = luna_space_at(space, gpa + done);
+    if (!mapping) {
+      return LUNA_TOUCH_DENIED;
+    }
+    if (write && !mapping->buffer->memory.writable) {
+      return LUNA_TOUCH_GONE;
+    }
+    uint64_t left = mapping->range.last - (gpa + done) + 1;
+    done += left < size - done ? left : size - done;
   }
-  access_all(space, gpa, size, access, bytes, false);
-  memcpy(value, bytes, sizeof bytes);
-  return true;
+  return move_all(space, gpa, size, write, bytes);
 }

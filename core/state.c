@@ -98,12 +98,56 @@ struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu) {
   return &state->sregs;
 }
 
+struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->events_known) {
+    return &state->events;
+  }
+  if (vcpu->run->kvm_valid_regs & KVM_SYNC_X86_EVENTS) {
+    state->events = vcpu->run->s.regs.events;
+  } else if (luna_kvm_get_events(vcpu->fd, &state->events) != 0) {
+    luna_fail_errno(errno, "cannot read the events of vCPU %u", vcpu->id);
+    return NULL;
+  }
+  state->events_known = true;
+  return &state->events;
+}
+
+void luna_state_want_all(luna_vcpu *vcpu) {
+  vcpu->run->kvm_valid_regs = vcpu->sync_regs;
+}
+
+/* The target's run page says what KVM holds there if its last exit brought it. */
+int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
+  luna_state *state = &vcpu->state;
+  const struct kvm_regs *regs = luna_state_regs(vcpu);
+  const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  const struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  if (!regs || !sregs || !events) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  struct kvm_run *run = target->run;
+  uint64_t held = run->kvm_valid_regs & ~run->kvm_dirty_regs;
+  state->sregs_written |=
+      !(held & KVM_SYNC_X86_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
+  state->events_written |=
+      !(held & KVM_SYNC_X86_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
+  if (page_has_regs(vcpu)) {
+    run->s.regs.regs = *regs;
+    run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  } else {
+    state->regs = *regs;
+    state->regs_moved = true;
+  }
+  return LUNA_OK;
+}
+
 bool luna_state_conflicts(const luna_vcpu *vcpu) {
   const luna_state *state = &vcpu->state;
   if (!vcpu->pending.incomplete) {
     return false;
   }
-  return state->sregs_written || (state->written && vcpu->pending.reads) ||
+  return state->sregs_written || state->events_written || (state->written && vcpu->pending.reads) ||
          state->written >> LUNA_RIP & 1;
 }
 
@@ -123,6 +167,7 @@ static int flush_general(luna_vcpu *vcpu) {
     return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
   }
   state->written = 0;
+  state->regs_moved = false;
   return LUNA_OK;
 }
 
@@ -140,10 +185,27 @@ static int flush_system(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+/* After the general registers: writing those makes KVM forget a pending exception. */
+static int flush_events(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (vcpu->sync_regs & KVM_SYNC_X86_EVENTS) {
+    vcpu->run->s.regs.events = state->events;
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+  } else if (luna_kvm_set_events(vcpu->fd, &state->events) != 0) {
+    return luna_fail_errno(errno, "cannot write the events of vCPU %u", vcpu->id);
+  }
+  state->events_written = false;
+  return LUNA_OK;
+}
+
 int luna_state_flush(luna_vcpu *vcpu) {
-  int status = vcpu->state.written ? flush_general(vcpu) : LUNA_OK;
+  bool general = vcpu->state.written || vcpu->state.regs_moved;
+  int status = general ? flush_general(vcpu) : LUNA_OK;
   if (status == LUNA_OK && vcpu->state.sregs_written) {
     status = flush_system(vcpu);
+  }
+  if (status == LUNA_OK && vcpu->state.events_written) {
+    status = flush_events(vcpu);
   }
   return status;
 }
@@ -152,13 +214,15 @@ void luna_state_entered(luna_vcpu *vcpu) {
   vcpu->state.regs_known = false;
   /* A kick before the entry leaves the run page's registers dirty: KVM does not have them yet. */
   vcpu->state.sregs_known = vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS;
+  vcpu->state.events_known = vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS;
+  vcpu->seat->held.known = 0;
 }
 
 int luna_state_fail(luna_vcpu *vcpu) {
   const struct kvm_sregs *s = &vcpu->state.sregs;
   vcpu->state.sregs_known = true; /* stays as it was written, to be mended */
   vcpu->state.sregs_written = true;
-  return luna_fail(LUNA_ERROR_ARGUMENT,
+  return luna_fail(LUNA_ERROR_SYSTEM,
                    "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
                    "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x); see SDM Vol. 3, 27.3.1, "
                    "'Checks on the Guest State Area'",
@@ -306,17 +370,13 @@ static void set_system(struct kvm_sregs *sregs, int reg, uint64_t value) {
   }
 }
 
-static int check_register(int reg) {
-  if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
-    return luna_fail(LUNA_ERROR_ARGUMENT, "there is no register %d", reg);
-  }
-  return LUNA_OK;
+static int fail_register(int reg) {
+  return luna_fail(LUNA_ERROR_ARGUMENT, "there is no register %d", reg);
 }
 
 int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
-  int status = check_register(reg);
-  if (status != LUNA_OK) {
-    return status;
+  if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
+    return fail_register(reg);
   }
   if (reg < LUNA_GENERAL_COUNT) {
     if (vcpu->state.written >> reg & 1) {
@@ -339,9 +399,8 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
 }
 
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
-  int status = check_register(reg);
-  if (status != LUNA_OK) {
-    return status;
+  if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
+    return fail_register(reg);
   }
   if (reg < LUNA_GENERAL_COUNT) {
     vcpu->state.values[reg] = value;

@@ -11,36 +11,38 @@
 #include <string.h>
 #include <time.h>
 
-static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
-  vcpu->fd = luna_kvm_create_vcpu(vcpu->space->vm_fd, vcpu->id);
-  if (vcpu->fd < 0) {
-    return luna_fail_errno(errno, "cannot create vCPU %u (this host's KVM allows %u in a VM)",
-                           vcpu->id, host->vcpus_max);
-  }
-  vcpu->run_size = host->run_size;
-  vcpu->run = luna_kvm_map_run(vcpu->fd, host->run_size);
-  if (!vcpu->run) {
-    return luna_fail_errno(errno, "cannot map the run page of vCPU %u", vcpu->id);
-  }
-  if (luna_kvm_set_cpuid(vcpu->fd, host->cpuid) != 0) {
-    return luna_fail_errno(errno, "cannot set the CPUID leaves of vCPU %u", vcpu->id);
-  }
-  vcpu->sync_regs = host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
-  return luna_state_begin(vcpu);
+void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
+  vcpu->space = space;
+  vcpu->seat = seat;
+  vcpu->fd = seat->fd;
+  vcpu->run = seat->run;
 }
 
-static void close_vcpu(luna_vcpu *vcpu) {
-  if (vcpu->run) {
-    luna_kvm_unmap_run(vcpu->run, vcpu->run_size);
+static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
+  luna_seat *seat;
+  pthread_rwlock_wrlock(&vcpu->vm->lock);
+  int status = luna_seat_take(vcpu->vm->spaces[0], vcpu->id, &seat);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  if (status != LUNA_OK) {
+    return status;
   }
-  if (vcpu->fd >= 0) {
-    luna_kvm_close(vcpu->fd);
-  }
+  luna_vcpu_sit(vcpu, vcpu->vm->spaces[0], seat);
+  atomic_fetch_add(&vcpu->space->vcpus, 1);
+  vcpu->sync_regs =
+      host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
+  status = seat->used ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
+  seat->used = true;
+  return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }
 
 static void destroy(luna_vcpu *vcpu) {
-  close_vcpu(vcpu);
+  luna_move_cancel(vcpu);
   luna_mode_end(vcpu);
+  if (vcpu->space) {
+    luna_vcpu_abandon(vcpu);
+    atomic_fetch_sub(&vcpu->space->vcpus, 1);
+  }
+  luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
   free(vcpu);
 }
@@ -68,10 +70,13 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
   if (!made) {
     return luna_fail_errno(ENOMEM, "cannot make a vCPU");
   }
+  status = luna_vm_take_vcpu(vm, &made->id);
+  if (status != LUNA_OK) {
+    free(made);
+    return status;
+  }
   made->vm = vm;
   luna_vm_retain(vm);
-  made->space = vm->spaces[0];
-  made->id = atomic_fetch_add(&vm->next_vcpu, 1);
   made->owners[0].range = made->owners[1].range = (luna_range){1, 0};
   status = open_vcpu(made, host);
   if (status == LUNA_OK) {
@@ -135,11 +140,27 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
              : luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
 }
 
+/* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */
+void luna_vcpu_abandon(luna_vcpu *vcpu) {
+  enum {
+    MOST = 4096 /* elements of a string instruction that might follow */
+  };
+  for (int i = 0; i < MOST && vcpu->pending.incomplete; i++) {
+    vcpu->pending.open = false;
+    if (luna_vcpu_settle(vcpu) < 0) {
+      return;
+    }
+  }
+}
+
 /* Finishes the instruction under way if a register write would get lost in it, then hands the
  * writes over. A kind if that met another exit. */
 static int prepare(luna_vcpu *vcpu) {
-  while (luna_state_conflicts(vcpu)) {
+  while (vcpu->target || luna_state_conflicts(vcpu)) {
     int kind = luna_vcpu_settle(vcpu);
+    if (kind == 0 && vcpu->target && !vcpu->pending.incomplete) {
+      kind = luna_move_finish(vcpu);
+    }
     if (kind != 0) {
       return kind;
     }
@@ -195,6 +216,7 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   for (;;) {
     int kind = prepare(vcpu);
     if (kind == 0) {
+      vcpu->entry_generation = atomic_load(&vcpu->vm->generation);
       int result = luna_kick_run(&vcpu->kick, vcpu->fd, vcpu->run);
       int number = errno;
       luna_state_entered(vcpu);

@@ -4,6 +4,7 @@
 #define LUNA_VCPU_H
 
 #include "kick.h"
+#include "seat.h"
 #include "vm.h"
 
 enum {
@@ -17,9 +18,13 @@ typedef struct luna_state {
   uint64_t values[LUNA_GENERAL_COUNT];
   struct kvm_regs regs; /* where the run page carries none */
   bool regs_known;
+  bool regs_moved; /* all of them have to be written: they come from another seat */
   struct kvm_sregs sregs;
   bool sregs_known;
   bool sregs_written;
+  struct kvm_vcpu_events events;
+  bool events_known;
+  bool events_written;
 } luna_state;
 
 /* The exit that the script has to answer, or what is left of it inside KVM. */
@@ -37,10 +42,13 @@ struct luna_vcpu {
   luna_vm *vm;
   uint32_t id;
   luna_space *space;
-  int fd;
+  luna_seat *seat; /* in that space */
+  int fd;          /* the seat's */
   struct kvm_run *run;
-  size_t run_size;
-  uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
+  luna_space *target; /* where it moves when the instruction under way is finished, or NULL */
+  uint32_t move_flags;
+  unsigned long entry_generation; /* the VM's, when the guest was entered last */
+  uint32_t sync_regs;             /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
   atomic_bool running;
   luna_state state;
@@ -58,6 +66,11 @@ int luna_state_begin(luna_vcpu *vcpu);
 /* The general registers as KVM has them, without the writes that wait; NULL with an error. */
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
+struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu);
+/* Takes the registers over to another seat: what differs there is written at the next entry. */
+int luna_state_move(luna_vcpu *vcpu, luna_seat *target);
+/* From now on every exit brings system registers and events too, where the run page can. */
+void luna_state_want_all(luna_vcpu *vcpu);
 /* Whether writes wait that KVM would spoil when it finishes the instruction under way. */
 bool luna_state_conflicts(const luna_vcpu *vcpu);
 /* Hands the waiting writes to KVM for the next entry. */
@@ -77,6 +90,7 @@ int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind);
 
 /* mode.c: first state and system area. */
 int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options);
+int luna_mode_follow(luna_vcpu *vcpu, uint32_t space);
 void luna_mode_end(luna_vcpu *vcpu);
 
 /* exception.c: the system area's contents, and exceptions that arrive there. */
@@ -86,7 +100,18 @@ int luna_exception_vector(luna_vcpu *vcpu);
 /* Turns the exit into an exception at the instruction that caused it. */
 int luna_exception_exit(luna_vcpu *vcpu, int vector);
 
-/* vcpu.c: lets KVM finish the instruction under way without running the guest further. The kind of
+/* inject.c: whether the exception pushes an error code. */
+bool luna_exception_has_code(uint32_t vector);
+
+/* move.c: the move that waits. 0, or a negative status. */
+int luna_move_finish(luna_vcpu *vcpu);
+void luna_move_cancel(luna_vcpu *vcpu);
+
+/* vcpu.c: uses the seat in the space from now on. */
+void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat);
+/* Finishes whatever KVM has under way, without caring for the answer. */
+void luna_vcpu_abandon(luna_vcpu *vcpu);
+/* Lets KVM finish the instruction under way without running the guest further. The kind of
  * a further exit that this met, 0 when it is finished, or a negative status. */
 int luna_vcpu_settle(luna_vcpu *vcpu);
 

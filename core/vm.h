@@ -16,7 +16,9 @@ struct luna_vm {
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;
   luna_traps traps;
-  atomic_uint next_vcpu;
+  uint32_t ring_entries; /* luna_vm_options.dirty_ring */
+  bool *vcpu_taken;      /* by vCPU number */
+  uint32_t vcpu_count;   /* of vcpu_taken */
 };
 
 /* What an access at an address meets. */
@@ -28,8 +30,15 @@ typedef struct luna_owner {
 
 /* Finds the owner of an access that no memory answered. The lock is taken inside. */
 luna_owner luna_vm_owner(luna_vm *vm, const luna_space *space, int kind, uint64_t address);
-/* Does the access in memory if the regions of the space allow it. The lock is taken inside. */
-bool luna_vm_access(luna_vm *vm, const luna_space *space, uint64_t gpa, uint32_t size,
-                    uint32_t access, uint64_t *value);
+/* luna_space_access, with the lock taken inside. */
+luna_touch luna_vm_access(luna_vm *vm, const luna_space *space, uint64_t gpa, uint64_t size,
+                          uint32_t access, void *bytes);
+/* Empties the dirty rings of the space. The lock is taken inside. */
+int luna_vm_drain(luna_vm *vm, luna_space *space);
+/* The lowest free vCPU number, taken; and giving one back. */
+int luna_vm_take_vcpu(luna_vm *vm, uint32_t *id);
+void luna_vm_give_vcpu(luna_vm *vm, uint32_t id);
+/* The space of that number, NULL with an error recorded if there is none. The lock is held. */
+luna_space *luna_vm_find_space(const luna_vm *vm, uint32_t id);
 
 #endif

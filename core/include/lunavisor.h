@@ -86,6 +86,12 @@ LUNA_API const char *luna_probe_name(int index);
  * (api.rst, KVM_CHECK_EXTENSION). Returns a negative status if KVM cannot be asked. */
 LUNA_API int luna_probe_value(int index, uint64_t *value);
 
+/* A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
+ * a process: each takes a file descriptor, and one more for each vCPU that was in it),
+ * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). _ARGUMENT for another
+ * name. */
+LUNA_API int luna_capability(const char *name, uint64_t *value);
+
 /* ---- Buffers: host memory -------------------------------------------------------------------- */
 
 typedef struct luna_buffer luna_buffer;
@@ -98,21 +104,84 @@ enum {
  * aligned to 2 MiB where it is that large, so that KVM can map it with huge pages. The memory is
  * reserved, not touched. */
 LUNA_API int luna_buffer_create(uint64_t size, luna_buffer **buffer);
+
+typedef enum luna_buffer_kind {
+  LUNA_BUFFER_ANONYMOUS = 0, /* zeroed memory of this process */
+  LUNA_BUFFER_MEMFD = 1,     /* zeroed memory behind a descriptor that other processes can map */
+  LUNA_BUFFER_FILE = 2,      /* a file by path, or what an open descriptor refers to */
+  LUNA_BUFFER_POINTER = 3    /* memory of the embedder, who keeps it alive */
+} luna_buffer_kind;
+
+typedef enum luna_buffer_flag {
+  LUNA_BUFFER_READ_ONLY = 1, /* the memory cannot be written, by the host or by a guest */
+  LUNA_BUFFER_PRIVATE = 2,   /* file: writes stay in this process (copy-on-write) */
+  LUNA_BUFFER_HUGE_2M = 4,   /* from the reserved 2 MiB pages, or else ordinary memory */
+  LUNA_BUFFER_HUGE_1G = 8,   /* from the reserved 1 GiB pages, or else ordinary memory */
+  LUNA_BUFFER_SEALED = 16    /* memfd: nobody can change its size any more */
+} luna_buffer_flag;
+
+typedef struct luna_buffer_options {
+  uint32_t kind;    /* luna_buffer_kind */
+  uint32_t flags;   /* luna_buffer_flag bits */
+  uint64_t size;    /* bytes, a multiple of LUNA_PAGE_SIZE; file: 0 for up to its end */
+  uint64_t offset;  /* file: where the buffer begins in it, a multiple of LUNA_PAGE_SIZE */
+  const char *path; /* file: its name, or NULL to use `fd` */
+  void *pointer;    /* pointer: page-aligned memory */
+  int32_t fd;       /* file without a path: a descriptor; it is duplicated */
+  int32_t reserved;
+} luna_buffer_options;
+
+/* Makes a buffer of any kind. Where huge pages are asked for and the host has none reserved, or the
+ * size is no multiple of them, the buffer is made of ordinary pages: luna_buffer_page_size tells.
+ * A file whose length is no multiple of the page size reads as zeroes up to the next one. A file
+ * that is cut short later makes the guest's access a LUNA_EXIT_HOST_FAULT, and the host's own a
+ * SIGBUS. */
+LUNA_API int luna_buffer_open(const luna_buffer_options *options, luna_buffer **buffer);
+/* A buffer that is `size` bytes of another from `offset`, at any byte, and keeps that alive.
+ * Mapped, it counts as the other buffer. */
+LUNA_API int luna_buffer_view(luna_buffer *buffer, uint64_t offset, uint64_t size,
+                              luna_buffer **view);
 LUNA_API void luna_buffer_retain(luna_buffer *buffer);
 /* Drops a reference; the memory goes with the last one. A mapped region holds one. */
 LUNA_API void luna_buffer_release(luna_buffer *buffer);
 LUNA_API uint64_t luna_buffer_size(const luna_buffer *buffer);
-/* A number that no other buffer of this process has had, from 1. */
+/* A number that no other buffer of this process has had, from 1; a view has its buffer's. */
 LUNA_API uint64_t luna_buffer_id(const luna_buffer *buffer);
 /* The address of the first byte in this process; stays valid while a reference is held. */
 LUNA_API void *luna_buffer_data(const luna_buffer *buffer);
+/* The size of the pages that were reserved: 4096, 2 MiB or 1 GiB. */
+LUNA_API uint64_t luna_buffer_page_size(const luna_buffer *buffer);
+/* The descriptor behind a memfd or file buffer, the buffer's own, or -1. */
+LUNA_API int luna_buffer_fd(const luna_buffer *buffer);
+
+/* What a binding needs for its own bounds-checked access; as long-lived as the buffer. */
+typedef struct luna_memory {
+  uint8_t *data;
+  uint64_t size;
+  const uint8_t *logged; /* not 0: writes have to be told to luna_buffer_mark */
+  uint8_t writable;
+} luna_memory;
+
+LUNA_API const luna_memory *luna_buffer_memory(const luna_buffer *buffer);
+/* Says that the host side wrote `size` bytes at `offset`, so that luna_vm_dirty reports the pages.
+ * To be called after the write; cheap where nobody follows. Any thread. */
+LUNA_API void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size);
 
 /* ---- VMs and their guest-physical address spaces --------------------------------------------- */
 
 typedef struct luna_vm luna_vm;
 
+typedef struct luna_vm_options {
+  /* Entries of each vCPU's dirty ring in every space, a power of two; 0 to follow written pages by
+   * KVM's bitmaps. The ring is better where few pages of much memory are written. */
+  uint32_t dirty_ring;
+  uint32_t reserved;
+} luna_vm_options;
+
 /* Makes a VM with space 0, no memory and no vCPU. */
 LUNA_API int luna_vm_create(luna_vm **vm);
+/* The same with options; NULL for none. */
+LUNA_API int luna_vm_open(const luna_vm_options *options, luna_vm **vm);
 LUNA_API void luna_vm_retain(luna_vm *vm);
 /* Drops a reference. The VM, its spaces and their hold on buffers go with the last one; each vCPU
  * has one. */
@@ -124,6 +193,25 @@ typedef enum luna_access {
   LUNA_EXECUTE = 4
 } luna_access;
 
+/* Further spaces, as hv_vm_space_create makes them: a map of its own over the same host memory. The
+ * number is the lowest that is free; 0 is the default space and lives as long as the VM. */
+LUNA_API int luna_vm_space_create(luna_vm *vm, uint32_t *space);
+/* _BUSY while a vCPU is in the space, _ARGUMENT for space 0. Its regions go with it. */
+LUNA_API int luna_vm_space_destroy(luna_vm *vm, uint32_t space);
+
+typedef enum luna_map_flag {
+  /* The rights are exactly those asked for. Where KVM's slots cannot do that (r--, rw-, -w-), the
+   * range has no slot and the core answers each access itself, without leaving luna_vcpu_run:
+   * a device's speed, and no code runs from there. */
+  LUNA_MAP_STRICT = 8,
+  /* Keeps the region and its slot apart from neighbours that continue it. For maps that grow page
+   * by page: joining them would make KVM drop what it has mapped so far. */
+  LUNA_MAP_SEPARATE = 16,
+  /* Makes the range a window: luna_vm_remap_space can let it show another part of a memfd or file
+   * buffer without touching its slot. */
+  LUNA_MAP_WINDOW = 32
+} luna_map_flag;
+
 /* A mapped range of a space, as luna_space_next gives it. */
 typedef struct luna_region {
   uint64_t gpa;        /* first guest-physical address */
@@ -133,21 +221,65 @@ typedef struct luna_region {
   uint32_t rights;     /* luna_access bits that were asked for */
   uint32_t enforced;   /* luna_access bits that the guest really has */
   int32_t slot;        /* KVM memory slot, or -1 where no slot is needed */
-  uint32_t reserved;
+  uint32_t flags;      /* luna_map_flag bits */
 } luna_region;
 
 /* Maps `size` bytes of `buffer` from `offset` at `gpa` of the space `space` (0 is the default one),
  * as Apple's hv_vm_map_space does. gpa, offset and size are multiples of LUNA_PAGE_SIZE, size is
- * not 0. `rights` is any set of luna_access bits with LUNA_READ, or 0 for a range that every access
- * faults in. KVM's slots can hold rwx, r-x and nothing; other sets get the nearest that allows what
- * was asked, and luna_region.enforced tells. Fails with _ARGUMENT, _RANGE (past the buffer, past
- * the guest's address width), _OVERLAP, _NOT_FOUND (no such space), _UNSUPPORTED (write or execute
- * without read), _LIMIT (no slot left), _MEMORY. */
+ * not 0. `rights` is a set of luna_access bits, with luna_map_flag bits. KVM's slots can hold rwx,
+ * r-x and nothing; other rights get the nearest that allows what was asked, and
+ * luna_region.enforced tells which, or with LUNA_MAP_STRICT are exact. No rights: every access is a
+ * fault. Fails with _ARGUMENT, _RANGE (past the buffer, past the guest's address width), _OVERLAP,
+ * _NOT_FOUND (no such space), _UNSUPPORTED (execute without read; a window on memory without a
+ * descriptor), _LIMIT (no slot left), _MEMORY. */
 LUNA_API int luna_vm_map_space(luna_vm *vm, uint32_t space, luna_buffer *buffer, uint64_t offset,
                                uint64_t gpa, uint64_t size, uint32_t rights);
 /* Unmaps the pages of [gpa, gpa + size), all of which must be mapped. Regions are split where
  * needed. */
 LUNA_API int luna_vm_unmap_space(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size);
+/* Gives the pages of [gpa, gpa + size), all of which must be mapped, other rights: luna_access bits
+ * and LUNA_MAP_STRICT. Regions are split and joined where needed. */
+LUNA_API int luna_vm_protect_space(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size,
+                                   uint32_t rights);
+
+typedef enum luna_change_kind {
+  LUNA_CHANGE_MAP = 0,
+  LUNA_CHANGE_UNMAP = 1,
+  LUNA_CHANGE_PROTECT = 2
+} luna_change_kind;
+
+/* One map, unmap or protect of luna_vm_update_space; the fields are the arguments of those
+ * calls. */
+typedef struct luna_change {
+  uint32_t kind;   /* luna_change_kind */
+  uint32_t rights; /* map, protect */
+  uint64_t gpa;
+  uint64_t size;
+  luna_buffer *buffer; /* map */
+  uint64_t offset;     /* map */
+} luna_change;
+
+/* Makes `count` changes, in their order, as one: all of them or none, with the fewest slot
+ * operations that lead to the result. */
+LUNA_API int luna_vm_update_space(luna_vm *vm, uint32_t space, const luna_change *changes,
+                                  size_t count);
+/* Lets the window (LUNA_MAP_WINDOW) that begins at `gpa` show its size of bytes of `buffer` from
+ * `offset`, by mapping them under the live slot: a guest that runs meanwhile sees the old or the
+ * new page. _NOT_FOUND where no window begins there. */
+LUNA_API int luna_vm_remap_space(luna_vm *vm, uint32_t space, uint64_t gpa, luna_buffer *buffer,
+                                 uint64_t offset);
+/* Copies between `bytes` and the memory of a space, whatever regions it spans and whatever rights
+ * the guest has there (`access`: LUNA_READ or LUNA_WRITE); _NOT_FOUND names the first address that
+ * is not mapped, and nothing was copied; _SYSTEM if host memory behind a region is gone. */
+LUNA_API int luna_vm_copy_space(luna_vm *vm, uint32_t space, uint64_t gpa, void *bytes,
+                                uint64_t size, uint32_t access);
+/* Collects which pages of [gpa, gpa + size) were written since the last call, by the guest and by
+ * the host side (luna_buffer_mark). The first call begins to follow the space and finds nothing. */
+LUNA_API int luna_vm_dirty_space(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size);
+/* Takes the first run of the pages collected in the range: 1 with `first` and `length`, 0 when
+ * there are no more. */
+LUNA_API int luna_vm_dirty_take(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size,
+                                uint64_t *first, uint64_t *length);
 /* Gives the first region of the space that ends above `gpa`; _NOT_FOUND behind the last. To walk a
  * space, begin with 0 and go on with region.gpa + region.size. */
 LUNA_API int luna_space_next(luna_vm *vm, uint32_t space, uint64_t gpa, luna_region *region);
@@ -201,12 +333,28 @@ typedef struct luna_vcpu_options {
   uint64_t system;
 } luna_vcpu_options;
 
-/* Makes a vCPU in space 0. It holds a reference to the VM. */
+/* Makes a vCPU in space 0. It holds a reference to the VM. Its number is the lowest that is
+ * free. */
 LUNA_API int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **vcpu);
 LUNA_API void luna_vcpu_retain(luna_vcpu *vcpu);
 LUNA_API void luna_vcpu_release(luna_vcpu *vcpu);
 /* The number of the vCPU in its VM, from 0. */
 LUNA_API uint32_t luna_vcpu_id(const luna_vcpu *vcpu);
+/* The space that the vCPU is in, or is about to move to. */
+LUNA_API uint32_t luna_vcpu_space(const luna_vcpu *vcpu);
+
+typedef enum luna_move_flag {
+  LUNA_MOVE_NO_FPU = 1, /* leave x87, SSE and AVX state and XCR0 behind */
+  LUNA_MOVE_NO_MSRS = 2 /* leave MSRs and debug registers behind */
+} luna_move_flag;
+
+/* Moves the vCPU to another space of its VM, as hv_vcpu_set_space does: the same processor, another
+ * map. Its whole state goes with it, unless `flags` (luna_move_flag bits) leave groups behind,
+ * which then keep the values that they last had in that space. An instruction whose port or memory
+ * access is under way finishes in the old space first: with an exit open, the move takes place in a
+ * later luna_vcpu_run. A system area that the library allocated is mapped in the new space where it
+ * is free there. _STATE while the vCPU runs on another thread, _NOT_FOUND without such a space. */
+LUNA_API int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags);
 /* The system area of the vCPU: its gpa, or 0 where the mode has none. */
 LUNA_API uint64_t luna_vcpu_system(const luna_vcpu *vcpu);
 
@@ -271,6 +419,12 @@ LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
 /* Closes an open fault by doing the access again, after memory was mapped there. _NOT_FOUND while
  * no region allows it; the exit then stays open. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
+/* Lets the guest take an exception before its next instruction. `error_code` is used by the vectors
+ * that have one, `address` (CR2) by #PF. An open exit is closed: a read or a fetch is taken back,
+ * so that the exception is at the instruction that failed; a write has been finished by KVM, and
+ * the exception is at the instruction behind it. */
+LUNA_API int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code,
+                              uint64_t address);
 /* Makes the run that is under way, or else the next one, end with LUNA_EXIT_INTERRUPTED. Never
  * lost, never seen twice. Any thread; async-signal-safe. */
 LUNA_API void luna_vcpu_interrupt(luna_vcpu *vcpu);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ * Moving a vCPU to another space: its whole state goes to its KVM vCPU there, group by group, and
+ * only what that does not hold already is written. */
+#include "vcpu.h"
+
+#include "error.h"
+
+#include <string.h>
+
+static uint32_t groups_of(uint32_t flags) {
+  uint32_t groups = (1u << LUNA_GROUP_COUNT) - 1;
+  if (flags & LUNA_MOVE_NO_FPU) {
+    groups &= ~(1u << LUNA_GROUP_XCRS | 1u << LUNA_GROUP_XSAVE);
+  }
+  if (flags & LUNA_MOVE_NO_MSRS) {
+    groups &= ~(1u << LUNA_GROUP_DEBUG | 1u << LUNA_GROUP_MSRS);
+  }
+  return groups;
+}
+
+static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  const luna_space *target = vcpu->target;
+  *seat = vcpu->id < target->seat_count ? target->seats[vcpu->id] : NULL;
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  if (*seat) {
+    return LUNA_OK;
+  }
+  pthread_rwlock_wrlock(&vcpu->vm->lock);
+  int status = luna_seat_take(vcpu->target, vcpu->id, seat);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  return status == LUNA_OK ? luna_mode_follow(vcpu, vcpu->target->id) : status;
+}
+
+static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
+  uint32_t groups = groups_of(vcpu->move_flags);
+  if (!seat->used) { /* a KVM vCPU that never ran has nothing of this vCPU's to keep */
+    groups = groups_of(0);
+  }
+  int status = luna_seat_fetch(vcpu->seat, groups);
+  status = status == LUNA_OK ? luna_seat_copy(seat, vcpu->seat, groups) : status;
+  return status == LUNA_OK ? luna_state_move(vcpu, seat) : status;
+}
+
+int luna_move_finish(luna_vcpu *vcpu) {
+  luna_seat *seat;
+  int status = take_seat(vcpu, &seat);
+  status = status == LUNA_OK ? move_state(vcpu, seat) : status;
+  if (status != LUNA_OK) {
+    luna_move_cancel(vcpu);
+    return status;
+  }
+  seat->used = true;
+  atomic_fetch_sub(&vcpu->space->vcpus, 1);
+  luna_vcpu_sit(vcpu, vcpu->target, seat);
+  vcpu->target = NULL;
+  vcpu->owners[LUNA_TRAP_PIO].range = vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+  luna_state_want_all(vcpu);
+  return LUNA_OK;
+}
+
+void luna_move_cancel(luna_vcpu *vcpu) {
+  if (vcpu->target) {
+    atomic_fetch_sub(&vcpu->target->vcpus, 1);
+    vcpu->target = NULL;
+  }
+}
+
+/* The target counts the vCPU from now on, so that nobody destroys it meanwhile. */
+static int choose(luna_vcpu *vcpu, uint32_t id, uint32_t flags) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  luna_space *space = luna_vm_find_space(vcpu->vm, id);
+  if (space) {
+    luna_move_cancel(vcpu);
+    if (space != vcpu->space) {
+      atomic_fetch_add(&space->vcpus, 1);
+      vcpu->target = space;
+      vcpu->move_flags = flags;
+    }
+  }
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  return space ? LUNA_OK : LUNA_ERROR_NOT_FOUND;
+}
+
+/* Moves now unless an exit is open, or opens while KVM finishes the instruction. */
+static int move(luna_vcpu *vcpu) {
+  if (!vcpu->target || vcpu->pending.open) {
+    return LUNA_OK;
+  }
+  luna_state_want_all(vcpu);
+  int kind = luna_vcpu_settle(vcpu);
+  if (kind != 0) {
+    return kind < 0 ? kind : LUNA_OK;
+  }
+  return luna_move_finish(vcpu);
+}
+
+int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
+  const uint32_t known = LUNA_MOVE_NO_FPU | LUNA_MOVE_NO_MSRS;
+  if (flags & ~known) {
+    return luna_fail(LUNA_ERROR_ARGUMENT,
+                     "cannot move vCPU %u with flags 0x%x: only 0x%x are known", vcpu->id, flags,
+                     known);
+  }
+  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot move vCPU %u: it is running", vcpu->id);
+  }
+  int status = choose(vcpu, space, flags);
+  status = status == LUNA_OK ? move(vcpu) : status;
+  atomic_store_explicit(&vcpu->running, false, memory_order_release);
+  return status;
+}
+
+uint32_t luna_vcpu_space(const luna_vcpu *vcpu) {
+  return vcpu->target ? vcpu->target->id : vcpu->space->id;
+}

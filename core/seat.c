@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT
+ * Making KVM vCPUs, and moving the state that has no place in the run page between two of them. */
+#include "seat.h"
+
+#include "dirty.h"
+#include "error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* IA32_TIME_STAMP_COUNTER moves as an offset, not as a value that is old when it arrives. */
+enum {
+  MSR_TSC = 0x10,
+  MSR_TSC_ADJUST = 0x3b,
+  MSR_TSC_DEADLINE = 0x6e0
+};
+
+static pthread_mutex_t msr_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t movable[LUNA_MSRS_MOST]; /* indices that can be read and written back */
+static uint32_t movable_count;
+static const luna_host *movable_host; /* which host they were found on */
+
+static void close_seat(luna_space *space, luna_seat *seat) {
+  luna_ring_unmap(space, seat);
+  if (seat->run) {
+    luna_kvm_unmap(seat->run, seat->run_size);
+  }
+  if (seat->fd >= 0) {
+    luna_kvm_close(seat->fd);
+  }
+  free(seat->held.msrs);
+  free(seat->held.xsave);
+  free(seat);
+}
+
+void luna_seats_free(luna_space *space) {
+  for (uint32_t i = 0; i < space->seat_count; i++) {
+    if (space->seats[i]) {
+      close_seat(space, space->seats[i]);
+    }
+  }
+  free(space->seats);
+}
+
+static int reserve_seat(luna_space *space, uint32_t id) {
+  if (id < space->seat_count) {
+    return LUNA_OK;
+  }
+  luna_seat **seats = realloc(space->seats, (id + 1) * sizeof(luna_seat *));
+  if (!seats) {
+    return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
+  }
+  memset(seats + space->seat_count, 0, (id + 1 - space->seat_count) * sizeof(luna_seat *));
+  space->seats = seats;
+  space->seat_count = id + 1;
+  return LUNA_OK;
+}
+
+static int open_seat(luna_space *space, uint32_t id, luna_seat *seat, const luna_host *host) {
+  seat->fd = luna_kvm_create_vcpu(space->vm_fd, id);
+  if (seat->fd < 0) {
+    return luna_fail_errno(errno, "cannot create vCPU %u in space %u (this host's KVM allows %u)",
+                           id, space->id, host->vcpus_max);
+  }
+  seat->run_size = host->run_size;
+  seat->run = luna_kvm_map(seat->fd, host->run_size, 0);
+  if (!seat->run) {
+    return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
+  }
+  if (luna_kvm_set_cpuid(seat->fd, host->cpuid) != 0) {
+    return luna_fail_errno(errno, "cannot set the CPUID leaves of vCPU %u", id);
+  }
+  return luna_ring_map(space, seat);
+}
+
+int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
+  int status = reserve_seat(space, id);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (!space->seats[id]) {
+    luna_seat *made = calloc(1, sizeof *made);
+    if (!made) {
+      return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
+    }
+    made->fd = -1;
+    status = open_seat(space, id, made, luna_host_get());
+    if (status != LUNA_OK) {
+      close_seat(space, made);
+      return status;
+    }
+    space->seats[id] = made;
+  }
+  *seat = space->seats[id];
+  return LUNA_OK;
+}
+
+/* ---- MSRs ---- */
+
+/* Tries each MSR that KVM lists: some cannot be read with this CPUID, some cannot be written
+ * back. */
+static int find_movable(luna_seat *seat) {
+  int kvm_fd = luna_kvm_open();
+  if (kvm_fd < 0) {
+    return kvm_fd;
+  }
+  struct kvm_msr_list *list = luna_kvm_msr_list(kvm_fd);
+  luna_kvm_close(kvm_fd);
+  if (!list) {
+    return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
+  }
+  luna_msrs one = {.head = {.nmsrs = 1}};
+  movable_count = 0;
+  for (uint32_t i = 0; i < list->nmsrs && movable_count < LUNA_MSRS_MOST; i++) {
+    uint32_t index = list->indices[i];
+    one.head.entries[0].index = index;
+    if (index != MSR_TSC && index != MSR_TSC_DEADLINE &&
+        luna_kvm_get_msrs(seat->fd, &one.head) == 1 &&
+        luna_kvm_set_msrs(seat->fd, &one.head) == 1) {
+      movable[movable_count++] = index;
+    }
+  }
+  free(list);
+  return LUNA_OK;
+}
+
+static int know_movable(luna_seat *seat) {
+  const luna_host *host = luna_host_get();
+  pthread_mutex_lock(&msr_lock);
+  int status = LUNA_OK;
+  if (movable_host != host || movable_count == 0) {
+    status = find_movable(seat);
+    movable_host = host;
+  }
+  pthread_mutex_unlock(&msr_lock);
+  return status;
+}
+
+static int fetch_msrs(luna_seat *seat) {
+  luna_held *held = &seat->held;
+  int status = know_movable(seat);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (!held->msrs) {
+    held->msrs = calloc(1, sizeof *held->msrs);
+    if (!held->msrs) {
+      return luna_fail_errno(ENOMEM, "cannot read the MSRs of a vCPU");
+    }
+    held->msrs->head.nmsrs = movable_count;
+    for (uint32_t i = 0; i < movable_count; i++) {
+      held->msrs->head.entries[i].index = movable[i];
+    }
+  }
+  int done = luna_kvm_get_msrs(seat->fd, &held->msrs->head);
+  if (done != (int)held->msrs->head.nmsrs) {
+    return luna_fail_errno(done < 0 ? errno : EIO, "cannot read MSR 0x%x of a vCPU",
+                           held->msrs->head.entries[done < 0 ? 0 : done].index);
+  }
+  return LUNA_OK;
+}
+
+/* Writes the MSRs that differ. */
+static int copy_msrs(luna_seat *target, const luna_seat *source) {
+  const luna_msrs *wanted = source->held.msrs;
+  luna_msrs *now = target->held.msrs;
+  luna_msrs change = {0};
+  for (uint32_t i = 0; i < wanted->head.nmsrs; i++) {
+    const struct kvm_msr_entry *entry = &wanted->head.entries[i];
+    if (now->head.entries[i].data != entry->data) {
+      change.head.entries[change.head.nmsrs++] = *entry;
+      /* KVM notes there what the guest adds to its time-stamp counter. */
+      target->tsc_set = target->tsc_set && entry->index != MSR_TSC_ADJUST;
+    }
+  }
+  if (change.head.nmsrs == 0) {
+    return LUNA_OK;
+  }
+  int done = luna_kvm_set_msrs(target->fd, &change.head);
+  if (done != (int)change.head.nmsrs) {
+    const struct kvm_msr_entry *entry = &change.head.entries[done < 0 ? 0 : done];
+    return luna_fail_errno(done < 0 ? errno : EINVAL, "cannot write 0x%llx to MSR 0x%x of a vCPU",
+                           entry->data, entry->index);
+  }
+  memcpy(now, wanted, sizeof *now);
+  return LUNA_OK;
+}
+
+/* The offset of the counter to the host's, or where this KVM does not tell it, the counter
+ * itself. */
+static int copy_tsc(luna_seat *target, const luna_seat *source) {
+  uint64_t offset;
+  if (target->tsc_set || target == source) {
+    return LUNA_OK;
+  }
+  if (luna_kvm_get_tsc_offset(source->fd, &offset) == 0 &&
+      luna_kvm_set_tsc_offset(target->fd, offset) == 0) {
+    target->tsc_set = true;
+    return LUNA_OK;
+  }
+  luna_msrs tsc = {.head = {.nmsrs = 1}};
+  tsc.head.entries[0].index = MSR_TSC;
+  if (luna_kvm_get_msrs(source->fd, &tsc.head) == 1 &&
+      luna_kvm_set_msrs(target->fd, &tsc.head) == 1) {
+    return LUNA_OK;
+  }
+  return luna_fail_errno(errno, "cannot move the time-stamp counter of a vCPU");
+}
+
+/* ---- Groups ---- */
+
+static int fetch_xsave(luna_seat *seat) {
+  uint32_t size = luna_host_get()->xsave_size;
+  if (!seat->held.xsave) {
+    seat->held.xsave = calloc(1, size);
+    if (!seat->held.xsave) {
+      return luna_fail_errno(ENOMEM, "cannot read the extended state of a vCPU");
+    }
+  }
+  return luna_kvm_get_xsave(seat->fd, seat->held.xsave, size) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot read the extended state of a vCPU");
+}
+
+static int fetch_group(luna_seat *seat, luna_group group) {
+  switch (group) {
+    case LUNA_GROUP_XCRS:
+      return luna_kvm_get_xcrs(seat->fd, &seat->held.xcrs) == 0
+                 ? LUNA_OK
+                 : luna_fail_errno(errno, "cannot read XCR0 of a vCPU");
+    case LUNA_GROUP_XSAVE:
+      return fetch_xsave(seat);
+    case LUNA_GROUP_DEBUG:
+      return luna_kvm_get_debugregs(seat->fd, &seat->held.debugregs) == 0
+                 ? LUNA_OK
+                 : luna_fail_errno(errno, "cannot read the debug registers of a vCPU");
+    default:
+      return fetch_msrs(seat);
+  }
+}
+
+int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
+  for (uint32_t left = groups & ~seat->held.known; left; left &= left - 1) {
+    luna_group group = (luna_group)__builtin_ctz(left);
+    int status = fetch_group(seat, group);
+    if (status != LUNA_OK) {
+      return status;
+    }
+    seat->held.known |= 1u << group;
+  }
+  return LUNA_OK;
+}
+
+static int write_xcrs(luna_seat *target, const luna_seat *source) {
+  if (memcmp(&target->held.xcrs, &source->held.xcrs, sizeof target->held.xcrs) == 0) {
+    return 0;
+  }
+  target->held.xcrs = source->held.xcrs;
+  return luna_kvm_set_xcrs(target->fd, &target->held.xcrs);
+}
+
+static int write_xsave(luna_seat *target, const luna_seat *source) {
+  uint32_t size = luna_host_get()->xsave_size;
+  if (memcmp(target->held.xsave, source->held.xsave, size) == 0) {
+    return 0;
+  }
+  memcpy(target->held.xsave, source->held.xsave, size);
+  return luna_kvm_set_xsave(target->fd, target->held.xsave);
+}
+
+static int write_debug(luna_seat *target, const luna_seat *source) {
+  if (memcmp(&target->held.debugregs, &source->held.debugregs, sizeof target->held.debugregs) ==
+      0) {
+    return 0;
+  }
+  target->held.debugregs = source->held.debugregs;
+  return luna_kvm_set_debugregs(target->fd, &target->held.debugregs);
+}
+
+static int copy_group(luna_seat *target, const luna_seat *source, luna_group group) {
+  static const char *const names[] = {"XCR0", "the extended state", "the debug registers"};
+  int result = 0;
+  switch (group) {
+    case LUNA_GROUP_XCRS:
+      result = write_xcrs(target, source);
+      break;
+    case LUNA_GROUP_XSAVE:
+      result = write_xsave(target, source);
+      break;
+    case LUNA_GROUP_DEBUG:
+      result = write_debug(target, source);
+      break;
+    default:
+      return copy_msrs(target, source);
+  }
+  return result == 0 ? LUNA_OK : luna_fail_errno(errno, "cannot write %s of a vCPU", names[group]);
+}
+
+int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) {
+  int status = luna_seat_fetch(target, groups);
+  for (uint32_t left = groups; left && status == LUNA_OK; left &= left - 1) {
+    luna_group group = (luna_group)__builtin_ctz(left);
+    status = copy_group(target, source, group);
+    if (status != LUNA_OK) {
+      target->held.known &= ~(1u << group);
+    }
+  }
+  return status == LUNA_OK && groups >> LUNA_GROUP_MSRS & 1 ? copy_tsc(target, source) : status;
+}
+
+/* ---- Reset ---- */
+
+typedef struct fresh_state {
+  const luna_host *host; /* on which it was read */
+  luna_seat seat;        /* only its copies are used */
+  struct kvm_regs regs;
+  struct kvm_sregs sregs;
+  struct kvm_vcpu_events events;
+} fresh_state;
+
+static pthread_mutex_t fresh_lock = PTHREAD_MUTEX_INITIALIZER;
+static fresh_state fresh;
+
+static int read_fresh(luna_seat *seat) {
+  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
+  if (luna_kvm_get_regs(seat->fd, &fresh.regs) != 0 ||
+      luna_kvm_get_sregs(seat->fd, &fresh.sregs) != 0 ||
+      luna_kvm_get_events(seat->fd, &fresh.events) != 0) {
+    return luna_fail_errno(errno, "cannot read the state of a fresh vCPU");
+  }
+  int status = luna_seat_fetch(seat, all);
+  if (status == LUNA_OK) {
+    free(fresh.seat.held.msrs);
+    free(fresh.seat.held.xsave);
+    fresh.seat.held = seat->held;
+    seat->held = (luna_held){0};
+    fresh.host = luna_host_get();
+  }
+  return status;
+}
+
+/* Reads a fresh vCPU's state, once, in a VM made for it. Its number is 1: vCPU 0 is the bootstrap
+ * processor and its APIC base says so. */
+static int know_fresh(void) {
+  if (fresh.host == luna_host_get() && fresh.host) {
+    return LUNA_OK;
+  }
+  luna_space *scratch;
+  luna_seat *seat;
+  int status = luna_space_create(0, 0, &scratch);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  status = luna_seat_take(scratch, 1, &seat);
+  status = status == LUNA_OK ? read_fresh(seat) : status;
+  luna_space_free(scratch);
+  return status;
+}
+
+static int write_fresh(luna_seat *seat, uint32_t id) {
+  const uint64_t bootstrap = 0x100; /* IA32_APIC_BASE.BSP */
+  struct kvm_sregs sregs = fresh.sregs;
+  sregs.apic_base = id == 0 ? sregs.apic_base | bootstrap : sregs.apic_base & ~bootstrap;
+  seat->held.known = 0;
+  seat->run->kvm_dirty_regs = 0;
+  if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
+      luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
+    return luna_fail_errno(errno, "cannot reset vCPU %u", id);
+  }
+  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
+  seat->tsc_set = true; /* a counter of its own: nothing to take over */
+  return luna_seat_copy(seat, &fresh.seat, all);
+}
+
+int luna_seat_reset(luna_seat *seat, uint32_t id) {
+  pthread_mutex_lock(&fresh_lock);
+  int status = know_fresh();
+  status = status == LUNA_OK ? write_fresh(seat, id) : status;
+  pthread_mutex_unlock(&fresh_lock);
+  return status;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ * A seat: the KVM vCPU that a logical vCPU uses in one space, and what KVM holds for it. Seats
+ * belong to the space: KVM cannot free a vCPU before its VM, so the next vCPU of the same number
+ * takes it over. */
+#ifndef LUNA_SEAT_H
+#define LUNA_SEAT_H
+
+#include "kvm.h"
+#include "space.h"
+
+enum {
+  LUNA_MSRS_MOST = 512
+};
+
+/* The groups of state that move by ioctl. General and system registers and events go through the
+ * run page instead. */
+typedef enum luna_group {
+  LUNA_GROUP_XCRS, /* before the state it enables */
+  LUNA_GROUP_XSAVE,
+  LUNA_GROUP_DEBUG,
+  LUNA_GROUP_MSRS,
+  LUNA_GROUP_COUNT
+} luna_group;
+
+typedef struct luna_msrs {
+  struct kvm_msrs head;
+  struct kvm_msr_entry entries[LUNA_MSRS_MOST];
+} luna_msrs;
+
+/* What KVM holds, as far as is known: a group's bit in `known` says that its copy here is true. */
+typedef struct luna_held {
+  uint32_t known;
+  struct kvm_xcrs xcrs;
+  struct kvm_debugregs debugregs;
+  luna_msrs *msrs;
+  void *xsave;
+} luna_held;
+
+struct luna_seat {
+  int fd;
+  struct kvm_run *run;
+  size_t run_size;
+  struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */
+  uint32_t ring_next;
+  bool used;    /* by a vCPU, now or before */
+  bool tsc_set; /* its time-stamp counter goes with the vCPU's others */
+  luna_held held;
+};
+
+/* The seat of vCPU `id` in the space, made if there is none. The VM's lock is held exclusively. */
+int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat);
+void luna_seats_free(luna_space *space);
+
+/* Makes sure that the copies of these groups (bits by luna_group) are true. */
+int luna_seat_fetch(luna_seat *seat, uint32_t groups);
+/* Makes the target hold what the source's copies say; nothing is written that it holds already. */
+int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups);
+/* Gives a seat that a former vCPU has used the state of a fresh one. */
+int luna_seat_reset(luna_seat *seat, uint32_t id);
+
+#endif
