@@ -12,6 +12,13 @@ local function blame(depth)
   return (depth or 1) + 2
 end
 
+--- Refuses a closed object.
+function M.open(object, depth)
+  if not object[1] then
+    error(("attempt to use a closed %s"):format(getmetatable(object).__name), blame(depth))
+  end
+end
+
 --- Refuses options that are not in `known`, a set; gives the table, empty for nil.
 function M.options(what, options, known, depth)
   if options == nil then return {} end
@@ -23,8 +30,8 @@ function M.options(what, options, known, depth)
       local names = {}
       for name in pairs(known) do names[#names + 1] = name end
       table.sort(names)
-      error(("%s: unknown option '%s'; the options are %s")
-        :format(what, tostring(key), table.concat(names, ", ")), blame(depth))
+      error(("%s: unknown option '%s'; %s"):format(what, tostring(key), #names == 0
+        and "there are none" or "the options are " .. table.concat(names, ", ")), blame(depth))
     end
   end
   return options
@@ -73,10 +80,21 @@ function M.rights_text(value)
     .. (value % 8 >= 4 and "x" or "-")
 end
 
+--- true or false; nil counts as false.
+function M.flag(what, value, depth)
+  if value ~= nil and type(value) ~= "boolean" then
+    error(("%s: true or false expected, got %s"):format(what, type(value)), blame(depth))
+  end
+  return value or false
+end
+
 --- An object of the class.
 function M.object(what, value, class, depth)
   if getmetatable(value) ~= class then
     error(("%s: a %s expected, got %s"):format(what, class.__name, type(value)), blame(depth))
+  end
+  if value[1] == false then
+    error(("attempt to use a closed %s"):format(class.__name), blame(depth))
   end
   return value
 end

@@ -37,6 +37,10 @@ local exceptions = {
   "#GP", "#PF", nil, "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
 }
 
+-- The vector of each name.
+local vectors = {}
+for vector, name in pairs(exceptions) do vectors[name] = vector end
+
 local fields = {
   pio = access_fields,
   mmio = access_fields,
@@ -106,4 +110,4 @@ function Exit.__tostring(exit)
     .. u64.hex(exit.rip)
 end
 
-return { new = new, names = names, numbers = numbers, class = Exit }
+return { new = new, names = names, numbers = numbers, vectors = vectors, class = Exit }

@@ -29,12 +29,17 @@ end
 
 local C = ffi.load(library_path())
 
+local READ, WRITE = 1, 2 -- luna_access
+
 local M = {}
 
 -- Out-parameters, one of each: no call here is re-entered.
 local u64_out, u32_out = ffi.new "uint64_t[1]", ffi.new "uint32_t[1]"
 local region_out = ffi.new "luna_region[1]"
 local options_in = ffi.new "luna_vcpu_options[1]"
+local buffer_in = ffi.new "luna_buffer_options[1]"
+local vm_in = ffi.new "luna_vm_options[1]"
+local length_out = ffi.new "uint64_t[1]"
 local pointer_out = {
   buffer = ffi.new "luna_buffer *[1]",
   vm = ffi.new "luna_vm *[1]",
@@ -92,13 +97,9 @@ function M.close(object)
   if not handle then return end
   local kind = kind_of(handle)
   object[1] = false
-  if kind == "buffer" then object.data, object.length = nil, nil end
+  if kind == "buffer" then object.memory = nil end
   ffi.gc(handle, nil)
   release[kind](handle)
-end
-
-function M.is_open(object)
-  return object[1] and true or false
 end
 
 -- Library and host
@@ -137,10 +138,26 @@ function M.register_name(reg)
   return text(C.luna_register_name(reg))
 end
 
+function M.capability(name)
+  local status = C.luna_capability(name, u64_out)
+  if status < 0 then return fail(status) end
+  return tonumber(u64_out[0])
+end
+
 -- Buffers
 
-function M.buffer_create(size)
-  local status = C.luna_buffer_create(size, pointer_out.buffer)
+function M.buffer_open(kind, flags, size, offset, path, fd, pointer)
+  local options = buffer_in[0]
+  options.kind, options.flags, options.size, options.offset = kind, flags, size, offset
+  options.path, options.fd = path, fd or -1
+  options.pointer = pointer and ffi.cast("void *", pointer)
+  local status = C.luna_buffer_open(buffer_in, pointer_out.buffer)
+  if status < 0 then return fail(status) end
+  return own "buffer"
+end
+
+function M.buffer_view(object, offset, size)
+  local status = C.luna_buffer_view(buffer_of(object), offset, size, pointer_out.buffer)
   if status < 0 then return fail(status) end
   return own "buffer"
 end
@@ -149,79 +166,118 @@ function M.buffer_id(object)
   return tonumber(C.luna_buffer_id(buffer_of(object)))
 end
 
-local function outside(object, offset, size, level)
-  if not object[1] then error("attempt to use a closed buffer", level) end
+function M.buffer_fd(object)
+  return C.luna_buffer_fd(buffer_of(object))
+end
+
+function M.buffer_page_size(object)
+  return tonumber(C.luna_buffer_page_size(buffer_of(object)))
+end
+
+function M.buffer_size(object)
+  return tonumber(C.luna_buffer_size(buffer_of(object)))
+end
+
+-- object.memory, a luna_memory, is what access needs; it is looked up when a buffer is first used.
+local function bind(object, level)
+  local handle = object[1]
+  if not handle then error("attempt to use a closed buffer", level) end
+  object.memory = C.luna_buffer_memory(handle)
+  return object.memory
+end
+
+local function outside(memory, offset, size, level)
   if type(offset) ~= "number" or floor(offset) ~= offset then
-    error(("bad offset (a whole number expected, got %s)"):format(tostring(offset)), level)
+    error(("bad offset (a whole number expected, got %s)"):format(tostring(offset)), level + 1)
   end
-  error(("offset 0x%x and size %d are outside the buffer, which has 0x%x bytes")
-    :format(offset, size, object.length), level)
+  error(("offset %s0x%x and size %d are outside the buffer, which has 0x%x bytes")
+    :format(offset < 0 and "-" or "", math.abs(offset), size, tonumber(memory.size)), level + 1)
 end
 
--- object.data and object.length are what the bounds check needs, kept beside the handle when a
--- buffer is first used.
-local function bind(object)
-  local handle = buffer_of(object)
-  object.data = ffi.cast("uint8_t *", C.luna_buffer_data(handle))
-  object.length = tonumber(C.luna_buffer_size(handle))
-  return object.data
-end
-
-local function bytes(object, offset, size)
-  local data = object.data or bind(object)
-  if type(offset) ~= "number" or offset < 0 or offset > object.length - size
+-- The memory at `offset`, of `size` bytes that the buffer has. `level` blames the method's caller.
+local function bytes(object, offset, size, level)
+  local memory = object.memory or bind(object, (level or 3) + 2)
+  if type(offset) ~= "number" or offset < 0 or offset > tonumber(memory.size) - size
     or floor(offset) ~= offset then
-    outside(object, offset, size, 4)
+    outside(memory, offset, size, (level or 3) + 1)
   end
-  return data + offset
+  return memory.data + offset, memory
+end
+
+local function writable(memory, level)
+  if memory.writable == 0 then error("the buffer is read-only", (level or 3) + 1) end
+end
+
+local function mark(object, memory, offset, size)
+  if memory.logged[0] ~= 0 then C.luna_buffer_mark(object[1], offset, size) end
+end
+
+function M.buffer_mark(object, offset, size)
+  C.luna_buffer_mark(buffer_of(object), offset, size)
 end
 
 local function accessor(bits)
   local pointer = ffi.typeof("uint" .. bits .. "_t *")
   local size, limit = bits / 8, 2 ^ bits
   return function(object, offset, value)
-    local data = object.data or bind(object)
-    if not (offset >= 0 and offset <= object.length - size) or floor(offset) ~= offset then
-      outside(object, offset, size, 3)
+    local memory = object.memory or bind(object, 3)
+    if type(offset) ~= "number" or not (offset >= 0 and offset <= tonumber(memory.size) - size)
+      or floor(offset) ~= offset then
+      outside(memory, offset, size, 2)
     end
-    local place = ffi.cast(pointer, data + offset)
+    local place = ffi.cast(pointer, memory.data + offset)
     if value == nil then return place[0] end
     if type(value) ~= "number" then value = tonumber(value) end
     if not value or value < 0 or value >= limit or floor(value) ~= value then
       error(("value %s does not fit in %d bits"):format(tostring(value), bits), 2)
     end
+    writable(memory, 2)
     place[0] = value
+    mark(object, memory, offset, size)
   end
 end
 
 M.u8, M.u16, M.u32 = accessor(8), accessor(16), accessor(32)
 
 function M.u64(object, offset, value)
-  local place = ffi.cast("uint64_t *", bytes(object, offset, 8))
+  local from, memory = bytes(object, offset, 8, 2)
+  local place = ffi.cast("uint64_t *", from)
   if value == nil then return place[0] end
   local exact = to_u64(value)
   if not exact then
     error(("value %s is not an exact 64-bit integer"):format(tostring(value)), 2)
   end
+  writable(memory, 2)
   place[0] = exact
+  mark(object, memory, offset, 8)
 end
 
 function M.buffer_read(object, offset, size)
-  return ffi.string(bytes(object, offset, size), size)
+  return ffi.string((bytes(object, offset, size)), size)
 end
 
 function M.buffer_write(object, offset, data)
-  ffi.copy(bytes(object, offset, #data), data, #data)
+  local place, memory = bytes(object, offset, #data)
+  writable(memory)
+  ffi.copy(place, data, #data)
+  mark(object, memory, offset, #data)
 end
 
 function M.buffer_fill(object, offset, size, byte)
   if type(byte) ~= "number" or byte < 0 or byte > 255 or floor(byte) ~= byte then
     error(("value %s does not fit in 8 bits"):format(tostring(byte)), 2)
   end
-  ffi.fill(bytes(object, offset, size), size, byte)
+  local place, memory = bytes(object, offset, size)
+  writable(memory)
+  ffi.fill(place, size, byte)
+  mark(object, memory, offset, size)
 end
 
-ffi.cdef "void *memmem(const void *, size_t, const void *, size_t);"
+ffi.cdef [[
+void *memmem(const void *, size_t, const void *, size_t);
+void *memmove(void *, const void *, size_t);
+int memcmp(const void *, const void *, size_t);
+]]
 
 function M.buffer_find(object, offset, size, pattern)
   local from = bytes(object, offset, size)
@@ -230,10 +286,36 @@ function M.buffer_find(object, offset, size, pattern)
   return offset + tonumber(ffi.cast("uint8_t *", found) - from)
 end
 
+function M.buffer_copy(object, offset, source, from, size)
+  local origin = bytes(source, from, size)
+  local place, memory = bytes(object, offset, size)
+  writable(memory)
+  ffi.C.memmove(place, origin, size)
+  mark(object, memory, offset, size)
+end
+
+-- The distance of the first difference between two ranges, nil if they are equal.
+function M.buffer_compare(object, offset, other, from, size)
+  local theirs, ours = bytes(other, from, size), (bytes(object, offset, size))
+  if ffi.C.memcmp(ours, theirs, size) == 0 then return nil end
+  local at = 0
+  while ours[at] == theirs[at] do at = at + 1 end
+  return at
+end
+
+-- The memory as a uint8_t pointer that keeps the buffer alive: LuaJIT only.
+function M.buffer_pointer(object)
+  local handle = buffer_of(object)
+  C.luna_buffer_retain(handle)
+  return ffi.gc(C.luna_buffer_memory(handle).data, function() C.luna_buffer_release(handle) end)
+end
+
 -- VMs
 
-function M.vm_create()
-  local status = C.luna_vm_create(pointer_out.vm)
+-- entries of the dirty rings, 0 for none
+function M.vm_create(dirty_ring)
+  vm_in[0].dirty_ring = dirty_ring
+  local status = C.luna_vm_open(vm_in, pointer_out.vm)
   if status < 0 then return fail(status) end
   return own "vm"
 end
@@ -247,13 +329,80 @@ function M.unmap(object, space, gpa, size)
   return done(C.luna_vm_unmap_space(vm_of(object), space, gpa, size))
 end
 
--- gpa, size, buffer id, offset, rights, enforced rights, slot of the next region.
+function M.protect(object, space, gpa, size, rights)
+  return done(C.luna_vm_protect_space(vm_of(object), space, gpa, size, rights))
+end
+
+-- A list of changes, each kind, gpa, size, rights, buffer, offset.
+function M.update(object, space, list)
+  local changes = ffi.new("luna_change[?]", #list + 1)
+  for i, change in ipairs(list) do
+    local c = changes[i - 1]
+    c.kind, c.gpa, c.size, c.rights = change[1], change[2], change[3], change[4]
+    c.buffer, c.offset = change[5] and buffer_of(change[5]), change[6] or 0
+  end
+  return done(C.luna_vm_update_space(vm_of(object), space, changes, #list))
+end
+
+function M.remap(object, space, gpa, buffer, offset)
+  return done(C.luna_vm_remap_space(vm_of(object), space, gpa, buffer_of(buffer), offset))
+end
+
+function M.space_create(object)
+  local status = C.luna_vm_space_create(vm_of(object), u32_out)
+  if status < 0 then return fail(status) end
+  return u32_out[0]
+end
+
+function M.space_destroy(object, space)
+  return done(C.luna_vm_space_destroy(vm_of(object), space))
+end
+
+function M.space_read(object, space, gpa, size)
+  local data = ffi.new("uint8_t[?]", size)
+  local status = C.luna_vm_copy_space(vm_of(object), space, gpa, data, size, READ)
+  if status < 0 then return fail(status) end
+  return ffi.string(data, size)
+end
+
+function M.space_write(object, space, gpa, data)
+  return done(C.luna_vm_copy_space(vm_of(object), space, gpa, ffi.cast("char *", data), #data,
+    WRITE))
+end
+
+-- An integer of `size` bytes.
+function M.space_get(object, space, gpa, size)
+  u64_out[0] = 0
+  local status = C.luna_vm_copy_space(vm_of(object), space, gpa, u64_out, size, READ)
+  if status < 0 then return fail(status) end
+  if size <= 4 then return tonumber(u64_out[0]) end
+  return u64_out[0]
+end
+
+function M.space_set(object, space, gpa, size, value)
+  u64_out[0] = to_u64(value)
+  return done(C.luna_vm_copy_space(vm_of(object), space, gpa, u64_out, size, WRITE))
+end
+
+function M.dirty(object, space, gpa, size)
+  return done(C.luna_vm_dirty_space(vm_of(object), space, gpa, size))
+end
+
+-- First address and length of a run, false when there are no more.
+function M.dirty_take(object, space, gpa, size)
+  local status = C.luna_vm_dirty_take(vm_of(object), space, gpa, size, u64_out, length_out)
+  if status < 0 then return fail(status) end
+  if status == 0 then return false end
+  return tonumber(u64_out[0]), tonumber(length_out[0])
+end
+
+-- gpa, size, buffer id, offset, rights, enforced rights, slot, flags of the next region.
 function M.next_region(object, space, gpa)
   local status = C.luna_space_next(vm_of(object), space, gpa, region_out)
   if status < 0 then return fail(status) end
   local r = region_out[0]
   return tonumber(r.gpa), tonumber(r.size), tonumber(C.luna_buffer_id(r.buffer)),
-    tonumber(r.offset), r.rights, r.enforced, r.slot
+    tonumber(r.offset), r.rights, r.enforced, r.slot, r.flags
 end
 
 function M.trap(object, kind, first, length)
@@ -319,6 +468,18 @@ end
 
 function M.vcpu_system(object)
   return tonumber(C.luna_vcpu_system(vcpu_of(object)))
+end
+
+function M.vcpu_space(object)
+  return C.luna_vcpu_space(vcpu_of(object))
+end
+
+function M.set_space(object, space, flags)
+  return done(C.luna_vcpu_set_space(vcpu_of(object), space, flags))
+end
+
+function M.inject(object, vector, error_code, address)
+  return done(C.luna_vcpu_inject(vcpu_of(object), vector, error_code, to_u64(address)))
 end
 
 function M.vcpu_exits(object)

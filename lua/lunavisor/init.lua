@@ -32,6 +32,14 @@ function luna.with(handle, fn, ...)
   return finish(xpcall(fn, debug.traceback, handle, ...))
 end
 
+--- A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
+--- the process: each takes a file descriptor, and one more for each vCPU that was in it),
+--- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). nil, message, code
+--- where KVM cannot be asked.
+function luna.capability(name)
+  return check.result(raw.capability(name))
+end
+
 --- How many objects of each kind exist in this process, collected or not: vm, space, buffer, vcpu.
 function luna.live()
   return { vm = raw.live(0), space = raw.live(1), buffer = raw.live(2), vcpu = raw.live(3) }

@@ -27,12 +27,14 @@ do
 end
 
 local function read(cpu, id, level)
+  if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end
   local value, message = raw.get(cpu, id)
   if value == nil then error(message, level + 1) end
   return value
 end
 
 local function write(cpu, id, value, level)
+  if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end
   local exact = u64.exact(value)
   if exact == nil then
     error(("register %s: an integer expected, got %s (write large ones as u64 \"0x...\")")
@@ -74,6 +76,11 @@ function M.get(cpu, name)
   local fields = groups[name]
   if fields then return setmetatable({ cpu = cpu, name = name, fields = fields }, Group) end
   return nil
+end
+
+--- Whether the name is that of a register with fields.
+function M.is_group(name)
+  return groups[name] ~= nil
 end
 
 --- Writes a register; false if there is none of that name.

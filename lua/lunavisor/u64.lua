@@ -60,9 +60,11 @@ else
       lshift = function(a, n) return a << n end,
       rshift = function(a, n) return a >> n end,
     }]])()
-  local tointeger = engine.exact
-  engine.exact = function(value) -- a string is no number here
-    if type(value) == "number" then return tointeger(value) end
+  local tointeger, kind = engine.exact, math.type
+  engine.exact = function(value) -- a string is no number here, and beyond 2^53 a float is not exact
+    local is = kind(value)
+    if is == "integer" then return value end
+    if is == "float" and value <= EXACT and value >= -EXACT then return tointeger(value) end
     return nil
   end
 end
@@ -70,6 +72,7 @@ end
 --- An exact u64 from a whole number or a u64, else nil. Negative numbers wrap.
 u64.exact = engine.exact
 
+-- The exact value, or an error `level` calls above.
 local function need(value, level)
   local exact = engine.exact(value)
   if exact == nil then
@@ -88,11 +91,24 @@ local function parse(digits)
   return engine.join(need(tonumber(hex:sub(1, 8), 16)), need(tonumber(hex:sub(9), 16)))
 end
 
+local function half(value)
+  if type(value) ~= "number" or value < 0 or value >= 2 ^ 32 or floor(value) ~= value then
+    error(("u64(high, low): two halves of 32 bits expected, got %s"):format(tostring(value)), 3)
+  end
+  return need(value)
+end
+
 --- u64(5), u64 "0xdeadbeefcafebabe" or u64(high, low) with two 32-bit halves.
 local function make(_, value, low)
-  if low ~= nil then return engine.join(need(value), need(low)) end
-  if type(value) == "string" then return parse(value) end
-  return need(value)
+  local made
+  if low ~= nil then
+    made = engine.join(half(value), half(low))
+  elseif type(value) == "string" then
+    made = parse(value)
+  else
+    made = need(value, 2)
+  end
+  return made -- not a tail call: the checks count on this frame
 end
 
 --- "0x" and the digits, without leading zeros.
@@ -111,10 +127,10 @@ end
 --- An ordinary number; an error if it would not be exact.
 function u64.tonumber(value)
   local high, low = engine.parts(need(value))
-  if high >= 2 ^ 21 then
+  if high > 2 ^ 21 or (high == 2 ^ 21 and low > 0) then
     error(("0x%x%08x does not fit in an ordinary number exactly"):format(high, low), 2)
   end
-  return high * 2 ^ 32 + low
+  return floor(high * 2 ^ 32 + low)
 end
 
 function u64.lt(a, b) return engine.lt(need(a), need(b)) end

@@ -6,23 +6,25 @@ local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
+local spaces = require "lunavisor.space"
 
 local raw_run, raw_answer = raw.run, raw.answer
 local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
-local methods = {}
+local methods = {} -- of cpu objects
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
 local known_options = { mode = true, rip = true, rsp = true, system = true }
 local WRITE = 2 -- luna_access
-local SIGNAL = exits.numbers.signal
+local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
+local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
 local function check_mode(mode)
   local number = modes[mode]
   if not number then
     error(("vm:vcpu: mode: 'real', 'protected', 'long', 'user' or 'reset' expected, got %s")
-      :format(type(mode) == "string" and ("%q"):format(mode) or type(mode)), 4)
+      :format(type(mode) == "string" and ("%q"):format(mode) or type(mode)), 3)
   end
   return number
 end
@@ -30,7 +32,7 @@ end
 local function check_register(what, value)
   local exact = u64.exact(value == nil and 0 or value)
   if exact == nil then
-    error(("vm:vcpu: %s: an integer expected, got %s"):format(what, tostring(value)), 4)
+    error(("%s: an integer expected, got %s"):format(what, tostring(value)), 3)
   end
   return exact
 end
@@ -45,11 +47,12 @@ end
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
 --- in memory that the library maps for it.
 local function new(vm, options)
-  options = check.options("vm:vcpu", options, known_options, 2)
+  options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
-  local rip, rsp = check_register("rip", options.rip), check_register("rsp", options.rsp)
+  local rip, rsp = check_register("vm:vcpu: rip", options.rip),
+    check_register("vm:vcpu: rsp", options.rsp)
   local system = options.system
-  if system then system = check.whole("vm:vcpu: system", system, 0, nil, 2) end
+  if system then system = check.whole("vm:vcpu: system", system, 0) end
   local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
@@ -137,10 +140,18 @@ local verdicts = {
     end
   end,
   skip = function(self, exit)
+    if not is_open(exit) then
+      error(("a handler answered %s with \"skip\": that is for a pio, mmio or fault exit")
+        :format(tostring(exit)), 0)
+    end
     local _, message = raw_answer(self, ALL_ONES)
     if message then error(message, 0) end
   end,
-  retry = function(self)
+  retry = function(self, exit)
+    if exit.kind ~= "fault" then
+      error(("a handler answered %s with \"retry\": that is for a fault exit")
+        :format(tostring(exit)), 0)
+    end
     local ok, message = raw.retry(self)
     if not ok then error(message, 0) end
   end,
@@ -149,6 +160,10 @@ local verdicts = {
 -- Acts on what a handler of an exit kind returned; true to stop.
 local function conclude(self, exit, answer)
   if answer == nil then return true end
+  if type(answer) == "table" and answer.inject then
+    methods.inject(self, answer.inject, answer.error_code, answer.address)
+    return nil
+  end
   local verdict = verdicts[answer]
   if verdict then return verdict(self, exit) end
   if is_open(exit) and exit.access == "r" and type(answer) ~= "string" then
@@ -175,9 +190,11 @@ local function loop(self, deadline)
     if device then
       serve(self, device, offset, size, value, access)
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
-      local handler = handlers[kind]
       local exit = exits.new(self)
-      if not handler or conclude(self, exit, handler(self, exit)) then return exit end
+      local handler = kind == FAULT and spaces.fault_handler(self.space, exit.gpa)
+        or handlers[kind]
+      local surfaces = not handler or conclude(self, exit, handler(self, exit))
+      if surfaces and not self.stopping then return exit end
     end
     if self.stopping then return stopped(self) end
   end
@@ -204,7 +221,7 @@ end
 
 local function finish(self, ok, result, message, code)
   self.runner[1] = nil
-  if raw.is_open(self) then raw.disarm(self) end
+  if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end
   return result
@@ -228,9 +245,11 @@ end
 --- error in a handler is raised from here, with its traceback; the access stays open and the next
 --- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
+  check.open(self)
   local deadline = deadline_of(options)
   check_idle(self)
   self.runner[1] = coroutine.running() or "main"
+  self.stopping = false
   return finish(self, xpcall(loop, traceback, self, deadline))
 end
 
@@ -238,6 +257,7 @@ end
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
 ---   "retry"        the access again, now that memory is mapped there
+---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
   local number = exits.numbers[kind]
@@ -255,6 +275,7 @@ end
 
 --- Answers the pio, mmio or fault exit that run returned: `value` for a read, nothing for a write.
 function methods.answer(self, value)
+  check.open(self)
   local exit = raw.exit(self)
   if value ~= nil then
     value = check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
@@ -267,22 +288,59 @@ end
 
 --- Does the access of the fault exit that run returned again, after memory was mapped there.
 function methods.retry(self)
+  check.open(self)
   return check.result(raw.retry(self))
 end
 
 --- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
 function methods.interrupt(self)
+  check.open(self)
   raw.interrupt(self)
 end
 
 --- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
 --- exit.value.
 function methods.stop(self, value)
+  check.open(self)
   self.stopping = { value }
+end
+
+local move_options = { fpu = true, msrs = true }
+
+--- Moves the vCPU to another space of its VM (an object or a number): the same processor, another
+--- memory map. Its whole state goes with it. options.fpu = false leaves x87, SSE and AVX state
+--- behind, options.msrs = false the MSRs and debug registers. From a handler, the instruction that
+--- exited finishes in the old space first. nil, message, code where KVM has no room for a further
+--- vCPU.
+function methods.set_space(self, space, options)
+  check.open(self)
+  options = check.options("cpu:set_space", options, move_options)
+  local id = space
+  if getmetatable(space) == spaces.class then
+    if space.vm ~= self.vm then error("cpu:set_space: the space belongs to another VM", 2) end
+    id = space.id
+  end
+  id = check.whole("cpu:set_space: space", id, 0, 2 ^ 32 - 1)
+  local flags = (options.fpu == false and NO_FPU or 0) + (options.msrs == false and NO_MSRS or 0)
+  return check.result(raw.set_space(self, id, flags))
+end
+
+--- Lets the guest take an exception, by name ("#GP") or vector, before its next instruction;
+--- error_code for those that have one, address (CR2) for #PF. An open read or fetch is taken back,
+--- and the exception is at its instruction; a write was finished by KVM, and the exception is at
+--- the instruction behind it.
+function methods.inject(self, exception, error_code, address)
+  check.open(self)
+  local vector = exits.vectors[exception] or exception
+  vector = check.whole("cpu:inject: exception", vector, 0, 31)
+  error_code = check.whole("cpu:inject: error code", error_code or 0, 0, 2 ^ 32 - 1)
+  address = check_register("cpu:inject: address", address)
+  return check.result(raw.inject(self, vector, error_code, address))
 end
 
 --- All general and control registers by name, as u64; tostring gives a table of text.
 function methods.regs(self)
+  check.open(self)
   return registers.all(self)
 end
 
@@ -290,6 +348,7 @@ end
 
 local readers = {
   exits = raw.vcpu_exits,
+  space = function(self) return self.vm.spaces[raw.vcpu_space(self)] end,
   system = function(self)
     local gpa = raw.vcpu_system(self)
     return gpa ~= 0 and gpa or nil
@@ -299,6 +358,7 @@ local readers = {
 function VCPU.__index(self, key)
   local method = methods[key]
   if method then return method end
+  if not self[1] then error("attempt to use a closed vcpu", 2) end
   local value = registers.get(self, key)
   if value ~= nil then return value end
   local reader = readers[key]
@@ -307,15 +367,17 @@ function VCPU.__index(self, key)
 end
 
 function VCPU.__newindex(self, key, value)
+  if not self[1] then error("attempt to use a closed vcpu", 2) end
   if not registers.set(self, key, value) then
-    error(("a vcpu has no register '%s'"):format(tostring(key)), 2)
+    error(("a vcpu has no register '%s' that can be set%s"):format(tostring(key),
+      registers.is_group(key) and "; set its fields, like " .. key .. ".base" or ""), 2)
   end
 end
 
 VCPU.__close = methods.close
 
 function VCPU.__tostring(self)
-  if not raw.is_open(self) then return "vcpu (closed)" end
+  if not self[1] then return "vcpu (closed)" end
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end
 

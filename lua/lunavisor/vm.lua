@@ -3,7 +3,7 @@
 
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
-local buffers = require "lunavisor.buffer"
+local map = require "lunavisor.map"
 local spaces = require "lunavisor.space"
 local vcpus = require "lunavisor.vcpu"
 
@@ -13,18 +13,33 @@ local Trap = { __name = "trap" }
 
 local PIO, MMIO = 0, 1 -- luna_trap_kind
 
---- Makes a VM with space 0 (vm.default), no memory and no vCPU. nil, message, code where this host
---- has no usable KVM; luna.probe() tells more.
+local known_options = { dirty = true, dirty_ring = true }
+
+local function ring_of(options)
+  if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
+    error(("luna.vm: dirty: 'bitmap' or 'ring' expected, got %s")
+      :format(tostring(options.dirty)), 3)
+  end
+  if options.dirty ~= "ring" then return 0 end
+  return check.whole("luna.vm: dirty_ring", options.dirty_ring or 4096, 1, 2 ^ 31, 2)
+end
+
+--- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
+--- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
+--- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
+--- where nil. nil, message, code where this host has no usable KVM; luna.probe() tells more.
 local function new(options)
-  check.options("luna.vm", options, {})
-  local handle, message, code = raw.vm_create()
+  options = check.options("luna.vm", options, known_options)
+  local handle, message, code = raw.vm_create(ring_of(options))
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle,
     devices = {},                                 -- by trap number: what the run loop looks up
     vcpus = setmetatable({}, { __mode = "k" }),   -- a set
+    spaces = {},                                  -- by number
   }, VM)
   self.default = spaces.new(self, 0)
+  self.spaces[0] = self.default
   return self
 end
 
@@ -34,34 +49,48 @@ function methods.close(self)
   raw.close(self)
 end
 
-local function space_id(self, space)
-  if getmetatable(space) == spaces.class and space.vm == self then return space.id end
-  return check.whole("vm: space", space, 0, 2 ^ 32 - 1, 2)
+--- A further guest-physical address space of the VM: a map of its own, over the same buffers.
+--- nil, message, code where the host refuses.
+function methods.space(self)
+  check.open(self)
+  local id, message, code = raw.space_create(self)
+  if not id then return check.result(nil, message, code) end
+  local space = spaces.new(self, id)
+  self.spaces[id] = space
+  return space
 end
 
---- Maps `size` bytes of `buffer` from `offset` at guest-physical address `gpa` of a space (a space
---- object or its number; 0 is the default one). Offset, gpa and size are multiples of 4096.
---- `rights` is "rwx", "r-x" ...; "---" maps a range that every access faults in.
---- vm:map_space(space, buffer, gpa, size, rights) maps from offset 0. Returns true; nil, message,
---- code where KVM has no slot or cannot do it. Mistakes (unaligned, overlapping, beyond the buffer)
---- raise.
-function methods.map_space(self, space, buffer, offset, gpa, size, rights)
-  if rights == nil then offset, gpa, size, rights = 0, offset, gpa, size end
-  space = space_id(self, space)
-  check.object("vm:map_space: buffer", buffer, buffers.class)
-  offset = check.whole("vm:map_space: offset", offset, 0)
-  gpa = check.whole("vm:map_space: gpa", gpa, 0)
-  size = check.size("vm:map_space: size", size)
-  rights = check.rights("vm:map_space: rights", rights)
-  return check.result(raw.map(self, space, buffer, offset, gpa, size, rights))
+-- The space object for an object or a number.
+local function space_of(self, space, what)
+  if getmetatable(space) == spaces.class and space.vm == self then return space end
+  local id = check.whole(what .. ": space", space, 0, 2 ^ 32 - 1, 2)
+  if not self.spaces[id] then
+    error(("%s: there is no space %d in this VM"):format(what, id), 3)
+  end
+  return self.spaces[id]
 end
 
---- Unmaps the pages of [gpa, gpa + size) of a space, all of which must be mapped.
+--- space:map, space:unmap and space:protect by a space's number (0 is the default one) or object,
+--- as Apple's hv_vm_map_space and its neighbours take it.
+function methods.map_space(self, space, buffer, ...)
+  check.open(self)
+  space = space_of(self, space, "vm:map_space")
+  local gpa, size, rights, offset = map.map("vm:map_space", 2, buffer, ...)
+  return check.result(raw.map(self, space.id, buffer, offset, gpa, size, rights))
+end
+
 function methods.unmap_space(self, space, gpa, size)
-  space = space_id(self, space)
-  gpa = check.whole("vm:unmap_space: gpa", gpa, 0)
-  size = check.size("vm:unmap_space: size", size)
-  return check.result(raw.unmap(self, space, gpa, size))
+  check.open(self)
+  space = space_of(self, space, "vm:unmap_space")
+  gpa, size = map.range("vm:unmap_space", 2, gpa, size)
+  return check.result(raw.unmap(self, space.id, gpa, size))
+end
+
+function methods.protect_space(self, space, gpa, size, rights, options)
+  check.open(self)
+  space = space_of(self, space, "vm:protect_space")
+  gpa, size, rights = map.protect("vm:protect_space", 2, gpa, size, rights, options)
+  return check.result(raw.protect(self, space.id, gpa, size, rights))
 end
 
 local function check_device(what, device)
@@ -89,6 +118,7 @@ end
 --- offset counts from `port`, size is 1, 2 or 4. Returns a trap, whose close() gives the ports
 --- back.
 function methods.pio(self, port, length, device)
+  check.open(self)
   port = check.whole("vm:pio: port", port, 0)
   length = check.whole("vm:pio: length", length, 0)
   check_device("vm:pio", device)
@@ -99,6 +129,7 @@ end
 --- values of more than 4 bytes are u64. Memory goes before a device: what a region allows never
 --- reaches it.
 function methods.mmio(self, gpa, length, device)
+  check.open(self)
   gpa = check.whole("vm:mmio: gpa", gpa, 0)
   length = check.size("vm:mmio: length", length)
   check_device("vm:mmio", device)
@@ -107,14 +138,15 @@ end
 
 --- Makes a vCPU; see vcpu.lua for the options.
 function methods.vcpu(self, options)
-  return vcpus.new(self, options)
+  check.open(self)
+  return vcpus.new(self, options) -- a tail call, so that its checks blame the caller
 end
 
 VM.__index = methods
 VM.__close = methods.close
 
 function VM.__tostring(self)
-  if not raw.is_open(self) then return "vm (closed)" end
+  if not self[1] then return "vm (closed)" end
   local cpus, traps = 0, 0
   for _ in pairs(self.vcpus) do cpus = cpus + 1 end
   for _ in pairs(self.devices) do traps = traps + 1 end
@@ -129,7 +161,7 @@ function Trap.__index.close(self)
   if vm.devices[self.id] == self.device and not self.closed then
     self.closed = true
     vm.devices[self.id] = nil
-    if raw.is_open(vm) then raw.untrap(vm, self.id) end
+    if vm[1] then raw.untrap(vm, self.id) end
   end
 end
 
