@@ -1,0 +1,226 @@
+-- SPDX-License-Identifier: MIT
+-- What the specs share: the gate for tests that need KVM, a guest in one call, the clean-up after
+-- each test, checks of errors, and child processes.
+
+local assert = require "luassert"
+local busted = require "busted"
+local luna = require "lunavisor"
+
+local helper = {}
+
+helper.jit = rawget(_G, "jit") ~= nil
+helper.engine = helper.jit and (os.getenv "LUAJIT" or "luajit") or (os.getenv "LUA" or "lua5.4")
+helper.other_engine = helper.jit and (os.getenv "LUA" or "lua5.4")
+  or (os.getenv "LUAJIT" or "luajit")
+
+-- No guest of the specs has this much to do, even one that is emulated on a loaded machine.
+local TIMEOUT = 10
+
+-- ---- Clean-up ----
+
+local kept = {}
+
+--- Remembers a handle, which must be there, so that it is closed after the test. Returns it.
+function helper.keep(handle, message)
+  assert(handle, message)
+  kept[#kept + 1] = handle
+  return handle
+end
+
+local function collect()
+  collectgarbage()
+  collectgarbage()
+end
+
+--- Closes what is kept and collects the garbage; then no object of the library may be left.
+function helper.clean()
+  for i = #kept, 1, -1 do
+    kept[i]:close()
+    kept[i] = nil
+  end
+  collect()
+  assert.same({ vm = 0, space = 0, buffer = 0, vcpu = 0 }, luna.live())
+end
+
+-- ---- Blocks ----
+
+--- A describe block after whose tests nothing of the library is left.
+function helper.block(name, body)
+  busted.describe(name, function()
+    busted.after_each(helper.clean)
+    body()
+  end)
+end
+
+--- The same for tests that run guests. Left out where this host has no usable KVM, unless
+--- LUNA_REQUIRE_KVM=1: then it fails.
+function helper.kvm(name, body)
+  local probe = luna.probe()
+  if probe.available then return helper.block(name .. " #kvm", body) end
+  busted.describe(name .. " #kvm", function()
+    busted.it("runs guests", function()
+      local reason = "KVM is not usable: " .. probe.message
+      if os.getenv "LUNA_REQUIRE_KVM" == "1" then error(reason, 0) end
+      busted.pending(reason)
+    end)
+  end)
+end
+
+-- ---- Guests ----
+
+local Guest = {}
+Guest.__index = Guest
+
+--- Runs the guest. Without a timeout of the test's own, one that does not stop is an error.
+function Guest.run(self, options)
+  local timeout = options and options.timeout
+  local exit, message, code = self.cpu:run { timeout = timeout or TIMEOUT }
+  if exit and exit.kind == "timeout" and not timeout then
+    error("the guest does not stop: " .. tostring(exit), 2)
+  end
+  return exit, message, code
+end
+
+--- Runs the guest, which must stop with an exit of the kind. Returns the exit.
+function Guest.stops(self, kind, options)
+  local exit = assert(self:run(options))
+  if exit.kind ~= kind then
+    error(("exit %s expected, got %s"):format(kind, tostring(exit)), 2)
+  end
+  return exit
+end
+
+local default_bits = { reset = 16, real = 16, protected = 32, long = 64, user = 64 }
+
+--- Machine code at an address; nasm must be there.
+function helper.code(source, bits, org)
+  return (assert(luna.asm(source, { bits = bits, org = org })))
+end
+
+--- A guest: .vm, .ram (`size`, "1M" by default, mapped at 0), .cpu in `mode` ("real" by default),
+--- which begins at `org` (0x1000 by default) with the assembled `source`.
+function helper.guest(options)
+  local mode, org = options.mode or "real", options.org or 0x1000
+  local vm = helper.keep(luna.vm())
+  local ram = helper.keep(luna.buffer(options.size or "1M"))
+  assert(vm:map_space(0, ram, 0, ram.size, "rwx"))
+  ram:write(org, helper.code(options.source, options.bits or default_bits[mode], org))
+  local cpu = helper.keep(vm:vcpu {
+    mode = mode, rip = org, rsp = options.rsp or 0x8000, system = options.system,
+  })
+  return setmetatable({ vm = vm, ram = ram, cpu = cpu }, Guest)
+end
+
+--- A device that notes every access in the list device.log: "w OFFSET SIZE VALUE" or
+--- "r OFFSET SIZE". Reads give the values of the list, one after the other.
+function helper.recorder(values)
+  local device = { log = {} }
+  function device:write(offset, size, value)
+    self.log[#self.log + 1] = ("w %x %d %s"):format(offset, size, luna.hex(value))
+  end
+  function device:read(offset, size)
+    self.log[#self.log + 1] = ("r %x %d"):format(offset, size)
+    return table.remove(values, 1)
+  end
+  return device
+end
+
+-- ---- Errors ----
+
+local function contains(text, part)
+  assert.equal("string", type(text))
+  if not text:find(part, 1, true) then
+    error(("%q expected in:\n%s"):format(part, text), 3)
+  end
+end
+
+--- Checks that a text has a part, literally.
+function helper.contains(part, text)
+  contains(text, part)
+end
+
+--- Checks that fn raises a message that has the text, and that the message blames a line of fn.
+function helper.raises(text, fn)
+  local ok, message = pcall(fn)
+  if ok then error(("no error, %q expected"):format(text), 2) end
+  contains(message, text)
+  local info = debug.getinfo(fn, "S")
+  local begin = info.short_src .. ":"
+  local line = message:sub(1, #begin) == begin and tonumber(message:match("^%d+", #begin + 1))
+  if not line or line < info.linedefined or line > info.lastlinedefined then
+    error(("%s:%d expected to be blamed in:\n%s")
+      :format(info.short_src, info.linedefined, message), 2)
+  end
+end
+
+--- Checks the results nil, message, code.
+function helper.refused(code, text, value, message, found)
+  assert.is_nil(value)
+  contains(message, text)
+  assert.equal(code, found)
+end
+
+-- ---- Processes ----
+
+local function read_all(pipe)
+  local text = pipe:read "*a"
+  pipe:close()
+  return text
+end
+
+--- How many file descriptors this process has open.
+function helper.descriptors()
+  local stat = assert(io.open "/proc/self/stat")
+  local pid = stat:read "*n"
+  stat:close()
+  -- The pipe itself is always one of them.
+  return tonumber(read_all(io.popen(("ls /proc/%d/fd | wc -l"):format(pid)))) - 1
+end
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+--- Runs a shell command; returns what it printed, errors too, and its exit status.
+function helper.sh(command)
+  local text = read_all(assert(io.popen(("timeout -k 5 60 sh -c %s </dev/null 2>&1; echo $?")
+    :format(quote(command)))))
+  local output, status = text:match "^(.-)\n?(%d+)\n$"
+  return output, tonumber(status)
+end
+
+--- The path of a file with that text, which is removed after the test.
+function helper.file(text)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  helper.keep { close = function() os.remove(path) end }
+  return path
+end
+
+local function setting(name, value)
+  return name .. "=" .. quote(value)
+end
+
+--- The shell's words for running a Lua file in a process of its own with the library of this one.
+--- options.engine: an interpreter, this one's by default; options.env: variables to set.
+function helper.command(path, options)
+  options = options or {}
+  local words = {
+    "env", setting("LUA_PATH", package.path), setting("LUA_CPATH", package.cpath),
+  }
+  for name, value in pairs(options.env or {}) do words[#words + 1] = setting(name, value) end
+  local engine = options.engine or helper.engine
+  words[#words + 1] = ("\"$(command -v %s)\" %s"):format(engine, quote(path))
+  return table.concat(words, " ")
+end
+
+--- Runs a Lua script that way and returns what it prints.
+function helper.child(script, options)
+  local output, status = helper.sh(helper.command(helper.file(script), options))
+  if status ~= 0 then error(("it ended with %d:\n%s"):format(status, output), 2) end
+  return output
+end
+
+return helper
