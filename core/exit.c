@@ -287,14 +287,15 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry a port access: answer it");
   }
   uint8_t byte;
+  const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
   bool fetch = e->access == LUNA_EXECUTE;
   void *bytes = fetch ? &byte : vcpu->pending.data;
-  if (luna_vm_access(vcpu->vm, vcpu->space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
+  if (luna_vm_access(vcpu->vm, space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
       LUNA_TOUCH_DONE) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,
                      "cannot retry the access to gpa 0x%" PRIx64
                      ": no region of space %u allows it; map memory there first",
-                     e->address, vcpu->space->id);
+                     e->address, space->id);
   }
   vcpu->pending.open = false;
   return LUNA_OK;
