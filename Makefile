@@ -131,7 +131,7 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
 	$(LINK) -Wl,--as-needed,-rpath,'$$ORIGIN/..' -o $@ $< -L$(BUILD) -llunavisor $(LUA_LIBS)
 
-$(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(BUILD)/liblunavisor.a
+$(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(FAKE) $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^
 
@@ -157,8 +157,8 @@ tsan: ## Run the C tests with the thread sanitizer
 	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=thread' BUILD=build/tsan \
 	  CORE_PREFIX="$$(setarch -R true 2>/dev/null && echo setarch -R)" scripts/test build core
 
-bench: all $(BENCHES) ## Measure; JSON=file writes the results, ONLY=pattern selects
-	@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
+bench: all $(BENCHES) $(BUILD)/spec/fake.so ## Measure; JSON=file writes the results, ONLY=pattern selects
+	+@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
 
 lint: ## Check the form of all sources
 	@scripts/lint

@@ -135,14 +135,15 @@ void luna_kick_disarm(void) {
   }
 }
 
-int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run) {
+int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run, bool *entered) {
   run->immediate_exit = 0;
   self.running = run;
   /* Either the kicker sees this thread's id and sends the signal, or this thread sees the request:
    * both sides store first and load then, sequentially consistent. */
   atomic_store(&kick->thread, self.id);
   int result = -1;
-  if (self.seen || atomic_load(&kick->requested)) {
+  *entered = !self.seen && !atomic_load(&kick->requested);
+  if (!*entered) {
     errno = EINTR;
   } else {
     result = luna_kvm_run(vcpu_fd);

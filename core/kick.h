@@ -24,8 +24,9 @@ int luna_kick_arm(uint64_t deadline);
 bool luna_kick_armed(uint64_t deadline);
 void luna_kick_disarm(void);
 
-/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR, without entering, if a kick is due. */
-int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run);
+/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due, and then *entered says
+ * that KVM was not called. */
+int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run, bool *entered);
 /* Whether the signal came since the last call of this function. */
 bool luna_kick_seen(void);
 

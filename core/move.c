@@ -87,7 +87,6 @@ static int move(luna_vcpu *vcpu) {
   if (!vcpu->target || vcpu->pending.open) {
     return LUNA_OK;
   }
-  luna_state_want_all(vcpu);
   int kind = luna_vcpu_settle(vcpu);
   if (kind != 0) {
     return kind < 0 ? kind : LUNA_OK;

@@ -27,6 +27,13 @@ typedef struct luna_msrs {
   struct kvm_msr_entry entries[LUNA_MSRS_MOST];
 } luna_msrs;
 
+/* Beside the groups, in luna_held.known: that the system registers and events on the run page are
+ * what KVM holds. */
+enum {
+  LUNA_HELD_SREGS = 1 << 29,
+  LUNA_HELD_EVENTS = 1 << 30
+};
+
 /* What KVM holds, as far as is known: a group's bit in `known` says that its copy here is true. */
 typedef struct luna_held {
   uint32_t known;

@@ -61,23 +61,37 @@ int luna_state_begin(luna_vcpu *vcpu) {
     return luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
   }
   state->regs_known = true;
-  vcpu->run->kvm_valid_regs = vcpu->sync_regs & KVM_SYNC_X86_REGS;
+  vcpu->run->kvm_valid_regs = 0;
   return LUNA_OK;
 }
 
+/* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
+ * a vCPU whose registers were asked for gets them with its next exits. */
+enum {
+  REGS_DEMAND = 16
+};
+
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
-  if (page_has_regs(vcpu)) {
-    return &vcpu->run->s.regs.regs;
-  }
   luna_state *state = &vcpu->state;
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  state->regs_demand = REGS_DEMAND;
   if (!state->regs_known) {
-    if (luna_kvm_get_regs(vcpu->fd, &state->regs) != 0) {
+    if (luna_kvm_get_regs(vcpu->fd, regs) != 0) {
       luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
       return NULL;
     }
     state->regs_known = true;
   }
-  return &state->regs;
+  return regs;
+}
+
+static void ask_for_regs(luna_vcpu *vcpu) {
+  if (vcpu->state.regs_demand > 0) {
+    vcpu->state.regs_demand--;
+    vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_REGS;
+  } else {
+    vcpu->run->kvm_valid_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
+  }
 }
 
 /* A vCPU whose system registers are asked for once will be asked again: from then on the run page
@@ -117,7 +131,20 @@ void luna_state_want_all(luna_vcpu *vcpu) {
   vcpu->run->kvm_valid_regs = vcpu->sync_regs;
 }
 
-/* The target's run page says what KVM holds there if its last exit brought it. */
+/* Notes on the run page that the vCPU leaves what KVM holds there. */
+static void leave(luna_vcpu *vcpu) {
+  const luna_state *state = &vcpu->state;
+  luna_held *held = &vcpu->seat->held;
+  if (!state->sregs_written) {
+    vcpu->run->s.regs.sregs = state->sregs;
+    held->known |= LUNA_HELD_SREGS;
+  }
+  if (!state->events_written) {
+    vcpu->run->s.regs.events = state->events;
+    held->known |= LUNA_HELD_EVENTS;
+  }
+}
+
 int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
   luna_state *state = &vcpu->state;
   const struct kvm_regs *regs = luna_state_regs(vcpu);
@@ -126,17 +153,17 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
   if (!regs || !sregs || !events) {
     return LUNA_ERROR_SYSTEM;
   }
-  struct kvm_run *run = target->run;
-  uint64_t held = run->kvm_valid_regs & ~run->kvm_dirty_regs;
+  leave(vcpu);
+  const struct kvm_run *run = target->run;
+  uint32_t held = target->held.known;
   state->sregs_written |=
-      !(held & KVM_SYNC_X86_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
+      !(held & LUNA_HELD_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
   state->events_written |=
-      !(held & KVM_SYNC_X86_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
+      !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
   if (page_has_regs(vcpu)) {
-    run->s.regs.regs = *regs;
-    run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    target->run->s.regs.regs = *regs;
+    target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
   } else {
-    state->regs = *regs;
     state->regs_moved = true;
   }
   return LUNA_OK;
@@ -207,14 +234,18 @@ int luna_state_flush(luna_vcpu *vcpu) {
   if (status == LUNA_OK && vcpu->state.events_written) {
     status = flush_events(vcpu);
   }
+  ask_for_regs(vcpu);
   return status;
 }
 
+/* Registers that wait to be written, and those that a failed entry left dirty on the run page, stay
+ * true. */
 void luna_state_entered(luna_vcpu *vcpu) {
-  vcpu->state.regs_known = false;
-  /* A kick before the entry leaves the run page's registers dirty: KVM does not have them yet. */
-  vcpu->state.sregs_known = vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS;
-  vcpu->state.events_known = vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS;
+  luna_state *state = &vcpu->state;
+  uint64_t dirty = vcpu->run->kvm_dirty_regs;
+  state->regs_known = (vcpu->run->kvm_valid_regs | dirty) & KVM_SYNC_X86_REGS;
+  state->sregs_known = state->sregs_written || dirty & KVM_SYNC_X86_SREGS;
+  state->events_known = state->events_written || dirty & KVM_SYNC_X86_EVENTS;
   vcpu->seat->held.known = 0;
 }
 

@@ -126,11 +126,14 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
   if (!vcpu->pending.incomplete) {
     return 0;
   }
+  if (vcpu->target) {
+    luna_state_want_all(vcpu);
+  }
   vcpu->run->immediate_exit = 1;
   int result = luna_kvm_run(vcpu->fd);
   int number = errno;
   vcpu->run->immediate_exit = 0;
-  vcpu->state.regs_known = false;
+  luna_state_entered(vcpu);
   if (result == 0) {
     return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
   }
@@ -217,9 +220,12 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     int kind = prepare(vcpu);
     if (kind == 0) {
       vcpu->entry_generation = atomic_load(&vcpu->vm->generation);
-      int result = luna_kick_run(&vcpu->kick, vcpu->fd, vcpu->run);
+      bool entered;
+      int result = luna_kick_run(&vcpu->kick, vcpu->fd, vcpu->run, &entered);
       int number = errno;
-      luna_state_entered(vcpu);
+      if (entered) {
+        luna_state_entered(vcpu);
+      }
       if (result == 0) {
         kind = luna_exit_decode(vcpu);
       } else if (number == EINTR) {

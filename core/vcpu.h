@@ -18,7 +18,8 @@ typedef struct luna_state {
   uint64_t values[LUNA_GENERAL_COUNT];
   struct kvm_regs regs; /* where the run page carries none */
   bool regs_known;
-  bool regs_moved; /* all of them have to be written: they come from another seat */
+  uint8_t regs_demand; /* at how many further exits the run page shall bring them */
+  bool regs_moved;     /* all of them have to be written: they come from another seat */
   struct kvm_sregs sregs;
   bool sregs_known;
   bool sregs_written;

@@ -1,0 +1,58 @@
+-- SPDX-License-Identifier: MIT
+-- What the library itself costs an exit, without KVM: nanoseconds of an exit whose handler is a Lua
+-- function over the fake KVM of the tests, less those of the fake's KVM_RUN when C calls it.
+
+local rounds = require "rounds"
+local luna = require "lunavisor"
+
+local EXITS, ROUNDS = 20000, 30
+
+local function load_fake()
+  local path = rounds.build .. "/spec/fake.so"
+  if not rawget(_G, "jit") then return assert(package.loadlib(path, "luaopen_fake"))() end
+  local ffi = require "ffi"
+  ffi.cdef [[
+    void fake_install(const void *config);
+    void fake_endless_pio(uint16_t port, uint32_t size, bool in);
+    void fake_remove(void);
+  ]]
+  local lib = ffi.load(path)
+  return { install = lib.fake_install, remove = lib.fake_remove,
+    endless_pio = lib.fake_endless_pio }
+end
+
+local function write(device, _, _, value)
+  device.value = value
+  device.left = device.left - 1
+  if device.left == 0 then device.cpu:stop() end
+end
+
+local function base()
+  return rounds.raw("base", EXITS) / EXITS * 1e9
+end
+
+local function medians()
+  local vm = assert(luna.vm())
+  local device = { cpu = assert(vm:vcpu { mode = "real" }), write = write }
+  vm:pio(rounds.PORT, 1, device)
+  rounds.run(device, EXITS)
+  local costs = {}
+  for i = 1, ROUNDS do costs[i] = rounds.run(device, EXITS) / EXITS * 1e9 - base() end
+  vm:close()
+  return rounds.median(costs)
+end
+
+local function measure()
+  local fake = load_fake()
+  fake.install(nil)
+  fake.endless_pio(rounds.PORT, 1, false)
+  local samples = rounds.samples(medians)
+  fake.remove()
+  return samples
+end
+
+return {
+  { name = "cost", unit = "ns", limit = { luajit = 100, lua54 = 300 }, measure = measure },
+  { name = "cost_base", unit = "ns", engine = "luajit",
+    measure = function() return rounds.samples(base) end },
+}

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT
+ * The program to compare with: the same guests as the Lua side, over raw ioctls. `raw COMMAND...`
+ * runs the command on the same CPU, connected by its stdin and stdout, and answers its lines
+ *   guest SIZE HEX    a new VM with SIZE bytes of memory and the code at 0x1000, in real mode
+ *   run N, regs N     N exits of it; regs also reads and writes a register at each, with two ioctls
+ *   life N            makes the VM, runs it to its first exit and closes it, N times
+ *   base N            N times the tests' fake KVM_RUN, on which the library's own cost is measured
+ * with the nanoseconds that it took. All other lines go on to its own stdout. */
+#include "../../spec/core/fake.h"
+#include "kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  CODE = 0x1000,
+  DEVICE = 0x8000, /* memory ends below it */
+  PORT = 0x10,
+  PORTS = 0x10000,
+  HUGE_PAGE = 2 << 20,
+  CPUID_ENTRIES = 256,
+  LINE = 4096
+};
+
+typedef struct device {
+  uint64_t (*read)(uint64_t offset, uint32_t size);
+  void (*write)(uint64_t offset, uint32_t size, uint64_t value);
+} device;
+
+typedef struct machine {
+  int vm;
+  int vcpu;
+  struct kvm_run *run;
+  uint8_t *memory;
+} machine;
+
+/* What every guest begins with. */
+static struct {
+  uint8_t code[LINE / 2];
+  size_t code_size;
+  size_t memory_size;
+  size_t run_size;
+  struct kvm_cpuid2 *cpuid;
+} host;
+
+static device ports[PORTS];
+static device memory_device;
+static uint64_t left; /* exits until the round ends */
+static volatile uint64_t sink;
+
+static void die(const char *what) {
+  fprintf(stderr, "raw: %s: %s\n", what, strerror(errno));
+  exit(2);
+}
+
+static int check(int result, const char *what) {
+  if (result < 0) {
+    die(what);
+  }
+  return result;
+}
+
+static uint64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static uint64_t count_read(uint64_t offset, uint32_t size) {
+  (void)size;
+  left--;
+  return offset;
+}
+
+static void count_write(uint64_t offset, uint32_t size, uint64_t value) {
+  (void)offset, (void)size;
+  sink = value;
+  left--;
+}
+
+static uint64_t no_read(uint64_t offset, uint32_t size) {
+  (void)offset, (void)size;
+  return UINT64_MAX;
+}
+
+static void no_write(uint64_t offset, uint32_t size, uint64_t value) {
+  (void)offset, (void)size, (void)value;
+}
+
+/* ---- Making a machine: the same calls as the library ---- */
+
+static void learn_host(void) {
+  int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+  host.run_size = (size_t)check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
+  host.cpuid = calloc(1, sizeof *host.cpuid + CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2));
+  if (!host.cpuid) {
+    die("calloc");
+  }
+  host.cpuid->nent = CPUID_ENTRIES;
+  check(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, host.cpuid), "KVM_GET_SUPPORTED_CPUID");
+  unsigned sync = (unsigned)ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
+  if (!(sync & KVM_SYNC_X86_REGS) || !(sync & KVM_SYNC_X86_SREGS)) {
+    fprintf(stderr, "raw: this KVM has no KVM_CAP_SYNC_REGS\n");
+    exit(2);
+  }
+  close(kvm);
+}
+
+static uint8_t *map_memory(size_t size) {
+  size_t slack = size >= HUGE_PAGE ? HUGE_PAGE : 0;
+  uint8_t *base = mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    die("mmap");
+  }
+  if (slack == 0) {
+    return base;
+  }
+  size_t before = -(uintptr_t)base & (HUGE_PAGE - 1);
+  if (before > 0) {
+    munmap(base, before);
+  }
+  if (slack > before) {
+    munmap(base + before + size, slack - before);
+  }
+  madvise(base + before, size, MADV_HUGEPAGE);
+  return base + before;
+}
+
+static int make_vm(void) {
+  uint64_t identity_map = 0xfeffc000;
+  int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+  if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+    die("KVM_GET_API_VERSION");
+  }
+  int vm = check(ioctl(kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+  close(kvm);
+  ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+  ioctl(vm, KVM_SET_TSS_ADDR, 0xfeffd000);
+  return vm;
+}
+
+static void set_state(struct kvm_run *run, struct kvm_sregs *sregs, struct kvm_regs *regs) {
+  struct kvm_segment segment = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
+  sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = segment;
+  segment.type = 11;
+  sregs->cs = segment;
+  regs->rip = CODE;
+  regs->rflags = 2;
+  run->s.regs.sregs = *sregs;
+  run->s.regs.regs = *regs;
+  run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+}
+
+static void make_vcpu(machine *m) {
+  struct kvm_sregs sregs;
+  struct kvm_regs regs;
+  m->vcpu = check(ioctl(m->vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+  m->run = mmap(NULL, host.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->vcpu, 0);
+  if (m->run == MAP_FAILED) {
+    die("mmap of the run page");
+  }
+  check(ioctl(m->vcpu, KVM_SET_CPUID2, host.cpuid), "KVM_SET_CPUID2");
+  check(ioctl(m->vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+  check(ioctl(m->vcpu, KVM_GET_REGS, &regs), "KVM_GET_REGS");
+  set_state(m->run, &sregs, &regs);
+}
+
+static machine make(void) {
+  machine m = {.vm = make_vm(), .memory = map_memory(host.memory_size)};
+  struct kvm_userspace_memory_region region = {.memory_size = host.memory_size,
+                                               .userspace_addr = (uintptr_t)m.memory};
+  check(ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
+  memcpy(m.memory + CODE, host.code, host.code_size);
+  make_vcpu(&m);
+  return m;
+}
+
+static void unmake(machine *m) {
+  if (m->run) {
+    munmap(m->run, host.run_size);
+    close(m->vcpu);
+    close(m->vm);
+    munmap(m->memory, host.memory_size);
+  }
+}
+
+/* ---- Running it ---- */
+
+static void serve_io(struct kvm_run *run) {
+  const device *d = &ports[run->io.port];
+  uint8_t *data = (uint8_t *)run + run->io.data_offset;
+  for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+    uint64_t value = 0;
+    if (run->io.direction == KVM_EXIT_IO_OUT) {
+      memcpy(&value, data, run->io.size);
+      d->write(0, run->io.size, value);
+    } else {
+      value = d->read(0, run->io.size);
+      memcpy(data, &value, run->io.size);
+    }
+  }
+}
+
+static void serve_mmio(struct kvm_run *run) {
+  if (run->mmio.phys_addr - DEVICE >= PORTS - DEVICE) {
+    die("an access outside the device");
+  }
+  uint64_t value = 0;
+  uint64_t offset = run->mmio.phys_addr - DEVICE;
+  if (run->mmio.is_write) {
+    memcpy(&value, run->mmio.data, sizeof value);
+    memory_device.write(offset, run->mmio.len, value);
+  } else {
+    value = memory_device.read(offset, run->mmio.len);
+    memcpy(run->mmio.data, &value, sizeof value);
+  }
+}
+
+static void add_to_register(const machine *m) {
+  struct kvm_regs regs;
+  check(ioctl(m->vcpu, KVM_GET_REGS, &regs), "KVM_GET_REGS");
+  regs.rcx++;
+  check(ioctl(m->vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+static void run_exits(const machine *m, uint64_t exits, bool registers) {
+  left = exits;
+  while (left > 0) {
+    if (ioctl(m->vcpu, KVM_RUN, 0) != 0) {
+      if (errno != EINTR && errno != EAGAIN) {
+        die("KVM_RUN");
+      }
+      continue;
+    }
+    switch (m->run->exit_reason) {
+      case KVM_EXIT_IO:
+        serve_io(m->run);
+        break;
+      case KVM_EXIT_MMIO:
+        serve_mmio(m->run);
+        break;
+      default:
+        die("an exit that no handler takes");
+    }
+    if (registers) {
+      add_to_register(m);
+    }
+  }
+}
+
+static void run_lives(uint64_t count) {
+  while (count-- > 0) {
+    machine m = make();
+    run_exits(&m, 1, false);
+    unmake(&m);
+  }
+}
+
+/* ---- Lines of the command ---- */
+
+typedef struct verb {
+  const char *name;
+  void (*act)(machine *m, uint64_t number, const char *rest);
+} verb;
+
+static void act_guest(machine *m, uint64_t number, const char *rest) {
+  unsigned byte;
+  unmake(m);
+  host.memory_size = number;
+  host.code_size = 0;
+  while (sscanf(rest, " %2x", &byte) == 1 && host.code_size < sizeof host.code) {
+    host.code[host.code_size++] = (uint8_t)byte;
+    rest += strspn(rest, " ") + 2;
+  }
+  *m = make();
+}
+
+static void act_run(machine *m, uint64_t number, const char *rest) {
+  (void)rest;
+  run_exits(m, number, false);
+}
+
+static void act_regs(machine *m, uint64_t number, const char *rest) {
+  (void)rest;
+  run_exits(m, number, true);
+}
+
+static void act_life(machine *m, uint64_t number, const char *rest) {
+  (void)m, (void)rest;
+  run_lives(number);
+}
+
+/* With the registers in the run page, as the library runs it. */
+static void act_base(machine *m, uint64_t number, const char *rest) {
+  static int vcpu = -1;
+  (void)m, (void)rest;
+  if (vcpu < 0) {
+    fake_install(NULL);
+    vcpu = luna_kvm_create_vcpu(luna_kvm_create_vm(luna_kvm_open()), 0);
+    fake_run_page()->kvm_valid_regs = KVM_SYNC_X86_REGS;
+    fake_endless_pio(PORT, 1, false);
+  }
+  while (number-- > 0) {
+    luna_kvm_run(vcpu);
+  }
+}
+
+static const verb verbs[] = {{"guest", act_guest},
+                             {"run", act_run},
+                             {"regs", act_regs},
+                             {"life", act_life},
+                             {"base", act_base}};
+
+static const verb *find_verb(const char *line, size_t length) {
+  for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+    if (strlen(verbs[i].name) == length && strncmp(verbs[i].name, line, length) == 0) {
+      return &verbs[i];
+    }
+  }
+  return NULL;
+}
+
+static void converse(FILE *from, FILE *to) {
+  char line[LINE];
+  char *rest;
+  machine m = {0};
+  while (fgets(line, sizeof line, from)) {
+    size_t length = strcspn(line, " \n");
+    const verb *v = find_verb(line, length);
+    if (!v) {
+      fputs(line, stdout);
+      fflush(stdout);
+      continue;
+    }
+    uint64_t number = strtoul(line + length, &rest, 0);
+    uint64_t begin = now();
+    v->act(&m, number, rest);
+    fprintf(to, "%llu\n", (unsigned long long)(now() - begin));
+    fflush(to);
+  }
+  unmake(&m);
+}
+
+static void stay_on_this_cpu(void) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET((size_t)check(sched_getcpu(), "sched_getcpu"), &set);
+  check(sched_setaffinity(0, sizeof set, &set), "sched_setaffinity");
+}
+
+static void set_devices(void) {
+  for (int port = 0; port < PORTS; port++) {
+    ports[port] = (device){no_read, no_write};
+  }
+  ports[PORT] = memory_device = (device){count_read, count_write};
+}
+
+int main(int argc, char **argv) {
+  int to_child[2], from_child[2], status;
+  if (argc < 2) {
+    fprintf(stderr, "usage: raw COMMAND...\n");
+    return 2;
+  }
+  set_devices();
+  learn_host();
+  stay_on_this_cpu();
+  check(pipe2(to_child, O_CLOEXEC), "pipe");
+  check(pipe2(from_child, O_CLOEXEC), "pipe");
+  pid_t child = check(fork(), "fork");
+  if (child == 0) {
+    dup2(to_child[0], 0);
+    dup2(from_child[1], 1);
+    execvp(argv[1], argv + 1);
+    die(argv[1]);
+  }
+  close(to_child[0]);
+  close(from_child[1]);
+  converse(fdopen(from_child[0], "r"), fdopen(to_child[1], "w"));
+  check(waitpid(child, &status, 0), "waitpid");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 2;
+}
