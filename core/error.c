@@ -9,6 +9,7 @@
 
 static _Thread_local char message[512];
 static _Thread_local int number_of_error;
+static _Thread_local int status_of_error;
 
 const char *luna_error_message(void) {
   return message;
@@ -16,6 +17,10 @@ const char *luna_error_message(void) {
 
 int luna_error_number(void) {
   return number_of_error;
+}
+
+int luna_error_status(void) {
+  return status_of_error;
 }
 
 static const char *const status_names[] = {
@@ -34,6 +39,7 @@ int luna_fail(luna_status status, const char *format, ...) {
   vsnprintf(message, sizeof message, format, arguments);
   va_end(arguments);
   number_of_error = 0;
+  status_of_error = status;
   return status;
 }
 
@@ -67,5 +73,6 @@ int luna_fail_errno(int number, const char *format, ...) {
   size_t used = (size_t)length < sizeof message ? (size_t)length : sizeof message - 1;
   snprintf(message + used, sizeof message - used, ": %s", strerror(number));
   number_of_error = number;
-  return status_of_errno(number);
+  status_of_error = status_of_errno(number);
+  return status_of_error;
 }

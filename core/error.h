@@ -13,4 +13,7 @@ int luna_fail(luna_status status, const char *format, ...) __attribute__((format
  * appended. */
 int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The status of the calling thread's last failure. */
+int luna_error_status(void);
+
 #endif

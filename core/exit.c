@@ -30,7 +30,8 @@ const char *luna_exit_name(int kind) {
 
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   uint32_t reason = vcpu->run->exit_reason;
-  memset(&vcpu->exit, 0, offsetof(luna_exit, instruction));
+  bool long_record = vcpu->exit.kind == LUNA_EXIT_INTERNAL;
+  memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
   return (int)kind;
@@ -174,8 +175,6 @@ static int decode_internal(luna_vcpu *vcpu) {
   const struct kvm_run *run = vcpu->run;
   luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
   luna_exit *e = &vcpu->exit;
-  memset(e->instruction, 0, sizeof e->instruction);
-  memset(e->data, 0, sizeof e->data);
   e->suberror = run->internal.suberror;
   e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
   memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);

@@ -36,7 +36,8 @@ typedef struct luna_host {
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
 
-/* The host's features; NULL, with the error recorded, if KVM cannot be asked. */
+/* The host's features; NULL, with the error recorded (luna_error_status), if KVM cannot be
+ * asked. */
 const luna_host *luna_host_get(void);
 
 /* The path of the device: LUNA_KVM_DEVICE, or /dev/kvm. */

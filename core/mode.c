@@ -92,33 +92,37 @@ static void set_long(struct kvm_sregs *sregs, const uint8_t *area, uint64_t gpa,
   sregs->efer = EFER_LME | EFER_LMA | EFER_NX;
 }
 
+/* The first address that something takes of [gpa, gpa + LUNA_SYSTEM_SIZE); UINT64_MAX if it is
+ * free. */
+static uint64_t taken(luna_vm *vm, const luna_space *space, uint64_t gpa) {
+  uint64_t first = UINT64_MAX;
+  pthread_rwlock_rdlock(&vm->lock);
+  const luna_range *found[] = {luna_range_from(&space->regions, gpa),
+                               luna_range_from(&vm->traps.ranges[LUNA_TRAP_MMIO], gpa)};
+  for (int i = 0; i < 2; i++) {
+    if (found[i] && found[i]->first < gpa + LUNA_SYSTEM_SIZE && found[i]->first < first) {
+      first = found[i]->first;
+    }
+  }
+  pthread_rwlock_unlock(&vm->lock);
+  return first;
+}
+
 /* The highest free place for the system area in the space, or 0. */
-static uint64_t free_place(luna_vm *vm, uint32_t space) {
+static uint64_t free_place(luna_vm *vm, const luna_space *space) {
   uint64_t gpa = system_ceiling - LUNA_SYSTEM_SIZE;
-  while (gpa > 0) {
-    luna_region region;
-    uint64_t taken = UINT64_MAX;
-    if (luna_space_next(vm, space, gpa, &region) == LUNA_OK &&
-        region.gpa < gpa + LUNA_SYSTEM_SIZE) {
-      taken = region.gpa;
-    }
-    for (uint64_t page = gpa; page < gpa + LUNA_SYSTEM_SIZE; page += LUNA_PAGE_SIZE) {
-      luna_owner owner = luna_vm_owner(vm, vm->spaces[space], LUNA_TRAP_MMIO, page);
-      if (owner.trap && owner.base < taken) {
-        taken = owner.base;
-      }
-    }
-    if (taken == UINT64_MAX) {
+  for (;;) {
+    uint64_t first = taken(vm, space, gpa);
+    if (first == UINT64_MAX || gpa == 0) {
       return gpa;
     }
-    gpa = taken < LUNA_SYSTEM_SIZE ? 0
-                                   : (taken - LUNA_SYSTEM_SIZE) & ~(uint64_t)(LUNA_SYSTEM_SIZE - 1);
+    gpa = first < LUNA_SYSTEM_SIZE ? 0
+                                   : (first - LUNA_SYSTEM_SIZE) & ~(uint64_t)(LUNA_SYSTEM_SIZE - 1);
   }
-  return 0;
 }
 
 static int allocate_system(luna_vcpu *vcpu, uint64_t *gpa) {
-  *gpa = free_place(vcpu->vm, vcpu->space->id);
+  *gpa = free_place(vcpu->vm, vcpu->space);
   if (*gpa == 0) {
     return luna_fail(LUNA_ERROR_LIMIT,
                      "cannot place the system area of vCPU %u: no 0x%x free bytes below 0x%" PRIx64
@@ -222,6 +226,18 @@ int luna_mode_follow(luna_vcpu *vcpu, uint32_t space) {
                            LUNA_READ | LUNA_WRITE | LUNA_EXECUTE);
 }
 
+static void unmap_area(luna_vcpu *vcpu, uint32_t space) {
+  uint64_t end = vcpu->system + LUNA_SYSTEM_SIZE;
+  luna_region region;
+  for (uint64_t gpa = vcpu->system;
+       luna_space_next(vcpu->vm, space, gpa, &region) == LUNA_OK && region.gpa < end;
+       gpa = region.gpa + region.size) {
+    if (region.buffer == vcpu->system_buffer) {
+      luna_vm_unmap_space(vcpu->vm, space, region.gpa, region.size);
+    }
+  }
+}
+
 /* Unmaps what is left of the area in each space, unless the script has put something else there. */
 void luna_mode_end(luna_vcpu *vcpu) {
   luna_buffer *buffer = vcpu->system_buffer;
@@ -229,11 +245,7 @@ void luna_mode_end(luna_vcpu *vcpu) {
     return;
   }
   for (uint32_t space = 0; space < vcpu->vm->space_count; space++) {
-    luna_region region;
-    if (luna_space_next(vcpu->vm, space, vcpu->system, &region) == LUNA_OK &&
-        region.buffer == buffer) {
-      luna_vm_unmap_space(vcpu->vm, space, region.gpa, region.size);
-    }
+    unmap_area(vcpu, space);
   }
   luna_buffer_release(buffer);
 }

@@ -101,7 +101,7 @@ static uint64_t spaces_max(void) {
 int luna_capability(const char *name, uint64_t *value) {
   const luna_host *host = luna_host_get();
   if (!host) {
-    return luna_kvm_open(); /* refused a moment ago: again, for its status and message */
+    return luna_error_status();
   }
   const struct {
     const char *name;

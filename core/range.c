@@ -117,9 +117,11 @@ static luna_range_chunk *add_chunk(luna_range_map *map, size_t at) {
   map->spare = chunk->next_spare;
   map->spares--;
   chunk->count = 0;
+  chunk->first[0] = 0;
   memmove(map->chunks + at + 1, map->chunks + at, (map->count - at) * sizeof(luna_range_chunk *));
   memmove(map->firsts + at + 1, map->firsts + at, (map->count - at) * sizeof *map->firsts);
   map->chunks[at] = chunk;
+  map->firsts[at] = 0;
   map->count++;
   return chunk;
 }
@@ -147,16 +149,24 @@ static void insert_into(luna_range_map *map, size_t at, size_t index, luna_range
   map->items++;
 }
 
+/* A chunk for the next split, where none was allocated ahead. */
+static int need_chunk(luna_range_map *map) {
+  return map->spares > 0 && map->count < map->capacity ? 0 : luna_range_reserve(map, 1);
+}
+
 int luna_range_insert(luna_range_map *map, luna_range *range) {
-  if (luna_range_reserve(map, 1) != 0) {
-    return -1;
-  }
   if (map->count == 0) {
+    if (need_chunk(map) != 0) {
+      return -1;
+    }
     add_chunk(map, 0);
   }
   size_t chunks = count_up_to(map->firsts, map->count, range->first);
   size_t at = chunks ? chunks - 1 : 0;
   if (map->chunks[at]->count == LUNA_RANGE_CHUNK) {
+    if (need_chunk(map) != 0) {
+      return -1;
+    }
     split(map, at);
     at += range->first >= map->firsts[at + 1];
   }

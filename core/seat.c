@@ -59,10 +59,13 @@ static int reserve_seat(luna_space *space, uint32_t id) {
 }
 
 static int open_seat(luna_space *space, uint32_t id, luna_seat *seat, const luna_host *host) {
+  if (id >= host->vcpus_max) {
+    return luna_fail(LUNA_ERROR_LIMIT, "cannot create vCPU %u: this host's KVM allows %u in a VM",
+                     id, host->vcpus_max);
+  }
   seat->fd = luna_kvm_create_vcpu(space->vm_fd, id);
   if (seat->fd < 0) {
-    return luna_fail_errno(errno, "cannot create vCPU %u in space %u (this host's KVM allows %u)",
-                           id, space->id, host->vcpus_max);
+    return luna_fail_errno(errno, "cannot create vCPU %u in space %u", id, space->id);
   }
   seat->run_size = host->run_size;
   seat->run = luna_kvm_map(seat->fd, host->run_size, 0);

@@ -39,7 +39,7 @@ static int open_vm(void) {
 int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
   const luna_host *host = luna_host_get();
   if (!host) {
-    return luna_kvm_open(); /* refused a moment ago: again, for its status and message */
+    return luna_error_status();
   }
   luna_space *made = calloc(1, sizeof *made);
   if (!made) {

@@ -160,6 +160,7 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
       !(held & LUNA_HELD_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
   state->events_written |=
       !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
+  target->run->cr8 = sregs->cr8;
   if (page_has_regs(vcpu)) {
     target->run->s.regs.regs = *regs;
     target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
@@ -198,8 +199,10 @@ static int flush_general(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry. */
 static int flush_system(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
+  vcpu->run->cr8 = state->sregs.cr8;
   if (vcpu->sync_regs & KVM_SYNC_X86_SREGS) {
     vcpu->run->s.regs.sregs = state->sregs;
     vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
@@ -249,10 +252,15 @@ void luna_state_entered(luna_vcpu *vcpu) {
   vcpu->seat->held.known = 0;
 }
 
+/* Registers that KVM did not take stay as they were written, to be mended. */
 int luna_state_fail(luna_vcpu *vcpu) {
-  const struct kvm_sregs *s = &vcpu->state.sregs;
-  vcpu->state.sregs_known = true; /* stays as it was written, to be mended */
-  vcpu->state.sregs_written = true;
+  if (vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) {
+    vcpu->state.sregs_written = true;
+  }
+  const struct kvm_sregs *s = luna_state_sregs(vcpu);
+  if (!s) {
+    return LUNA_ERROR_SYSTEM;
+  }
   return luna_fail(LUNA_ERROR_SYSTEM,
                    "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
                    "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x); see SDM Vol. 3, 27.3.1, "
@@ -436,6 +444,9 @@ int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
   if (reg < LUNA_GENERAL_COUNT) {
     vcpu->state.values[reg] = value;
     vcpu->state.written |= 1u << reg;
+    if (reg == LUNA_RIP && vcpu->exit.access == LUNA_EXECUTE) {
+      vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
+    }
     return LUNA_OK;
   }
   if (value > widest(reg)) {

@@ -137,10 +137,11 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
   if (result == 0) {
     return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
   }
+  if (number != EINTR) {
+    return luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
+  }
   vcpu->pending.incomplete = false;
-  return number == EINTR
-             ? 0
-             : luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
+  return 0;
 }
 
 /* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- An 8-bit-style cartridge: a 16 KiB window into a 256 KiB ROM, and a port that selects which bank the
--- window shows. space:remap switches it without touching KVM's memory slot.
+-- An 8-bit-style cartridge: a 16 KiB window into a 256 KiB ROM, and a port that selects which bank
+-- the window shows. space:remap switches it without touching KVM's memory slot.
 
 local luna = require "lunavisor"
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A 1 GiB address space whose memory is a file that is mapped only where the guest touches it: each first
--- touch of a 2 MiB piece is a fault, and its handler maps the piece.
+-- A 1 GiB address space whose memory is a file that is mapped only where the guest touches it: each
+-- first touch of a 2 MiB piece is a fault, and its handler maps the piece.
 
 local luna = require "lunavisor"
 

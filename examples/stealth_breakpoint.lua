@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- A breakpoint that the guest cannot see: what it executes has an undefined instruction (ud2) in it, what
--- it reads at the same address has not.
+-- A breakpoint that the guest cannot see: what it executes has an undefined instruction (ud2) in
+-- it, what it reads at the same address has not.
 --
--- KVM has no memory that can be executed and not read, so the two views are two spaces. In `reading`
--- the page with the function is data, answered from the clean bytes; its execution is a fault, and the
--- vCPU moves to `executing`. There only that page, with the breakpoint, can be executed: when the
--- guest leaves it, the fetch is a fault again and the vCPU moves back.
+-- KVM has no memory that can be executed and not read, so the two views are two spaces. In
+-- `reading` the page with the function is data, answered from the clean bytes; its execution is a
+-- fault, and the vCPU moves to `executing`. There only that page, with the breakpoint, can be
+-- executed: when the guest leaves it, the fetch is a fault again and the vCPU moves back.
 
 local luna = require "lunavisor"
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- One vCPU, two address spaces over the same memory: at one guest-physical address it sees another page in
--- each, and in the second it may not write to what it may write to in the first.
+-- One vCPU, two address spaces over the same memory: at one guest-physical address it sees another
+-- page in each, and in the second it may not write to what it may write to in the first.
 
 local luna = require "lunavisor"
 

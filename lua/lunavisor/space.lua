@@ -26,7 +26,7 @@ end
 
 --- Maps a buffer. The forms:
 ---   space:map(buffer, gpa, options)
----   space:map(buffer, gpa, size, rights, options)     from offset 0
+---   space:map(buffer, gpa, size, rights, options)
 ---   space:map(buffer, offset, gpa, size, rights, options)
 --- Offset, gpa and size are multiples of 4096; size is what the buffer has behind offset where it is
 --- nil. `rights` is "rwx" (where nil), "r-x" ... "---": KVM holds rwx, r-x and ---, other rights get

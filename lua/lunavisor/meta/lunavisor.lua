@@ -181,7 +181,7 @@ function space:close() end
 ---@param gpa integer
 ---@param options? luna.map_options
 ---@return boolean?, string?, string?
----@overload fun(self, target: luna.buffer, gpa: integer, size: luna.size, rights: string, o?: table)
+---@overload fun(self, target: luna.buffer, gpa: integer, size: luna.size, rights: string, ...)
 ---@overload fun(self, target: luna.buffer, offset: integer, gpa: integer, ...): boolean?
 function space:map(target, gpa, options) end
 ---@param gpa integer

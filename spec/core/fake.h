@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+ * A KVM without a processor, behind luna_kvm_table: it keeps KVM's rules on memory slots,
+ * registers and the run page, and KVM_RUN follows a script. The functions are exported for
+ * LuaJIT's ffi. */
+#ifndef LUNA_FAKE_H
+#define LUNA_FAKE_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FAKE_API __attribute__((visibility("default")))
+
+enum {
+  FAKE_DATA_SIZE = 64,
+  FAKE_INSTRUCTION_LENGTH = 2, /* what completing an access adds to RIP */
+  FAKE_EXIT_MEMORY_FAULT = 39  /* KVM_EXIT_MEMORY_FAULT, which older headers do not name */
+};
+
+/* The host that the fake plays. */
+typedef struct fake_config {
+  int open_error;   /* errno of every open, 0 for success */
+  int create_error; /* errno of every KVM_CREATE_VM */
+  int api_version;
+  uint32_t slots_max;
+  uint32_t vcpus_max;
+  uint32_t sync_regs;
+  uint32_t immediate_exit; /* what KVM_CHECK_EXTENSION says */
+  uint32_t address_bits;
+  uint32_t cpuid_entries;
+  bool translate_fails;
+  uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
+} fake_config;
+
+FAKE_API fake_config fake_defaults(void);
+/* Puts the fake in KVM's place, as after a start of the process. NULL for the defaults. */
+FAKE_API void fake_install(const fake_config *config);
+/* Puts the real KVM back. */
+FAKE_API void fake_remove(void);
+
+typedef enum fake_kind {
+  FAKE_HLT,
+  FAKE_PIO,
+  FAKE_MMIO,
+  FAKE_SHUTDOWN,
+  FAKE_INTERNAL,
+  FAKE_FAIL_ENTRY,
+  FAKE_OTHER, /* an exit with `reason` and nothing else */
+  FAKE_ERRNO, /* KVM_RUN fails with `number` */
+  FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
+} fake_kind;
+
+/* What the guest does next. Fields that a kind does not name are ignored. */
+typedef struct fake_step {
+  fake_kind kind;
+  uint64_t address; /* pio: port; mmio, errno with a memory fault: gpa */
+  uint32_t size;    /* pio, mmio: bytes of an element */
+  uint32_t count;   /* pio: elements, 0 is 1 */
+  bool write;       /* pio, mmio */
+  bool continues;   /* pio, mmio: the next step is a further part of the same instruction */
+  uint8_t data[FAKE_DATA_SIZE]; /* pio, mmio: what a write carries */
+  int number;                   /* errno */
+  uint32_t reason;              /* errno, other: exit_reason */
+  uint64_t value;               /* fail_entry: the hardware's reason */
+  uint32_t suberror;            /* internal */
+  uint32_t ndata;               /* internal */
+  uint64_t words[16];           /* internal; words[0] are the flags of an emulation failure */
+  uint8_t instruction[15];      /* internal: there where the flags say so */
+  uint8_t instruction_size;
+  uint64_t limit;                /* spin: nanoseconds after which the guest goes on, 0 for never */
+  const struct kvm_regs *regs;   /* the guest's registers from here on, or NULL */
+  const struct kvm_sregs *sregs; /* the same */
+  void (*hook)(void *context);   /* called, once, when KVM_RUN comes to the step */
+  void *context;
+} fake_step;
+
+/* The steps of every vCPU from now on; they stay the caller's. Behind the last the guest halts, or
+ * begins again. */
+FAKE_API void fake_script(const fake_step *steps, size_t count);
+FAKE_API void fake_script_endless(const fake_step *steps, size_t count);
+/* Every KVM_RUN gives this one exit, at little cost. Size 0 ends that. */
+FAKE_API void fake_endless_pio(uint16_t port, uint32_t size, bool in);
+FAKE_API void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write);
+
+/* The nth open, ioctl or map from now on, counted from 1, fails with the errno `number`. 0 takes
+ * it back. */
+FAKE_API void fake_fail(uint64_t nth, int number);
+/* Whether that has happened since fake_fail. */
+FAKE_API bool fake_failed(void);
+
+/* How many ioctls with the request there were since fake_install or fake_forget; 0 for all. */
+FAKE_API uint64_t fake_calls(unsigned long request);
+FAKE_API void fake_forget(void);
+/* The descriptor of the last ioctl with the request, -1 if there was none. */
+FAKE_API int fake_last_fd(unsigned long request);
+
+/* How many descriptors and run pages are open. */
+FAKE_API unsigned fake_open(void);
+/* How often the caller did what no caller should: a descriptor or mapping that is not there. */
+FAKE_API unsigned fake_mistakes(void);
+/* The path of the last open. */
+FAKE_API const char *fake_path(void);
+
+/* Copies the slots of the youngest open VM, in the order of their numbers; returns how many there
+ * are. */
+FAKE_API size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room);
+/* The registers and the run page of the youngest open vCPU, NULL where there is none. */
+FAKE_API struct kvm_regs *fake_regs(void);
+FAKE_API struct kvm_sregs *fake_sregs(void);
+FAKE_API struct kvm_run *fake_run_page(void);
+/* What KVM took as the answer of the last read: bytes and their number. */
+FAKE_API const uint8_t *fake_answer(size_t *size);
+
+#endif
