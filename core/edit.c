@@ -408,6 +408,32 @@ static void drop_fresh(const luna_edit *edit, const commit *plan) {
   }
 }
 
+/* Whether slots go and others come: then memory that stays would be missing in between. */
+static bool replaces(const commit *plan) {
+  bool adds = false;
+  bool deletes = false;
+  for (size_t i = 0; i < plan->change_count; i++) {
+    adds |= plan->changes[i].add;
+    deletes |= !plan->changes[i].add;
+  }
+  return adds && deletes;
+}
+
+static int carry_out(luna_edit *edit, commit *plan) {
+  bool pause = replaces(plan);
+  if (pause) {
+    luna_space_pause(edit->space);
+  }
+  int status = save_dirty(edit, plan);
+  if (status == LUNA_OK) {
+    status = luna_slots_apply(edit->space, plan->changes, plan->change_count);
+  }
+  if (pause) {
+    luna_space_resume(edit->space);
+  }
+  return status;
+}
+
 int luna_edit_commit(luna_edit *edit) {
   merge(edit);
   commit plan = {0};
@@ -418,10 +444,7 @@ int luna_edit_commit(luna_edit *edit) {
   }
   pair(edit, &plan);
   status = make_fresh(edit, &plan);
-  status = status == LUNA_OK ? save_dirty(edit, &plan) : status;
-  if (status == LUNA_OK) {
-    status = luna_slots_apply(edit->space, plan.changes, plan.change_count);
-  }
+  status = status == LUNA_OK ? carry_out(edit, &plan) : status;
   if (status == LUNA_OK) {
     install(edit, &plan);
   } else {

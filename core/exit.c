@@ -103,8 +103,7 @@ static int decode_mmio(luna_vcpu *vcpu) {
   uint64_t gpa = run->mmio.phys_addr;
   vcpu->pending.incomplete = true;
   vcpu->pending.reads = !run->mmio.is_write;
-  /* A region may allow it: another thread changed the map just now, or half of the access is in
-   * memory. */
+  /* A region may allow it: one without a slot, or half of the access is in memory. */
   if (!known_owner(vcpu, LUNA_TRAP_MMIO, gpa)) {
     switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, run->mmio.data)) {
       case LUNA_TOUCH_DONE:
@@ -186,11 +185,6 @@ static int decode_internal(luna_vcpu *vcpu) {
     uint8_t byte;
     if (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte) == LUNA_TOUCH_DENIED) {
       return fetch_fault(vcpu, gpa);
-    }
-    /* The region is there. If the map has changed since the entry, the fetch fell into the moment
-     * between two slots. */
-    if (atomic_load(&vcpu->vm->generation) != vcpu->entry_generation) {
-      return 0;
     }
   }
   return LUNA_EXIT_INTERNAL;

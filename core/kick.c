@@ -135,18 +135,23 @@ void luna_kick_disarm(void) {
   }
 }
 
-int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run, bool *entered) {
+int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
+                  bool *entered) {
   run->immediate_exit = 0;
   self.running = run;
   /* Either the kicker sees this thread's id and sends the signal, or this thread sees the request:
    * both sides store first and load then, sequentially consistent. */
   atomic_store(&kick->thread, self.id);
   int result = -1;
-  *entered = !self.seen && !atomic_load(&kick->requested);
+  bool open = luna_gate_enter(gate);
+  *entered = open && !self.seen && !atomic_load(&kick->requested);
   if (!*entered) {
     errno = EINTR;
   } else {
     result = luna_kvm_run(vcpu_fd);
+  }
+  if (open) {
+    luna_gate_leave(gate);
   }
   atomic_store_explicit(&kick->thread, 0, memory_order_release);
   self.running = NULL;
@@ -159,8 +164,27 @@ bool luna_kick_seen(void) {
   return seen;
 }
 
+/* Whoever closes the gate looks at `inside` afterwards, whoever enters looks at `closed` afterwards: one
+ * of the two sees the other. */
+bool luna_gate_enter(luna_gate *gate) {
+  atomic_fetch_add(&gate->inside, 1);
+  if (!atomic_load(&gate->closed)) {
+    return true;
+  }
+  luna_gate_leave(gate);
+  return false;
+}
+
+void luna_gate_leave(luna_gate *gate) {
+  atomic_fetch_sub_explicit(&gate->inside, 1, memory_order_release);
+}
+
 void luna_kick_request(luna_kick *kick) {
   atomic_store(&kick->requested, true);
+  luna_kick_nudge(kick);
+}
+
+void luna_kick_nudge(const luna_kick *kick) {
   int thread = atomic_load(&kick->thread);
   if (thread) {
     int saved = errno;

@@ -16,6 +16,16 @@ typedef struct luna_kick {
   atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
 } luna_kick;
 
+/* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to be. */
+typedef struct luna_gate {
+  atomic_uint inside;
+  atomic_bool closed;
+} luna_gate;
+
+/* Goes in; false, and nothing was done, if the gate is closed. */
+bool luna_gate_enter(luna_gate *gate);
+void luna_gate_leave(luna_gate *gate);
+
 /* Makes this thread able to run vCPUs. 0, or a negative status. */
 int luna_kick_prepare(void);
 /* Arms this thread's timer for a moment of luna_clock(); nothing to do if it is armed for it
@@ -24,14 +34,17 @@ int luna_kick_arm(uint64_t deadline);
 bool luna_kick_armed(uint64_t deadline);
 void luna_kick_disarm(void);
 
-/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due, and then *entered says
- * that KVM was not called. */
-int luna_kick_run(luna_kick *kick, int vcpu_fd, struct kvm_run *run, bool *entered);
+/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed, and
+ * then *entered says that KVM was not called. */
+int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
+                  bool *entered);
 /* Whether the signal came since the last call of this function. */
 bool luna_kick_seen(void);
 
 /* Any thread, and signal handlers. */
 void luna_kick_request(luna_kick *kick);
+/* Gets the vCPU out of KVM_RUN for a moment: no request, it goes back in by itself. */
+void luna_kick_nudge(const luna_kick *kick);
 /* Takes a request away: whether there was one. */
 bool luna_kick_take(luna_kick *kick);
 

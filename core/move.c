@@ -51,9 +51,8 @@ int luna_move_finish(luna_vcpu *vcpu) {
     return status;
   }
   seat->used = true;
-  atomic_fetch_sub(&vcpu->space->vcpus, 1);
   luna_vcpu_sit(vcpu, vcpu->target, seat);
-  vcpu->target = NULL;
+  luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
   vcpu->owners[LUNA_TRAP_PIO].range = vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
   luna_state_want_all(vcpu);
   return LUNA_OK;

@@ -49,8 +49,9 @@ struct luna_seat {
   size_t run_size;
   struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */
   uint32_t ring_next;
-  bool used;    /* by a vCPU, now or before */
-  bool tsc_set; /* its time-stamp counter goes with the vCPU's others */
+  const luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
+  bool used;             /* by a vCPU, now or before */
+  bool tsc_set;          /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 };
 

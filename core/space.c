@@ -11,6 +11,7 @@
 #include "window.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,6 +78,27 @@ void luna_space_free(luna_space *space) {
   luna_slots_free(space);
   free(space);
   luna_live_add(LUNA_OBJECT_SPACE, -1);
+}
+
+/* KVM cannot replace a slot in one step. A guest that ran between the two would miss memory that nobody
+ * took away, its page tables perhaps. */
+void luna_space_pause(luna_space *space) {
+  atomic_store(&space->gate.closed, true);
+  /* Once each: whoever is inside has told its thread before it went in, and who comes now finds the
+   * gate closed. A thread that gets signals without end would not get on. */
+  for (uint32_t i = 0; i < space->seat_count; i++) {
+    const luna_kick *kick = space->seats[i] ? space->seats[i]->kick : NULL;
+    if (kick) {
+      luna_kick_nudge(kick);
+    }
+  }
+  while (atomic_load(&space->gate.inside) > 0) {
+    sched_yield();
+  }
+}
+
+void luna_space_resume(luna_space *space) {
+  atomic_store(&space->gate.closed, false);
 }
 
 void luna_mapping_retain(const luna_mapping *mapping) {

@@ -4,6 +4,7 @@
 #ifndef LUNA_SPACE_H
 #define LUNA_SPACE_H
 
+#include "kick.h"
 #include "live.h"
 #include "range.h"
 
@@ -51,10 +52,16 @@ typedef struct luna_space {
   luna_seat **seats;     /* by vCPU number: the KVM vCPUs of this KVM VM */
   uint32_t seat_count;
   atomic_uint vcpus; /* how many vCPUs are in this space now */
+  luna_gate gate;
 } luna_space;
 
 int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space);
 void luna_space_free(luna_space *space);
+
+/* Gets every vCPU of the space out of the guest and keeps it out, while slots that it uses are
+ * replaced; lets them in again. */
+void luna_space_pause(luna_space *space);
+void luna_space_resume(luna_space *space);
 
 /* A copy of a mapping's references to what it holds, and dropping them. */
 void luna_mapping_retain(const luna_mapping *mapping);

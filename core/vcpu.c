@@ -11,7 +11,21 @@
 #include <string.h>
 #include <time.h>
 
+/* Leaves the seat, if any. The VM's lock is held. */
+static void rise(luna_vcpu *vcpu) {
+  if (vcpu->seat) {
+    vcpu->seat->kick = NULL;
+    atomic_fetch_sub(&vcpu->space->vcpus, 1);
+    vcpu->seat = NULL;
+  }
+}
+
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  rise(vcpu);
+  seat->kick = &vcpu->kick;
+  atomic_fetch_add(&space->vcpus, 1);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
   vcpu->space = space;
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
@@ -27,7 +41,6 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
     return status;
   }
   luna_vcpu_sit(vcpu, vcpu->vm->spaces[0], seat);
-  atomic_fetch_add(&vcpu->space->vcpus, 1);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
   status = seat->used ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
@@ -38,9 +51,11 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
 static void destroy(luna_vcpu *vcpu) {
   luna_move_cancel(vcpu);
   luna_mode_end(vcpu);
-  if (vcpu->space) {
+  if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
-    atomic_fetch_sub(&vcpu->space->vcpus, 1);
+    pthread_rwlock_rdlock(&vcpu->vm->lock);
+    rise(vcpu);
+    pthread_rwlock_unlock(&vcpu->vm->lock);
   }
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
@@ -129,10 +144,14 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
   if (vcpu->target) {
     luna_state_want_all(vcpu);
   }
+  while (!luna_gate_enter(&vcpu->space->gate)) {
+    luna_vm_wait(vcpu->vm);
+  }
   vcpu->run->immediate_exit = 1;
   int result = luna_kvm_run(vcpu->fd);
   int number = errno;
   vcpu->run->immediate_exit = 0;
+  luna_gate_leave(&vcpu->space->gate);
   luna_state_entered(vcpu);
   if (result == 0) {
     return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
@@ -220,9 +239,8 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   for (;;) {
     int kind = prepare(vcpu);
     if (kind == 0) {
-      vcpu->entry_generation = atomic_load(&vcpu->vm->generation);
       bool entered;
-      int result = luna_kick_run(&vcpu->kick, vcpu->fd, vcpu->run, &entered);
+      int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
       int number = errno;
       if (entered) {
         luna_state_entered(vcpu);
@@ -230,7 +248,10 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
       if (result == 0) {
         kind = luna_exit_decode(vcpu);
       } else if (number == EINTR) {
-        kind = decode_kick(vcpu, deadline, luna_kick_seen());
+        kind = decode_kick(vcpu, deadline, luna_kick_seen() || !entered);
+        if (kind == 0 && !entered) {
+          luna_vm_wait(vcpu->vm); /* for the gate */
+        }
       } else if (!passes(number, &tries)) {
         kind = decode_failure(vcpu, number);
       }

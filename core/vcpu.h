@@ -48,8 +48,7 @@ struct luna_vcpu {
   struct kvm_run *run;
   luna_space *target; /* where it moves when the instruction under way is finished, or NULL */
   uint32_t move_flags;
-  unsigned long entry_generation; /* the VM's, when the guest was entered last */
-  uint32_t sync_regs;             /* KVM_SYNC_X86_* bits that the run page can carry */
+  uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
   atomic_bool running;
   luna_state state;

@@ -520,6 +520,11 @@ int luna_vm_untrap(luna_vm *vm, uint32_t trap) {
   return status;
 }
 
+void luna_vm_wait(luna_vm *vm) {
+  pthread_rwlock_rdlock(&vm->lock);
+  pthread_rwlock_unlock(&vm->lock);
+}
+
 int luna_vm_drain(luna_vm *vm, luna_space *space) {
   pthread_rwlock_wrlock(&vm->lock);
   int status = luna_ring_drain(space);

@@ -33,6 +33,8 @@ luna_owner luna_vm_owner(luna_vm *vm, const luna_space *space, int kind, uint64_
 /* luna_space_access, with the lock taken inside. */
 luna_touch luna_vm_access(luna_vm *vm, const luna_space *space, uint64_t gpa, uint64_t size,
                           uint32_t access, void *bytes);
+/* Waits until the change of a map that is under way is done. */
+void luna_vm_wait(luna_vm *vm);
 /* Empties the dirty rings of the space. The lock is taken inside. */
 int luna_vm_drain(luna_vm *vm, luna_space *space);
 /* The lowest free vCPU number, taken; and giving one back. */

@@ -416,9 +416,9 @@ LUNA_API const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu);
 /* Answers an open exit: `value` is what a read gives to the guest (its low `size` bytes); a write
  * ignores it. _STATE if no exit is open, _UNSUPPORTED for a fetch (map memory and retry). */
 LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
-/* Closes an open fault by doing the access again, after memory was mapped there or the vCPU was moved
- * (luna_vcpu_set_space): then it is done in the new space. _NOT_FOUND while no region allows it; the
- * exit then stays open. */
+/* Closes an open fault by doing the access again, after memory was mapped there or the vCPU was
+ * moved (luna_vcpu_set_space): then it is done in the new space. _NOT_FOUND while no region allows
+ * it; the exit then stays open. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
 /* Lets the guest take an exception before its next instruction. `error_code` is used by the vectors
  * that have one, `address` (CR2) by #PF. An open exit is closed: a read or a fetch is taken back,

@@ -28,9 +28,9 @@ end
 ---   space:map(buffer, gpa, options)
 ---   space:map(buffer, gpa, size, rights, options)
 ---   space:map(buffer, offset, gpa, size, rights, options)
---- Offset, gpa and size are multiples of 4096; size is what the buffer has behind offset where it is
---- nil. `rights` is "rwx" (where nil), "r-x" ... "---": KVM holds rwx, r-x and ---, other rights get
---- the nearest that allows them, as region.enforced tells. Options:
+--- Offset, gpa and size are multiples of 4096; size is what the buffer has behind offset where it
+--- is nil. `rights` is "rwx" (where nil), "r-x" ... "---": KVM holds rwx, r-x and ---, other rights
+--- get the nearest that allows them, as region.enforced tells. Options:
 ---   strict     the rights are exact: where KVM cannot (r--, rw-, -w-) each access is answered by
 ---              the library from the buffer, at the speed of a device, and no code runs there
 ---   separate   keeps the region apart from neighbours that continue it
