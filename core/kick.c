@@ -164,8 +164,8 @@ bool luna_kick_seen(void) {
   return seen;
 }
 
-/* Whoever closes the gate looks at `inside` afterwards, whoever enters looks at `closed` afterwards: one
- * of the two sees the other. */
+/* Whoever closes the gate looks at `inside` afterwards, whoever enters looks at `closed`
+ * afterwards: one of the two sees the other. */
 bool luna_gate_enter(luna_gate *gate) {
   atomic_fetch_add(&gate->inside, 1);
   if (!atomic_load(&gate->closed)) {

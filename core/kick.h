@@ -16,7 +16,8 @@ typedef struct luna_kick {
   atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
 } luna_kick;
 
-/* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to be. */
+/* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to
+ * be. */
 typedef struct luna_gate {
   atomic_uint inside;
   atomic_bool closed;
@@ -34,8 +35,8 @@ int luna_kick_arm(uint64_t deadline);
 bool luna_kick_armed(uint64_t deadline);
 void luna_kick_disarm(void);
 
-/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed, and
- * then *entered says that KVM was not called. */
+/* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed,
+ * and then *entered says that KVM was not called. */
 int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
                   bool *entered);
 /* Whether the signal came since the last call of this function. */

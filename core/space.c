@@ -80,8 +80,8 @@ void luna_space_free(luna_space *space) {
   luna_live_add(LUNA_OBJECT_SPACE, -1);
 }
 
-/* KVM cannot replace a slot in one step. A guest that ran between the two would miss memory that nobody
- * took away, its page tables perhaps. */
+/* KVM cannot replace a slot in one step. A guest that ran between the two would miss memory that
+ * nobody took away, its page tables perhaps. */
 void luna_space_pause(luna_space *space) {
   atomic_store(&space->gate.closed, true);
   /* Once each: whoever is inside has told its thread before it went in, and who comes now finds the

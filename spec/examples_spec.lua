@@ -13,6 +13,18 @@ local expected = {
   ["mmio_counter.lua"] = { "^the guest counted to 30 in steps of 3 and summed up 165$" },
   ["native_speed.lua"] = { "^/%S+: 9 bytes, CRC%-32 cbf43926\n"
     .. "guest [%d.]+ ms, host in Lua [%d.]+ ms$", "@check" },
+  ["two_views.lua"] = { '^space 0: "the page of space 0", counter 1\n'
+    .. '  fault: write at gpa 0x8000\nspace 1: "the page of the view", counter 1\n'
+    .. 'space 0: "the page of space 0", counter 2\nspace 1\n'
+    .. "000000000000%-000000010000 r%-x r%-x buffer %d+%+0x0 slot %d+\n"
+    .. "000000010000%-000000011000 rw%- rwx buffer %d+%+0x1000 slot %d+\n" },
+  ["bank_switch.lua"] = { "^bank  0 says hello\n%.%.%.\nbank 15 says hello\n"
+    .. "16 switches, slot %d+ all the time: true$" },
+  ["demand_paging.lua"] = { '^the guest read "in t"\nthe guest read "the "\n'
+    .. "66 of 512 pieces mapped$" },
+  ["stealth_breakpoint.lua"] = { "^the breakpoint was hit 3 times, the function ran 3 times\n"
+    .. "the guest's checksum of the code: (%x+) before, %1 after\n"
+    .. "6 moves between the spaces$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 
