@@ -292,11 +292,11 @@ int luna_kvm_set_xsave(int vcpu_fd, void *xsave) {
   return call(vcpu_fd, KVM_SET_XSAVE, xsave);
 }
 
-int luna_kvm_get_msrs(int vcpu_fd, struct kvm_msrs *msrs) {
+int luna_kvm_get_msrs(int vcpu_fd, void *msrs) {
   return call(vcpu_fd, KVM_GET_MSRS, msrs);
 }
 
-int luna_kvm_set_msrs(int vcpu_fd, struct kvm_msrs *msrs) {
+int luna_kvm_set_msrs(int vcpu_fd, void *msrs) {
   return call(vcpu_fd, KVM_SET_MSRS, msrs);
 }
 

@@ -75,8 +75,8 @@ int luna_kvm_set_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs);
 int luna_kvm_get_xsave(int vcpu_fd, void *xsave, uint32_t size);
 int luna_kvm_set_xsave(int vcpu_fd, void *xsave);
 /* How many entries were done, or -1. */
-int luna_kvm_get_msrs(int vcpu_fd, struct kvm_msrs *msrs);
-int luna_kvm_set_msrs(int vcpu_fd, struct kvm_msrs *msrs);
+int luna_kvm_get_msrs(int vcpu_fd, void *msrs); /* struct kvm_msrs */
+int luna_kvm_set_msrs(int vcpu_fd, void *msrs);
 /* The distance of the guest's time-stamp counter to the host's. */
 int luna_kvm_get_tsc_offset(int vcpu_fd, uint64_t *offset);
 int luna_kvm_set_tsc_offset(int vcpu_fd, uint64_t offset);

@@ -114,14 +114,13 @@ static int find_movable(luna_seat *seat) {
   if (!list) {
     return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
   }
-  luna_msrs one = {.head = {.nmsrs = 1}};
+  luna_msrs one = {.count = 1};
   movable_count = 0;
   for (uint32_t i = 0; i < list->nmsrs && movable_count < LUNA_MSRS_MOST; i++) {
     uint32_t index = list->indices[i];
-    one.head.entries[0].index = index;
-    if (index != MSR_TSC && index != MSR_TSC_DEADLINE &&
-        luna_kvm_get_msrs(seat->fd, &one.head) == 1 &&
-        luna_kvm_set_msrs(seat->fd, &one.head) == 1) {
+    one.entries[0].index = index;
+    if (index != MSR_TSC && index != MSR_TSC_DEADLINE && luna_kvm_get_msrs(seat->fd, &one) == 1 &&
+        luna_kvm_set_msrs(seat->fd, &one) == 1) {
       movable[movable_count++] = index;
     }
   }
@@ -152,15 +151,15 @@ static int fetch_msrs(luna_seat *seat) {
     if (!held->msrs) {
       return luna_fail_errno(ENOMEM, "cannot read the MSRs of a vCPU");
     }
-    held->msrs->head.nmsrs = movable_count;
+    held->msrs->count = movable_count;
     for (uint32_t i = 0; i < movable_count; i++) {
-      held->msrs->head.entries[i].index = movable[i];
+      held->msrs->entries[i].index = movable[i];
     }
   }
-  int done = luna_kvm_get_msrs(seat->fd, &held->msrs->head);
-  if (done != (int)held->msrs->head.nmsrs) {
+  int done = luna_kvm_get_msrs(seat->fd, held->msrs);
+  if (done != (int)held->msrs->count) {
     return luna_fail_errno(done < 0 ? errno : EIO, "cannot read MSR 0x%x of a vCPU",
-                           held->msrs->head.entries[done < 0 ? 0 : done].index);
+                           held->msrs->entries[done < 0 ? 0 : done].index);
   }
   return LUNA_OK;
 }
@@ -170,20 +169,20 @@ static int copy_msrs(luna_seat *target, const luna_seat *source) {
   const luna_msrs *wanted = source->held.msrs;
   luna_msrs *now = target->held.msrs;
   luna_msrs change = {0};
-  for (uint32_t i = 0; i < wanted->head.nmsrs; i++) {
-    const struct kvm_msr_entry *entry = &wanted->head.entries[i];
-    if (now->head.entries[i].data != entry->data) {
-      change.head.entries[change.head.nmsrs++] = *entry;
+  for (uint32_t i = 0; i < wanted->count; i++) {
+    const struct kvm_msr_entry *entry = &wanted->entries[i];
+    if (now->entries[i].data != entry->data) {
+      change.entries[change.count++] = *entry;
       /* KVM notes there what the guest adds to its time-stamp counter. */
       target->tsc_set = target->tsc_set && entry->index != MSR_TSC_ADJUST;
     }
   }
-  if (change.head.nmsrs == 0) {
+  if (change.count == 0) {
     return LUNA_OK;
   }
-  int done = luna_kvm_set_msrs(target->fd, &change.head);
-  if (done != (int)change.head.nmsrs) {
-    const struct kvm_msr_entry *entry = &change.head.entries[done < 0 ? 0 : done];
+  int done = luna_kvm_set_msrs(target->fd, &change);
+  if (done != (int)change.count) {
+    const struct kvm_msr_entry *entry = &change.entries[done < 0 ? 0 : done];
     return luna_fail_errno(done < 0 ? errno : EINVAL, "cannot write 0x%llx to MSR 0x%x of a vCPU",
                            entry->data, entry->index);
   }
@@ -203,10 +202,9 @@ static int copy_tsc(luna_seat *target, const luna_seat *source) {
     target->tsc_set = true;
     return LUNA_OK;
   }
-  luna_msrs tsc = {.head = {.nmsrs = 1}};
-  tsc.head.entries[0].index = MSR_TSC;
-  if (luna_kvm_get_msrs(source->fd, &tsc.head) == 1 &&
-      luna_kvm_set_msrs(target->fd, &tsc.head) == 1) {
+  luna_msrs tsc = {.count = 1};
+  tsc.entries[0].index = MSR_TSC;
+  if (luna_kvm_get_msrs(source->fd, &tsc) == 1 && luna_kvm_set_msrs(target->fd, &tsc) == 1) {
     return LUNA_OK;
   }
   return luna_fail_errno(errno, "cannot move the time-stamp counter of a vCPU");

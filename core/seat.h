@@ -22,8 +22,10 @@ typedef enum luna_group {
   LUNA_GROUP_COUNT
 } luna_group;
 
+/* struct kvm_msrs, with room for its entries. */
 typedef struct luna_msrs {
-  struct kvm_msrs head;
+  uint32_t count;
+  uint32_t pad;
   struct kvm_msr_entry entries[LUNA_MSRS_MOST];
 } luna_msrs;
 
