@@ -125,7 +125,7 @@ $(BUILD)/spec/test_%: $(BUILD)/obj/spec/core/test_%.o $(FAKE) $(CORE)
 
 $(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
-	$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..' -o $@ $(FAKE_MODULE) $(FAKE) -L$(BUILD) -llunavisor
+	$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..',-z,nodelete -o $@ $(FAKE_MODULE) $(FAKE) -L$(BUILD) -llunavisor
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)

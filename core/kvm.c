@@ -179,8 +179,9 @@ const luna_host *luna_host_get(void) {
       kvm->close(fd);
     }
   }
+  const luna_host *known = host_known ? &host : NULL;
   pthread_mutex_unlock(&host_lock);
-  return host_known ? &host : NULL;
+  return known;
 }
 
 int luna_kvm_check_extension(int fd, long capability) {

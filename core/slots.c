@@ -122,8 +122,8 @@ static int fail_change(const luna_space *space, const luna_slot_change *change, 
   uint64_t last = change->mapping->range.last;
   if (number == ENOSPC) {
     return luna_fail(LUNA_ERROR_LIMIT,
-                     "cannot map gpa 0x%" PRIx64 "..0x%" PRIx64 " in space %u: all %u memory slots "
-                     "of this host's KVM are taken; map fewer, larger ranges",
+                     "cannot give gpa 0x%" PRIx64 "..0x%" PRIx64 " in space %u a memory slot: all "
+                     "%u of this host's KVM are taken; map fewer, larger ranges",
                      first, last, space->id, space->slots_max);
   }
   return luna_fail_errno(number,

@@ -137,6 +137,20 @@ void luna_vcpu_disarm(luna_vcpu *vcpu) {
   luna_kick_disarm();
 }
 
+/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of
+ * executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
+static bool passes(int number, int *tries) {
+  enum {
+    MOST = 50
+  };
+  if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
+    return false;
+  }
+  const struct timespec pause = {.tv_nsec = 100000};
+  nanosleep(&pause, NULL);
+  return true;
+}
+
 int luna_vcpu_settle(luna_vcpu *vcpu) {
   if (!vcpu->pending.incomplete) {
     return 0;
@@ -147,8 +161,12 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
   while (!luna_gate_enter(&vcpu->space->gate)) {
     luna_vm_wait(vcpu->vm);
   }
-  vcpu->run->immediate_exit = 1;
-  int result = luna_kvm_run(vcpu->fd);
+  int tries = 0;
+  int result;
+  do {
+    vcpu->run->immediate_exit = 1;
+    result = luna_kvm_run(vcpu->fd);
+  } while (result != 0 && passes(errno, &tries));
   int number = errno;
   vcpu->run->immediate_exit = 0;
   luna_gate_leave(&vcpu->space->gate);
@@ -200,20 +218,6 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
     return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
   }
   return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
-}
-
-/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of
- * executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
-static bool passes(int number, int *tries) {
-  enum {
-    MOST = 50
-  };
-  if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
-    return false;
-  }
-  const struct timespec pause = {.tv_nsec = 100000};
-  nanosleep(&pause, NULL);
-  return true;
 }
 
 static int decode_failure(luna_vcpu *vcpu, int number) {

@@ -582,11 +582,14 @@ static uint64_t now(void) {
 /* The guest loops. Signals are blocked but inside ppoll, so that, as with KVM, one that comes at
  * any moment ends the call. 1 if the guest goes on behind the loop. Without the lock. */
 static int spin(file *vcpu, const fake_step *step, bool first) {
+  if (first && step->hook && step->early) {
+    step->hook(step->context);
+  }
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  if (first && step->hook) {
+  if (first && step->hook && !step->early) {
     step->hook(step->context);
   }
   uint64_t end = now() + step->limit;

@@ -71,7 +71,8 @@ typedef struct fake_step {
   uint64_t limit;                /* spin: nanoseconds after which the guest goes on, 0 for never */
   const struct kvm_regs *regs;   /* the guest's registers from here on, or NULL */
   const struct kvm_sregs *sregs; /* the same */
-  void (*hook)(void *context);   /* called, once, when KVM_RUN comes to the step */
+  bool early; /* spin: the hook comes before KVM looks at immediate_exit and at signals */
+  void (*hook)(void *context); /* called, once, when KVM_RUN comes to the step */
   void *context;
 } fake_step;
 

@@ -15,7 +15,7 @@ typedef struct fake_state {
   struct kvm_vcpu_events events;
   struct kvm_xcrs xcrs;
   struct kvm_debugregs debugregs;
-  struct kvm_xsave xsave;
+  uint8_t xsave[4096]; /* struct kvm_xsave */
   uint64_t msrs[FAKE_MSRS];
   uint64_t tsc_offset;
 } fake_state;

@@ -338,7 +338,7 @@ static void slot_limit(void) {
   CHECK_OK(map(0, 10, 1, RW));
   CHECK_OK(map(0, 20, 1, RW));
   CHECK_FAILS(map(0, 30, 1, RW), LUNA_ERROR_LIMIT,
-              "cannot map gpa 0x1e000..0x1efff in space 0: all 3 memory slots of this host's KVM "
+              "cannot give gpa 0x1e000..0x1efff in space 0 a memory slot: all 3 of this host's KVM "
               "are taken; map fewer, larger ranges");
   CHECK_EQ(unmap(1, 1), LUNA_ERROR_LIMIT); /* the split needs one more */
   check_now(3, 3);
@@ -356,7 +356,7 @@ static void no_slot_capability(void) {
   for (uint64_t i = 0; i < 32; i++) {
     CHECK_OK(map(i, i * 2, 1, RW));
   }
-  CHECK_FAILS(map(32, 64, 1, RW), LUNA_ERROR_LIMIT, "all 32 memory slots");
+  CHECK_FAILS(map(32, 64, 1, RW), LUNA_ERROR_LIMIT, "all 32 of this host");
   check_now(32, 32);
   end();
 }

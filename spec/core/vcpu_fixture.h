@@ -23,9 +23,7 @@ static const luna_exit *e;
   fake_script(steps, sizeof steps / sizeof *steps)
 
 static inline void begin_with(const fake_config *config) {
-  if (config) {
-    fake_install(config);
-  }
+  fake_install(config);
   CHECK_OK(luna_vm_create(&vm));
   CHECK_OK(luna_vcpu_create(vm, NULL, &vcpu));
   e = luna_vcpu_exit(vcpu);
