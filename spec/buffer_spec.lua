@@ -307,3 +307,24 @@ helper.block("a closed buffer", function()
     raises("attempt to use a closed buffer", function() b:u64(0, 1) end)
   end)
 end)
+
+helper.block("a string.buffer of LuaJIT", function()
+  it("can be written from and read into", function()
+    local found, strings = pcall(require, "string.buffer")
+    if not found then pending "only LuaJIT has it" end
+    local b, text = buffer(), strings.new():put "hello"
+    b:write(0x10, text)
+    assert.equal("hello", b:read(0x10, 5))
+    assert.equal("hello", tostring(text))
+    assert.equal(text, b:read(0x11, 4, text))
+    assert.equal("helloello", tostring(text))
+    raises("outside the buffer", function() b:write(0xffe, text) end)
+  end)
+
+  it("is not taken for anything else", function()
+    local b = buffer()
+    raises("buffer:read: into: a string.buffer of LuaJIT expected, got table",
+      function() b:read(0, 1, {}) end)
+    raises("buffer:write: a string expected, got userdata", function() b:write(0, io.stdout) end)
+  end)
+end)

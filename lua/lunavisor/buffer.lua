@@ -150,10 +150,20 @@ end
 --- u8, u16 and u32 are numbers, u64 is a u64. An offset outside the buffer raises.
 methods.u8, methods.u16, methods.u32, methods.u64 = raw.u8, raw.u16, raw.u32, raw.u64
 
---- `size` bytes from `offset` as a string; the rest of the buffer where size is nil.
-function methods.read(self, offset, size)
+-- LuaJIT's string.buffer, where there is one.
+local function is_string_buffer(value)
+  return rawget(_G, "jit") ~= nil and type(value) == "userdata"
+    and getmetatable(value) == "buffer"
+end
+
+--- `size` bytes from `offset` as a string; the rest of the buffer where size is nil. On LuaJIT,
+--- `into` may be a string.buffer: the bytes are appended to it, and it is returned.
+function methods.read(self, offset, size, into)
   offset, size = inside(self, "buffer:read", offset, size, 1)
-  return raw.buffer_read(self, offset, size)
+  if into ~= nil and not is_string_buffer(into) then
+    error(("buffer:read: into: a string.buffer of LuaJIT expected, got %s"):format(type(into)), 2)
+  end
+  return raw.buffer_read(self, offset, size, into)
 end
 
 local function check_string(what, value)
@@ -162,9 +172,9 @@ local function check_string(what, value)
   end
 end
 
---- Writes the bytes of a string at `offset`.
+--- Writes the bytes of a string, or on LuaJIT of a string.buffer, at `offset`.
 function methods.write(self, offset, data)
-  check_string("buffer:write", data)
+  if not is_string_buffer(data) then check_string("buffer:write", data) end
   offset = inside(self, "buffer:write", offset, #data, 1)
   return raw.buffer_write(self, offset, data)
 end

@@ -252,15 +252,21 @@ function M.u64(object, offset, value)
   mark(object, memory, offset, 8)
 end
 
-function M.buffer_read(object, offset, size)
-  return ffi.string((bytes(object, offset, size)), size)
+-- As a string, or appended to a string.buffer.
+function M.buffer_read(object, offset, size, into)
+  local place = bytes(object, offset, size)
+  if into then return into:putcdata(place, size) end
+  return ffi.string(place, size)
 end
 
+-- From a string or a string.buffer, which is not consumed.
 function M.buffer_write(object, offset, data)
-  local place, memory = bytes(object, offset, #data)
+  local size, source = #data, data
+  if type(data) ~= "string" then source = data:ref() end
+  local place, memory = bytes(object, offset, size)
   writable(memory)
-  ffi.copy(place, data, #data)
-  mark(object, memory, offset, #data)
+  ffi.copy(place, source, size)
+  mark(object, memory, offset, size)
 end
 
 function M.buffer_fill(object, offset, size, byte)

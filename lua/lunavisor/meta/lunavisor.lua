@@ -110,10 +110,11 @@ function buffer:u32(offset, value) end
 function buffer:u64(offset, value) end
 ---@param offset? integer
 ---@param size? luna.size
----@return string
-function buffer:read(offset, size) end
+---@param into? userdata a string.buffer of LuaJIT
+---@return string|userdata
+function buffer:read(offset, size, into) end
 ---@param offset integer
----@param data string
+---@param data string|userdata a string, or a string.buffer of LuaJIT
 function buffer:write(offset, data) end
 ---@param offset integer
 ---@param limit? integer
