@@ -83,6 +83,9 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(OUT) $(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(OUT) $(COMPILE) $(LINK)' >$@
 
+# Calls to Lua go through the table of addresses, without the detour over a stub.
+$(NATIVE): CFLAGS += -fno-plt
+
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<

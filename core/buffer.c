@@ -68,7 +68,8 @@ static uint8_t *map_memory(const luna_buffer *buffer, size_t size, unsigned huge
   int protection = PROT_READ | (buffer->flags & LUNA_BUFFER_READ_ONLY ? 0 : PROT_WRITE);
   int flags = map_flags(buffer) | MAP_FIXED;
   if (huge && buffer->fd < 0) {
-    flags |= MAP_HUGETLB | (int)(huge << MAP_HUGE_SHIFT);
+    /* Reserved at once: with MAP_NORESERVE a lack of huge pages would show as SIGBUS later. */
+    flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB | (int)(huge << MAP_HUGE_SHIFT);
   }
   if (mmap(place, size, protection, flags, buffer->fd, (off_t)buffer->fd_offset) == MAP_FAILED) {
     int number = errno;
@@ -383,12 +384,18 @@ void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
   }
 }
 
+/* Whether somebody can take the memory away: by cutting the file short, or by unmapping it. */
+static bool can_vanish(const luna_buffer *root) {
+  return root->kind == LUNA_BUFFER_FILE || root->kind == LUNA_BUFFER_POINTER ||
+         (root->kind == LUNA_BUFFER_MEMFD && !(root->flags & LUNA_BUFFER_SEALED));
+}
+
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write) {
-  if (root->kind != LUNA_BUFFER_FILE && root->kind != LUNA_BUFFER_POINTER) {
+  if (!can_vanish(root)) {
     memcpy(write ? host : bytes, write ? bytes : host, size);
     return true;
   }
-  /* A file may have been cut short: through the kernel, so that it is an error and not a SIGBUS. */
+  /* Through the kernel, so that it is an error and not a SIGBUS. */
   struct iovec ours = {bytes, size};
   struct iovec theirs = {host, size};
   ssize_t moved = write ? process_vm_writev(getpid(), &ours, 1, &theirs, 1, 0)

@@ -129,7 +129,7 @@ static int collect_bitmap(const luna_space *space, luna_mapping *mapping) {
                                        space->id, slot);
 }
 
-static void collect_host(luna_mapping *mapping) {
+void luna_dirty_collect_host(luna_mapping *mapping) {
   luna_buffer *buffer = mapping->buffer;
   uint32_t seen = mapping->seen;
   uint64_t first = mapping->offset / LUNA_PAGE_SIZE;
@@ -148,7 +148,7 @@ int luna_dirty_collect(luna_space *space, luna_mapping *mapping) {
     status = space->ring_entries ? luna_ring_drain(space) : collect_bitmap(space, mapping);
   }
   if (status == LUNA_OK) {
-    collect_host(mapping);
+    luna_dirty_collect_host(mapping);
   }
   return status;
 }

@@ -15,6 +15,8 @@ int luna_dirty_start(luna_space *space);
 int luna_dirty_attach(luna_mapping *mapping);
 /* Brings a mapping's bitmap up to date. */
 int luna_dirty_collect(luna_space *space, luna_mapping *mapping);
+/* The part of it that the host side wrote. */
+void luna_dirty_collect_host(luna_mapping *mapping);
 /* Takes the bits of the pages that both mappings have over to `to`. */
 void luna_dirty_inherit(luna_mapping *to, const luna_mapping *from);
 /* The first run of written pages in the range, taken out of the bitmaps. False if there is none. */

@@ -251,9 +251,9 @@ int luna_edit_protect(luna_edit *edit, luna_range range, uint32_t rights, uint32
 static bool joins(const luna_mapping *lower, const luna_mapping *upper) {
   uint64_t size = upper->range.first - lower->range.first;
   return lower->range.last + 1 == upper->range.first && lower->buffer == upper->buffer &&
-         lower->offset + size == upper->offset && lower->host + size == upper->host &&
-         lower->rights == upper->rights && lower->flags == upper->flags &&
-         !(lower->flags & LUNA_MAP_SEPARATE);
+         lower->window == upper->window && lower->offset + size == upper->offset &&
+         lower->host + size == upper->host && lower->rights == upper->rights &&
+         lower->flags == upper->flags && !(lower->flags & LUNA_MAP_SEPARATE);
 }
 
 /* Neighbours that continue each other become one mapping. */

@@ -34,6 +34,7 @@ int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
+  vcpu->exit.space = vcpu->space->id;
   return (int)kind;
 }
 
@@ -97,6 +98,22 @@ static int decode_pio(luna_vcpu *vcpu) {
   return open_exit(vcpu, LUNA_EXIT_PIO, (uint8_t *)run + run->io.data_offset);
 }
 
+/* An exit for the memory access on the run page, that waits for an answer. */
+static int access_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint32_t access) {
+  struct kvm_run *run = vcpu->run;
+  luna_exit_set(vcpu, kind);
+  vcpu->exit.address = run->mmio.phys_addr;
+  vcpu->exit.size = run->mmio.len;
+  vcpu->exit.access = access;
+  vcpu->pending.element = 0;
+  vcpu->pending.elements = 1;
+  if (kind == LUNA_EXIT_MMIO) {
+    own(vcpu, LUNA_TRAP_MMIO);
+    kind = vcpu->exit.trap ? LUNA_EXIT_MMIO : LUNA_EXIT_FAULT;
+  }
+  return open_exit(vcpu, kind, run->mmio.data);
+}
+
 static int decode_mmio(luna_vcpu *vcpu) {
   struct kvm_run *run = vcpu->run;
   uint32_t access = run->mmio.is_write ? LUNA_WRITE : LUNA_READ;
@@ -109,33 +126,27 @@ static int decode_mmio(luna_vcpu *vcpu) {
       case LUNA_TOUCH_DONE:
         return 0;
       case LUNA_TOUCH_GONE:
-        luna_exit_host_fault(vcpu);
-        vcpu->exit.address = gpa;
-        return LUNA_EXIT_HOST_FAULT;
+        return access_exit(vcpu, LUNA_EXIT_HOST_FAULT, access);
       default:
         break;
     }
   }
-  luna_exit_set(vcpu, LUNA_EXIT_MMIO);
-  vcpu->exit.address = gpa;
-  vcpu->exit.size = run->mmio.len;
-  vcpu->exit.access = access;
-  vcpu->pending.element = 0;
-  vcpu->pending.elements = 1;
-  own(vcpu, LUNA_TRAP_MMIO);
-  luna_exit_kind kind = vcpu->exit.trap ? LUNA_EXIT_MMIO : LUNA_EXIT_FAULT;
-  return open_exit(vcpu, kind, run->mmio.data);
+  return access_exit(vcpu, LUNA_EXIT_MMIO, access);
 }
 
-/* The guest-physical address of the next instruction; false if the guest's page tables have
- * none. */
-static bool fetch_address(luna_vcpu *vcpu, uint64_t *gpa) {
+/* The guest-physical address of what the next instruction has `ahead` bytes from its start; false
+ * if the guest's page tables have none. */
+static bool fetch_address(luna_vcpu *vcpu, uint32_t ahead, uint64_t *gpa) {
   const struct kvm_regs *regs = luna_state_regs(vcpu);
-  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!regs || !sregs) {
     return false;
   }
-  uint64_t linear = sregs->cs.l ? regs->rip : (uint32_t)(sregs->cs.base + regs->rip);
+  uint64_t offset = regs->rip + ahead;
+  uint64_t linear = sregs->cs.l ? offset : (uint32_t)(sregs->cs.base + offset);
+  if (ahead && linear % LUNA_PAGE_SIZE != 0) {
+    return false; /* KVM read less than the instruction only where its page ends */
+  }
   if (!(sregs->cr0 & 1u << 31)) { /* CR0.PG: no paging */
     *gpa = linear;
     return true;
@@ -148,12 +159,31 @@ static bool fetch_address(luna_vcpu *vcpu, uint64_t *gpa) {
   return true;
 }
 
-static int fetch_fault(luna_vcpu *vcpu, uint64_t gpa) {
-  luna_exit_set(vcpu, LUNA_EXIT_FAULT);
+static int fetch_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint64_t gpa) {
+  luna_exit_set(vcpu, kind);
   vcpu->exit.address = gpa;
   vcpu->exit.access = LUNA_EXECUTE;
   vcpu->pending = (luna_pending){.open = true, .elements = 1};
-  return LUNA_EXIT_FAULT;
+  return (int)kind;
+}
+
+/* KVM has no exit for a fetch that no region allows: its emulator gives up with the bytes it got.
+ * The exit, or 0 if the memory is there. */
+static int decode_fetch(luna_vcpu *vcpu) {
+  uint64_t gpa;
+  uint8_t byte;
+  if (vcpu->exit.suberror != KVM_INTERNAL_ERROR_EMULATION ||
+      !fetch_address(vcpu, vcpu->exit.instruction_size, &gpa)) {
+    return 0;
+  }
+  switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte)) {
+    case LUNA_TOUCH_DENIED:
+      return fetch_exit(vcpu, LUNA_EXIT_FAULT, gpa);
+    case LUNA_TOUCH_GONE:
+      return fetch_exit(vcpu, LUNA_EXIT_HOST_FAULT, gpa);
+    default:
+      return 0;
+  }
 }
 
 /* struct kvm_run.emulation_failure: flags bit 0 says that the instruction bytes are there. */
@@ -178,16 +208,8 @@ static int decode_internal(luna_vcpu *vcpu) {
   e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
   memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
   copy_instruction(vcpu);
-  /* KVM has no exit for a fetch from a hole: its emulator gives up without having read a byte. */
-  uint64_t gpa;
-  if (e->suberror == KVM_INTERNAL_ERROR_EMULATION && e->instruction_size == 0 &&
-      fetch_address(vcpu, &gpa)) {
-    uint8_t byte;
-    if (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte) == LUNA_TOUCH_DENIED) {
-      return fetch_fault(vcpu, gpa);
-    }
-  }
-  return LUNA_EXIT_INTERNAL;
+  int kind = decode_fetch(vcpu);
+  return kind ? kind : LUNA_EXIT_INTERNAL;
 }
 
 int luna_exit_host_fault(luna_vcpu *vcpu) {

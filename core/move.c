@@ -23,7 +23,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   const luna_space *target = vcpu->target;
   *seat = vcpu->id < target->seat_count ? target->seats[vcpu->id] : NULL;
   pthread_rwlock_unlock(&vcpu->vm->lock);
-  if (*seat) {
+  if (*seat && (*seat)->owner == vcpu->serial) {
     return LUNA_OK;
   }
   pthread_rwlock_wrlock(&vcpu->vm->lock);
@@ -34,7 +34,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
 
 static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
   uint32_t groups = groups_of(vcpu->move_flags);
-  if (!seat->used) { /* a KVM vCPU that never ran has nothing of this vCPU's to keep */
+  if (seat->owner != vcpu->serial) { /* what is there is not this vCPU's to keep */
     groups = groups_of(0);
   }
   int status = luna_seat_fetch(vcpu->seat, groups);
@@ -50,7 +50,7 @@ int luna_move_finish(luna_vcpu *vcpu) {
     luna_move_cancel(vcpu);
     return status;
   }
-  seat->used = true;
+  seat->owner = vcpu->serial;
   luna_vcpu_sit(vcpu, vcpu->target, seat);
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
   vcpu->owners[LUNA_TRAP_PIO].range = vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};

@@ -111,7 +111,7 @@ int luna_capability(const char *name, uint64_t *value) {
       {"spaces_max", spaces_max()},       {"address_bits", host->address_bits},
       {"dirty_ring_max", host->ring_max},
   };
-  for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+  for (size_t i = 0; name && i < sizeof limits / sizeof *limits; i++) {
     if (strcmp(name, limits[i].name) == 0) {
       *value = limits[i].value;
       return LUNA_OK;
@@ -120,5 +120,5 @@ int luna_capability(const char *name, uint64_t *value) {
   return luna_fail(LUNA_ERROR_ARGUMENT,
                    "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits and "
                    "dirty_ring_max are known",
-                   name);
+                   name ? name : "(null)");
 }

@@ -14,7 +14,8 @@ static size_t count_up_to(const uint64_t *sorted, size_t count, uint64_t address
   const uint64_t *base = sorted;
   while (count > 1) {
     size_t half = count / 2;
-    base += base[half - 1] <= address ? half : 0;
+    const uint64_t *upper = base + half; /* a form that gcc turns into a conditional move */
+    base = upper[-1] <= address ? upper : base;
     count -= half;
   }
   return (size_t)(base - sorted) + (*base <= address);

@@ -102,8 +102,39 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
 
 /* ---- MSRs ---- */
 
-/* Tries each MSR that KVM lists: some cannot be read with this CPUID, some cannot be written
- * back. */
+/* Whether an MSR can be read with this CPUID and written back. */
+static bool is_movable(const luna_seat *seat, uint32_t index) {
+  luna_msrs one = {.count = 1};
+  one.entries[0].index = index;
+  return index != MSR_TSC && index != MSR_TSC_DEADLINE && luna_kvm_get_msrs(seat->fd, &one) == 1 &&
+         luna_kvm_set_msrs(seat->fd, &one) == 1;
+}
+
+static void add_movable(const luna_seat *seat, uint32_t index) {
+  for (uint32_t i = 0; i < movable_count; i++) {
+    if (movable[i] == index) {
+      return;
+    }
+  }
+  if (movable_count < LUNA_MSRS_MOST && is_movable(seat, index)) {
+    movable[movable_count++] = index;
+  }
+}
+
+/* The memory type range registers (SDM Vol. 3, 12.11), which KVM keeps but does not list. */
+static void add_mtrrs(const luna_seat *seat) {
+  static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x2ff};
+  for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+    add_movable(seat, fixed[i]);
+  }
+  for (uint32_t index = 0x200; index <= 0x20f; index++) {
+    add_movable(seat, index);
+  }
+  for (uint32_t index = 0x268; index <= 0x26f; index++) {
+    add_movable(seat, index);
+  }
+}
+
 static int find_movable(luna_seat *seat) {
   int kvm_fd = luna_kvm_open();
   if (kvm_fd < 0) {
@@ -114,16 +145,11 @@ static int find_movable(luna_seat *seat) {
   if (!list) {
     return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
   }
-  luna_msrs one = {.count = 1};
   movable_count = 0;
-  for (uint32_t i = 0; i < list->nmsrs && movable_count < LUNA_MSRS_MOST; i++) {
-    uint32_t index = list->indices[i];
-    one.entries[0].index = index;
-    if (index != MSR_TSC && index != MSR_TSC_DEADLINE && luna_kvm_get_msrs(seat->fd, &one) == 1 &&
-        luna_kvm_set_msrs(seat->fd, &one) == 1) {
-      movable[movable_count++] = index;
-    }
+  for (uint32_t i = 0; i < list->nmsrs; i++) {
+    add_movable(seat, list->indices[i]);
   }
+  add_mtrrs(seat);
   free(list);
   return LUNA_OK;
 }
@@ -299,7 +325,7 @@ static int copy_group(luna_seat *target, const luna_seat *source, luna_group gro
   return result == 0 ? LUNA_OK : luna_fail_errno(errno, "cannot write %s of a vCPU", names[group]);
 }
 
-int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) {
+static int copy_groups(luna_seat *target, const luna_seat *source, uint32_t groups) {
   int status = luna_seat_fetch(target, groups);
   for (uint32_t left = groups; left && status == LUNA_OK; left &= left - 1) {
     luna_group group = (luna_group)__builtin_ctz(left);
@@ -308,6 +334,11 @@ int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) 
       target->held.known &= ~(1u << group);
     }
   }
+  return status;
+}
+
+int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) {
+  int status = copy_groups(target, source, groups);
   return status == LUNA_OK && groups >> LUNA_GROUP_MSRS & 1 ? copy_tsc(target, source) : status;
 }
 
@@ -371,8 +402,9 @@ static int write_fresh(luna_seat *seat, uint32_t id) {
     return luna_fail_errno(errno, "cannot reset vCPU %u", id);
   }
   const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
-  seat->tsc_set = true; /* a counter of its own: nothing to take over */
-  return luna_seat_copy(seat, &fresh.seat, all);
+  int status = copy_groups(seat, &fresh.seat, all);
+  seat->tsc_set = true; /* a counter of its own: there is nothing to take over */
+  return status;
 }
 
 int luna_seat_reset(luna_seat *seat, uint32_t id) {

@@ -43,8 +43,8 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_vcpu_sit(vcpu, vcpu->vm->spaces[0], seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
-  status = seat->used ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
-  seat->used = true;
+  status = seat->owner ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
+  seat->owner = vcpu->serial;
   return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }
 
@@ -90,6 +90,8 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
     free(made);
     return status;
   }
+  static atomic_ulong serial;
+  made->serial = atomic_fetch_add(&serial, 1) + 1;
   made->vm = vm;
   luna_vm_retain(vm);
   made->owners[0].range = made->owners[1].range = (luna_range){1, 0};

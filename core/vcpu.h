@@ -42,6 +42,7 @@ struct luna_vcpu {
   luna_reference reference;
   luna_vm *vm;
   uint32_t id;
+  uint64_t serial; /* of all vCPUs of the process, from 1 */
   luna_space *space;
   luna_seat *seat; /* in that space */
   int fd;          /* the seat's */

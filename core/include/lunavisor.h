@@ -370,8 +370,8 @@ typedef enum luna_exit_kind {
   LUNA_EXIT_INTERNAL = 7, /* KVM could not go on: suberror, instruction bytes */
   LUNA_EXIT_FAIL_ENTRY =
       8, /* the processor refused the guest state: value is the hardware's reason */
-  LUNA_EXIT_HOST_FAULT = 9,   /* the host memory behind a region cannot be used */
-  LUNA_EXIT_TIMEOUT = 10,     /* the deadline passed */
+  LUNA_EXIT_HOST_FAULT = 9, /* the host memory behind a region is gone; open where size is not 0 */
+  LUNA_EXIT_TIMEOUT = 10,   /* the deadline passed */
   LUNA_EXIT_INTERRUPTED = 11, /* luna_vcpu_interrupt */
   LUNA_EXIT_SIGNAL =
       12, /* a signal that is not the library's arrived: run again when it is dealt with */
@@ -397,8 +397,10 @@ typedef struct luna_exit {
   uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
   uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
   uint32_t data_count;       /* internal: how many of `data` are there */
-  uint8_t instruction[16];   /* internal: the instruction that KVM could not emulate */
-  uint64_t data[16];         /* internal: KVM's further words */
+  uint32_t space;            /* the space that the vCPU was in */
+  uint32_t reserved;
+  uint8_t instruction[16]; /* internal: the instruction that KVM could not emulate */
+  uint64_t data[16];       /* internal: KVM's further words */
 } luna_exit;
 
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details

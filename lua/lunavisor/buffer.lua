@@ -46,6 +46,7 @@ local function kind_of(options)
   if options.file ~= nil and type(options.file) ~= "string" then
     error(("luna.buffer: file: a path expected, got %s"):format(type(options.file)), 3)
   end
+  if options.fd ~= nil then check.whole("luna.buffer: fd", options.fd, 0, 2 ^ 31 - 1, 2) end
   if options.file or options.fd then return FILE end
   if options.pointer then return POINTER end
   return check.flag("luna.buffer: memfd", options.memfd, 2) and MEMFD or ANONYMOUS
@@ -74,6 +75,10 @@ local function new(options)
   local self = adopt(handle)
   by_id[self.id] = self
   return self
+end
+
+local function check_writable(self)
+  if not raw.buffer_writable(self) then error("the buffer is read-only", 3) end
 end
 
 -- Checks that [offset, offset + size) is in the buffer; size is the rest of it where nil.
@@ -129,6 +134,7 @@ function methods.copy(self, offset, source, from, size)
   check.object("buffer:copy: source", source, Buffer)
   from, size = inside(source, "buffer:copy: source", from, size, 1)
   offset = inside(self, "buffer:copy", offset, size, 1)
+  check_writable(self)
   return raw.buffer_copy(self, offset, source, from, size)
 end
 
@@ -143,6 +149,7 @@ end
 
 --- Gives the buffer up. Memory that is mapped stays until it is unmapped. Doing it twice is fine.
 function methods.close(self)
+  if by_id[self.id] == self then by_id[self.id] = nil end
   raw.close(self)
 end
 
@@ -176,8 +183,11 @@ end
 function methods.write(self, offset, data)
   if not is_string_buffer(data) then check_string("buffer:write", data) end
   offset = inside(self, "buffer:write", offset, #data, 1)
+  check_writable(self)
   return raw.buffer_write(self, offset, data)
 end
+
+if not rawget(_G, "jit") then methods.write = raw.buffer_write end -- the same, in C
 
 --- The string from `offset` up to a zero byte, or of `limit` bytes at most.
 function methods.string(self, offset, limit)
@@ -192,6 +202,7 @@ end
 function methods.fill(self, byte, offset, size)
   byte = check.whole("buffer:fill: byte", byte, 0, 255)
   offset, size = inside(self, "buffer:fill", offset, size, 1)
+  check_writable(self)
   return raw.buffer_fill(self, offset, size, byte)
 end
 

@@ -114,8 +114,9 @@ local mistake = { argument = true, range = true, overlap = true, not_found = tru
 --- The results of a raw call; mistakes are raised. To be tail called, so that level 2 is the caller
 --- of the public function.
 function M.result(value, message, code)
-  if value == nil and mistake[code] then error(message, 2) end
-  return value, message, code
+  if value ~= nil then return value end
+  if mistake[code] then error(message, 2) end
+  return nil, message, code
 end
 
 return M

@@ -54,13 +54,17 @@ local fields = {
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
   fail_entry = function(exit, e) exit.value = e.value end,
-  host_fault = function(exit, e) exit.gpa = u64.tonumber(e.address) end,
+  host_fault = function(exit, e)
+    exit.gpa = u64.tonumber(e.address)
+    if e.access ~= 0 then access_fields(exit, e) end
+  end,
 }
 
 --- The exit at which the vCPU stands.
 local function new(cpu)
   local e = raw.exit(cpu)
-  local exit = setmetatable({ kind = names[e.kind], reason = e.reason, rip = cpu.rip }, Exit)
+  local exit = setmetatable({ kind = names[e.kind], reason = e.reason, rip = cpu.rip,
+    space = cpu.vm.spaces[e.space] }, Exit)
   local fill = fields[exit.kind]
   if fill then fill(exit, e) end
   return exit

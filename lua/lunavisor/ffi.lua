@@ -212,6 +212,10 @@ local function mark(object, memory, offset, size)
   if memory.logged[0] ~= 0 then C.luna_buffer_mark(object[1], offset, size) end
 end
 
+function M.buffer_writable(object)
+  return C.luna_buffer_memory(buffer_of(object)).writable ~= 0
+end
+
 function M.buffer_mark(object, offset, size)
   C.luna_buffer_mark(buffer_of(object), offset, size)
 end
@@ -499,7 +503,7 @@ function M.exit(object)
   return {
     kind = e.kind, trap = e.trap, address = e.address, offset = tonumber(e.offset),
     value = e.value, size = e.size, access = e.access, reason = e.reason,
-    suberror = e.suberror, vector = e.vector, error_code = e.error_code,
+    space = e.space, suberror = e.suberror, vector = e.vector, error_code = e.error_code,
     instruction = ffi.string(e.instruction, e.instruction_size), data = data,
   }
 end

@@ -37,6 +37,9 @@ end
 --- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). nil, message, code
 --- where KVM cannot be asked.
 function luna.capability(name)
+  if type(name) ~= "string" then
+    error(("luna.capability: a name expected, got %s"):format(type(name)), 2)
+  end
   return check.result(raw.capability(name))
 end
 

@@ -26,22 +26,26 @@ int luna_push_done(lua_State *L, int status) {
   return 1;
 }
 
-/* The handle of the object at `index`, open and of the kind. */
-luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind) {
-  if (!lua_istable(L, index)) {
-    luaL_typeerror(L, index, kind_name[kind]);
-  }
-  int type = lua_rawgeti(L, index, 1);
-  luna_handle *h = lua_touserdata(L, -1);
-  bool ours = type == LUA_TUSERDATA && lua_rawlen(L, -1) >= sizeof *h && h->magic == magic;
-  lua_pop(L, 1);
+static luna_handle *fail_check(lua_State *L, int index, luna_handle_kind kind, int type) {
   if (type == LUA_TBOOLEAN) {
     luaL_error(L, "attempt to use a closed %s", kind_name[kind]);
   }
-  if (!ours || h->kind != kind) {
-    luaL_typeerror(L, index, kind_name[kind]);
+  luaL_typeerror(L, index, kind_name[kind]);
+  return NULL;
+}
+
+/* The handle of the object at `index`, open and of the kind. In the way of every access: a closed
+ * object has false in place of its handle, and whatever else is wrong is looked at afterwards. */
+luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind) {
+  int type = lua_type(L, index) == LUA_TTABLE ? lua_rawgeti(L, index, 1) : LUA_TNONE;
+  if (type == LUA_TUSERDATA && lua_rawlen(L, -1) >= sizeof(luna_handle)) {
+    luna_handle *h = lua_touserdata(L, -1);
+    if (h->magic == magic && h->kind == kind && h->object) {
+      lua_settop(L, -2);
+      return h;
+    }
   }
-  return h;
+  return fail_check(L, index, kind, type);
 }
 
 luna_vm *luna_check_vm(lua_State *L) {

@@ -108,6 +108,7 @@ static int raw_exit(lua_State *L) {
   set_field(L, "size", e->size);
   set_field(L, "access", e->access);
   set_field(L, "reason", e->reason);
+  set_field(L, "space", e->space);
   set_field(L, "suberror", e->suberror);
   set_field(L, "vector", e->vector);
   set_field(L, "error_code", e->error_code);

@@ -202,21 +202,14 @@ methods.u8, methods.u16, methods.u32, methods.u64 = accessor(1), accessor(2), ac
 -- ---- Written pages ----
 
 local PAGE = 4096
-local EVERYTHING = 2 ^ 52 -- no guest-physical address is wider
-
-local function clip(gpa, size)
-  local limit = 2 ^ raw.capability "address_bits"
-  if size == nil then size = limit - (gpa or 0) end
-  return gpa or 0, math.floor(math.min(size, EVERYTHING))
-end
 
 --- Iterates over the pages (their gpa) of [gpa, gpa + size), or of the whole space, that were
 --- written since the last such call: by the guest, and by the host side through the buffer and
 --- space API. The first call begins to follow the space and finds nothing.
 function methods.dirty(self, gpa, size)
   local vm = vm_of(self)
-  gpa, size = clip(gpa, size)
-  gpa, size = map.range("space:dirty", 2, gpa, size)
+  gpa = check.whole("space:dirty: gpa", gpa or 0, 0)
+  size = check.size("space:dirty: size", size or 2 ^ raw.capability "address_bits" - gpa)
   local ok, message = raw.dirty(vm, self.id, gpa, size)
   if not ok then error(message, 2) end
   local pages = {}

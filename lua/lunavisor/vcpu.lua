@@ -123,7 +123,7 @@ end
 local ALL_ONES = u64.bnot(0)
 
 local function is_open(exit)
-  return exit.kind == "pio" or exit.kind == "mmio" or exit.kind == "fault"
+  return exit.access ~= nil
 end
 
 local verdicts = {
@@ -148,7 +148,7 @@ local verdicts = {
     if message then error(message, 0) end
   end,
   retry = function(self, exit)
-    if exit.kind ~= "fault" then
+    if not is_open(exit) or exit.kind == "pio" then
       error(("a handler answered %s with \"retry\": that is for a fault exit")
         :format(tostring(exit)), 0)
     end
@@ -191,7 +191,7 @@ local function loop(self, deadline)
       serve(self, device, offset, size, value, access)
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
       local exit = exits.new(self)
-      local handler = kind == FAULT and spaces.fault_handler(self.space, exit.gpa)
+      local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
         or handlers[kind]
       local surfaces = not handler or conclude(self, exit, handler(self, exit))
       if surfaces and not self.stopping then return exit end
@@ -317,6 +317,7 @@ function methods.set_space(self, space, options)
   options = check.options("cpu:set_space", options, move_options)
   local id = space
   if getmetatable(space) == spaces.class then
+    if space.closed then error("attempt to use a closed space", 2) end
     if space.vm ~= self.vm then error("cpu:set_space: the space belongs to another VM", 2) end
     id = space.id
   end

@@ -21,7 +21,8 @@ local function ring_of(options)
       :format(tostring(options.dirty)), 3)
   end
   if options.dirty ~= "ring" then return 0 end
-  return check.whole("luna.vm: dirty_ring", options.dirty_ring or 4096, 1, 2 ^ 31, 2)
+  local entries = check.whole("luna.vm: dirty_ring", options.dirty_ring or 4096, 1, 2 ^ 31, 2)
+  return entries -- not a tail call: the check counts on this frame
 end
 
 --- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
@@ -62,7 +63,10 @@ end
 
 -- The space object for an object or a number.
 local function space_of(self, space, what)
-  if getmetatable(space) == spaces.class and space.vm == self then return space end
+  if getmetatable(space) == spaces.class and space.vm == self then
+    if space.closed then error("attempt to use a closed space", 3) end
+    return space
+  end
   local id = check.whole(what .. ": space", space, 0, 2 ^ 32 - 1, 2)
   if not self.spaces[id] then
     error(("%s: there is no space %d in this VM"):format(what, id), 3)

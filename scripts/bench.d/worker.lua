@@ -9,7 +9,8 @@ require("rounds").build = build
 local function report(name, figure)
   local limit = figure.limit
   if type(limit) == "table" then limit = limit[engine] end
-  local fields = { name, figure.unit, tostring(limit or "-") }
+  local bound = figure.least and ">=" .. figure.least or tostring(limit or "-")
+  local fields = { name, figure.unit, bound }
   for _, sample in ipairs(figure.measure()) do fields[#fields + 1] = ("%.9g"):format(sample) end
   io.write(table.concat(fields, " "), "\n")
   io.flush()
