@@ -439,9 +439,17 @@ function M.vcpu_create(vm, mode, rip, rsp, system)
   return own "vcpu"
 end
 
--- kind, trap, offset, size, value, access
-function M.run(object, deadline)
+local function answer_to(handle, value)
+  if type(value) == "number" then -- up to 2^53 either way, exact
+    return C.luna_vcpu_answer(handle, ffi.cast(int64, value))
+  end
+  return C.luna_vcpu_answer(handle, value)
+end
+
+-- vcpu, deadline, answer to the open exit or nil: kind, trap, offset, size, value, access
+function M.run(object, deadline, answer)
   local handle = vcpu_of(object)
+  if answer ~= nil then answer_to(handle, answer) end
   local kind = C.luna_vcpu_run(handle, deadline)
   if kind < 0 then return fail(kind) end
   local e = C.luna_vcpu_exit(handle)
@@ -451,12 +459,7 @@ function M.run(object, deadline)
 end
 
 function M.answer(object, value)
-  local status
-  if type(value) == "number" then -- up to 2^53 either way, exact
-    status = C.luna_vcpu_answer(vcpu_of(object), ffi.cast(int64, value))
-  else
-    status = C.luna_vcpu_answer(vcpu_of(object), value or 0)
-  end
+  local status = answer_to(vcpu_of(object), value or 0)
   if status < 0 then return fail(status) end
 end
 

@@ -21,9 +21,12 @@ static int raw_vcpu_create(lua_State *L) {
   return 1;
 }
 
-/* kind, trap, offset, size, value, access */
+/* vcpu, deadline, answer to the open exit or nil: kind, trap, offset, size, value, access */
 static int raw_run(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
+  if (!lua_isnoneornil(L, 3)) {
+    luna_vcpu_answer(vcpu, (uint64_t)lua_tointeger(L, 3));
+  }
   int kind = luna_vcpu_run(vcpu, (uint64_t)lua_tonumber(L, 2));
   if (kind < 0) {
     return luna_push_failure(L, kind);

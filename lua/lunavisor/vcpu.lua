@@ -106,16 +106,15 @@ local function missing(device, name, offset)
     :format(name, offset, name, tostring(device)), 0)
 end
 
--- Lets the device at a trap do the access, and answers it. An error leaves the exit open.
-local function serve(self, device, offset, size, value, access)
+-- Lets the device at a trap do the access; what to answer. An error leaves the exit open.
+local function serve(device, offset, size, value, access)
   if access == WRITE then
     local write = device.write or missing(device, "write", offset)
     write(device, offset, size, value)
-    raw_answer(self)
-  else
-    local read = device.read or missing(device, "read", offset)
-    raw_answer(self, check_value(read(device, offset, size), offset, size, "the device"))
+    return 0
   end
+  local read = device.read or missing(device, "read", offset)
+  return check_value(read(device, offset, size), offset, size, "the device")
 end
 
 -- ---- What handlers may say ----
@@ -180,15 +179,18 @@ local function stopped(self)
   return setmetatable({ kind = "stopped", value = value[1], rip = self.rip }, exits.class)
 end
 
--- Runs until an exit that nobody handles, or that a handler wants to be returned.
+-- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
+-- goes with the next entry.
 local function loop(self, deadline)
   local devices, handlers = self.vm.devices, self.handlers
+  local answer
   while true do
-    local kind, trap, offset, size, value, access = raw_run(self, deadline)
+    local kind, trap, offset, size, value, access = raw_run(self, deadline, answer)
     if not kind then return nil, trap, offset end
+    answer = nil
     local device = devices[trap]
     if device then
-      serve(self, device, offset, size, value, access)
+      answer = serve(device, offset, size, value, access)
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
       local exit = exits.new(self)
       local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
@@ -196,7 +198,10 @@ local function loop(self, deadline)
       local surfaces = not handler or conclude(self, exit, handler(self, exit))
       if surfaces and not self.stopping then return exit end
     end
-    if self.stopping then return stopped(self) end
+    if self.stopping then
+      if answer ~= nil then raw_answer(self, answer) end
+      return stopped(self)
+    end
   end
 end
 
