@@ -62,6 +62,7 @@ int luna_state_begin(luna_vcpu *vcpu) {
   }
   state->regs_known = true;
   vcpu->run->kvm_valid_regs = 0;
+  vcpu->run->cr8 = state->sregs.cr8; /* a seat that another vCPU had keeps its own */
   return LUNA_OK;
 }
 

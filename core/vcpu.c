@@ -50,9 +50,9 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
 
 static void destroy(luna_vcpu *vcpu) {
   luna_move_cancel(vcpu);
-  luna_mode_end(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
+    luna_mode_end(vcpu);
     pthread_rwlock_rdlock(&vcpu->vm->lock);
     rise(vcpu);
     pthread_rwlock_unlock(&vcpu->vm->lock);

@@ -21,6 +21,10 @@ struct luna_vm {
   uint32_t vcpu_count;   /* of vcpu_taken */
 };
 
+/* The lock to change regions and traps, taken and given back. */
+void luna_vm_change_begin(luna_vm *vm);
+void luna_vm_change_end(luna_vm *vm);
+
 /* What an access at an address meets. */
 typedef struct luna_owner {
   luna_range range; /* the answer is the same in this whole range */
