@@ -155,7 +155,9 @@ int luna_edit_map(luna_edit *edit, const luna_mapping *mapping) {
                      "..0x%" PRIx64 " is mapped already; unmap it first",
                      range.first, range.last, edit->space->id, other->first, other->last);
   }
-  return after_insert(edit, mapping);
+  luna_mapping chosen = *mapping;
+  luna_slot_choose(edit->space, &chosen);
+  return after_insert(edit, &chosen);
 }
 
 /* Checks that every page of the range is mapped. */
@@ -244,6 +246,7 @@ int luna_edit_protect(luna_edit *edit, luna_range range, uint32_t rights, uint32
     }
     mapping->rights = rights;
     mapping->flags = (mapping->flags & ~(uint32_t)LUNA_MAP_STRICT) | flags;
+    luna_slot_choose(edit->space, mapping);
   }
   return LUNA_OK;
 }

@@ -212,13 +212,20 @@ static int decode_internal(luna_vcpu *vcpu) {
   return kind ? kind : LUNA_EXIT_INTERNAL;
 }
 
+/* KVM_EXIT_MEMORY_FAULT: bits 0 to 2 of the flags say which right was missing, where memory
+ * attributes took it away; otherwise KVM could not use the host memory. The instruction is not
+ * decoded. */
 int luna_exit_host_fault(luna_vcpu *vcpu) {
-  luna_exit_set(vcpu, LUNA_EXIT_HOST_FAULT);
-  if (vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
-    memory_fault fault;
-    memcpy(&fault, &vcpu->run->hw, sizeof fault); /* the start of the union */
-    vcpu->exit.address = fault.gpa;
+  if (vcpu->run->exit_reason != KVM_EXIT_MEMORY_FAULT) {
+    return luna_exit_set(vcpu, LUNA_EXIT_HOST_FAULT);
   }
+  memory_fault fault;
+  memcpy(&fault, &vcpu->run->hw, sizeof fault); /* the start of the union */
+  if (fault.flags & LUNA_EXECUTE) {
+    return fetch_exit(vcpu, LUNA_EXIT_FAULT, fault.gpa);
+  }
+  luna_exit_set(vcpu, LUNA_EXIT_HOST_FAULT);
+  vcpu->exit.address = fault.gpa;
   return LUNA_EXIT_HOST_FAULT;
 }
 

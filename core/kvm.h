@@ -32,6 +32,7 @@ typedef struct luna_host {
   unsigned address_bits;    /* width of a guest-physical address */
   uint32_t xsave_size;      /* of the whole extended state */
   uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
+  bool no_execute;          /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
   bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
@@ -54,6 +55,9 @@ int luna_kvm_fail_create(int number);
 int luna_kvm_set_tss_address(int vm_fd, uint64_t gpa);
 int luna_kvm_set_identity_map_address(int vm_fd, uint64_t gpa);
 int luna_kvm_set_region(int vm_fd, const struct kvm_userspace_memory_region *region);
+
+/* Keeps the guest from executing [gpa, gpa + size), or lets it again. */
+int luna_kvm_set_no_execute(int vm_fd, uint64_t gpa, uint64_t size, bool on);
 
 int luna_kvm_create_vcpu(int vm_fd, uint32_t id);
 /* `size` bytes of a vCPU from `offset`; NULL on error. */

@@ -19,9 +19,14 @@ static const uint32_t rx = LUNA_READ | LUNA_EXECUTE;
 /* A strict mapping has a slot only where KVM's slots have exactly its rights. */
 bool luna_slot_needed(const luna_mapping *mapping) {
   if (mapping->flags & LUNA_MAP_STRICT) {
-    return mapping->rights == rwx || mapping->rights == rx;
+    return mapping->rights == rwx || mapping->rights == rx || mapping->no_execute;
   }
   return mapping->rights != 0;
+}
+
+void luna_slot_choose(const luna_space *space, luna_mapping *mapping) {
+  mapping->no_execute =
+      space->no_execute && mapping->rights & LUNA_READ && !(mapping->rights & LUNA_EXECUTE);
 }
 
 bool luna_slot_read_only(const luna_mapping *mapping) {
@@ -31,7 +36,7 @@ bool luna_slot_read_only(const luna_mapping *mapping) {
 bool luna_slot_same(const luna_mapping *one, const luna_mapping *other) {
   return one->range.first == other->range.first && one->range.last == other->range.last &&
          one->host == other->host && one->buffer == other->buffer &&
-         luna_slot_needed(one) == luna_slot_needed(other) &&
+         luna_slot_needed(one) == luna_slot_needed(other) && one->no_execute == other->no_execute &&
          luna_slot_read_only(one) == luna_slot_read_only(other);
 }
 
@@ -87,6 +92,11 @@ static int set_slot(const luna_space *space, const luna_mapping *mapping, bool p
   return luna_kvm_set_region(space->vm_fd, &region);
 }
 
+static int set_no_execute(const luna_space *space, const luna_mapping *mapping, bool on) {
+  uint64_t size = mapping->range.last - mapping->range.first + 1;
+  return luna_kvm_set_no_execute(space->vm_fd, mapping->range.first, size, on);
+}
+
 static int add_slot(luna_space *space, luna_mapping *mapping) {
   int slot = take_number(space);
   if (slot < 0) {
@@ -94,9 +104,15 @@ static int add_slot(luna_space *space, luna_mapping *mapping) {
     return -1;
   }
   mapping->slot = slot;
-  if (set_slot(space, mapping, true, space->logged) != 0) {
+  if ((mapping->no_execute && set_no_execute(space, mapping, true) != 0) ||
+      set_slot(space, mapping, true, space->logged) != 0) {
+    int number = errno;
+    if (mapping->no_execute) {
+      set_no_execute(space, mapping, false);
+    }
     give_number(space, slot);
     mapping->slot = -1;
+    errno = number;
     return -1;
   }
   space->by_slot[slot] = mapping;
@@ -106,6 +122,9 @@ static int add_slot(luna_space *space, luna_mapping *mapping) {
 static int delete_slot(luna_space *space, luna_mapping *mapping) {
   if (set_slot(space, mapping, false, false) != 0) {
     return -1;
+  }
+  if (mapping->no_execute) { /* nothing is mapped there now: should it fail, the next map says so */
+    set_no_execute(space, mapping, false);
   }
   give_number(space, mapping->slot);
   mapping->slot = -1;

@@ -13,6 +13,9 @@ typedef struct luna_slot_change {
 } luna_slot_change;
 
 bool luna_slot_needed(const luna_mapping *mapping);
+/* Sets what the slot of a mapping with these rights would be kept from, after a change of the
+ * rights. */
+void luna_slot_choose(const luna_space *space, luna_mapping *mapping);
 bool luna_slot_read_only(const luna_mapping *mapping);
 /* Whether one slot serves both: the same place, the same host memory, the same kind of slot. */
 bool luna_slot_same(const luna_mapping *one, const luna_mapping *other);

@@ -49,6 +49,7 @@ int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
   made->id = id;
   made->slots_max = host->slots_max;
   made->address_bits = host->address_bits;
+  made->no_execute = host->no_execute;
   made->vm_fd = open_vm();
   int status = made->vm_fd < 0 ? made->vm_fd : luna_dirty_begin(made, ring_entries);
   if (status != LUNA_OK) {
@@ -121,8 +122,9 @@ uint32_t luna_mapping_enforced(const luna_mapping *mapping) {
   if (!luna_slot_needed(mapping)) {
     return mapping->rights; /* none, or strict: what the core allows */
   }
-  uint32_t enforced = LUNA_READ | LUNA_EXECUTE;
-  return luna_slot_read_only(mapping) ? enforced : enforced | LUNA_WRITE;
+  uint32_t enforced = LUNA_READ;
+  enforced |= luna_slot_read_only(mapping) ? 0 : LUNA_WRITE;
+  return mapping->no_execute ? enforced : enforced | LUNA_EXECUTE;
 }
 
 luna_mapping *luna_space_at(const luna_space *space, uint64_t gpa) {

@@ -28,6 +28,7 @@ typedef struct luna_mapping {
   uint32_t rights;     /* luna_access bits that were asked for */
   uint32_t flags;      /* luna_map_flag bits */
   int32_t slot;        /* KVM memory slot, or -1 */
+  bool no_execute;     /* its slot is kept from execution by a memory attribute */
   bool edited;         /* taken into the edit that is under way */
   uint64_t *dirty;     /* one bit a page, written and not yet reported; NULL where nobody follows */
   uint32_t seen;       /* the buffer's epoch up to which the host side's writes are in `dirty` */
@@ -46,6 +47,7 @@ typedef struct luna_space {
   uint32_t next_slot;
   uint32_t slots_max;
   unsigned address_bits;
+  bool no_execute;       /* this KVM can keep a range from execution */
   bool logged;           /* KVM notes the pages that the guest writes */
   bool manual_protect;   /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
   uint32_t ring_entries; /* of each vCPU's dirty ring; 0 for the bitmap */
