@@ -176,6 +176,8 @@ static int decode_fetch(luna_vcpu *vcpu) {
       !fetch_address(vcpu, vcpu->exit.instruction_size, &gpa)) {
     return 0;
   }
+  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
+  vcpu->state.regs_whole = true;
   switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte)) {
     case LUNA_TOUCH_DENIED:
       return fetch_exit(vcpu, LUNA_EXIT_FAULT, gpa);

@@ -102,12 +102,14 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
 
 /* ---- MSRs ---- */
 
-/* Whether an MSR can be read with this CPUID and written back. */
+/* Whether an MSR can be read with this CPUID and written back. Those of Hyper-V, which no CPUID here
+ * offers, hold clocks of their own. */
 static bool is_movable(const luna_seat *seat, uint32_t index) {
   luna_msrs one = {.count = 1};
   one.entries[0].index = index;
-  return index != MSR_TSC && index != MSR_TSC_DEADLINE && luna_kvm_get_msrs(seat->fd, &one) == 1 &&
-         luna_kvm_set_msrs(seat->fd, &one) == 1;
+  bool hyper_v = index >= 0x40000000 && index < 0x40001000;
+  return !hyper_v && index != MSR_TSC && index != MSR_TSC_DEADLINE &&
+         luna_kvm_get_msrs(seat->fd, &one) == 1 && luna_kvm_set_msrs(seat->fd, &one) == 1;
 }
 
 static void add_movable(const luna_seat *seat, uint32_t index) {

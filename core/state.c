@@ -166,7 +166,7 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
     target->run->s.regs.regs = *regs;
     target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
   } else {
-    state->regs_moved = true;
+    state->regs_whole = true;
   }
   return LUNA_OK;
 }
@@ -196,7 +196,7 @@ static int flush_general(luna_vcpu *vcpu) {
     return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
   }
   state->written = 0;
-  state->regs_moved = false;
+  state->regs_whole = false;
   return LUNA_OK;
 }
 
@@ -230,7 +230,7 @@ static int flush_events(luna_vcpu *vcpu) {
 }
 
 int luna_state_flush(luna_vcpu *vcpu) {
-  bool general = vcpu->state.written || vcpu->state.regs_moved;
+  bool general = vcpu->state.written || vcpu->state.regs_whole;
   int status = general ? flush_general(vcpu) : LUNA_OK;
   if (status == LUNA_OK && vcpu->state.sregs_written) {
     status = flush_system(vcpu);

@@ -19,7 +19,7 @@ typedef struct luna_state {
   struct kvm_regs regs; /* where the run page carries none */
   bool regs_known;
   uint8_t regs_demand; /* at how many further exits the run page shall bring them */
-  bool regs_moved;     /* all of them have to be written: they come from another seat */
+  bool regs_whole;     /* all are to be written, also those that nobody changed */
   struct kvm_sregs sregs;
   bool sregs_known;
   bool sregs_written;
