@@ -45,6 +45,11 @@ typedef struct access_under_way {
   uint64_t rip; /* of the instruction */
 } access_under_way;
 
+enum {
+  FAKE_CAP_MEMORY_ATTRIBUTES = 233
+};
+#define FAKE_SET_MEMORY_ATTRIBUTES _IOW(KVMIO, 0xd2, fake_attributes)
+
 typedef struct file {
   file_kind kind;
   int fd;
@@ -52,6 +57,7 @@ typedef struct file {
   struct file *vm; /* a vCPU's; only compared */
   struct kvm_userspace_memory_region *slots;
   unsigned vcpus;
+  fake_attributes attributes;
   struct kvm_run *run;
   bool mapped;
   bool has_cpuid;
@@ -186,6 +192,8 @@ static int check_extension(long capability) {
       return (int)config.sync_regs;
     case KVM_CAP_IMMEDIATE_EXIT:
       return (int)config.immediate_exit;
+    case FAKE_CAP_MEMORY_ATTRIBUTES:
+      return (int)config.memory_attributes;
     case KVM_CAP_READONLY_MEM:
     case KVM_CAP_USER_MEMORY:
       return 1;
@@ -333,6 +341,15 @@ static int create_vcpu(file *vm, unsigned long id) {
   return vcpu->fd;
 }
 
+/* One range is remembered: the last that was kept from execution. */
+static int set_attributes(file *vm, const fake_attributes *change) {
+  if (!config.memory_attributes || change->attributes & ~config.memory_attributes) {
+    return fail(EINVAL);
+  }
+  vm->attributes = *change;
+  return 0;
+}
+
 static int vm_ioctl(file *vm, unsigned long request, void *argument) {
   switch (request) {
     case KVM_SET_USER_MEMORY_REGION:
@@ -343,6 +360,10 @@ static int vm_ioctl(file *vm, unsigned long request, void *argument) {
       return vm->vcpus ? fail(EINVAL) : 0;
     case KVM_SET_TSS_ADDR:
       return 0;
+    case KVM_ENABLE_CAP:
+      return 0;
+    case FAKE_SET_MEMORY_ATTRIBUTES:
+      return set_attributes(vm, argument);
     case KVM_GET_DIRTY_LOG:
     case KVM_CLEAR_DIRTY_LOG: /* the guest has no memory to write to */
       return 0;
@@ -537,7 +558,7 @@ static void report_internal(struct kvm_run *run, const fake_step *step) {
 static int report_errno(struct kvm_run *run, const fake_step *step) {
   run->exit_reason = step->reason;
   if (step->reason == FAKE_EXIT_MEMORY_FAULT) {
-    const uint64_t fault[3] = {0, step->address, PAGE};
+    const uint64_t fault[3] = {step->value, step->address, PAGE};
     memcpy(&run->hw, fault, sizeof fault); /* the start of the union */
   }
   return fail(step->number);
@@ -954,6 +975,14 @@ unsigned fake_mistakes(void) {
 
 const char *fake_path(void) {
   return last_path;
+}
+
+fake_attributes fake_last_attributes(void) {
+  pthread_mutex_lock(&lock);
+  const file *vm = youngest(FILE_VM);
+  fake_attributes attributes = vm ? vm->attributes : (fake_attributes){0};
+  pthread_mutex_unlock(&lock);
+  return attributes;
 }
 
 size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room) {

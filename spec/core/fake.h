@@ -28,10 +28,19 @@ typedef struct fake_config {
   uint32_t sync_regs;
   uint32_t immediate_exit; /* what KVM_CHECK_EXTENSION says */
   uint32_t address_bits;
+  uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
   uint32_t cpuid_entries;
   bool translate_fails;
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
+
+/* struct kvm_memory_attributes of Linux 6.8. */
+typedef struct fake_attributes {
+  uint64_t address;
+  uint64_t size;
+  uint64_t attributes;
+  uint64_t flags;
+} fake_attributes;
 
 FAKE_API fake_config fake_defaults(void);
 /* Puts the fake in KVM's place, as after a start of the process. NULL for the defaults. */
@@ -62,7 +71,7 @@ typedef struct fake_step {
   uint8_t data[FAKE_DATA_SIZE]; /* pio, mmio: what a write carries */
   int number;                   /* errno */
   uint32_t reason;              /* errno, other: exit_reason */
-  uint64_t value;               /* fail_entry: the hardware's reason */
+  uint64_t value;               /* fail_entry: the hardware's reason; memory fault: its flags */
   uint32_t suberror;            /* internal */
   uint32_t ndata;               /* internal */
   uint64_t words[16];           /* internal; words[0] are the flags of an emulation failure */
@@ -102,6 +111,9 @@ FAKE_API unsigned fake_open(void);
 FAKE_API unsigned fake_mistakes(void);
 /* The path of the last open. */
 FAKE_API const char *fake_path(void);
+
+/* The last memory attributes that the youngest open VM was given. */
+FAKE_API fake_attributes fake_last_attributes(void);
 
 /* Copies the slots of the youngest open VM, in the order of their numbers; returns how many there
  * are. */
