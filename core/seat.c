@@ -102,8 +102,8 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
 
 /* ---- MSRs ---- */
 
-/* Whether an MSR can be read with this CPUID and written back. Those of Hyper-V, which no CPUID here
- * offers, hold clocks of their own. */
+/* Whether an MSR can be read with this CPUID and written back. Those of Hyper-V, which no CPUID
+ * here offers, hold clocks of their own. */
 static bool is_movable(const luna_seat *seat, uint32_t index) {
   luna_msrs one = {.count = 1};
   one.entries[0].index = index;

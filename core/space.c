@@ -34,7 +34,8 @@ static int open_vm(void) {
   }
   luna_kvm_set_identity_map_address(vm_fd, identity_map);
   luna_kvm_set_tss_address(vm_fd, tss_address);
-  /* Without it a fetch from a hole in ring 3 is a #UD for the guest. Kernels before 5.14 lack it. */
+  /* Without it a fetch from a hole in ring 3 is a #UD for the guest. Kernels before 5.14 lack
+   * it. */
   luna_kvm_enable_cap(vm_fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
   return vm_fd;
 }

@@ -163,8 +163,8 @@ static int raw_buffer_read(lua_State *L) {
   return 1;
 }
 
-/* The method buffer:write(offset, data) as it stands, with the checks and messages of the shared one:
- * a Lua function around it would take longer than copying some kilobytes. */
+/* The method buffer:write(offset, data) as it stands, with the checks and messages of the shared
+ * one: a Lua function around it would take longer than copying some kilobytes. */
 static int raw_buffer_write(lua_State *L) {
   const luna_handle *h = luna_check(L, 1, HANDLE_BUFFER);
   if (lua_type(L, 3) != LUA_TSTRING) {
