@@ -111,6 +111,13 @@ function helper.guest(options)
   return setmetatable({ vm = vm, ram = ram, cpu = cpu }, Guest)
 end
 
+--- Runs a guest that must fail with an error; returns the message.
+function helper.fails(guest)
+  local ok, message = pcall(guest.run, guest)
+  assert.is_false(ok, "no error")
+  return message
+end
+
 --- A device that notes every access in the list device.log: "w OFFSET SIZE VALUE" or
 --- "r OFFSET SIZE". Reads give the values of the list, one after the other.
 function helper.recorder(values)
@@ -173,8 +180,8 @@ function helper.descriptors()
   local stat = assert(io.open "/proc/self/stat")
   local pid = stat:read "*n"
   stat:close()
-  -- The pipe itself is always one of them.
-  return tonumber(read_all(io.popen(("ls /proc/%d/fd | wc -l"):format(pid)))) - 1
+  -- The pipe itself is one of them, and for a moment, until popen has closed it, its other end.
+  return tonumber(read_all(io.popen(("sleep 0.02; ls /proc/%d/fd | wc -l"):format(pid)))) - 1
 end
 
 local function quote(text)
