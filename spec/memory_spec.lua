@@ -47,7 +47,7 @@ helper.block("a memfd buffer", function()
     local one = helper.keep(luna.buffer { size = "4K", memfd = true })
     one:write(0, "to the child")
     assert.equal("to the child", (helper.sh("head -c 12 " .. path_of(one))))
-    helper.sh("printf answer | dd conv=notrunc status=none of=" .. path_of(one))
+    helper.sh("printf answer 1<>" .. path_of(one))
     assert.equal("answer child", one:read(0, 12))
   end)
 
