@@ -428,7 +428,8 @@ local function play(seed, count)
 end
 
 helper.kvm("a VM's maps", function()
-  local count = tonumber(os.getenv "LUNA_OPERATIONS") or (os.getenv "LUNA_GC_STRESS" and 150 or 2500)
+  local usual = os.getenv "LUNA_GC_STRESS" and 150 or 2500
+  local count = tonumber(os.getenv "LUNA_OPERATIONS") or usual
   local seeds = { tonumber(os.getenv "LUNA_SEED") }
   if #seeds == 0 then seeds = { 7, 99 } end
   for _, seed in ipairs(seeds) do
