@@ -55,7 +55,7 @@ static uint32_t drain_seat(const luna_space *space, luna_seat *seat) {
 int luna_ring_drain(luna_space *space) {
   uint32_t drained = 0;
   for (uint32_t i = 0; i < space->seat_count; i++) {
-    if (space->seats[i]) {
+    if (space->seats[i] && space->seats[i]->ring) {
       drained += drain_seat(space, space->seats[i]);
     }
   }

@@ -58,24 +58,36 @@ static int reserve_seat(luna_space *space, uint32_t id) {
   return LUNA_OK;
 }
 
-static int open_seat(luna_space *space, uint32_t id, luna_seat *seat, const luna_host *host) {
+static int create(luna_space *space, uint32_t id, luna_seat *seat, const luna_host *host) {
   if (id >= host->vcpus_max) {
     return luna_fail(LUNA_ERROR_LIMIT, "cannot create vCPU %u: this host's KVM allows %u in a VM",
                      id, host->vcpus_max);
   }
   seat->fd = luna_kvm_create_vcpu(space->vm_fd, id);
-  if (seat->fd < 0) {
-    return luna_fail_errno(errno, "cannot create vCPU %u in space %u", id, space->id);
+  return seat->fd >= 0 ? LUNA_OK
+                       : luna_fail_errno(errno, "cannot create vCPU %u in space %u", id, space->id);
+}
+
+/* Goes on where it failed the last time: KVM does not create a vCPU of the same number again. */
+static int open_seat(luna_space *space, uint32_t id, luna_seat *seat) {
+  const luna_host *host = luna_host_get();
+  int status = seat->fd < 0 ? create(space, id, seat, host) : LUNA_OK;
+  if (status != LUNA_OK) {
+    return status;
   }
-  seat->run_size = host->run_size;
-  seat->run = luna_kvm_map(seat->fd, host->run_size, 0);
   if (!seat->run) {
-    return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
+    seat->run_size = host->run_size;
+    seat->run = luna_kvm_map(seat->fd, host->run_size, 0);
+    if (!seat->run) {
+      return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
+    }
   }
   if (luna_kvm_set_cpuid(seat->fd, host->cpuid) != 0) {
     return luna_fail_errno(errno, "cannot set the CPUID leaves of vCPU %u", id);
   }
-  return luna_ring_map(space, seat);
+  status = luna_ring_map(space, seat);
+  seat->ready = status == LUNA_OK;
+  return status;
 }
 
 int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
@@ -89,52 +101,63 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
     made->fd = -1;
-    status = open_seat(space, id, made, luna_host_get());
-    if (status != LUNA_OK) {
-      close_seat(space, made);
-      return status;
-    }
     space->seats[id] = made;
   }
-  *seat = space->seats[id];
-  return LUNA_OK;
+  if (!space->seats[id]->ready) {
+    status = open_seat(space, id, space->seats[id]);
+  }
+  if (status == LUNA_OK) {
+    *seat = space->seats[id];
+  }
+  return status;
 }
 
 /* ---- MSRs ---- */
 
-/* Whether an MSR can be read with this CPUID and written back. Those of Hyper-V, which no CPUID
- * here offers, hold clocks of their own. */
-static bool is_movable(const luna_seat *seat, uint32_t index) {
+/* 1 if an MSR can be read with this CPUID and written back, 0 if not, or a negative status. Those
+ * of Hyper-V, which no CPUID here offers, hold clocks of their own. */
+static int is_movable(const luna_seat *seat, uint32_t index) {
   luna_msrs one = {.count = 1};
   one.entries[0].index = index;
   bool hyper_v = index >= 0x40000000 && index < 0x40001000;
-  return !hyper_v && index != MSR_TSC && index != MSR_TSC_DEADLINE &&
-         luna_kvm_get_msrs(seat->fd, &one) == 1 && luna_kvm_set_msrs(seat->fd, &one) == 1;
+  if (hyper_v || index == MSR_TSC || index == MSR_TSC_DEADLINE) {
+    return 0;
+  }
+  int done = luna_kvm_get_msrs(seat->fd, &one);
+  done = done == 1 ? luna_kvm_set_msrs(seat->fd, &one) : done;
+  return done >= 0 ? done : luna_fail_errno(errno, "cannot try MSR 0x%x of a vCPU", index);
 }
 
-static void add_movable(const luna_seat *seat, uint32_t index) {
+static int add_movable(const luna_seat *seat, uint32_t index) {
   for (uint32_t i = 0; i < movable_count; i++) {
     if (movable[i] == index) {
-      return;
+      return LUNA_OK;
     }
   }
-  if (movable_count < LUNA_MSRS_MOST && is_movable(seat, index)) {
+  int found = movable_count < LUNA_MSRS_MOST ? is_movable(seat, index) : 0;
+  if (found > 0) {
     movable[movable_count++] = index;
   }
+  return found < 0 ? found : LUNA_OK;
+}
+
+static int add_range(const luna_seat *seat, uint32_t first, uint32_t last) {
+  int status = LUNA_OK;
+  for (uint32_t index = first; index <= last && status == LUNA_OK; index++) {
+    status = add_movable(seat, index);
+  }
+  return status;
 }
 
 /* The memory type range registers (SDM Vol. 3, 12.11), which KVM keeps but does not list. */
-static void add_mtrrs(const luna_seat *seat) {
-  static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x2ff};
-  for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-    add_movable(seat, fixed[i]);
+static int add_mtrrs(const luna_seat *seat) {
+  static const uint32_t ranges[][2] = {
+      {0x200, 0x20f}, {0x250, 0x250}, {0x258, 0x259}, {0x268, 0x26f}, {0x2ff, 0x2ff}};
+  int status = LUNA_OK;
+  for (size_t i = 0; i < sizeof ranges / sizeof *ranges && status == LUNA_OK; i++) {
+    status = add_range(seat, ranges[i][0], ranges[i][1]);
   }
-  for (uint32_t index = 0x200; index <= 0x20f; index++) {
-    add_movable(seat, index);
-  }
-  for (uint32_t index = 0x268; index <= 0x26f; index++) {
-    add_movable(seat, index);
-  }
+  return status;
 }
 
 static int find_movable(luna_seat *seat) {
@@ -148,12 +171,16 @@ static int find_movable(luna_seat *seat) {
     return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
   }
   movable_count = 0;
-  for (uint32_t i = 0; i < list->nmsrs; i++) {
-    add_movable(seat, list->indices[i]);
+  int status = LUNA_OK;
+  for (uint32_t i = 0; i < list->nmsrs && status == LUNA_OK; i++) {
+    status = add_movable(seat, list->indices[i]);
   }
-  add_mtrrs(seat);
   free(list);
-  return LUNA_OK;
+  status = status == LUNA_OK ? add_mtrrs(seat) : status;
+  if (status != LUNA_OK) {
+    movable_count = 0; /* half a list would leave state behind unseen */
+  }
+  return status;
 }
 
 static int know_movable(luna_seat *seat) {
