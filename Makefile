@@ -44,7 +44,7 @@ programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 
 CORE := $(call objects,core/*.c)
 NATIVE := $(call objects,lua/lunavisor/*.c)
-FAKE := $(call objects,spec/core/fake.c spec/core/fake_state.c)
+FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake*.c))
 FAKE_MODULE := $(call objects,spec/core/fake_module.c)
 C_TESTS := $(call programs,spec/core,spec,test_*.c)
 EXAMPLES := $(call programs,examples,examples,*.c)

@@ -112,7 +112,7 @@ static unsigned huge_bits(uint32_t flags) {
 static int map_buffer(luna_buffer *buffer, uint64_t size) {
   unsigned huge = huge_bits(buffer->flags);
   uint8_t *data = NULL;
-  if (huge && size % ((uint64_t)1 << huge) == 0) {
+  if (huge && buffer->fd < 0 && size % ((uint64_t)1 << huge) == 0) {
     data = map_memory(buffer, size, huge);
   }
   buffer->page_size = data ? (uint64_t)1 << huge : LUNA_PAGE_SIZE;

@@ -87,10 +87,11 @@ static int move(luna_vcpu *vcpu) {
     return LUNA_OK;
   }
   int kind = luna_vcpu_settle(vcpu);
-  if (kind != 0) {
-    return kind < 0 ? kind : LUNA_OK;
+  if (kind < 0) {
+    luna_move_cancel(vcpu);
+    return kind;
   }
-  return luna_move_finish(vcpu);
+  return kind == 0 ? luna_move_finish(vcpu) : LUNA_OK;
 }
 
 int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {

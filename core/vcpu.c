@@ -153,13 +153,9 @@ static bool passes(int number, int *tries) {
   return true;
 }
 
-int luna_vcpu_settle(luna_vcpu *vcpu) {
-  if (!vcpu->pending.incomplete) {
-    return 0;
-  }
-  if (vcpu->target) {
-    luna_state_want_all(vcpu);
-  }
+/* Enters KVM with immediate_exit set: it finishes what it has under way and comes back. 0 or an
+ * errno. */
+static int enter_to_finish(luna_vcpu *vcpu) {
   while (!luna_gate_enter(&vcpu->space->gate)) {
     luna_vm_wait(vcpu->vm);
   }
@@ -169,17 +165,30 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
     vcpu->run->immediate_exit = 1;
     result = luna_kvm_run(vcpu->fd);
   } while (result != 0 && passes(errno, &tries));
-  int number = errno;
+  int number = result == 0 ? 0 : errno;
   vcpu->run->immediate_exit = 0;
   luna_gate_leave(&vcpu->space->gate);
   luna_state_entered(vcpu);
-  if (result == 0) {
-    return luna_exit_decode(vcpu); /* a further fragment or element of the same instruction */
+  return number;
+}
+
+int luna_vcpu_settle(luna_vcpu *vcpu) {
+  while (vcpu->pending.incomplete) {
+    if (vcpu->target) {
+      luna_state_want_all(vcpu);
+    }
+    int number = enter_to_finish(vcpu);
+    if (number == 0) { /* a further fragment or element of the same instruction */
+      int kind = luna_exit_decode(vcpu);
+      if (kind != 0) {
+        return kind;
+      }
+    } else if (number == EINTR) {
+      vcpu->pending.incomplete = false;
+    } else {
+      return luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
+    }
   }
-  if (number != EINTR) {
-    return luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
-  }
-  vcpu->pending.incomplete = false;
   return 0;
 }
 

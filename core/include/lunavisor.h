@@ -131,11 +131,11 @@ typedef struct luna_buffer_options {
   int32_t reserved;
 } luna_buffer_options;
 
-/* Makes a buffer of any kind. Where huge pages are asked for and the host has none reserved, or the
- * size is no multiple of them, the buffer is made of ordinary pages: luna_buffer_page_size tells.
- * A file whose length is no multiple of the page size reads as zeroes up to the next one. A file
- * that is cut short later makes the guest's access a LUNA_EXIT_HOST_FAULT, and the host's own a
- * SIGBUS. */
+/* Makes a buffer of any kind. Where huge pages are asked for and the host has none reserved, the
+ * size is no multiple of them, or the memory is not anonymous, the buffer is made of ordinary
+ * pages: luna_buffer_page_size tells. A file whose length is no multiple of the page size reads as
+ * zeroes up to the next one. A file that is cut short later makes the guest's access a
+ * LUNA_EXIT_HOST_FAULT, and the host's own a SIGBUS. */
 LUNA_API int luna_buffer_open(const luna_buffer_options *options, luna_buffer **buffer);
 /* A buffer that is `size` bytes of another from `offset`, at any byte, and keeps that alive.
  * Mapped, it counts as the other buffer. */

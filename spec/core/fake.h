@@ -29,6 +29,7 @@ typedef struct fake_config {
   uint32_t immediate_exit; /* what KVM_CHECK_EXTENSION says */
   uint32_t address_bits;
   uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
+  uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   uint32_t cpuid_entries;
   bool translate_fails;
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
@@ -118,6 +119,9 @@ FAKE_API fake_attributes fake_last_attributes(void);
 /* Copies the slots of the youngest open VM, in the order of their numbers; returns how many there
  * are. */
 FAKE_API size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room);
+/* The guest writes to the page through a slot of the youngest open VM, as the slot's log then says.
+ * False where no slot lets it. */
+FAKE_API bool fake_write(uint64_t gpa);
 /* The registers and the run page of the youngest open vCPU, NULL where there is none. */
 FAKE_API struct kvm_regs *fake_regs(void);
 FAKE_API struct kvm_sregs *fake_sregs(void);

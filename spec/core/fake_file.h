@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ * What the parts of the fake share: its files, the host that it plays and the lock over both. */
+#ifndef LUNA_FAKE_FILE_H
+#define LUNA_FAKE_FILE_H
+
+#include "fake.h"
+#include "fake_state.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+  FAKE_PAGE = 4096,
+  FAKE_RUN_SIZE = 3 * FAKE_PAGE,
+  FAKE_VCPU_IDS = 4096
+};
+
+typedef enum fake_file_kind {
+  FAKE_FILE_KVM,
+  FAKE_FILE_VM,
+  FAKE_FILE_VCPU
+} fake_file_kind;
+
+/* An access that KVM has reported and finishes at the next KVM_RUN. */
+typedef struct fake_access {
+  bool active;
+  bool mmio;
+  bool write;
+  bool continues;
+  uint32_t size;
+  uint32_t count;
+  uint64_t rip; /* of the instruction */
+} fake_access;
+
+typedef struct fake_slot {
+  struct kvm_userspace_memory_region region;
+  uint64_t *log; /* one bit a page that was written; NULL without KVM_MEM_LOG_DIRTY_PAGES */
+} fake_slot;
+
+typedef struct fake_file {
+  fake_file_kind kind;
+  int fd;
+  uint64_t serial; /* the higher, the younger */
+  /* A VM's. */
+  fake_slot *slots;
+  unsigned vcpus;
+  bool *vcpu_ids; /* a vCPU stays until its VM goes, though its file is closed */
+  bool manual_protect;
+  fake_attributes attributes;
+  /* A vCPU's. */
+  struct kvm_run *run;
+  bool mapped;
+  bool has_cpuid;
+  struct kvm_regs regs;
+  struct kvm_sregs sregs;
+  fake_state state;
+  fake_access access;
+} fake_file;
+
+extern pthread_mutex_t fake_lock;
+extern fake_config fake_host;
+
+/* -1 with the errno. */
+int fake_refuse(int number);
+void fake_mistake(void);
+/* A new file, or NULL. */
+fake_file *fake_file_add(fake_file_kind kind);
+/* The youngest open file of the kind, or NULL. */
+fake_file *fake_file_youngest(fake_file_kind kind);
+
+/* fake_vm.c: the device and its VMs. */
+int fake_device_ioctl(unsigned long request, void *argument);
+int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument);
+void fake_vm_free(fake_file *vm);
+uint32_t fake_slots_max(void);
+
+/* fake_vcpu.c: registers and KVM_RUN, which comes without the lock: a vCPU has one thread at
+ * a time. */
+void fake_vcpu_reset(fake_file *vcpu);
+int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
+int fake_vcpu_run(fake_file *vcpu);
+/* Whether every KVM_RUN gives one and the same exit, and how many there were: without the lock. */
+extern atomic_bool fake_endless;
+extern atomic_ulong fake_endless_runs;
+
+#endif
