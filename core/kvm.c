@@ -170,6 +170,8 @@ static int describe_host(int fd) {
   if (!host.cpuid) {
     return luna_fail_errno(errno, "cannot ask KVM for the CPUID leaves it supports");
   }
+  static uint64_t last_serial;
+  host.serial = ++last_serial;
   host.slots_max =
       slots > 0 ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
   host.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* api.rst: assume 4 */

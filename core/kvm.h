@@ -24,6 +24,7 @@ __attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_tabl
 
 /* What this host's KVM offers; asked once per process. */
 typedef struct luna_host {
+  uint64_t serial; /* another one after luna_kvm_replace; from 1 */
   uint32_t slots_max;
   uint32_t vcpus_max;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits, 0 where the run page carries no registers */

@@ -244,7 +244,10 @@ void luna_mode_end(luna_vcpu *vcpu) {
   if (!buffer) {
     return;
   }
-  for (uint32_t space = 0; space < vcpu->vm->space_count; space++) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  uint32_t count = vcpu->vm->space_count;
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  for (uint32_t space = 0; space < count; space++) {
     unmap_area(vcpu, space);
   }
   luna_buffer_release(buffer);

@@ -20,7 +20,7 @@ enum {
 static pthread_mutex_t msr_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t movable[LUNA_MSRS_MOST]; /* indices that can be read and written back */
 static uint32_t movable_count;
-static const luna_host *movable_host; /* which host they were found on */
+static uint64_t movable_host; /* which host they were found on */
 
 static void close_seat(luna_space *space, luna_seat *seat) {
   luna_ring_unmap(space, seat);
@@ -187,9 +187,9 @@ static int know_movable(luna_seat *seat) {
   const luna_host *host = luna_host_get();
   pthread_mutex_lock(&msr_lock);
   int status = LUNA_OK;
-  if (movable_host != host || movable_count == 0) {
+  if (movable_host != host->serial || movable_count == 0) {
     status = find_movable(seat);
-    movable_host = host;
+    movable_host = host->serial;
   }
   pthread_mutex_unlock(&msr_lock);
   return status;
@@ -374,8 +374,8 @@ int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) 
 /* ---- Reset ---- */
 
 typedef struct fresh_state {
-  const luna_host *host; /* on which it was read */
-  luna_seat seat;        /* only its copies are used */
+  uint64_t host;  /* on which it was read */
+  luna_seat seat; /* only its copies are used */
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   struct kvm_vcpu_events events;
@@ -397,7 +397,7 @@ static int read_fresh(luna_seat *seat) {
     free(fresh.seat.held.xsave);
     fresh.seat.held = seat->held;
     seat->held = (luna_held){0};
-    fresh.host = luna_host_get();
+    fresh.host = luna_host_get()->serial;
   }
   return status;
 }
@@ -405,7 +405,7 @@ static int read_fresh(luna_seat *seat) {
 /* Reads a fresh vCPU's state, once, in a VM made for it. Its number is 1: vCPU 0 is the bootstrap
  * processor and its APIC base says so. */
 static int know_fresh(void) {
-  if (fresh.host == luna_host_get() && fresh.host) {
+  if (fresh.host == luna_host_get()->serial) {
     return LUNA_OK;
   }
   luna_space *scratch;

@@ -35,12 +35,13 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_seat *seat;
   pthread_rwlock_wrlock(&vcpu->vm->lock);
-  int status = luna_seat_take(vcpu->vm->spaces[0], vcpu->id, &seat);
+  luna_space *space = vcpu->vm->spaces[0];
+  int status = luna_seat_take(space, vcpu->id, &seat);
   pthread_rwlock_unlock(&vcpu->vm->lock);
   if (status != LUNA_OK) {
     return status;
   }
-  luna_vcpu_sit(vcpu, vcpu->vm->spaces[0], seat);
+  luna_vcpu_sit(vcpu, space, seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
   status = seat->owner ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;

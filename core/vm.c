@@ -203,12 +203,11 @@ static int check_trap(const luna_vm *vm, int kind, uint64_t first, uint64_t leng
 }
 
 int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap) {
-  int status = check_trap(vm, kind, first, length);
-  if (status != LUNA_OK) {
-    return status;
-  }
   luna_vm_change_begin(vm);
-  status = luna_traps_add(&vm->traps, kind, (luna_range){first, first + length - 1}, trap);
+  int status = check_trap(vm, kind, first, length);
+  if (status == LUNA_OK) {
+    status = luna_traps_add(&vm->traps, kind, (luna_range){first, first + length - 1}, trap);
+  }
   luna_vm_change_end(vm);
   return status;
 }
