@@ -12,11 +12,14 @@ enum {
   RW = LUNA_READ | LUNA_WRITE,
   RX = LUNA_READ | LUNA_EXECUTE,
   RWX = LUNA_READ | LUNA_WRITE | LUNA_EXECUTE,
+  STRICT = LUNA_MAP_STRICT,
+  WINDOW = LUNA_MAP_WINDOW,
   MOST = 600 /* regions, slots */
 };
 
 static luna_vm *vm;
 static luna_buffer *buffer; /* of 64 pages */
+static luna_buffer *shared; /* a memfd of 16 pages, for windows */
 static bool followed;       /* the test has asked for written pages */
 
 static inline void begin(void) {
@@ -43,6 +46,34 @@ static inline int map(uint64_t offset, uint64_t gpa, uint64_t pages, uint32_t ri
 
 static inline int unmap(uint64_t gpa, uint64_t pages) {
   return luna_vm_unmap_space(vm, 0, gpa * PAGE, pages * PAGE);
+}
+
+static inline int protect(uint64_t gpa, uint64_t pages, uint32_t rights) {
+  return luna_vm_protect_space(vm, 0, gpa * PAGE, pages * PAGE, rights);
+}
+
+static inline void begin_shared(void) {
+  const luna_buffer_options options = {.kind = LUNA_BUFFER_MEMFD, .size = 16 * PAGE};
+  begin();
+  CHECK_OK(luna_buffer_open(&options, &shared));
+}
+
+static inline void end_shared(void) {
+  luna_buffer_release(shared);
+  end();
+}
+
+/* How many mappings of memfds this process has. */
+static inline unsigned memfd_maps(void) {
+  FILE *file = fopen("/proc/self/maps", "r");
+  CHECK(file);
+  char line[4096];
+  unsigned count = 0;
+  while (fgets(line, sizeof line, file)) {
+    count += strstr(line, "memfd:lunavisor") != NULL;
+  }
+  fclose(file);
+  return count;
 }
 
 /* ---- What is there ---- */

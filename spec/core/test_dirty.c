@@ -273,10 +273,6 @@ static void begin_written(void) {
   host_writes(7);
 }
 
-static int protect(uint64_t gpa, uint64_t pages, uint32_t rights) {
-  return luna_vm_protect_space(vm, 0, gpa * PAGE, pages * PAGE, rights);
-}
-
 static void protect_keeps(void) {
   begin_written();
   CHECK_OK(protect(14, 3, RX));
@@ -437,7 +433,8 @@ static void collect_fails(void) {
 
 enum {
   WRITERS = 3,
-  WRITES = 20000
+  WRITES = 20000,
+  HANDSHAKE_NANOSECONDS = 300000000
 };
 
 static atomic_uint stamps[PAGES]; /* what is "written" to each page */
@@ -506,6 +503,51 @@ static void marks_while_collecting(void) {
   end();
 }
 
+static atomic_uint stamp; /* the write to the one page that the region has */
+static atomic_uint seen_stamp;
+static atomic_uint rounds; /* collections that are done */
+
+/* After a mark, the first collection that begins has to report it. How many were lost. */
+static void *mark_and_wait(void *argument) {
+  unsigned *lost = argument;
+  uint64_t end_of_test = luna_clock() + HANDSHAKE_NANOSECONDS;
+  while (luna_clock() < end_of_test) {
+    unsigned mine = atomic_fetch_add(&stamp, 1) + 1;
+    luna_buffer_mark(buffer, 0, 1);
+    unsigned round = atomic_load(&rounds);
+    while (atomic_load(&rounds) - round < 2) {
+      continue;
+    }
+    *lost += atomic_load(&seen_stamp) < mine;
+  }
+  atomic_store(&writing, 0);
+  return NULL;
+}
+
+static void each_mark_is_reported_next(void) {
+  pthread_t thread;
+  unsigned lost = 0;
+  begin();
+  CHECK_OK(map(0, 0, 1, RW));
+  follow();
+  atomic_store(&stamp, 0);
+  atomic_store(&seen_stamp, 0);
+  atomic_store(&writing, 1);
+  CHECK_EQ(pthread_create(&thread, NULL, mark_and_wait, &lost), 0);
+  while (atomic_load(&writing)) {
+    CHECK_OK(collect(0, 1));
+    if (*take(0, 1)) {
+      atomic_store(&seen_stamp, atomic_load(&stamp));
+    }
+    atomic_fetch_add(&rounds, 1);
+  }
+  pthread_join(thread, NULL);
+  test_note("of %u", atomic_load(&stamp));
+  CHECK(atomic_load(&stamp) > 10);
+  CHECK_EQ(lost, 0);
+  end();
+}
+
 int main(void) {
   RUN(guest);
   RUN(calls);
@@ -525,5 +567,6 @@ int main(void) {
   RUN(follow_fails);
   RUN(collect_fails);
   RUN(marks_while_collecting);
+  RUN(each_mark_is_reported_next);
   return test_end();
 }

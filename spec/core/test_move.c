@@ -383,6 +383,16 @@ static void first_move_of_the_process_fails(void) {
   }
 }
 
+/* Another host may have other MSRs: what was learnt of the last one is not to be used. */
+static void msrs_of_another_host(void) {
+  for (int i = 0; i < 2; i++) {
+    begin_variant(0); /* a new host each time */
+    CHECK_OK(move_to(1));
+    CHECK(fake_calls(KVM_GET_MSR_INDEX_LIST) > 0);
+    end();
+  }
+}
+
 /* ---- Errors and counts ---- */
 
 static int moved_inside;
@@ -448,6 +458,7 @@ int main(void) {
   RUN(space_of_a_failed_move);
   RUN(unfinished_seat);
   RUN(unfinished_first_seat);
+  RUN(msrs_of_another_host);
   RUN(move_errors);
   RUN(spaces_count_their_vcpus);
   return test_end();
