@@ -42,6 +42,7 @@ OUT := $(abspath $(BUILD))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 
+HEADERS := $(wildcard core/include/lunavisor/*.h)
 CORE := $(call objects,core/*.c)
 NATIVE := $(call objects,lua/lunavisor/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake*.c))
@@ -104,7 +105,7 @@ $(BUILD)/lua/5.4/lunavisor/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
 	$(call link_native,$@,$$ORIGIN/../../..)
 
-$(BUILD)/lua/lunavisor/cdef.lua: core/include/lunavisor.h $(BUILD)/flags
+$(BUILD)/lua/lunavisor/cdef.lua: core/include/lunavisor.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $(@D)
 	@{ printf '%s\n' '-- Made from lunavisor.h for ffi.cdef.' 'return [==[' && \
 	  $(CC) -E -P -DLUNA_CDEF $< && echo ']==]'; } >$@
@@ -180,7 +181,8 @@ env: ## Print the variables that make a checkout usable: eval "$(make -s env)"
 
 LMODS := $(sort $(LUA_LMOD) $(LUAJIT_LMOD))
 LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so
-INSTALLED := $(INCLUDEDIR)/lunavisor.h $(PKGCONFIGDIR)/lunavisor.pc \
+INSTALLED := $(INCLUDEDIR)/lunavisor.h $(HEADERS:core/include/%=$(INCLUDEDIR)/%) \
+  $(PKGCONFIGDIR)/lunavisor.pc \
   $(addprefix $(LIBDIR)/,$(LIBRARIES)) $(addprefix $(LUA_CMOD)/,$(NATIVE_SO)) \
   $(foreach dir,$(LMODS),$(addprefix $(dir)/,$(LUA_FILES) $(LUA_MADE)))
 
@@ -195,7 +197,9 @@ install: install-files ## Install to PREFIX (default /usr/local), below DESTDIR 
 	$(call hint,$(LUAJIT),path,$(LUAJIT_LMOD),$(LUAJIT_LMOD)/?.lua;$(LUAJIT_LMOD)/?/init.lua)
 
 install-files: all
-	$(INSTALL) -D -m 644 core/include/lunavisor.h $(DESTDIR)$(INCLUDEDIR)/lunavisor.h
+	@for file in lunavisor.h $(HEADERS:core/include/%=%); do \
+	  $(INSTALL) -D -m 644 core/include/$$file $(DESTDIR)$(INCLUDEDIR)/$$file || exit; \
+	done
 	$(INSTALL) -D -m 644 $(BUILD)/liblunavisor.a $(DESTDIR)$(LIBDIR)/liblunavisor.a
 	$(INSTALL) -D -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so.$(VERSION)
 	ln -sf liblunavisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)

@@ -19,8 +19,9 @@ typedef struct memory_fault {
 } memory_fault;
 
 static const char *const names[] = {
-    "hlt",        "pio",        "mmio",    "fault",       "exception", "shutdown", "internal",
-    "fail_entry", "host_fault", "timeout", "interrupted", "signal",    "other",
+    "hlt",        "pio",        "mmio",        "fault",        "exception", "shutdown", "internal",
+    "fail_entry", "host_fault", "timeout",     "interrupted",  "signal",    "other",    "debug",
+    "msr",        "hypercall",  "instruction", "system_event", "eoi",       "tpr",
 };
 
 const char *luna_exit_name(int kind) {

@@ -56,8 +56,12 @@ void luna_kvm_replace(const luna_kvm_table *table) {
   pthread_mutex_unlock(&host_lock);
 }
 
-static int call(int fd, unsigned long request, const void *argument) {
+int luna_kvm_call(int fd, unsigned long request, const void *argument) {
   return kvm->ioctl(fd, request, (void *)(uintptr_t)argument);
+}
+
+static int call(int fd, unsigned long request, const void *argument) {
+  return luna_kvm_call(fd, request, argument);
 }
 
 static int call_number(int fd, unsigned long request, unsigned long number) {
@@ -356,7 +360,7 @@ struct kvm_msr_list *luna_kvm_msr_list(int kvm_fd) {
 }
 
 int luna_kvm_enable_cap(int vm_fd, uint32_t capability, uint64_t argument) {
-  struct kvm_enable_cap enable = {.cap = capability, .args = {argument}};
+  struct kvm_enable_cap enable = {.cap = capability, .args = {argument, 0, 0, 0}};
   return call(vm_fd, KVM_ENABLE_CAP, &enable);
 }
 

@@ -94,4 +94,34 @@ int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t pages, uint64_t 
 int luna_kvm_reset_rings(int vm_fd);
 int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation);
 
+/* Any ioctl of the table, for the files that hold further typed functions. */
+int luna_kvm_call(int fd, unsigned long request, const void *argument);
+
+/* kvm_interrupt.c: controllers, interrupts and the time-stamp counter's frequency. */
+int luna_kvm_create_irqchip(int vm_fd);
+int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level);
+int luna_kvm_signal_msi(int vm_fd, uint64_t address, uint32_t data);
+int luna_kvm_set_routing(int vm_fd, const struct kvm_irq_routing *routing);
+int luna_kvm_irqfd(int vm_fd, const struct kvm_irqfd *irqfd);
+int luna_kvm_get_irqchip(int vm_fd, struct kvm_irqchip *chip);
+int luna_kvm_set_irqchip(int vm_fd, const struct kvm_irqchip *chip);
+int luna_kvm_interrupt(int vcpu_fd, uint32_t vector);
+int luna_kvm_nmi(int vcpu_fd);
+int luna_kvm_smi(int vcpu_fd);
+int luna_kvm_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic);
+int luna_kvm_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic);
+int luna_kvm_get_mp_state(int vcpu_fd, uint32_t *state);
+int luna_kvm_set_mp_state(int vcpu_fd, uint32_t state);
+/* kHz, or -1. */
+int luna_kvm_get_tsc_khz(int vcpu_fd);
+int luna_kvm_set_tsc_khz(int vcpu_fd, uint32_t kilohertz);
+
+/* kvm_event.c: what KVM does without leaving the guest, and what makes it leave. */
+int luna_kvm_ioeventfd(int vm_fd, const struct kvm_ioeventfd *event);
+int luna_kvm_coalesce(int vm_fd, bool pio, uint64_t first, uint32_t size, bool on);
+int luna_kvm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter);
+int luna_kvm_guest_debug(int vcpu_fd, const struct kvm_guest_debug *debug);
+/* A descriptor of the vCPU's statistics. */
+int luna_kvm_stats_fd(int vcpu_fd);
+
 #endif

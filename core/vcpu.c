@@ -249,15 +249,34 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
   }
 }
 
+/* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
+ * that comes instead, or a negative status. */
+static int attend_entry(luna_vcpu *vcpu) {
+  (void)vcpu;
+  return 0;
+}
+
+/* And after it has left, before the exit is decoded. */
+static void attend_leave(luna_vcpu *vcpu) {
+  (void)vcpu;
+}
+
 /* Enters until there is something to report. */
 static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   int tries = 0;
   for (;;) {
     int kind = prepare(vcpu);
+    unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
+    if (kind == 0 && attention) {
+      kind = attend_entry(vcpu);
+    }
     if (kind == 0) {
       bool entered;
       int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
       int number = errno;
+      if (attention) {
+        attend_leave(vcpu);
+      }
       if (entered) {
         luna_state_entered(vcpu);
       }

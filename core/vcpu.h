@@ -38,6 +38,15 @@ typedef struct luna_pending {
   uint32_t elements;
 } luna_pending;
 
+/* What a vCPU has to look after before and after it is in the guest: bits of
+ * luna_vcpu.attention, so that the loop of one that has nothing of it pays one test. */
+enum {
+  LUNA_ATTEND_DEBUG = 1,     /* debug.c: breakpoints, single steps */
+  LUNA_ATTEND_INTERRUPT = 2, /* interrupt.c: vectors that wait for the guest */
+  LUNA_ATTEND_COALESCED = 4, /* coalesced.c: writes that KVM has collected */
+  LUNA_ATTEND_TIME = 8       /* account.c: time spent in the guest */
+};
+
 struct luna_vcpu {
   luna_reference reference;
   luna_vm *vm;
@@ -52,6 +61,7 @@ struct luna_vcpu {
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
   atomic_bool running;
+  atomic_uint attention; /* LUNA_ATTEND_* */
   luna_state state;
   luna_pending pending;
   luna_exit exit;

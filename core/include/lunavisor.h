@@ -175,6 +175,10 @@ typedef struct luna_vm_options {
   /* Entries of each vCPU's dirty ring in every space, a power of two; 0 to follow written pages by
    * KVM's bitmaps. The ring is better where few pages of much memory are written. */
   uint32_t dirty_ring;
+  uint32_t irqchip; /* luna_irqchip */
+  /* 1: MSRs that KVM does not know are LUNA_EXIT_MSR too, not only those that are trapped; else
+   * the guest gets a #GP. */
+  uint32_t unknown_msrs;
   uint32_t reserved;
 } luna_vm_options;
 
@@ -287,8 +291,9 @@ LUNA_API int luna_space_next(luna_vm *vm, uint32_t space, uint64_t gpa, luna_reg
 /* ---- Traps: which accesses belong to which handler ------------------------------------------- */
 
 typedef enum luna_trap_kind {
-  LUNA_TRAP_PIO = 0, /* I/O ports 0 to 0xffff */
-  LUNA_TRAP_MMIO = 1 /* guest-physical addresses, in every space of the VM */
+  LUNA_TRAP_PIO = 0,  /* I/O ports 0 to 0xffff */
+  LUNA_TRAP_MMIO = 1, /* guest-physical addresses, in every space of the VM */
+  LUNA_TRAP_MSR = 2   /* model-specific registers, by number; KVM_CAP_X86_MSR_FILTER */
 } luna_trap_kind;
 
 /* Claims [first, first + length) for a handler. Exits for an access that begins there carry
@@ -375,7 +380,15 @@ typedef enum luna_exit_kind {
   LUNA_EXIT_INTERRUPTED = 11, /* luna_vcpu_interrupt */
   LUNA_EXIT_SIGNAL =
       12, /* a signal that is not the library's arrived: run again when it is dealt with */
-  LUNA_EXIT_OTHER = 13 /* any other KVM exit: reason is its number (KVM_EXIT_*) */
+  LUNA_EXIT_OTHER = 13,     /* any other KVM exit: reason is its number (KVM_EXIT_*), data the first
+                           words of what the run page says of it */
+  LUNA_EXIT_DEBUG = 14,     /* a breakpoint, or a single step is done */
+  LUNA_EXIT_MSR = 15,       /* RDMSR or WRMSR of a trapped MSR: answer or refuse it */
+  LUNA_EXIT_HYPERCALL = 16, /* VMCALL or VMMCALL that KVM hands on: answer it, value is RAX */
+  LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate */
+  LUNA_EXIT_SYSTEM_EVENT = 18, /* the guest asks for a reset or to be switched off */
+  LUNA_EXIT_EOI = 19,          /* split irqchip: the end of a level interrupt */
+  LUNA_EXIT_TPR = 20           /* the guest changed or accessed its task priority */
 } luna_exit_kind;
 
 /* The name of an exit kind in lower case ("hlt", "fail_entry"), or NULL for a number that is
@@ -386,7 +399,8 @@ LUNA_API const char *luna_exit_name(int kind);
 typedef struct luna_exit {
   uint32_t kind;             /* luna_exit_kind */
   uint32_t trap;             /* pio, mmio: the trap that owns the address, or 0 */
-  uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2 */
+  uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2; msr:
+                                its number; debug: the linear address of the instruction */
   uint64_t offset;           /* pio, mmio with a trap: address - first address of the trap */
   uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason */
   uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch */
@@ -398,9 +412,11 @@ typedef struct luna_exit {
   uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
   uint32_t data_count;       /* internal: how many of `data` are there */
   uint32_t space;            /* the space that the vCPU was in */
-  uint32_t reserved;
-  uint8_t instruction[16]; /* internal: the instruction that KVM could not emulate */
-  uint64_t data[16];       /* internal: KVM's further words */
+  uint32_t count;            /* pio: elements of a string instruction that are left, with this */
+  uint32_t breakpoint;       /* debug: its number, 0 for a single step */
+  uint32_t dr6;              /* debug: as the processor would set it */
+  uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate */
+  uint64_t data[16];         /* internal, other, system_event, hypercall: further words */
 } luna_exit;
 
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details
@@ -466,6 +482,13 @@ LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
  * that exited. The processor's rules are checked by KVM when the vCPU runs: luna_vcpu_run then
  * fails and names the state. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
+
+#include "lunavisor/debug.h"
+#include "lunavisor/event.h"
+#include "lunavisor/interrupt.h"
+#include "lunavisor/linear.h"
+#include "lunavisor/state.h"
+#include "lunavisor/thread.h"
 
 #if !defined(LUNA_CDEF) && defined(__cplusplus)
 }

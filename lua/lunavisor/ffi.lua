@@ -525,4 +525,14 @@ function M.set(object, reg, value)
   return done(C.luna_vcpu_set(vcpu_of(object), reg, exact))
 end
 
+-- The further subjects, one file each: functions that add their raw calls to M.
+local shared = {
+  ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
+  vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
+  u64_out = u64_out, u32_out = u32_out,
+}
+for _, part in ipairs { "state", "linear", "event", "debug", "interrupt", "thread" } do
+  require("lunavisor.ffi_" .. part)(M, shared)
+end
+
 return M

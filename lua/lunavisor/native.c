@@ -185,5 +185,11 @@ int luaopen_lunavisor_native(lua_State *L) {
   luaL_setfuncs(L, luna_buffer_functions, 0);
   luaL_setfuncs(L, luna_space_functions, 0);
   luaL_setfuncs(L, luna_vcpu_functions, 0);
+  luaL_setfuncs(L, luna_state_functions, 0);
+  luaL_setfuncs(L, luna_linear_functions, 0);
+  luaL_setfuncs(L, luna_event_functions, 0);
+  luaL_setfuncs(L, luna_debug_functions, 0);
+  luaL_setfuncs(L, luna_interrupt_functions, 0);
+  luaL_setfuncs(L, luna_thread_functions, 0);
   return 1;
 }

@@ -35,5 +35,11 @@ int luna_push_done(lua_State *L, int status);    /* true, or the failure */
 extern const luaL_Reg luna_buffer_functions[];
 extern const luaL_Reg luna_space_functions[];
 extern const luaL_Reg luna_vcpu_functions[];
+extern const luaL_Reg luna_state_functions[];
+extern const luaL_Reg luna_linear_functions[];
+extern const luaL_Reg luna_event_functions[];
+extern const luaL_Reg luna_debug_functions[];
+extern const luaL_Reg luna_interrupt_functions[];
+extern const luaL_Reg luna_thread_functions[];
 
 #endif

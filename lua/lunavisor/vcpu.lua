@@ -361,6 +361,13 @@ local readers = {
   end,
 }
 
+local writers = {} -- of fields that are no registers
+
+-- The further subjects, one file each: functions that add methods and fields.
+for _, part in ipairs { "state", "linear", "debug", "interrupt", "thread" } do
+  require("lunavisor.vcpu_" .. part)(methods, readers, writers)
+end
+
 function VCPU.__index(self, key)
   local method = methods[key]
   if method then return method end
@@ -374,6 +381,8 @@ end
 
 function VCPU.__newindex(self, key, value)
   if not self[1] then error("attempt to use a closed vcpu", 2) end
+  local writer = writers[key]
+  if writer then return writer(self, value) end
   if not registers.set(self, key, value) then
     error(("a vcpu has no register '%s' that can be set%s"):format(tostring(key),
       registers.is_group(key) and "; set its fields, like " .. key .. ".base" or ""), 2)

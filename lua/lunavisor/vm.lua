@@ -146,6 +146,11 @@ function methods.vcpu(self, options)
   return vcpus.new(self, options) -- a tail call, so that its checks blame the caller
 end
 
+-- The further subjects, one file each: functions that add methods.
+for _, part in ipairs { "event", "interrupt", "thread" } do
+  require("lunavisor.vm_" .. part)(methods)
+end
+
 VM.__index = methods
 VM.__close = methods.close
 

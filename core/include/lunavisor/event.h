@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * Part of lunavisor.h: accesses that are answered without leaving the kernel or the C core, blocks
+ * of string I/O, and exits for MSRs. */
+#ifndef LUNAVISOR_EVENT_H
+#define LUNAVISOR_EVENT_H
+
+enum {
+  LUNA_EVENT_MATCH = 1,   /* only writes of `value` */
+  LUNA_EVENT_ANY_SIZE = 2 /* writes of any size; not with LUNA_EVENT_MATCH */
+};
+
+/* A write of `size` bytes (1, 2, 4, 8) to a port or guest-physical address (`kind`: luna_trap_kind)
+ * that makes an eventfd readable instead of leaving the guest (api.rst, KVM_IOEVENTFD). */
+typedef struct luna_eventfd {
+  uint32_t kind;
+  uint32_t flags; /* LUNA_EVENT_* */
+  uint64_t address;
+  uint64_t value;
+  uint32_t size;
+  int32_t fd;
+} luna_eventfd;
+
+/* Adds it in every space of the VM, also in those made later. The descriptor stays the caller's.
+ * _OVERLAP where the same is there already. */
+LUNA_API int luna_vm_eventfd_add(luna_vm *vm, const luna_eventfd *event);
+/* Takes away what was added with the same fields. _NOT_FOUND if it was not. */
+LUNA_API int luna_vm_eventfd_remove(luna_vm *vm, const luna_eventfd *event);
+
+/* Lets KVM collect the writes to a trapped range and give them, in order, at the next exit that
+ * comes for another reason, before that (api.rst, KVM_REGISTER_COALESCED_MMIO): for devices that do
+ * not mind to hear late. The trap must exist; it ends with the trap. */
+LUNA_API int luna_vm_coalesce(luna_vm *vm, uint32_t trap);
+
+/* A trap that the core answers on the vCPU's own thread: reads and writes go to `buffer`, the byte
+ * at `first` being the one at `offset`. luna_vm_untrap takes it away. */
+LUNA_API int luna_vm_trap_memory(luna_vm *vm, int kind, uint64_t first, uint64_t length,
+                                 luna_buffer *buffer, uint64_t offset, uint32_t *trap);
+/* A function of the embedder that answers a trap on the thread that runs the vCPU: `access` is
+ * LUNA_READ or LUNA_WRITE, `*value` the value read or written. 0 when the access is done; anything
+ * else makes it an exit. It must not call functions on the VM that change maps or traps. */
+typedef int (*luna_trap_function)(void *context, uint64_t offset, uint32_t size, uint32_t access,
+                                  uint64_t *value);
+LUNA_API int luna_vm_trap_function(luna_vm *vm, int kind, uint64_t first, uint64_t length,
+                                   luna_trap_function function, void *context, uint32_t *trap);
+
+/* The elements of the open string I/O exit that are left, as one block: how many bytes
+ * (luna_exit.size times luna_exit.count), and where they are until it is answered; reads go there.
+ * 0 where no port access is open. */
+LUNA_API uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data);
+/* Answers all of them at once. */
+LUNA_API int luna_vcpu_answer_block(luna_vcpu *vcpu);
+
+/* Refuses the open MSR exit: the guest gets a #GP at the instruction. */
+LUNA_API int luna_vcpu_refuse(luna_vcpu *vcpu);
+
+/* The name of a KVM_EXIT_* number in lower case ("io", "hyperv"), NULL for one that this library
+ * does not know; and what it means, as a few words. */
+LUNA_API const char *luna_reason_name(uint32_t reason);
+LUNA_API const char *luna_reason_text(uint32_t reason);
+
+/* Begins to count, or ends it: what luna_vcpu_time gives costs two looks at the clock at every
+ * entry. */
+LUNA_API int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on);
+/* Nanoseconds that the vCPU has spent in the guest since luna_vcpu_account, and of these, those in
+ * which it was halted inside KVM (with a LAPIC there). */
+LUNA_API int luna_vcpu_time(luna_vcpu *vcpu, uint64_t *exec_time, uint64_t *idle_time);
+
+#endif

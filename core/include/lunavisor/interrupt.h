@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ * Part of lunavisor.h: interrupts, interrupt controllers inside KVM, and the time-stamp counter. */
+#ifndef LUNAVISOR_INTERRUPT_H
+#define LUNAVISOR_INTERRUPT_H
+
+typedef enum luna_irqchip {
+  LUNA_IRQCHIP_NONE = 0,  /* no controller: the script is it */
+  LUNA_IRQCHIP_SPLIT = 1, /* LAPICs in KVM; the IOAPIC is the script's: KVM_CAP_SPLIT_IRQCHIP */
+  LUNA_IRQCHIP_KERNEL = 2 /* LAPICs, IOAPIC and PICs in KVM: KVM_CREATE_IRQCHIP */
+} luna_irqchip;
+
+/* ---- To one vCPU; any thread ---- */
+
+/* Delivers an external interrupt: without a controller in KVM, when the guest next accepts one (IF
+ * set, no interrupt shadow), of several the highest vector first; with one, as a fixed edge
+ * interrupt at the vCPU's LAPIC. A vector that waits already is not doubled. _RANGE below 16. */
+LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
+/* Which vector waits, without a controller in KVM: the highest, or -1. */
+LUNA_API int luna_vcpu_interrupt_waiting(luna_vcpu *vcpu);
+/* A non-maskable interrupt; a system management interrupt (_UNSUPPORTED without KVM_CAP_X86_SMM).
+ */
+LUNA_API int luna_vcpu_nmi(luna_vcpu *vcpu);
+LUNA_API int luna_vcpu_smi(luna_vcpu *vcpu);
+
+/* ---- Through the VM's controllers ---- */
+
+/* Sets the level of an interrupt line: a GSI of the routing table. With the kernel's controllers
+ * any; split: one that is routed as a message, on a rising level. */
+LUNA_API int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level);
+/* Sends a message-signalled interrupt (SDM Vol. 3, 11.11). 1 if a LAPIC took it, 0 if it was
+ * blocked. */
+LUNA_API int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data);
+
+typedef enum luna_chip {
+  LUNA_CHIP_PIC_PRIMARY = 0,
+  LUNA_CHIP_PIC_SECONDARY = 1,
+  LUNA_CHIP_IOAPIC = 2
+} luna_chip;
+
+/* Where a line (GSI) leads: to a pin of a controller in KVM, or to a message. */
+typedef struct luna_route {
+  uint32_t line;
+  uint32_t is_message;
+  uint32_t chip; /* luna_chip */
+  uint32_t pin;
+  uint64_t address;
+  uint32_t data;
+  uint32_t reserved;
+} luna_route;
+
+/* Replaces the whole routing table (api.rst, KVM_SET_GSI_ROUTING). */
+LUNA_API int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count);
+/* Lets an eventfd raise a line; `resample` is another that KVM signals at the end of a level
+ * interrupt, or -1 for edge. `on` 0 takes it away. */
+LUNA_API int luna_vm_irqfd(luna_vm *vm, uint32_t line, int fd, int resample, uint32_t on);
+/* The state of a controller (luna_chip) in the form of struct kvm_irqchip.chip, 512 bytes. */
+LUNA_API int luna_vm_get_chip(luna_vm *vm, int chip, void *state);
+LUNA_API int luna_vm_set_chip(luna_vm *vm, int chip, const void *state);
+/* The frequency of the LAPIC timers, 16 MHz to 2 GHz; before the first vCPU (_STATE). */
+LUNA_API int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz);
+
+/* ---- A vCPU's LAPIC ---- */
+
+enum {
+  LUNA_APIC_SIZE = 1024 /* of the register page, struct kvm_lapic_state */
+};
+
+LUNA_API int luna_vcpu_get_apic(luna_vcpu *vcpu, void *registers);
+LUNA_API int luna_vcpu_set_apic(luna_vcpu *vcpu, const void *registers);
+/* One register by its offset in the page (SDM Vol. 3, table 11-1). Writing has no effect beyond the
+ * register: ICR sends nothing. */
+LUNA_API int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value);
+LUNA_API int luna_vcpu_write_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t value);
+/* Fires the timer's entry of the local vector table, as if it had run out: 1, or 0 if masked. */
+LUNA_API int luna_vcpu_fire_timer(luna_vcpu *vcpu);
+
+typedef enum luna_mp_state {
+  LUNA_MP_RUNNABLE = 0,
+  LUNA_MP_UNINITIALIZED = 1, /* waits for INIT */
+  LUNA_MP_INIT_RECEIVED = 2, /* waits for SIPI */
+  LUNA_MP_HALTED = 3,
+  LUNA_MP_SIPI_RECEIVED = 4
+} luna_mp_state;
+
+/* Without a LAPIC in KVM a vCPU is always runnable. */
+LUNA_API int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state);
+LUNA_API int luna_vcpu_set_mp_state(luna_vcpu *vcpu, uint32_t state);
+/* What SIPI does (SDM Vol. 3, 9.4): real mode at vector << 12, runnable. For start-up by hand. */
+LUNA_API int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector);
+
+/* ---- The time-stamp counter ---- */
+
+/* Its frequency in kHz; setting needs KVM_CAP_TSC_CONTROL (_UNSUPPORTED), except to the same. */
+LUNA_API int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz);
+LUNA_API int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz);
+/* Its distance to the host's. */
+LUNA_API int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset);
+LUNA_API int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset);
+/* Makes the counters of all vCPUs of the VM show `tsc` at one and the same moment. */
+LUNA_API int luna_vm_sync_tsc(luna_vm *vm, uint64_t tsc);
+
+#endif

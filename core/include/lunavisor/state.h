@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ * Part of lunavisor.h: the state of a vCPU beyond its numbered registers. None of these calls may
+ * be made while the vCPU runs on another thread: LUNA_ERROR_STATE. */
+#ifndef LUNAVISOR_STATE_H
+#define LUNAVISOR_STATE_H
+
+typedef enum luna_vector {
+  LUNA_VECTOR_ST = 0,  /* 0 to 7, by their place in the file, not on the stack: 10 bytes */
+  LUNA_VECTOR_XMM = 1, /* 0 to 15, with AVX-512 to 31: 16 bytes */
+  LUNA_VECTOR_YMM = 2, /* the same: 32 bytes */
+  LUNA_VECTOR_ZMM = 3, /* 0 to 31: 64 bytes */
+  LUNA_VECTOR_K = 4    /* 0 to 7: 8 bytes */
+} luna_vector;
+
+/* Reads register `index` of a kind (luna_vector) into `bytes`, of the kind's size. _ARGUMENT for a
+ * kind, index or size that is none, _UNSUPPORTED where this host's processor does not have it. */
+LUNA_API int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, void *bytes,
+                                  size_t size);
+LUNA_API int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *bytes,
+                                  size_t size);
+/* The whole x87, SSE and AVX state in the standard form of XSAVE (SDM Vol. 1, 13.4), which has
+ * luna_capability("xsave_size") bytes. A shorter `size` from 512 on: only that part. */
+LUNA_API int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size);
+LUNA_API int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size);
+
+/* A model-specific register by its number. _NOT_FOUND where KVM has none of that number for this
+ * vCPU, _RANGE where it refuses the value. */
+LUNA_API int luna_vcpu_get_msr(luna_vcpu *vcpu, uint32_t index, uint64_t *value);
+LUNA_API int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value);
+
+/* What CPUID answers to one leaf. */
+typedef struct luna_cpuid {
+  uint32_t leaf;    /* EAX of the question */
+  uint32_t subleaf; /* ECX of the question, where `indexed` */
+  uint32_t indexed; /* 1: the leaf has subleaves */
+  uint32_t eax;
+  uint32_t ebx;
+  uint32_t ecx;
+  uint32_t edx;
+} luna_cpuid;
+
+/* The `index`th answer of the vCPU's CPUID table, from 0; _NOT_FOUND behind the last. A new vCPU
+ * has what this host's KVM supports (KVM_GET_SUPPORTED_CPUID), with its own number as APIC ID. */
+LUNA_API int luna_vcpu_cpuid_next(luna_vcpu *vcpu, uint32_t index, luna_cpuid *answer);
+/* Replaces the whole table. Before the vCPU's first run: KVM takes no other table later (_STATE).
+ */
+LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, size_t count);
+
+/* The whole state of the vCPU as bytes with a version: registers, system registers, events, XCR0,
+ * extended state, debug registers, MSRs and, with a LAPIC in KVM, that and the MP state; not memory
+ * and not CPUID. `*size` is the room on entry and the length on return; `state` NULL only asks for
+ * the length. _STATE while an exit is open: answer it first. */
+LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
+/* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
+ * host. _ARGUMENT for bytes that are no state or of another version: nothing is changed. An open
+ * exit is dropped. */
+LUNA_API int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size);
+
+/* Looks for what the processor would refuse in the system registers (SDM Vol. 3, 27.3.1, "Checks on
+ * the Guest State Area", and the rules for MOV to CRn and WRMSR of EFER). _STATE, and the message
+ * names the register, the bit and the rule; LUNA_OK if nothing is found. */
+LUNA_API int luna_vcpu_check(luna_vcpu *vcpu);
+
+#endif

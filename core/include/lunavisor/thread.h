@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * Part of lunavisor.h: vCPUs on threads of their own. A started vCPU enters the guest on its thread
+ * again and again; an exit that the core does not answer waits in the VM's queue for whoever calls
+ * luna_vm_next, and its vCPU with it, until luna_vcpu_go. */
+#ifndef LUNAVISOR_THREAD_H
+#define LUNAVISOR_THREAD_H
+
+/* Starts the vCPU on a thread of its own; from now on its other calls fail with _STATE, unless it
+ * is paused or its exit has been taken from the queue. An exit that is open is queued at once. */
+LUNA_API int luna_vcpu_start(luna_vcpu *vcpu);
+/* Ends the thread: gets the vCPU out of the guest, and waits until it is out. The vCPU can be used,
+ * run and started again; an exit that waited in the queue is its last exit, still open. */
+LUNA_API int luna_vcpu_stop(luna_vcpu *vcpu);
+/* Gets a started vCPU out of the guest, waits until it is, and keeps it out. Pauses count. */
+LUNA_API int luna_vcpu_pause(luna_vcpu *vcpu);
+LUNA_API int luna_vcpu_resume(luna_vcpu *vcpu);
+/* Whether it is started. */
+LUNA_API uint32_t luna_vcpu_started(const luna_vcpu *vcpu);
+
+/* Takes the next exit from the queue: the kind (its details are luna_vcpu_exit(*vcpu)), or a
+ * negative status of the run that failed, with *vcpu; 0 and NULL if there was none up to `deadline`
+ * (luna_clock(); 0: does not wait; LUNA_FOREVER). */
+#define LUNA_FOREVER UINT64_MAX
+LUNA_API int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu);
+/* Lets a vCPU go on whose exit was taken from the queue and dealt with. */
+LUNA_API int luna_vcpu_go(luna_vcpu *vcpu);
+/* A descriptor that can be polled: readable while an exit waits in the queue, or once the moment of
+ * luna_vm_alarm has come. It is the VM's and lives as long. */
+LUNA_API int luna_vm_fd(luna_vm *vm);
+/* Makes luna_vm_fd readable at that moment of luna_clock(); 0 takes it back. */
+LUNA_API int luna_vm_alarm(luna_vm *vm, uint64_t moment);
+/* Makes a luna_vm_next that waits return 0, or else the next one. Any thread, signal handlers. */
+LUNA_API void luna_vm_wake(luna_vm *vm);
+
+#endif
