@@ -2,6 +2,7 @@
 -- The annotations in lua/lunavisor/meta name what the classes have, and nothing else.
 
 local luna = require "lunavisor"
+local helper = require "spec.support.helper"
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -10,7 +11,13 @@ local function read(path)
   return text
 end
 
-local meta = read "lua/lunavisor/meta/lunavisor.lua"
+local function read_all(pattern)
+  local texts = {}
+  for path in helper.sh("ls " .. pattern):gmatch "[^\n]+" do texts[#texts + 1] = read(path) end
+  return table.concat(texts, "\n")
+end
+
+local meta = read_all "lua/lunavisor/meta/*.lua"
 
 local function annotated(pattern)
   local names = {}
@@ -29,9 +36,11 @@ local function functions_of(class)
 end
 
 -- vCPUs have registers as fields and hide their methods: those that the source defines count.
-local function methods_in(path)
+local function methods_in(pattern)
   local names = {}
-  for name in read(path):gmatch "\nfunction methods%.([%w_]+)" do names[#names + 1] = name end
+  for name in read_all(pattern):gmatch "\n *function methods%.([%w_]+)" do
+    names[#names + 1] = name
+  end
   table.sort(names)
   return names
 end
@@ -49,7 +58,7 @@ describe("the annotations", function()
   end
 
   it("name every method of a vcpu", function()
-    assert.same(methods_in "lua/lunavisor/vcpu.lua", annotated "function vcpu:([%w_]+)%(")
+    assert.same(methods_in "lua/lunavisor/vcpu*.lua", annotated "function vcpu:([%w_]+)%(")
   end)
 
   it("are not to be loaded", function()
