@@ -438,6 +438,11 @@ LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
  * moved (luna_vcpu_set_space): then it is done in the new space. _NOT_FOUND while no region allows
  * it; the exit then stays open. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
+/* Lets KVM finish the instruction whose exit has been answered, without running the guest further:
+ * then registers and memory are as behind it. 0; or the kind of a further exit that it made, open
+ * as from luna_vcpu_run (the next element of string I/O, the other part of an access); _STATE while
+ * an exit is open or the vCPU runs. */
+LUNA_API int luna_vcpu_finish(luna_vcpu *vcpu);
 /* Lets the guest take an exception before its next instruction. `error_code` is used by the vectors
  * that have one, `address` (CR2) by #PF. An open exit is closed: a read or a fetch is taken back,
  * so that the exception is at the instruction that failed; a write has been finished by KVM, and
