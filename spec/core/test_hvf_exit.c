@@ -336,7 +336,7 @@ static void a_copy_out_of_a_hole_can_be_emulated(void) {
     CHECK_EQ(get(HV_X86_RSI), 0x800 + i);
     CHECK_EQ(get(HV_X86_RDI), 0x3000 + i);
     CHECK_EQ(get(HV_X86_RCX), 3 - i);
-    ram[0x3000 + i] = (uint8_t)"abc"[i];
+    ram[0x3000 + i] = (uint8_t) "abc"[i];
     set(HV_X86_RSI, 0x801 + i);
     set(HV_X86_RDI, 0x3001 + i);
     set(HV_X86_RCX, 2 - i);
@@ -454,7 +454,11 @@ static void ports_can_be_completed(void) {
 /* ---- Others ---- */
 
 static void a_triple_fault_is_one(void) {
-  BEGIN(0x0f, 0x0b); /* ud2, without a table of vectors */
+  BEGIN(0x0f, 0x0b); /* ud2, in protected mode without a table of vectors */
+  set_field(VMCS_GUEST_CR0, 0x31);
+  set_field(VMCS_GUEST_CS, 8);
+  set_field(VMCS_GUEST_CS_LIMIT, 0xffffffff);
+  set_field(VMCS_GUEST_CS_AR, 0xc09b);
   set_field(VMCS_GUEST_IDTR_LIMIT, 0);
   CHECK_EQ(run(), VMX_REASON_TRIPLE_FAULT);
   end();
