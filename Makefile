@@ -81,7 +81,7 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
 tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c) \
+objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
   $(call objects,scripts/bench.d/*.c)
 
 # Changes when the way of compiling does, so that everything is made anew.

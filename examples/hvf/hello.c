@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A program in the idiom of Apple's Hypervisor framework: a 16-bit guest reads a name from port 0x60
- * byte by byte, says hello on port 0x3f8, and halts. Nothing in it is of Linux.
+ * A program in the idiom of Apple's Hypervisor framework: a 16-bit guest reads a name from port
+ * 0x60 byte by byte, says hello on port 0x3f8, and halts. Nothing in it is of Linux.
  *   cc hello.c $(pkg-config --cflags --libs Hypervisor) */
 #include <Hypervisor/hv.h>
 #include <Hypervisor/hv_vmx.h>

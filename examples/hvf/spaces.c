@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Two guest-physical address spaces and one vCPU, with the Hypervisor framework: the same guest code
- * reads the same address and counts in the same register, and finds other memory there.
+ * Two guest-physical address spaces and one vCPU, with the Hypervisor framework: the same guest
+ * code reads the same address and counts in the same register, and finds other memory there.
  *   cc spaces.c $(pkg-config --cflags --libs Hypervisor) */
 #include <Hypervisor/hv.h>
 #include <Hypervisor/hv_vm_allocate.h>

@@ -42,7 +42,7 @@ static void halt_can_be_left_without_a_look_at_rip(void) {
 }
 
 static void every_form_of_out_has_length_and_qualification(void) {
-  /* out 0x10, al; out 0x10, ax; out 0x10, eax; mov dx, 0x3f8; out dx, al; out dx, ax; out dx, eax */
+  /* out 0x10, al; ax; eax; mov dx, 0x3f8; out dx, al; ax; eax; hlt */
   BEGIN(0xe6, 0x10, 0xe7, 0x10, 0x66, 0xe7, 0x10, 0xba, 0xf8, 0x03, 0xee, 0xef, 0x66, 0xef, 0xf4);
   set(HV_X86_RAX, 0x1122334455667788);
   static const struct {

@@ -9,9 +9,9 @@
  *   HV_NO_RESOURCES  the host has no memory, descriptor or memory slot left
  *   HV_ERROR         anything else; hv_ext_error_message() of hv_linux.h says what
  *
- * Threads. A vCPU belongs to the thread that made it, and a thread owns at most one; it is destroyed
- * when the thread ends. "Owner" below means that only that thread may call. The other functions may
- * be called by any thread at any time. */
+ * Threads. A vCPU belongs to the thread that made it, and a thread owns at most one; it is
+ * destroyed when the thread ends. "Owner" below means that only that thread may call. The other
+ * functions may be called by any thread at any time. */
 #ifndef HYPERVISOR_HV_H
 #define HYPERVISOR_HV_H
 

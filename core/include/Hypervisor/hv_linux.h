@@ -23,12 +23,12 @@ typedef struct hv_ext_access {
 
 /* Tells what an IO or EPT violation exit wants. Owner. HV_ERROR if the last exit was neither. */
 HV_API hv_return_t hv_ext_vcpu_access(hv_vcpuid_t vcpu, hv_ext_access *access);
-/* Finishes that access: a read gets the low bytes of `value`, a write is taken as done. KVM does the
- * rest of the instruction, so neither RIP nor another register has to be written; then run again.
- * String instructions come element by element this way. To be called before
- * VMCS_RO_VMEXIT_INSTR_LEN is read or any register written (for a string instruction: read), which
- * takes the instruction back for the program to do: then it is HV_ERROR. HV_UNSUPPORTED for a
- * fetch. Owner. */
+/* Finishes that access: a read gets the low bytes of `value`, a write is taken as done. KVM does
+ * the rest of the instruction when the vCPU is run again; RIP has not to be moved, and registers
+ * are as at the exit until then. String instructions come element by element this way. To be called
+ * before VMCS_RO_VMEXIT_INSTR_LEN is read or a register written (for a string instruction: RCX, RSI
+ * or RDI read), which takes the instruction back for the program to do: then it is HV_ERROR.
+ * HV_UNSUPPORTED for a fetch. Owner. */
 HV_API hv_return_t hv_ext_vcpu_complete(hv_vcpuid_t vcpu, uint64_t value);
 
 HV_END
