@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The table of the Hypervisor framework's functions in core/hvf/README.md: it has each function of
--- the headers, the library exports them and nothing else, and what is said of each has the form that
--- a reader can rely on.
+-- the headers, the library exports them and nothing else, and what is said of each has a form that
+-- can be relied on.
 
 local helper = require "spec.support.helper"
 

@@ -19,12 +19,13 @@
  * EPT violation of a write. KVM tells only when the instruction is done but for the write: RIP is
  *   behind it, the other registers it changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so
  *   that adding it to RIP is right. Map memory there and run again: the write is done. Write RIP,
- *   with whatever value, and it is not. To know what is written where, hv_ext_vcpu_access()
- *   (hv_linux.h) gives address, size and value, for reads too: no instruction need be decoded.
+ *   with whatever value, and it is not. To know what is written where, hv_ext_vcpu_access() of
+ *   hv_linux.h gives address, size and value, for reads too: no instruction need be decoded.
  *
  * EPT violation of a fetch. As on a Mac.
  *
- * VMENTRY_GUEST (with bit 31, VMX_REASON_ENTRY_FAILURE). KVM or the processor refuses the registers.
+ * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
+ *   registers.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that say it is valid,
  * are there for fetches and while the guest has no paging. */
