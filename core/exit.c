@@ -45,13 +45,17 @@ static uint64_t load(const uint8_t *data, uint32_t size) {
   return value;
 }
 
-/* Finds the trap of an access, without the lock where it is the same as last time. */
-static void own(luna_vcpu *vcpu, int kind) {
+void luna_vcpu_forget_owners(luna_vcpu *vcpu) {
+  for (int kind = 0; kind < LUNA_TRAP_KINDS; kind++) {
+    vcpu->owners[kind].range = (luna_range){1, 0};
+  }
+}
+
+void luna_exit_own(luna_vcpu *vcpu, int kind) {
   luna_exit *e = &vcpu->exit;
   unsigned long generation = atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
   if (generation != vcpu->owner_generation) {
-    vcpu->owners[LUNA_TRAP_PIO].range = (luna_range){1, 0};
-    vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+    luna_vcpu_forget_owners(vcpu);
     vcpu->owner_generation = generation;
   }
   luna_owner *owner = &vcpu->owners[kind];
@@ -78,6 +82,12 @@ static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
   return (int)kind;
 }
 
+/* The same, unless a trap owns it that the core answers. */
+static int serve_exit(luna_vcpu *vcpu, luna_exit_kind kind, int trap_kind, uint8_t *data) {
+  open_exit(vcpu, kind, data);
+  return vcpu->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind) : (int)kind;
+}
+
 static int decode_pio(luna_vcpu *vcpu) {
   struct kvm_run *run = vcpu->run;
   bool in = run->io.direction == KVM_EXIT_IO_IN;
@@ -95,8 +105,38 @@ static int decode_pio(luna_vcpu *vcpu) {
   vcpu->exit.access = in ? LUNA_READ : LUNA_WRITE;
   vcpu->pending.element = 0;
   vcpu->pending.elements = run->io.count;
-  own(vcpu, LUNA_TRAP_PIO);
-  return open_exit(vcpu, LUNA_EXIT_PIO, (uint8_t *)run + run->io.data_offset);
+  luna_exit_own(vcpu, LUNA_TRAP_PIO);
+  return serve_exit(vcpu, LUNA_EXIT_PIO, LUNA_TRAP_PIO, (uint8_t *)run + run->io.data_offset);
+}
+
+/* KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR. With `error` set, KVM gives the guest a #GP. */
+static int decode_msr(luna_vcpu *vcpu) {
+  struct kvm_run *run = vcpu->run;
+  bool read = run->exit_reason == KVM_EXIT_X86_RDMSR;
+  vcpu->pending.incomplete = true;
+  vcpu->pending.reads = read;
+  vcpu->pending.elements = 1;
+  luna_exit_set(vcpu, LUNA_EXIT_MSR);
+  vcpu->exit.address = run->msr.index;
+  vcpu->exit.size = sizeof run->msr.data;
+  vcpu->exit.access = read ? LUNA_READ : LUNA_WRITE;
+  run->msr.error = 0;
+  luna_exit_own(vcpu, LUNA_TRAP_MSR);
+  return serve_exit(vcpu, LUNA_EXIT_MSR, LUNA_TRAP_MSR, (uint8_t *)&run->msr.data);
+}
+
+int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write) {
+  int trap_kind = write->pio ? LUNA_TRAP_PIO : LUNA_TRAP_MMIO;
+  luna_exit_kind kind = write->pio ? LUNA_EXIT_PIO : LUNA_EXIT_MMIO;
+  luna_exit_set(vcpu, kind);
+  vcpu->pending = (luna_pending){.elements = 1};
+  vcpu->exit.reason = write->pio ? KVM_EXIT_IO : KVM_EXIT_MMIO;
+  vcpu->exit.address = write->phys_addr;
+  vcpu->exit.size = write->len;
+  vcpu->exit.access = LUNA_WRITE;
+  memcpy(vcpu->collected, write->data, sizeof vcpu->collected);
+  luna_exit_own(vcpu, trap_kind);
+  return serve_exit(vcpu, kind, trap_kind, vcpu->collected);
 }
 
 /* An exit for the memory access on the run page, that waits for an answer. */
@@ -109,8 +149,11 @@ static int access_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint32_t access) {
   vcpu->pending.element = 0;
   vcpu->pending.elements = 1;
   if (kind == LUNA_EXIT_MMIO) {
-    own(vcpu, LUNA_TRAP_MMIO);
-    kind = vcpu->exit.trap ? LUNA_EXIT_MMIO : LUNA_EXIT_FAULT;
+    luna_exit_own(vcpu, LUNA_TRAP_MMIO);
+    if (vcpu->exit.trap) {
+      return serve_exit(vcpu, LUNA_EXIT_MMIO, LUNA_TRAP_MMIO, run->mmio.data);
+    }
+    kind = LUNA_EXIT_FAULT;
   }
   return open_exit(vcpu, kind, run->mmio.data);
 }
@@ -239,6 +282,9 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       return decode_pio(vcpu);
     case KVM_EXIT_MMIO:
       return decode_mmio(vcpu);
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+      return decode_msr(vcpu);
     case KVM_EXIT_HLT:
       return luna_exit_set(vcpu, LUNA_EXIT_HLT);
     case KVM_EXIT_SHUTDOWN:
@@ -263,15 +309,15 @@ const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
 }
 
 static int check_open(const luna_vcpu *vcpu) {
-  return vcpu->pending.open ? LUNA_OK
-                            : luna_fail(LUNA_ERROR_STATE,
-                                        "vCPU %u has no open exit to answer: answer a pio, mmio or "
-                                        "fault exit once, before the next run",
-                                        vcpu->id);
+  return vcpu->pending.open
+             ? LUNA_OK
+             : luna_fail(LUNA_ERROR_STATE,
+                         "vCPU %u has no open exit to answer: answer a pio, mmio, msr or "
+                         "fault exit once, before the next run",
+                         vcpu->id);
 }
 
-/* Goes on to the next element of a string I/O exit, or closes the exit. */
-static void next_element(luna_vcpu *vcpu) {
+void luna_exit_next(luna_vcpu *vcpu) {
   luna_pending *pending = &vcpu->pending;
   luna_exit *e = &vcpu->exit;
   if (++pending->element == pending->elements) {
@@ -280,7 +326,7 @@ static void next_element(luna_vcpu *vcpu) {
   }
   pending->data += e->size;
   e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
-  own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
+  luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
 }
 
 int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
@@ -298,7 +344,10 @@ int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
   if (e->access == LUNA_READ) {
     memcpy(vcpu->pending.data, &value, e->size);
   }
-  next_element(vcpu);
+  luna_exit_next(vcpu);
+  if (vcpu->pending.open && vcpu->owners[LUNA_TRAP_PIO].answer) {
+    luna_answer_exit(vcpu, LUNA_TRAP_PIO);
+  }
   return LUNA_OK;
 }
 
@@ -308,8 +357,9 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
     return status;
   }
   const luna_exit *e = &vcpu->exit;
-  if (e->kind == LUNA_EXIT_PIO) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry a port access: answer it");
+  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry %s: answer it",
+                     e->kind == LUNA_EXIT_PIO ? "a port access" : "an access to an MSR");
   }
   uint8_t byte;
   const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
@@ -322,6 +372,15 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
                      ": no region of space %u allows it; map memory there first",
                      e->address, space->id);
   }
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+int luna_vcpu_refuse(luna_vcpu *vcpu) {
+  if (!vcpu->pending.open || vcpu->exit.kind != LUNA_EXIT_MSR) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
+  }
+  vcpu->run->msr.error = 1;
   vcpu->pending.open = false;
   return LUNA_OK;
 }

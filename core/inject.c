@@ -35,7 +35,9 @@ static int close_exit(luna_vcpu *vcpu) {
   if (!pending->open) {
     return LUNA_OK;
   }
-  int status = pending->reads ? take_back(vcpu) : LUNA_OK;
+  /* A WRMSR too: nobody has done it yet. */
+  bool back = pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR;
+  int status = back ? take_back(vcpu) : LUNA_OK;
   if (status == LUNA_OK) {
     pending->open = false;
   }

@@ -14,6 +14,7 @@
 typedef struct luna_kick {
   atomic_int thread;     /* id of the thread that is in KVM_RUN or about to be, else 0 */
   atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
+  atomic_bool answering; /* it uses a trap that the core answers: answer.c */
 } luna_kick;
 
 /* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to

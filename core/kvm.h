@@ -35,6 +35,9 @@ typedef struct luna_host {
   uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
   bool no_execute;          /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
   bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+  uint32_t coalesced_page;  /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
+  bool coalesced_pio;       /* KVM_CAP_COALESCED_PIO */
+  bool msr_exits;           /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
 

@@ -53,7 +53,7 @@ int luna_move_finish(luna_vcpu *vcpu) {
   seat->owner = vcpu->serial;
   luna_vcpu_sit(vcpu, vcpu->target, seat);
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
-  vcpu->owners[LUNA_TRAP_PIO].range = vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+  luna_vcpu_forget_owners(vcpu);
   luna_state_want_all(vcpu);
   return LUNA_OK;
 }
@@ -91,7 +91,8 @@ static int move(luna_vcpu *vcpu) {
     luna_move_cancel(vcpu);
     return kind;
   }
-  return kind == 0 ? luna_move_finish(vcpu) : LUNA_OK;
+  /* What KVM has collected here is for the next run to give, before it moves. */
+  return kind == 0 && !luna_coalesced_waiting(vcpu) ? luna_move_finish(vcpu) : LUNA_OK;
 }
 
 int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {

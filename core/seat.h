@@ -51,10 +51,10 @@ struct luna_seat {
   size_t run_size;
   struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */
   uint32_t ring_next;
-  const luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
-  bool ready;            /* made in full */
-  uint64_t owner;        /* serial number of the vCPU that was here last; 0 for none */
-  bool tsc_set;          /* its time-stamp counter goes with the vCPU's others */
+  luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
+  bool ready;      /* made in full */
+  uint64_t owner;  /* serial number of the vCPU that was here last; 0 for none */
+  bool tsc_set;    /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 };
 

@@ -25,6 +25,9 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   rise(vcpu);
   seat->kick = &vcpu->kick;
   atomic_fetch_add(&space->vcpus, 1);
+  if (vcpu->vm->coalesced) {
+    atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_COALESCED);
+  }
   pthread_rwlock_unlock(&vcpu->vm->lock);
   vcpu->space = space;
   vcpu->seat = seat;
@@ -95,7 +98,7 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
   made->serial = atomic_fetch_add(&serial, 1) + 1;
   made->vm = vm;
   luna_vm_retain(vm);
-  made->owners[0].range = made->owners[1].range = (luna_range){1, 0};
+  luna_vcpu_forget_owners(made);
   status = open_vcpu(made, host);
   if (status == LUNA_OK) {
     status = luna_mode_set(made, options ? options : &reset);
@@ -173,7 +176,15 @@ static int enter_to_finish(luna_vcpu *vcpu) {
   return number;
 }
 
+static int finish_leave(luna_vcpu *vcpu, uint64_t deadline);
+
 int luna_vcpu_settle(luna_vcpu *vcpu) {
+  if (vcpu->leave.kept && !vcpu->pending.open) {
+    int kind = finish_leave(vcpu, 0);
+    if (kind != 0) {
+      return kind;
+    }
+  }
   while (vcpu->pending.incomplete) {
     if (vcpu->target) {
       luna_state_want_all(vcpu);
@@ -196,9 +207,9 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
 /* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */
 void luna_vcpu_abandon(luna_vcpu *vcpu) {
   enum {
-    MOST = 4096 /* elements of a string instruction that might follow */
+    MOST = 4096 /* elements of a string instruction that might follow, collected writes */
   };
-  for (int i = 0; i < MOST && vcpu->pending.incomplete; i++) {
+  for (int i = 0; i < MOST && (vcpu->pending.incomplete || vcpu->leave.kept); i++) {
     vcpu->pending.open = false;
     if (luna_vcpu_settle(vcpu) < 0) {
       return;
@@ -212,7 +223,8 @@ static int prepare(luna_vcpu *vcpu) {
   while (vcpu->target || luna_state_conflicts(vcpu)) {
     int kind = luna_vcpu_settle(vcpu);
     if (kind == 0 && vcpu->target && !vcpu->pending.incomplete) {
-      kind = luna_move_finish(vcpu);
+      kind = luna_coalesced_next(vcpu);
+      kind = kind == 0 ? luna_move_finish(vcpu) : kind;
     }
     if (kind != 0) {
       return kind;
@@ -261,40 +273,62 @@ static void attend_leave(luna_vcpu *vcpu) {
   (void)vcpu;
 }
 
+/* What the entry that ended means; 0 where the guest goes on. */
+static int decode_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
+  const luna_leave *leave = &vcpu->leave;
+  if (leave->number == 0) {
+    return luna_exit_decode(vcpu);
+  }
+  if (leave->number != EINTR) {
+    return passes(leave->number, tries) ? 0 : decode_failure(vcpu, leave->number);
+  }
+  int kind = decode_kick(vcpu, deadline, leave->ours);
+  if (kind == 0 && !leave->entered) {
+    luna_vm_wait(vcpu->vm); /* for the gate */
+  }
+  return kind;
+}
+
+/* The writes that KVM has collected come first: the guest made them before it left. */
+static int finish_leave(luna_vcpu *vcpu, uint64_t deadline) {
+  int tries = 0;
+  int kind = luna_coalesced_next(vcpu);
+  vcpu->leave.kept = kind != 0;
+  return kind == 0 ? decode_leave(vcpu, deadline, &tries) : kind;
+}
+
+/* Enters once, for what is then in luna_vcpu.leave. */
+static void enter(luna_vcpu *vcpu, unsigned attention) {
+  bool entered;
+  int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
+  int number = result == 0 ? 0 : errno;
+  if (attention) {
+    attend_leave(vcpu);
+  }
+  if (entered) {
+    luna_state_entered(vcpu);
+  }
+  bool ours = number == EINTR && (luna_kick_seen() || !entered);
+  vcpu->leave = (luna_leave){.entered = entered, .ours = ours, .number = number};
+}
+
 /* Enters until there is something to report. */
 static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   int tries = 0;
-  for (;;) {
-    int kind = prepare(vcpu);
+  int kind = vcpu->leave.kept ? finish_leave(vcpu, deadline) : 0;
+  while (kind == 0) {
+    kind = prepare(vcpu);
     unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
     if (kind == 0 && attention) {
       kind = attend_entry(vcpu);
     }
     if (kind == 0) {
-      bool entered;
-      int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
-      int number = errno;
-      if (attention) {
-        attend_leave(vcpu);
-      }
-      if (entered) {
-        luna_state_entered(vcpu);
-      }
-      if (result == 0) {
-        kind = luna_exit_decode(vcpu);
-      } else if (number == EINTR) {
-        kind = decode_kick(vcpu, deadline, luna_kick_seen() || !entered);
-        if (kind == 0 && !entered) {
-          luna_vm_wait(vcpu->vm); /* for the gate */
-        }
-      } else if (!passes(number, &tries)) {
-        kind = decode_failure(vcpu, number);
-      }
-    }
-    if (kind != 0) {
-      return kind;
+      enter(vcpu, attention);
+      kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline)
+                                               : decode_leave(vcpu, deadline, &tries);
     }
   }
+  return kind;
 }
 
 static int arm(luna_vcpu *vcpu, uint64_t deadline) {

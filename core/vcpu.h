@@ -38,6 +38,14 @@ typedef struct luna_pending {
   uint32_t elements;
 } luna_pending;
 
+/* How an entry ended. It is kept while the writes that KVM has collected go before it. */
+typedef struct luna_leave {
+  bool kept;
+  bool entered; /* KVM was called */
+  bool ours;    /* the signal was the library's, or none was needed */
+  int number;   /* errno, 0 for an exit */
+} luna_leave;
+
 /* What a vCPU has to look after before and after it is in the guest: bits of
  * luna_vcpu.attention, so that the loop of one that has nothing of it pays one test. */
 enum {
@@ -66,7 +74,9 @@ struct luna_vcpu {
   luna_pending pending;
   luna_exit exit;
   uint64_t exits;
-  luna_owner owners[2]; /* by luna_trap_kind: what the last access of the kind met */
+  luna_leave leave;
+  uint8_t collected[8];               /* the data of a collected write that is open */
+  luna_owner owners[LUNA_TRAP_KINDS]; /* what the last access of the kind met */
   unsigned long owner_generation;
   uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */
@@ -98,6 +108,23 @@ int luna_exit_decode(luna_vcpu *vcpu);
 int luna_exit_host_fault(luna_vcpu *vcpu);
 /* Starts a new exit record. */
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind);
+/* An open exit for a write that KVM has collected; 0 where the core has answered it. */
+int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write);
+/* Finds the trap of the exit's address, without the lock where it is the same as last time. */
+void luna_exit_own(luna_vcpu *vcpu, int kind);
+/* Goes on to the next element of a string I/O exit, or closes the exit. */
+void luna_exit_next(luna_vcpu *vcpu);
+/* The next access is looked up again. */
+void luna_vcpu_forget_owners(luna_vcpu *vcpu);
+
+/* answer.c: answers what is left of the open exit, which a trap of the kind owns, as far as the
+ * core can. 0 when that was all, else the exit's kind. */
+int luna_answer_exit(luna_vcpu *vcpu, int kind);
+
+/* coalesced.c: the next write that KVM has collected, as an open exit; 0 if there is none. */
+int luna_coalesced_next(luna_vcpu *vcpu);
+/* Whether there are any. */
+bool luna_coalesced_waiting(const luna_vcpu *vcpu);
 
 /* mode.c: first state and system area. */
 int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * The VM handle: its life, its spaces, vCPU numbers and traps, and what an access meets. */
+ * The VM handle: its life, its spaces, vCPU numbers, and what an access meets. */
 #include "vm.h"
 
 #include "dirty.h"
 #include "error.h"
+#include "event.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,6 +16,10 @@ static int check_vm_options(const luna_vm_options *options) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
                      "cannot make a VM with dirty rings of %u entries: a power of two is needed",
                      ring);
+  }
+  if (options->unknown_msrs > 1) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a VM: unknown_msrs is 0 or 1, not %u",
+                     options->unknown_msrs);
   }
   return LUNA_OK;
 }
@@ -38,8 +43,14 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   made->spaces = spaces;
   made->space_count = 1;
   made->ring_entries = options->dirty_ring;
+  made->unknown_msrs = options->unknown_msrs != 0;
   pthread_rwlock_init(&made->lock, NULL);
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
+  status = luna_event_join(made, spaces[0]);
+  if (status != LUNA_OK) {
+    luna_vm_release(made);
+    return status;
+  }
   *vm = made;
   return LUNA_OK;
 }
@@ -61,6 +72,7 @@ void luna_vm_release(luna_vm *vm) {
       luna_space_free(vm->spaces[i]);
     }
   }
+  luna_eventfds_free(vm);
   luna_traps_free(&vm->traps);
   pthread_rwlock_destroy(&vm->lock);
   free(vm->vcpu_taken);
@@ -110,11 +122,16 @@ int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   luna_vm_change_begin(vm);
   uint32_t id = 0;
   int status = free_space_id(vm, &id);
+  luna_space *made;
+  status = status == LUNA_OK ? luna_space_create(id, vm->ring_entries, &made) : status;
   if (status == LUNA_OK) {
-    status = luna_space_create(id, vm->ring_entries, &vm->spaces[id]);
-  }
-  if (status == LUNA_OK) {
-    *space = id;
+    status = luna_event_join(vm, made);
+    if (status == LUNA_OK) {
+      vm->spaces[id] = made;
+      *space = id;
+    } else {
+      luna_space_free(made);
+    }
   }
   luna_vm_change_end(vm);
   return status;
@@ -181,44 +198,6 @@ void luna_vm_give_vcpu(luna_vm *vm, uint32_t id) {
   pthread_rwlock_unlock(&vm->lock);
 }
 
-/* ---- Traps ---- */
-
-static int check_trap(const luna_vm *vm, int kind, uint64_t first, uint64_t length) {
-  if (kind != LUNA_TRAP_PIO && kind != LUNA_TRAP_MMIO) {
-    return luna_fail(LUNA_ERROR_ARGUMENT, "there is no trap kind %d", kind);
-  }
-  const char *what = kind == LUNA_TRAP_PIO ? "port" : "gpa";
-  if (length == 0) {
-    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot trap 0 bytes at %s 0x%" PRIx64, what, first);
-  }
-  unsigned bits = kind == LUNA_TRAP_PIO ? 16 : vm->spaces[0]->address_bits;
-  uint64_t limit = (uint64_t)1 << bits;
-  if (first >= limit || length > limit - first) {
-    return luna_fail(LUNA_ERROR_RANGE,
-                     "cannot trap 0x%" PRIx64 " bytes at %s 0x%" PRIx64
-                     ": the last %s is 0x%" PRIx64,
-                     length, what, first, what, limit - 1);
-  }
-  return LUNA_OK;
-}
-
-int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap) {
-  luna_vm_change_begin(vm);
-  int status = check_trap(vm, kind, first, length);
-  if (status == LUNA_OK) {
-    status = luna_traps_add(&vm->traps, kind, (luna_range){first, first + length - 1}, trap);
-  }
-  luna_vm_change_end(vm);
-  return status;
-}
-
-int luna_vm_untrap(luna_vm *vm, uint32_t trap) {
-  luna_vm_change_begin(vm);
-  int status = luna_traps_remove(&vm->traps, trap);
-  luna_vm_change_end(vm);
-  return status;
-}
-
 /* ---- What an access meets ---- */
 
 void luna_vm_wait(luna_vm *vm) {
@@ -252,7 +231,7 @@ luna_owner luna_vm_owner(luna_vm *vm, const luna_space *space, int kind, uint64_
   pthread_rwlock_rdlock(&vm->lock);
   const luna_trap *trap = luna_traps_at(&vm->traps, kind, address);
   if (trap) {
-    owner = (luna_owner){trap->range, trap->range.first, trap->id};
+    owner = (luna_owner){trap->range, trap->range.first, trap->range.last, trap->id, trap->answer};
     if (kind == LUNA_TRAP_MMIO) {
       narrow(&owner, space, address);
     }

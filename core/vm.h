@@ -16,9 +16,12 @@ struct luna_vm {
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;
   luna_traps traps;
-  uint32_t ring_entries; /* luna_vm_options.dirty_ring */
-  bool *vcpu_taken;      /* by vCPU number */
-  uint32_t vcpu_count;   /* of vcpu_taken */
+  struct luna_event *eventfds; /* eventfd.c: a list */
+  bool coalesced;              /* some trap's writes are, or were, collected by KVM */
+  bool unknown_msrs;           /* luna_vm_options.unknown_msrs */
+  uint32_t ring_entries;       /* luna_vm_options.dirty_ring */
+  bool *vcpu_taken;            /* by vCPU number */
+  uint32_t vcpu_count;         /* of vcpu_taken */
 };
 
 /* The lock to change regions and traps, taken and given back. */
@@ -27,9 +30,11 @@ void luna_vm_change_end(luna_vm *vm);
 
 /* What an access at an address meets. */
 typedef struct luna_owner {
-  luna_range range; /* the answer is the same in this whole range */
-  uint64_t base;    /* the trap's first address */
-  uint32_t trap;    /* 0: none */
+  luna_range range;          /* the answer is the same in this whole range */
+  uint64_t base;             /* the trap's first address */
+  uint64_t last;             /* and its last */
+  uint32_t trap;             /* 0: none */
+  const luna_answer *answer; /* what the core answers with, or NULL */
 } luna_owner;
 
 /* Finds the owner of an access that no memory answered. The lock is taken inside. */
