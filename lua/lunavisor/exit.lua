@@ -50,6 +50,10 @@ local fields = {
     exit.name = exceptions[e.vector] or ("vector %d"):format(e.vector)
     if e.vector == 14 then exit.address = e.address end
   end,
+  msr = function(exit, e)
+    exit.msr, exit.size, exit.access = u64.tonumber(e.address), e.size, access_names[e.access]
+    if exit.access == "w" then exit.value = e.value end
+  end,
   internal = function(exit, e)
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
@@ -101,6 +105,10 @@ local texts = {
   end,
   fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
   shutdown = function() return "triple fault" end,
+  msr = function(exit)
+    return ("%s of MSR 0x%x%s"):format(verb[exit.access], exit.msr,
+      exit.access == "w" and ", value " .. u64.hex(exit.value) or "")
+  end,
   host_fault = function(exit)
     return "the host memory behind a region cannot be used"
       .. (exit.gpa > 0 and (", gpa 0x%x"):format(exit.gpa) or "")

@@ -322,9 +322,10 @@ end
 
 -- VMs
 
--- entries of the dirty rings, 0 for none
-function M.vm_create(dirty_ring)
-  vm_in[0].dirty_ring = dirty_ring
+-- entries of the dirty rings, 0 for none; luna_irqchip; 1 for exits of unknown MSRs
+function M.vm_create(dirty_ring, irqchip, unknown_msrs)
+  local options = vm_in[0]
+  options.dirty_ring, options.irqchip, options.unknown_msrs = dirty_ring, irqchip, unknown_msrs
   local status = C.luna_vm_open(vm_in, pointer_out.vm)
   if status < 0 then return fail(status) end
   return own "vm"

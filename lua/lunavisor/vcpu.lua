@@ -17,7 +17,7 @@ local methods = {} -- of cpu objects
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
 local known_options = { mode = true, rip = true, rsp = true, system = true }
 local WRITE = 2 -- luna_access
-local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
+local SIGNAL, FAULT, MSR = exits.numbers.signal, exits.numbers.fault, exits.numbers.msr
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
 local function check_mode(mode)
@@ -117,6 +117,18 @@ local function serve(device, offset, size, value, access)
   return check_value(read(device, offset, size), offset, size, "the device")
 end
 
+-- The same for MSRs; nil where the guest gets a #GP instead.
+local function serve_msr(self, device, offset, value, access)
+  local fn = access == WRITE and device.write or access ~= WRITE and device.read
+  local given = "refuse"
+  if fn then given = fn(device, offset, 8, value) end
+  if given == "refuse" then
+    raw.refuse(self)
+    return nil
+  end
+  return access == WRITE and 0 or check_value(given, offset, 8, "the device")
+end
+
 -- ---- What handlers may say ----
 
 local ALL_ONES = u64.bnot(0)
@@ -146,8 +158,15 @@ local verdicts = {
     local _, message = raw_answer(self, ALL_ONES)
     if message then error(message, 0) end
   end,
+  refuse = function(self, exit)
+    if exit.kind ~= "msr" then
+      error(("a handler answered %s with \"refuse\": that is for an msr exit")
+        :format(tostring(exit)), 0)
+    end
+    raw.refuse(self)
+  end,
   retry = function(self, exit)
-    if not is_open(exit) or exit.kind == "pio" then
+    if not is_open(exit) or exit.kind == "pio" or exit.kind == "msr" then
       error(("a handler answered %s with \"retry\": that is for a fault exit")
         :format(tostring(exit)), 0)
     end
@@ -191,6 +210,8 @@ local function loop(self, deadline)
     local device = devices[trap]
     if device then
       answer = serve(device, offset, size, value, access)
+    elseif kind == MSR and self.vm.msrs[trap] then
+      answer = serve_msr(self, self.vm.msrs[trap], offset, value, access)
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
       local exit = exits.new(self)
       local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
@@ -246,7 +267,7 @@ end
 
 --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
 --- options.timeout: seconds after which it returns with exit.kind "timeout". An exit that waits for
---- an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
+--- an answer (pio, mmio, msr, fault) is given again by the next run unless cpu:answer was called. An
 --- error in a handler is raised from here, with its traceback; the access stays open and the next
 --- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
@@ -262,6 +283,7 @@ end
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
 ---   "retry"        the access again, now that memory is mapped there
+---   "refuse"       msr: the guest gets a #GP
 ---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
@@ -278,7 +300,8 @@ function methods.on(self, kind, handler)
   self.handlers[number] = handler
 end
 
---- Answers the pio, mmio or fault exit that run returned: `value` for a read, nothing for a write.
+--- Answers the pio, mmio, msr or fault exit that run returned: `value` for a read, nothing for a
+--- write.
 function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
@@ -289,6 +312,12 @@ function methods.answer(self, value)
   end
   local _, message = raw_answer(self, value)
   if message then error(message, 2) end
+end
+
+--- Refuses the msr exit that run returned: the guest gets a #GP.
+function methods.refuse(self)
+  check.open(self)
+  return check.result(raw.refuse(self))
 end
 
 --- Does the access of the fault exit that run returned again, after memory was mapped there.
