@@ -113,6 +113,9 @@ int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   if (status == LUNA_OK) {
     status = luna_space_create(id, vm->ring_entries, &vm->spaces[id]);
   }
+  if (status == LUNA_OK && vm->hypercalls) {
+    luna_hypercalls_begin(vm->spaces[id]);
+  }
   if (status == LUNA_OK) {
     *space = id;
   }

@@ -7,6 +7,8 @@ local u64 = require "lunavisor.u64"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
 local spaces = require "lunavisor.space"
+local blocks = require "lunavisor.block"
+local limit = require "lunavisor.limit"
 
 local raw_run, raw_answer = raw.run, raw.answer
 local type, error, tostring = type, error, tostring
@@ -101,7 +103,9 @@ local function check_value(value, offset, size, who)
   bad_value(value, offset, size, who)
 end
 
+-- What does the access instead of a function that the device has not: the one for blocks.
 local function missing(device, name, offset)
+  if device[name .. "_block"] ~= nil then return blocks.single[name] end
   error(("the guest %ss at offset 0x%x of a device that has no %s function (%s)")
     :format(name, offset, name, tostring(device)), 0)
 end
@@ -176,21 +180,24 @@ end
 local function stopped(self)
   local value = self.stopping
   self.stopping = false
-  return setmetatable({ kind = "stopped", value = value[1], rip = self.rip }, exits.class)
+  return setmetatable({ kind = value.kind or "stopped", value = value[1], rip = self.rip },
+    exits.class)
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
--- goes with the next entry.
-local function loop(self, deadline)
-  local devices, handlers = self.vm.devices, self.handlers
+-- goes with the next entry, by `enter`: raw.run or what stands for it.
+local function loop(self, deadline, enter)
+  local devices, with_blocks, handlers = self.vm.devices, self.vm.with_blocks, self.handlers
   local answer
   while true do
-    local kind, trap, offset, size, value, access = raw_run(self, deadline, answer)
+    local kind, trap, offset, size, value, access = enter(self, deadline, answer)
     if not kind then return nil, trap, offset end
     answer = nil
     local device = devices[trap]
     if device then
-      answer = serve(device, offset, size, value, access)
+      if not (with_blocks[trap] and blocks.serve(self, device, offset, size, access)) then
+        answer = serve(device, offset, size, value, access)
+      end
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
       local exit = exits.new(self)
       local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
@@ -232,30 +239,24 @@ local function finish(self, ok, result, message, code)
   return result
 end
 
-local run_options = { timeout = true }
-
-local function deadline_of(options)
-  local timeout = check.options("cpu:run", options, run_options, 2).timeout
-  if timeout == nil then return 0 end
-  if type(timeout) ~= "number" or timeout < 0 or timeout ~= timeout then
-    error(("cpu:run: timeout: seconds from 0 on expected, got %s"):format(tostring(timeout)), 3)
-  end
-  if timeout > 1e9 then return 0 end
-  return raw.clock() + math.floor(timeout * 1e9)
-end
+local run_options = { timeout = true, deadline = true, max_exits = true }
 
 --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
---- options.timeout: seconds after which it returns with exit.kind "timeout". An exit that waits for
---- an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
+--- options.timeout: seconds after which it returns with exit.kind "timeout"; options.deadline: the
+--- same as a moment of luna.clock(); of both, what comes first. options.max_exits: after how many
+--- exits that devices and handlers have dealt with it returns with exit.kind "limit". An exit that
+--- waits for an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
 --- error in a handler is raised from here, with its traceback; the access stays open and the next
 --- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
   check.open(self)
-  local deadline = deadline_of(options)
+  options = check.options("cpu:run", options, run_options)
+  local deadline = limit.deadline(options)
+  local enter = options.max_exits and limit.entries(options.max_exits, SIGNAL) or raw_run
   check_idle(self)
   self.runner[1] = coroutine.running() or "main"
   self.stopping = false
-  return finish(self, xpcall(loop, traceback, self, deadline))
+  return finish(self, xpcall(loop, traceback, self, deadline, enter))
 end
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
@@ -364,7 +365,7 @@ local readers = {
 local writers = {} -- of fields that are no registers
 
 -- The further subjects, one file each: functions that add methods and fields.
-for _, part in ipairs { "state", "linear", "debug", "interrupt", "thread" } do
+for _, part in ipairs { "state", "linear", "exit", "debug", "interrupt", "thread" } do
   require("lunavisor.vcpu_" .. part)(methods, readers, writers)
 end
 

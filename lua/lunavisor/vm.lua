@@ -13,7 +13,7 @@ local Trap = { __name = "trap" }
 
 local PIO, MMIO = 0, 1 -- luna_trap_kind
 
-local known_options = { dirty = true, dirty_ring = true }
+local known_options = { dirty = true, dirty_ring = true, hypercalls = true }
 
 local function ring_of(options)
   if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
@@ -28,7 +28,9 @@ end
 --- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
 --- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
 --- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
---- where nil. nil, message, code where this host has no usable KVM; luna.probe() tells more.
+--- where nil. options.hypercalls = true: the hypercalls that KVM can hand on are exits of the kind
+--- "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a guest shares memory or encrypts it); else KVM
+--- answers all by itself. nil, message, code where this host has no usable KVM; luna.probe() tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
   local handle, message, code = raw.vm_create(ring_of(options))
@@ -36,9 +38,17 @@ local function new(options)
   local self = setmetatable({
     handle,
     devices = {},                                 -- by trap number: what the run loop looks up
+    with_blocks = {},                             -- by trap number: true for those with blocks
     vcpus = setmetatable({}, { __mode = "k" }),   -- a set
     spaces = {},                                  -- by number
   }, VM)
+  if options.hypercalls then
+    local ok, why, name = raw.hypercalls(self)
+    if not ok then
+      raw.close(self)
+      return check.result(nil, why, name)
+    end
+  end
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
   return self
@@ -97,35 +107,51 @@ function methods.protect_space(self, space, gpa, size, rights, options)
   return check.result(raw.protect(self, space.id, gpa, size, rights))
 end
 
-local function check_device(what, device)
+local access_functions = { "read", "write" }
+local port_functions = { "read", "write", "read_block", "write_block" }
+
+-- The device has at least one of the functions.
+local function check_device(what, device, functions)
   if type(device) ~= "table" then
     error(("%s: a device expected (a table with read and/or write), got %s")
       :format(what, type(device)), 3)
   end
-  if device.read == nil and device.write == nil then
+  local found = false
+  for _, name in ipairs(functions) do
+    if device[name] ~= nil then
+      check.callable(("%s: device.%s"):format(what, name), device[name], 2)
+      found = true
+    end
+  end
+  if not found then
     error(("%s: the device has neither a read nor a write function"):format(what), 3)
   end
-  if device.read ~= nil then check.callable(what .. ": device.read", device.read, 2) end
-  if device.write ~= nil then check.callable(what .. ": device.write", device.write, 2) end
 end
 
 local function add_trap(self, kind, first, length, device)
   local id, message, code = raw.trap(self, kind, first, length)
   if not id then return nil, message, code end
   self.devices[id] = device
+  self.with_blocks[id] = kind == PIO
+    and (device.read_block ~= nil or device.write_block ~= nil) or nil
   return setmetatable({ vm = self, id = id, kind = kind == PIO and "pio" or "mmio", first = first,
     length = length, device = device }, Trap)
 end
 
 --- Gives I/O ports [port, port + length) to a device: a table with
 ---   read(device, offset, size) -> value     and/or     write(device, offset, size, value)
---- offset counts from `port`, size is 1, 2 or 4. Returns a trap, whose close() gives the ports
---- back.
+--- offset counts from `port`, size is 1, 2 or 4. String I/O (rep ins, rep outs) comes element by
+--- element, unless the device has
+---   read_block(device, offset, size, count) -> string of size * count bytes     and/or
+---   write_block(device, offset, size, data)
+--- when it is added: they get all the elements that KVM brings at once, and single accesses too
+--- where there is no read or write. An error in them leaves the whole block open. Returns a trap,
+--- whose close() gives the ports back.
 function methods.pio(self, port, length, device)
   check.open(self)
   port = check.whole("vm:pio: port", port, 0)
   length = check.whole("vm:pio: length", length, 0)
-  check_device("vm:pio", device)
+  check_device("vm:pio", device, port_functions)
   return check.result(add_trap(self, PIO, port, length, device))
 end
 
@@ -136,7 +162,7 @@ function methods.mmio(self, gpa, length, device)
   check.open(self)
   gpa = check.whole("vm:mmio: gpa", gpa, 0)
   length = check.size("vm:mmio: length", length)
-  check_device("vm:mmio", device)
+  check_device("vm:mmio", device, access_functions)
   return check.result(add_trap(self, MMIO, gpa, length, device))
 end
 
@@ -169,7 +195,7 @@ function Trap.__index.close(self)
   local vm = self.vm
   if vm.devices[self.id] == self.device and not self.closed then
     self.closed = true
-    vm.devices[self.id] = nil
+    vm.devices[self.id], vm.with_blocks[self.id] = nil, nil
     if vm[1] then raw.untrap(vm, self.id) end
   end
 end
