@@ -242,10 +242,8 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
     case EINVAL:
       return luna_state_fail(vcpu);
     case EIO:
-      return luna_fail(LUNA_ERROR_STATE,
-                       "cannot run vCPU %u in this process: KVM ties a VM to the process that made "
-                       "it, and this one was forked from it; make a VM of its own here",
-                       vcpu->id);
+      return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
+                       luna_error_foreign);
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }

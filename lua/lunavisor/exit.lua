@@ -165,7 +165,8 @@ local texts = {
   eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
   tpr = function(exit)
     if exit.value then return ("lowered to %d"):format(exit.value) end
-    return (exit.write and "written" or "read") .. " by the instruction at " .. u64.hex(exit.address)
+    return (exit.write and "written" or "read") .. " by the instruction at "
+      .. u64.hex(exit.address)
   end,
   other = function(exit)
     return ("KVM exit reason %d, %s%s"):format(exit.reason, exit.reason_name

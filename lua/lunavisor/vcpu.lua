@@ -245,9 +245,10 @@ local run_options = { timeout = true, deadline = true, max_exits = true }
 --- options.timeout: seconds after which it returns with exit.kind "timeout"; options.deadline: the
 --- same as a moment of luna.clock(); of both, what comes first. options.max_exits: after how many
 --- exits that devices and handlers have dealt with it returns with exit.kind "limit". An exit that
---- waits for an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
---- error in a handler is raised from here, with its traceback; the access stays open and the next
---- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
+--- waits for an answer (pio, mmio, fault, hypercall) is given again by the next run unless
+--- cpu:answer was called. An error in a handler is raised from here, with its traceback; the access
+--- stays open and the next run delivers it again. Handlers may yield. nil, message, code where KVM
+--- refuses to go on.
 function methods.run(self, options)
   check.open(self)
   options = check.options("cpu:run", options, run_options)

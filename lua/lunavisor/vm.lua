@@ -29,8 +29,9 @@ end
 --- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
 --- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
 --- where nil. options.hypercalls = true: the hypercalls that KVM can hand on are exits of the kind
---- "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a guest shares memory or encrypts it); else KVM
---- answers all by itself. nil, message, code where this host has no usable KVM; luna.probe() tells more.
+--- "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a guest shares memory or encrypts it); else
+--- KVM answers all by itself. nil, message, code where this host has no usable KVM; luna.probe()
+--- tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
   local handle, message, code = raw.vm_create(ring_of(options))

@@ -12,11 +12,11 @@ error "annotations are not to be required"
 ---@field max_exits? integer after so many exits that devices and handlers deal with
 
 ---@class luna.device
----@field read_block? fun(device: luna.device, offset: integer, size: integer, count: integer): string
----@field write_block? fun(device: luna.device, offset: integer, size: integer, data: string)
+---@field read_block? fun(self, offset: integer, size: integer, count: integer): string
+---@field write_block? fun(self, offset: integer, size: integer, data: string)
 
 ---@class luna.exit
----@field reason_name string? KVM_EXIT_* in lower case; nil for a number that the library does not know
+---@field reason_name string? KVM_EXIT_* in lower case; nil for an unknown number
 ---@field count integer? pio: elements of a string instruction that are left, with this one
 ---@field type integer? system_event: KVM_SYSTEM_EVENT_*; its name is in name
 ---@field number integer? hypercall
