@@ -3,7 +3,9 @@
 #include "error.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +45,10 @@ int luna_fail(luna_status status, const char *format, ...) {
   return status;
 }
 
+const char luna_error_foreign[] =
+    "KVM ties a VM to the process that made it, and this one was forked from it; make a VM of its "
+    "own here";
+
 static luna_status status_of_errno(int number) {
   switch (number) {
     case EBUSY:
@@ -65,14 +71,32 @@ static luna_status status_of_errno(int number) {
   }
 }
 
+/* In a child of fork(), KVM answers every call on the VMs of the parent with EIO. */
+static volatile bool forked;
+static pthread_once_t watched = PTHREAD_ONCE_INIT;
+
+static void on_fork(void) {
+  forked = true;
+}
+
+static void watch(void) {
+  pthread_atfork(NULL, NULL, on_fork);
+}
+
+void luna_error_watch_fork(void) {
+  pthread_once(&watched, watch);
+}
+
 int luna_fail_errno(int number, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   int length = vsnprintf(message, sizeof message, format, arguments);
   va_end(arguments);
   size_t used = (size_t)length < sizeof message ? (size_t)length : sizeof message - 1;
-  snprintf(message + used, sizeof message - used, ": %s", strerror(number));
+  bool foreign = number == EIO && forked;
+  snprintf(message + used, sizeof message - used, ": %s",
+           foreign ? luna_error_foreign : strerror(number));
   number_of_error = number;
-  status_of_error = status_of_errno(number);
+  status_of_error = foreign ? LUNA_ERROR_STATE : status_of_errno(number);
   return status_of_error;
 }

@@ -13,6 +13,11 @@ int luna_fail(luna_status status, const char *format, ...) __attribute__((format
  * appended. */
 int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Why KVM answers EIO after a fork(); luna_fail_errno says it too, in a child that was forked after
+ * luna_error_watch_fork. */
+extern const char luna_error_foreign[];
+void luna_error_watch_fork(void);
+
 /* The status of the calling thread's last failure. */
 int luna_error_status(void);
 

@@ -31,7 +31,7 @@ const char *luna_exit_name(int kind) {
 
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   uint32_t reason = vcpu->run->exit_reason;
-  bool long_record = vcpu->exit.kind == LUNA_EXIT_INTERNAL;
+  bool long_record = vcpu->exit.instruction_size | vcpu->exit.data_count;
   memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
@@ -103,6 +103,7 @@ static int decode_pio(luna_vcpu *vcpu) {
   vcpu->exit.address = run->io.port;
   vcpu->exit.size = run->io.size;
   vcpu->exit.access = in ? LUNA_READ : LUNA_WRITE;
+  vcpu->exit.count = run->io.count;
   vcpu->pending.element = 0;
   vcpu->pending.elements = run->io.count;
   luna_exit_own(vcpu, LUNA_TRAP_PIO);
@@ -300,7 +301,7 @@ int luna_exit_decode(luna_vcpu *vcpu) {
     case KVM_EXIT_INTR:
       return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
     default:
-      return luna_exit_set(vcpu, LUNA_EXIT_OTHER);
+      return luna_exit_rare(vcpu);
   }
 }
 
@@ -325,6 +326,7 @@ void luna_exit_next(luna_vcpu *vcpu) {
     return;
   }
   pending->data += e->size;
+  e->count--;
   e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
   luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
 }
@@ -357,9 +359,11 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
     return status;
   }
   const luna_exit *e = &vcpu->exit;
-  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR) {
+  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR || e->kind == LUNA_EXIT_HYPERCALL) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry %s: answer it",
-                     e->kind == LUNA_EXIT_PIO ? "a port access" : "an access to an MSR");
+                     e->kind == LUNA_EXIT_PIO   ? "a port access"
+                     : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
+                                                : "a hypercall");
   }
   uint8_t byte;
   const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
@@ -381,6 +385,25 @@ int luna_vcpu_refuse(luna_vcpu *vcpu) {
     return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
   }
   vcpu->run->msr.error = 1;
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
+  const luna_pending *pending = &vcpu->pending;
+  if (!pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
+    return 0;
+  }
+  *data = pending->data;
+  return vcpu->exit.size * (pending->elements - pending->element);
+}
+
+int luna_vcpu_answer_block(luna_vcpu *vcpu) {
+  uint8_t *data;
+  if (luna_vcpu_block(vcpu, &data) == 0) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open port access to answer as a block",
+                     vcpu->id);
+  }
   vcpu->pending.open = false;
   return LUNA_OK;
 }

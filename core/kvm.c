@@ -217,6 +217,7 @@ int luna_kvm_check_extension(int fd, long capability) {
 }
 
 int luna_kvm_create_vm(int kvm_fd) {
+  luna_error_watch_fork();
   int fd;
   do { /* a signal can interrupt the allocations inside */
     fd = call_number(kvm_fd, KVM_CREATE_VM, 0);

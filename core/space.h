@@ -62,6 +62,9 @@ typedef struct luna_space {
 int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space);
 void luna_space_free(luna_space *space);
 
+/* hypercall.c: lets KVM hand on the hypercalls that it can, where it can. */
+int luna_hypercalls_begin(const luna_space *space);
+
 /* Gets every vCPU of the space out of the guest and keeps it out, while slots that it uses are
  * replaced; lets them in again. */
 void luna_space_pause(luna_space *space);

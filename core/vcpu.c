@@ -21,6 +21,7 @@ static void rise(luna_vcpu *vcpu) {
 }
 
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
+  luna_account_rise(vcpu);
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   rise(vcpu);
   seat->kick = &vcpu->kick;
@@ -33,6 +34,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
+  luna_account_sit(vcpu);
 }
 
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
@@ -252,10 +254,8 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
     case EINVAL:
       return luna_state_fail(vcpu);
     case EIO:
-      return luna_fail(LUNA_ERROR_STATE,
-                       "cannot run vCPU %u in this process: KVM ties a VM to the process that made "
-                       "it, and this one was forked from it; make a VM of its own here",
-                       vcpu->id);
+      return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
+                       luna_error_foreign);
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }
@@ -263,14 +263,18 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
-static int attend_entry(luna_vcpu *vcpu) {
-  (void)vcpu;
+static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
+  if (attention & LUNA_ATTEND_TIME) {
+    luna_account_enter(vcpu); /* last: the time of what comes before is not the guest's */
+  }
   return 0;
 }
 
 /* And after it has left, before the exit is decoded. */
-static void attend_leave(luna_vcpu *vcpu) {
-  (void)vcpu;
+static void attend_leave(luna_vcpu *vcpu, unsigned attention) {
+  if (attention & LUNA_ATTEND_TIME) {
+    luna_account_leave(vcpu);
+  }
 }
 
 /* What the entry that ended means; 0 where the guest goes on. */
@@ -303,7 +307,7 @@ static void enter(luna_vcpu *vcpu, unsigned attention) {
   int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
   int number = result == 0 ? 0 : errno;
   if (attention) {
-    attend_leave(vcpu);
+    attend_leave(vcpu, attention);
   }
   if (entered) {
     luna_state_entered(vcpu);
@@ -320,7 +324,7 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     kind = prepare(vcpu);
     unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
     if (kind == 0 && attention) {
-      kind = attend_entry(vcpu);
+      kind = attend_entry(vcpu, attention);
     }
     if (kind == 0) {
       enter(vcpu, attention);

@@ -55,6 +55,14 @@ enum {
   LUNA_ATTEND_TIME = 8       /* account.c: time spent in the guest */
 };
 
+/* Time spent in the guest, in nanoseconds of luna_clock. */
+typedef struct luna_account {
+  uint64_t entered;      /* when the entry under way began */
+  atomic_ulong exec;     /* of the entries that have ended */
+  atomic_ulong idle;     /* of that halted inside KVM, on seats that were left */
+  uint64_t halted_since; /* what KVM said of the present seat when it was taken */
+} luna_account;
+
 struct luna_vcpu {
   luna_reference reference;
   luna_vm *vm;
@@ -73,6 +81,7 @@ struct luna_vcpu {
   luna_state state;
   luna_pending pending;
   luna_exit exit;
+  luna_account account;
   uint64_t exits;
   luna_leave leave;
   uint8_t collected[8];               /* the data of a collected write that is open */
@@ -106,6 +115,8 @@ int luna_state_fail(luna_vcpu *vcpu);
 int luna_exit_decode(luna_vcpu *vcpu);
 /* The same for a KVM_RUN that failed with EFAULT. */
 int luna_exit_host_fault(luna_vcpu *vcpu);
+/* rare.c: the same for exits that come seldom. */
+int luna_exit_rare(luna_vcpu *vcpu);
 /* Starts a new exit record. */
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind);
 /* An open exit for a write that KVM has collected; 0 where the core has answered it. */
@@ -140,6 +151,13 @@ int luna_exception_exit(luna_vcpu *vcpu, int vector);
 
 /* inject.c: whether the exception pushes an error code. */
 bool luna_exception_has_code(uint32_t vector);
+
+/* account.c: the time in the guest. Before and after each entry, and before the vCPU leaves its
+ * seat for another or has come to one. */
+void luna_account_enter(luna_vcpu *vcpu);
+void luna_account_leave(luna_vcpu *vcpu);
+void luna_account_rise(luna_vcpu *vcpu);
+void luna_account_sit(luna_vcpu *vcpu);
 
 /* move.c: the move that waits. 0, or a negative status. */
 int luna_move_finish(luna_vcpu *vcpu);

@@ -133,6 +133,9 @@ int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
       luna_space_free(made);
     }
   }
+  if (status == LUNA_OK && vm->hypercalls) {
+    luna_hypercalls_begin(made);
+  }
   luna_vm_change_end(vm);
   return status;
 }

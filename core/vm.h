@@ -19,6 +19,7 @@ struct luna_vm {
   struct luna_event *eventfds; /* eventfd.c: a list */
   bool coalesced;              /* some trap's writes are, or were, collected by KVM */
   bool unknown_msrs;           /* luna_vm_options.unknown_msrs */
+  bool hypercalls;             /* luna_vm_hypercalls */
   uint32_t ring_entries;       /* luna_vm_options.dirty_ring */
   bool *vcpu_taken;            /* by vCPU number */
   uint32_t vcpu_count;         /* of vcpu_taken */

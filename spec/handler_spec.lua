@@ -273,7 +273,7 @@ helper.kvm("cpu:on", function()
 
   it("refuses unknown kinds and what cannot be called", function()
     local guest = helper.guest { source = "hlt" }
-    helper.raises('cpu:on: no exit kind "halt"; the kinds are exception, fail_entry, fault, hlt, ',
+    helper.raises('cpu:on: no exit kind "halt"; the kinds are debug, eoi, exception, fail_entry, ',
       function() guest.cpu:on("halt", function() end) end)
     helper.raises("cpu:on: no exit kind number", function() guest.cpu:on(5, function() end) end)
     helper.raises("cpu:on: handler: a function expected, got string",

@@ -400,23 +400,30 @@ typedef struct luna_exit {
   uint32_t kind;             /* luna_exit_kind */
   uint32_t trap;             /* pio, mmio: the trap that owns the address, or 0 */
   uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2; msr:
-                                its number; debug: the linear address of the instruction */
+                                its number; debug: the linear address of the instruction; tpr:
+                                RIP of the access */
   uint64_t offset;           /* pio, mmio with a trap: address - first address of the trap */
-  uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason */
-  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch */
-  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE */
+  uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason;
+                                hypercall: its number; system_event: KVM_SYSTEM_EVENT_*; tpr: the
+                                priority (CR8) that was set */
+  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch;
+                                hypercall: 8, those of the answer */
+  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE;
+                                hypercall: LUNA_READ; tpr: how the guest accessed it, or 0 where it
+                                lowered it */
   uint32_t reason;           /* KVM_EXIT_* as the kernel gave it */
   uint32_t suberror;         /* internal: KVM_INTERNAL_ERROR_* */
-  uint32_t vector;           /* exception: 0 to 31 */
+  uint32_t vector;           /* exception: 0 to 31; eoi: of the interrupt that ended */
   uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
   uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
-  uint32_t data_count;       /* internal: how many of `data` are there */
+  uint32_t data_count;       /* how many of `data` are there */
   uint32_t space;            /* the space that the vCPU was in */
   uint32_t count;            /* pio: elements of a string instruction that are left, with this */
   uint32_t breakpoint;       /* debug: its number, 0 for a single step */
   uint32_t dr6;              /* debug: as the processor would set it */
   uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate */
-  uint64_t data[16];         /* internal, other, system_event, hypercall: further words */
+  uint64_t data[16];         /* internal, system_event: further words; hypercall: six arguments, and
+                                1 if it came in 64-bit mode; other: what the run page says of it */
 } luna_exit;
 
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details

@@ -25,7 +25,7 @@ local function access_fields(exit, e)
     exit.value = e.size <= 4 and u64.tonumber(e.value) or e.value
   end
   if exit.kind == "pio" then
-    exit.port = u64.tonumber(e.address)
+    exit.port, exit.count = u64.tonumber(e.address), e.count
   else
     exit.gpa = u64.tonumber(e.address)
   end
@@ -40,6 +40,24 @@ local exceptions = {
 -- The vector of each name.
 local vectors = {}
 for vector, name in pairs(exceptions) do vectors[name] = vector end
+
+-- KVM_SYSTEM_EVENT_* of <linux/kvm.h>
+local system_events = {
+  "shutdown", "reset", "crash", "wakeup", "suspend", "sev_term", "tdx_fatal",
+}
+
+local hypercalls = { [12] = "map_gpa_range" } -- KVM_HC_*: what KVM hands on
+
+-- What KVM says of exits that have no kind of their own, from the words of its run page.
+local further = {
+  unknown = function(exit, words) exit.value = words[1] end,
+  exception = function(exit, words)
+    exit.vector = u64.tonumber(u64.band(words[1], 0xffffffff))
+    exit.error_code = u64.tonumber(u64.rshift(words[1], 32))
+    exit.name = exceptions[exit.vector] or ("vector %d"):format(exit.vector)
+  end,
+  notify = function(exit, words) exit.context_valid = u64.band(words[1], 1) == u64.exact(0) end,
+}
 
 local fields = {
   pio = access_fields,
@@ -58,6 +76,29 @@ local fields = {
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
   fail_entry = function(exit, e) exit.value = e.value end,
+  system_event = function(exit, e)
+    exit.type, exit.data = u64.tonumber(e.value), e.data
+    exit.name = system_events[exit.type] or ("type %d"):format(exit.type)
+  end,
+  hypercall = function(exit, e)
+    exit.number, exit.access, exit.size = u64.tonumber(e.value), "r", e.size
+    exit.name = hypercalls[exit.number]
+    exit.long = table.remove(e.data) == u64.exact(1)
+    exit.arguments = e.data
+  end,
+  eoi = function(exit, e) exit.vector = e.vector end,
+  tpr = function(exit, e)
+    if e.access == 0 then
+      exit.value = u64.tonumber(e.value)
+    else
+      exit.address, exit.write = e.address, e.access == 2
+    end
+  end,
+  other = function(exit, e)
+    exit.data = e.data
+    local more = further[exit.reason_name]
+    if more then more(exit, e.data) end
+  end,
   host_fault = function(exit, e)
     exit.gpa = u64.tonumber(e.address)
     if e.access ~= 0 then access_fields(exit, e) end
@@ -67,11 +108,20 @@ local fields = {
 --- The exit at which the vCPU stands.
 local function new(cpu)
   local e = raw.exit(cpu)
-  local exit = setmetatable({ kind = names[e.kind], reason = e.reason, rip = cpu.rip,
-    space = cpu.vm.spaces[e.space] }, Exit)
+  local exit = setmetatable({ kind = names[e.kind], reason = e.reason,
+    reason_name = raw.reason_name(e.reason), rip = cpu.rip, space = cpu.vm.spaces[e.space] }, Exit)
   local fill = fields[exit.kind]
   if fill then fill(exit, e) end
   return exit
+end
+
+-- The words up to the last that is not 0.
+local function words_text(words)
+  local last = #words
+  while last > 0 and words[last] == u64.exact(0) do last = last - 1 end
+  local list = {}
+  for i = 1, last do list[i] = u64.hex(words[i]) end
+  return last > 0 and ", data " .. table.concat(list, " ") or ""
 end
 
 local verb = { r = "read", w = "write", x = "execute" }
@@ -113,7 +163,24 @@ local texts = {
     return "the host memory behind a region cannot be used"
       .. (exit.gpa > 0 and (", gpa 0x%x"):format(exit.gpa) or "")
   end,
-  other = function(exit) return ("KVM exit reason %d"):format(exit.reason) end,
+  system_event = function(exit)
+    return "the guest asks for " .. exit.name .. words_text(exit.data)
+  end,
+  hypercall = function(exit)
+    return ("number %d%s%s%s"):format(exit.number, exit.name and ", " .. exit.name or "",
+      exit.long and "" or ", 32-bit", words_text(exit.arguments))
+  end,
+  eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
+  tpr = function(exit)
+    if exit.value then return ("lowered to %d"):format(exit.value) end
+    return (exit.write and "written" or "read") .. " by the instruction at "
+      .. u64.hex(exit.address)
+  end,
+  other = function(exit)
+    return ("KVM exit reason %d, %s%s"):format(exit.reason, exit.reason_name
+      and exit.reason_name .. ": " .. raw.reason_text(exit.reason) or "unknown to this library",
+      words_text(exit.data))
+  end,
 }
 
 function Exit.__tostring(exit)

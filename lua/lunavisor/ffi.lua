@@ -508,7 +508,7 @@ function M.exit(object)
     kind = e.kind, trap = e.trap, address = e.address, offset = tonumber(e.offset),
     value = e.value, size = e.size, access = e.access, reason = e.reason,
     space = e.space, suberror = e.suberror, vector = e.vector, error_code = e.error_code,
-    instruction = ffi.string(e.instruction, e.instruction_size), data = data,
+    count = e.count, instruction = ffi.string(e.instruction, e.instruction_size), data = data,
   }
 end
 
@@ -532,7 +532,7 @@ local shared = {
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
   u64_out = u64_out, u32_out = u32_out,
 }
-for _, part in ipairs { "state", "linear", "event", "debug", "interrupt", "thread" } do
+for _, part in ipairs { "state", "linear", "event", "exit", "debug", "interrupt", "thread" } do
   require("lunavisor.ffi_" .. part)(M, shared)
 end
 

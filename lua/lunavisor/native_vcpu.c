@@ -115,6 +115,7 @@ static int raw_exit(lua_State *L) {
   set_field(L, "suberror", e->suberror);
   set_field(L, "vector", e->vector);
   set_field(L, "error_code", e->error_code);
+  set_field(L, "count", e->count);
   lua_pushlstring(L, (const char *)e->instruction, e->instruction_size);
   lua_setfield(L, -2, "instruction");
   lua_createtable(L, (int)e->data_count, 0);

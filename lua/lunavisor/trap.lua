@@ -4,6 +4,7 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local buffers = require "lunavisor.buffer"
+local dispatch = require "lunavisor.dispatch"
 
 local Trap = { __name = "trap" }
 local methods = {}
@@ -18,8 +19,11 @@ local function check_memory(what, device)
   check.whole(what .. ": device.offset", device.offset or 0, 0, nil, 3)
 end
 
---- Refuses what is no device.
-local function check_device(what, device)
+local access_functions = { "read", "write" }
+local port_functions = { "read", "write", "read_block", "write_block" }
+
+--- Refuses what is no device; `blocks`: it may have functions for blocks.
+local function check_device(what, device, blocks)
   if type(device) ~= "table" then
     error(("%s: a device expected (a table with read and/or write, or memory), got %s")
       :format(what, type(device)), 3)
@@ -28,11 +32,16 @@ local function check_device(what, device)
     check_memory(what, device)
     return
   end
-  if device.read == nil and device.write == nil then
+  local found = false
+  for _, name in ipairs(blocks and port_functions or access_functions) do
+    if device[name] ~= nil then
+      check.callable(("%s: device.%s"):format(what, name), device[name], 2)
+      found = true
+    end
+  end
+  if not found then
     error(("%s: the device has neither a read nor a write function"):format(what), 3)
   end
-  if device.read ~= nil then check.callable(what .. ": device.read", device.read, 2) end
-  if device.write ~= nil then check.callable(what .. ": device.write", device.write, 2) end
 end
 
 local function claim(vm, kind, first, length, device)
@@ -57,8 +66,11 @@ local function add(vm, kind, first, length, device, coalesced)
   local trap = setmetatable({ vm = vm, id = id, kind = kind, first = first, length = length,
     device = device }, Trap)
   vm.traps[id] = trap
-  -- An access to a memory trap comes here only where the memory cannot answer it: nobody's.
-  if not device.memory then (kind == "msr" and vm.msrs or vm.devices)[id] = device end
+  -- An access to a memory trap comes to Lua only where the memory cannot answer it: nobody's.
+  if not device.memory then
+    vm.special[id] = dispatch.special(kind, device)
+    vm.devices[id] = not vm.special[id] and device or nil
+  end
   return trap
 end
 
@@ -72,7 +84,7 @@ function methods.close(self)
     if not ok then return check.result(nil, message, code) end
   end
   self.closed = true
-  vm.traps[self.id], vm.devices[self.id], vm.msrs[self.id] = nil, nil, nil
+  vm.traps[self.id], vm.devices[self.id], vm.special[self.id] = nil, nil, nil
   return true
 end
 

@@ -11,7 +11,7 @@ local vcpus = require "lunavisor.vcpu"
 local VM = { __name = "vm" }
 local methods = {}
 
-local known_options = { dirty = true, dirty_ring = true, unknown_msrs = true }
+local known_options = { dirty = true, dirty_ring = true, unknown_msrs = true, hypercalls = true }
 
 local function ring_of(options)
   if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
@@ -35,8 +35,10 @@ end
 --- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
 --- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
 --- where nil. options.unknown_msrs: what an MSR that KVM does not know is to the guest, "exit" of
---- the kind msr, or "fault" (#GP) where nil. nil, message, code where this host has no usable KVM;
---- luna.probe() tells more.
+--- the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls that KVM can hand on are exits of the kind
+--- "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a guest shares memory or encrypts it); else
+--- KVM answers all by itself. nil, message, code where this host has no usable KVM; luna.probe()
+--- tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
   local handle, message, code = raw.vm_create(ring_of(options), 0, unknown_msrs_of(options))
@@ -44,11 +46,18 @@ local function new(options)
   local self = setmetatable({
     handle,
     devices = {},                                 -- by trap number: what the run loop looks up
-    msrs = {},                                    -- the same for MSRs
+    special = {},                                 -- the same for what is no plain read and write
     traps = {},                                   -- by number
     vcpus = setmetatable({}, { __mode = "k" }),   -- a set
     spaces = {},                                  -- by number
   }, VM)
+  if options.hypercalls then
+    local ok, why, name = raw.hypercalls(self)
+    if not ok then
+      raw.close(self)
+      return check.result(nil, why, name)
+    end
+  end
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
   return self
@@ -113,12 +122,17 @@ local trap_options = { coalesced = true }
 ---   read(device, offset, size) -> value     and/or     write(device, offset, size, value)
 --- offset counts from `port`, size is 1, 2 or 4; or { memory = buffer, offset = n }, and every
 --- access goes to the buffer, `port` being its byte n (0 where nil), without leaving the core.
+--- String I/O (rep ins, rep outs) comes element by element, unless the device has
+---   read_block(device, offset, size, count) -> string of size * count bytes     and/or
+---   write_block(device, offset, size, data)
+--- when it is added: they get all the elements that KVM brings at once, and single accesses too
+--- where there is no read or write. An error in them leaves the whole block open.
 --- options.coalesced: vm:coalesce. Returns a trap, whose close() gives the ports back.
 function methods.pio(self, port, length, device, options)
   check.open(self)
   port = check.whole("vm:pio: port", port, 0)
   length = check.whole("vm:pio: length", length, 0)
-  traps.check("vm:pio", device)
+  traps.check("vm:pio", device, true)
   options = check.options("vm:pio", options, trap_options)
   local coalesced = check.flag("vm:pio: coalesced", options.coalesced)
   return check.result(traps.add(self, "pio", port, length, device, coalesced))

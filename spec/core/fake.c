@@ -237,6 +237,7 @@ fake_config fake_defaults(void) {
       .immediate_exit = 1,
       .address_bits = 40,
       .cpuid_entries = 40,
+      .exit_hypercall = 1u << 12,
   };
 }
 
@@ -344,6 +345,14 @@ fake_attributes fake_last_attributes(void) {
   return attributes;
 }
 
+uint64_t fake_hypercalls(void) {
+  pthread_mutex_lock(&fake_lock);
+  const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
+  uint64_t hypercalls = vm ? vm->hypercalls : 0;
+  pthread_mutex_unlock(&fake_lock);
+  return hypercalls;
+}
+
 size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room) {
   size_t count = 0;
   pthread_mutex_lock(&fake_lock);
@@ -365,6 +374,15 @@ static fake_file *youngest_vcpu(void) {
   fake_file *vcpu = fake_file_youngest(FAKE_FILE_VCPU);
   pthread_mutex_unlock(&fake_lock);
   return vcpu;
+}
+
+void fake_halted(uint64_t poll_success, uint64_t poll_fail, uint64_t wait) {
+  fake_file *vcpu = youngest_vcpu();
+  if (vcpu) {
+    vcpu->halted[0] = poll_success;
+    vcpu->halted[1] = poll_fail;
+    vcpu->halted[2] = wait;
+  }
 }
 
 struct kvm_regs *fake_regs(void) {

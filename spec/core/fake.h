@@ -31,6 +31,8 @@ typedef struct fake_config {
   uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
   uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   uint32_t cpuid_entries;
+  uint64_t exit_hypercall; /* the hypercalls that KVM_CAP_EXIT_HYPERCALL takes */
+  bool no_stats;           /* KVM_GET_STATS_FD is unknown, as before Linux 5.14 */
   bool translate_fails;
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
@@ -56,7 +58,7 @@ typedef enum fake_kind {
   FAKE_SHUTDOWN,
   FAKE_INTERNAL,
   FAKE_FAIL_ENTRY,
-  FAKE_OTHER, /* an exit with `reason` and nothing else */
+  FAKE_OTHER, /* an exit with `reason`, and `words` as what the run page says of it */
   FAKE_ERRNO, /* KVM_RUN fails with `number` */
   FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
 } fake_kind;
@@ -75,8 +77,8 @@ typedef struct fake_step {
   uint64_t value;               /* fail_entry: the hardware's reason; memory fault: its flags */
   uint32_t suberror;            /* internal */
   uint32_t ndata;               /* internal */
-  uint64_t words[16];           /* internal; words[0] are the flags of an emulation failure */
-  uint8_t instruction[15];      /* internal: there where the flags say so */
+  uint64_t words[16];      /* other, internal; words[0] are the flags of an emulation failure */
+  uint8_t instruction[15]; /* internal: there where the flags say so */
   uint8_t instruction_size;
   uint64_t limit;                /* spin: nanoseconds after which the guest goes on, 0 for never */
   const struct kvm_regs *regs;   /* the guest's registers from here on, or NULL */
@@ -90,6 +92,8 @@ typedef struct fake_step {
  * begins again. */
 FAKE_API void fake_script(const fake_step *steps, size_t count);
 FAKE_API void fake_script_endless(const fake_step *steps, size_t count);
+/* The next exit is one with this reason, and these words on the run page; then the guest halts. */
+FAKE_API void fake_exit(uint32_t reason, const uint64_t *words, size_t count);
 /* Every KVM_RUN gives this one exit, at little cost. Size 0 ends that. */
 FAKE_API void fake_endless_pio(uint16_t port, uint32_t size, bool in);
 FAKE_API void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write);
@@ -112,6 +116,12 @@ FAKE_API unsigned fake_open(void);
 FAKE_API unsigned fake_mistakes(void);
 /* The path of the last open. */
 FAKE_API const char *fake_path(void);
+
+/* The hypercalls that the youngest open VM hands on. */
+FAKE_API uint64_t fake_hypercalls(void);
+/* The youngest open vCPU was halted for so long, in nanoseconds, says KVM: poll_success, poll_fail
+ * and wait. */
+FAKE_API void fake_halted(uint64_t poll_success, uint64_t poll_fail, uint64_t wait);
 
 /* The last memory attributes that the youngest open VM was given. */
 FAKE_API fake_attributes fake_last_attributes(void);

@@ -12,7 +12,8 @@
 enum {
   FAKE_PAGE = 4096,
   FAKE_RUN_SIZE = 3 * FAKE_PAGE,
-  FAKE_VCPU_IDS = 4096
+  FAKE_VCPU_IDS = 4096,
+  FAKE_HALTED = 3 /* statistics of a vCPU that is halted */
 };
 
 typedef enum fake_file_kind {
@@ -25,6 +26,7 @@ typedef enum fake_file_kind {
 typedef struct fake_access {
   bool active;
   bool mmio;
+  bool hypercall;
   bool write;
   bool continues;
   uint32_t size;
@@ -47,6 +49,7 @@ typedef struct fake_file {
   bool *vcpu_ids; /* a vCPU stays until its VM goes, though its file is closed */
   bool manual_protect;
   fake_attributes attributes;
+  uint64_t hypercalls;
   /* A vCPU's. */
   struct kvm_run *run;
   bool mapped;
@@ -54,6 +57,7 @@ typedef struct fake_file {
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   fake_state state;
+  uint64_t halted[FAKE_HALTED];
   fake_access access;
 } fake_file;
 
@@ -79,6 +83,8 @@ uint32_t fake_slots_max(void);
 void fake_vcpu_reset(fake_file *vcpu);
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 int fake_vcpu_run(fake_file *vcpu);
+/* fake_stats.c: a descriptor of the vCPU's statistics. */
+int fake_stats_fd(const fake_file *vcpu);
 /* Whether every KVM_RUN gives one and the same exit, and how many there were: without the lock. */
 extern atomic_bool fake_endless;
 extern atomic_ulong fake_endless_runs;

@@ -96,6 +96,8 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       return 0;
     case KVM_SET_SREGS:
       return set_sregs(vcpu, argument);
+    case KVM_GET_STATS_FD:
+      return fake_stats_fd(vcpu);
     case KVM_TRANSLATE:
       return translate(argument);
     default:
@@ -149,6 +151,9 @@ static void store_registers(const fake_file *vcpu) {
 }
 
 static uint8_t *access_data(const fake_file *vcpu) {
+  if (vcpu->access.hypercall) {
+    return (uint8_t *)&vcpu->run->hypercall.ret;
+  }
   return vcpu->access.mmio ? vcpu->run->mmio.data : (uint8_t *)vcpu->run + DATA_OFFSET;
 }
 
@@ -231,6 +236,20 @@ static void report_internal(struct kvm_run *run, const fake_step *step) {
   }
 }
 
+/* Of those that wait for user space, a hypercall: its result goes to RAX at the next entry. */
+static void report_other(fake_file *vcpu, const fake_step *step) {
+  struct kvm_run *run = vcpu->run;
+  run->exit_reason = step->reason;
+  memcpy(run->padding, step->words, sizeof step->words);
+  if (step->reason == KVM_EXIT_HYPERCALL) {
+    vcpu->access = (fake_access){.active = true,
+                                 .hypercall = true,
+                                 .size = sizeof run->hypercall.ret,
+                                 .count = 1,
+                                 .rip = vcpu->regs.rip};
+  }
+}
+
 static int report_errno(struct kvm_run *run, const fake_step *step) {
   run->exit_reason = step->reason;
   if (step->reason == FAKE_EXIT_MEMORY_FAULT) {
@@ -260,7 +279,7 @@ static int report(fake_file *vcpu, const fake_step *step) {
       run->fail_entry.hardware_entry_failure_reason = step->value;
       return 0;
     case FAKE_OTHER:
-      run->exit_reason = step->reason;
+      report_other(vcpu, step);
       return 0;
     case FAKE_ERRNO:
       return report_errno(run, step);
@@ -411,6 +430,13 @@ void fake_script(const fake_step *steps, size_t count) {
 
 void fake_script_endless(const fake_step *steps, size_t count) {
   set_script(steps, count, true);
+}
+
+void fake_exit(uint32_t reason, const uint64_t *words, size_t count) {
+  static fake_step step;
+  step = (fake_step){.kind = FAKE_OTHER, .reason = reason};
+  memcpy(step.words, words, count * sizeof *words);
+  set_script(&step, 1, false);
 }
 
 static void set_endless(fake_step step) {

@@ -260,6 +260,12 @@ static int set_attributes(fake_file *vm, const fake_attributes *change) {
 }
 
 static int enable(fake_file *vm, const struct kvm_enable_cap *capability) {
+  if (capability->cap == KVM_CAP_EXIT_HYPERCALL) {
+    if (capability->args[0] & ~fake_host.exit_hypercall) {
+      return fake_refuse(EINVAL);
+    }
+    vm->hypercalls = capability->args[0];
+  }
   vm->manual_protect |= capability->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
   return 0;
 }

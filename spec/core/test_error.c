@@ -198,7 +198,7 @@ static void names(void) {
   }
   CHECK(strcmp(luna_exit_name(LUNA_EXIT_FAIL_ENTRY), "fail_entry") == 0);
   CHECK(strcmp(luna_exit_name(LUNA_EXIT_OTHER), "other") == 0);
-  CHECK(!luna_exit_name(0) && !luna_exit_name(-1) && !luna_exit_name(LUNA_EXIT_OTHER + 1));
+  CHECK(!luna_exit_name(0) && !luna_exit_name(-1) && !luna_exit_name(LUNA_EXIT_TPR + 1));
   CHECK(strcmp(luna_register_name(LUNA_R8), "r8") == 0);
   CHECK(strcmp(luna_register_name(LUNA_LDTR_ACCESS), "ldtr.access") == 0);
   CHECK(!luna_register_name(-1) && !luna_register_name(LUNA_REGISTER_COUNT));

@@ -54,10 +54,10 @@ LUNA_API int luna_vm_trap_function(luna_vm *vm, int kind, uint64_t first, uint64
                                    luna_trap_function function, void *context, uint32_t *trap);
 
 /* The elements of the open string I/O exit that are left, as one block: how many bytes
- * (luna_exit.size times luna_exit.count), and where they are until it is answered; reads go there.
- * 0 where no port access is open. */
+ * (luna_exit.size times luna_exit.count), and where they are until it is answered; what a read
+ * gives goes there. 0 where no port access is open. */
 LUNA_API uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data);
-/* Answers all of them at once. */
+/* Answers all of them at once. _STATE where no port access is open. */
 LUNA_API int luna_vcpu_answer_block(luna_vcpu *vcpu);
 
 /* Refuses the open MSR exit: the guest gets a #GP at the instruction. */
@@ -68,11 +68,18 @@ LUNA_API int luna_vcpu_refuse(luna_vcpu *vcpu);
 LUNA_API const char *luna_reason_name(uint32_t reason);
 LUNA_API const char *luna_reason_text(uint32_t reason);
 
-/* Begins to count, or ends it: what luna_vcpu_time gives costs two looks at the clock at every
- * entry. */
+/* Lets KVM hand on hypercalls as LUNA_EXIT_HYPERCALL, in every space of the VM: it does that for
+ * KVM_HC_MAP_GPA_RANGE (12) alone, by which a guest says that it encrypts memory or shares it
+ * (KVM_CAP_EXIT_HYPERCALL); all others it answers by itself. _UNSUPPORTED where it cannot. */
+LUNA_API int luna_vm_hypercalls(luna_vm *vm);
+
+/* Begins to count, from 0, or ends it: what luna_vcpu_time gives costs two looks at the clock at
+ * every entry. _STATE while the vCPU runs. */
 LUNA_API int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on);
-/* Nanoseconds that the vCPU has spent in the guest since luna_vcpu_account, and of these, those in
- * which it was halted inside KVM (with a LAPIC there). */
+/* Nanoseconds that the vCPU has spent in the guest since luna_vcpu_account, up to its last exit,
+ * and of these, those in which it was halted inside KVM (with a LAPIC there; else 0, and so where
+ * KVM keeps no statistics: before Linux 5.14). While another thread moves it to another space,
+ * idle_time may miss what it has just been halted. */
 LUNA_API int luna_vcpu_time(luna_vcpu *vcpu, uint64_t *exec_time, uint64_t *idle_time);
 
 #endif

@@ -289,7 +289,7 @@ function vm:vcpu(options) end
 ---@field exits integer how many exits run has had
 local vcpu = {}
 function vcpu:close() end
----@param options? { timeout: number }
+---@param options? luna.run_options
 ---@return luna.exit?, string?, string?
 function vcpu:run(options) end
 ---@param kind luna.exit_kind
@@ -316,7 +316,7 @@ function vcpu:regs() end
 ---@field _VERSION string
 ---@field u64 table
 local luna = {}
----@param options? { dirty: "bitmap"|"ring", dirty_ring: integer }
+---@param options? { dirty: "bitmap"|"ring", dirty_ring: integer, hypercalls: boolean }
 ---@return luna.vm?, string?, string?
 function luna.vm(options) end
 ---@param options luna.size|luna.buffer_options
