@@ -125,6 +125,21 @@ local function is_open(exit)
   return exit.access ~= nil
 end
 
+-- Puts rip behind the instruction of the exit, unless the handler has set it.
+local function pass(self, exit)
+  if not exits.is_at_instruction(exit) then
+    error(("a handler answered %s with \"skip\": that is for a pio, mmio, fault or instruction exit "
+      .. "or an exception that an instruction failed with"):format(tostring(exit)), 0)
+  end
+  if self.rip ~= exit.rip then return end
+  local next_rip, message = exits.behind(self, exit)
+  if not next_rip then
+    error(("a handler answered %s with \"skip\", and the length of the instruction is not known: "
+      .. "%s; set cpu.rip behind it and answer \"continue\""):format(tostring(exit), message), 0)
+  end
+  self.rip = next_rip
+end
+
 local verdicts = {
   stop = function() return true end,
   continue = function(self, exit)
@@ -139,14 +154,12 @@ local verdicts = {
     end
   end,
   skip = function(self, exit)
-    if not is_open(exit) then
-      error(("a handler answered %s with \"skip\": that is for a pio, mmio or fault exit")
-        :format(tostring(exit)), 0)
-    end
+    if not is_open(exit) then return pass(self, exit) end
     local _, message = raw_answer(self, ALL_ONES)
     if message then error(message, 0) end
   end,
   retry = function(self, exit)
+    if exit.kind == "instruction" or exit.kind == "exception" then return nil end
     if not is_open(exit) or exit.kind == "pio" then
       error(("a handler answered %s with \"retry\": that is for a fault exit")
         :format(tostring(exit)), 0)
