@@ -106,12 +106,8 @@ static int raw_disassemble(lua_State *L) {
 }
 
 const luaL_Reg luna_linear_functions[] = {
-    {"translate", raw_translate},
-    {"linear_read", raw_linear_read},
-    {"linear_write", raw_linear_write},
-    {"linear_get", raw_linear_get},
-    {"linear_set", raw_linear_set},
-    {"code", raw_code},
-    {"disassemble", raw_disassemble},
-    {NULL, NULL},
+    {"translate", raw_translate},       {"linear_read", raw_linear_read},
+    {"linear_write", raw_linear_write}, {"linear_get", raw_linear_get},
+    {"linear_set", raw_linear_set},     {"code", raw_code},
+    {"disassemble", raw_disassemble},   {NULL, NULL},
 };

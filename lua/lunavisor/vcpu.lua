@@ -128,8 +128,8 @@ end
 -- Puts rip behind the instruction of the exit, unless the handler has set it.
 local function pass(self, exit)
   if not exits.is_at_instruction(exit) then
-    error(("a handler answered %s with \"skip\": that is for a pio, mmio, fault or instruction exit "
-      .. "or an exception that an instruction failed with"):format(tostring(exit)), 0)
+    error(("a handler answered %s with \"skip\": that is for a pio, mmio, fault or instruction "
+      .. "exit or an exception that an instruction failed with"):format(tostring(exit)), 0)
   end
   if self.rip ~= exit.rip then return end
   local next_rip, message = exits.behind(self, exit)
