@@ -247,6 +247,21 @@ static void copy_instruction(luna_vcpu *vcpu) {
          sizeof run->emulation_failure.insn_bytes);
 }
 
+/* An instruction that KVM cannot emulate: its bytes, from memory where KVM does not say them. */
+static int instruction_exit(luna_vcpu *vcpu) {
+  const struct kvm_regs *regs = luna_state_regs(vcpu);
+  luna_exit *e = &vcpu->exit;
+  luna_code code;
+  if (e->instruction_size == 0 && regs && luna_vcpu_code(vcpu, regs->rip, &code) == LUNA_OK) {
+    e->instruction_size = code.size;
+    memcpy(e->instruction, code.bytes, sizeof code.bytes);
+  }
+  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
+  vcpu->state.regs_whole = true;
+  e->kind = LUNA_EXIT_INSTRUCTION;
+  return LUNA_EXIT_INSTRUCTION;
+}
+
 static int decode_internal(luna_vcpu *vcpu) {
   const struct kvm_run *run = vcpu->run;
   luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
@@ -256,7 +271,10 @@ static int decode_internal(luna_vcpu *vcpu) {
   memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
   copy_instruction(vcpu);
   int kind = decode_fetch(vcpu);
-  return kind ? kind : LUNA_EXIT_INTERNAL;
+  if (kind) {
+    return kind;
+  }
+  return e->suberror == KVM_INTERNAL_ERROR_EMULATION ? instruction_exit(vcpu) : LUNA_EXIT_INTERNAL;
 }
 
 /* KVM_EXIT_MEMORY_FAULT: bits 0 to 2 of the flags say which right was missing, where memory

@@ -25,6 +25,8 @@ local expected = {
   ["stealth_breakpoint.lua"] = { "^the breakpoint was hit 3 times, the function ran 3 times\n"
     .. "the guest's checksum of the code: (%x+) before, %1 after\n"
     .. "6 moves between the spaces$" },
+  ["teach_instruction.lua"] = { "^the guest did ud1 eax, %[rsi%] 9 times\n"
+    .. "CRC%-32 of 123456789: 0xcbf43926$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

@@ -385,7 +385,8 @@ typedef enum luna_exit_kind {
   LUNA_EXIT_DEBUG = 14,     /* a breakpoint, or a single step is done */
   LUNA_EXIT_MSR = 15,       /* RDMSR or WRMSR of a trapped MSR: answer or refuse it */
   LUNA_EXIT_HYPERCALL = 16, /* VMCALL or VMMCALL that KVM hands on: answer it, value is RAX */
-  LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate */
+  LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate: do its work,
+                                  set rip behind it, and run on */
   LUNA_EXIT_SYSTEM_EVENT = 18, /* the guest asks for a reset or to be switched off */
   LUNA_EXIT_EOI = 19,          /* split irqchip: the end of a level interrupt */
   LUNA_EXIT_TPR = 20           /* the guest changed or accessed its task priority */
@@ -412,18 +413,20 @@ typedef struct luna_exit {
                                 hypercall: LUNA_READ; tpr: how the guest accessed it, or 0 where it
                                 lowered it */
   uint32_t reason;           /* KVM_EXIT_* as the kernel gave it */
-  uint32_t suberror;         /* internal: KVM_INTERNAL_ERROR_* */
+  uint32_t suberror;         /* internal, instruction: KVM_INTERNAL_ERROR_* */
   uint32_t vector;           /* exception: 0 to 31; eoi: of the interrupt that ended */
   uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
-  uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
+  uint32_t instruction_size; /* instruction, internal: how many of `instruction` are there */
   uint32_t data_count;       /* how many of `data` are there */
   uint32_t space;            /* the space that the vCPU was in */
   uint32_t count;            /* pio: elements of a string instruction that are left, with this */
   uint32_t breakpoint;       /* debug: its number, 0 for a single step */
   uint32_t dr6;              /* debug: as the processor would set it */
-  uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate */
-  uint64_t data[16];         /* internal, system_event: further words; hypercall: six arguments, and
-                                1 if it came in 64-bit mode; other: what the run page says of it */
+  uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate, and
+                                what follows them */
+  uint64_t data[16];         /* internal, instruction, system_event: further words; hypercall: six
+                                arguments, and 1 if it came in 64-bit mode; other: what the run page
+                                says of it */
 } luna_exit;
 
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details

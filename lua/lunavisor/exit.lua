@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.backend"
 local u64 = require "lunavisor.u64"
+local disasm = require "lunavisor.disasm"
 
 local Exit = { __name = "exit" }
 
@@ -75,6 +76,7 @@ local fields = {
   internal = function(exit, e)
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
+  instruction = function(exit, e) exit.suberror, exit.instruction = e.suberror, e.instruction end,
   fail_entry = function(exit, e) exit.value = e.value end,
   system_event = function(exit, e)
     exit.type, exit.data = u64.tonumber(e.value), e.data
@@ -105,13 +107,23 @@ local fields = {
   end,
 }
 
+-- Kinds whose text ends with the instruction at rip. The value true: its bytes are read at once.
+-- The others can be frequent, and are read if somebody asks while the vCPU stands there.
+local shows_code = {
+  shutdown = true, internal = true, fail_entry = true, instruction = true, host_fault = true,
+  other = true, fault = false, exception = false, debug = false, timeout = false,
+  interrupted = false,
+}
+
 --- The exit at which the vCPU stands.
 local function new(cpu)
   local e = raw.exit(cpu)
   local exit = setmetatable({ kind = names[e.kind], reason = e.reason,
-    reason_name = raw.reason_name(e.reason), rip = cpu.rip, space = cpu.vm.spaces[e.space] }, Exit)
+    reason_name = raw.reason_name(e.reason), rip = cpu.rip, cpu = cpu,
+    space = cpu.vm.spaces[e.space], serial = raw.vcpu_exits(cpu) }, Exit)
   local fill = fields[exit.kind]
   if fill then fill(exit, e) end
+  if shows_code[exit.kind] then exit.code = { raw.code(cpu, exit.rip) } end
   return exit
 end
 
@@ -122,6 +134,35 @@ local function words_text(words)
   local list = {}
   for i = 1, last do list[i] = u64.hex(words[i]) end
   return last > 0 and ", data " .. table.concat(list, " ") or ""
+end
+
+-- What raw.code says of the rip of an exit, as a table; nil for kinds without, and where the vCPU
+-- has gone on. A write has moved rip on already, so that what is there did not do it.
+local function code_of(exit)
+  if exit.code then return exit.code end
+  local cpu = exit.cpu
+  if shows_code[exit.kind] == nil or exit.access == "w" or not cpu[1]
+    or raw.vcpu_exits(cpu) ~= exit.serial then return nil end
+  return { raw.code(cpu, exit.rip) }
+end
+
+-- Exceptions whose rip is behind the instruction or nowhere in particular (SDM Vol. 3, table 6-1):
+-- traps and aborts.
+local no_fault = { [1] = true, [2] = true, [3] = true, [4] = true, [8] = true, [18] = true }
+
+--- Whether the exit is at an instruction that was not done.
+local function is_at_instruction(exit)
+  return exit.kind == "instruction" or exit.kind == "exception" and not no_fault[exit.vector]
+end
+
+--- The rip behind the instruction at which the vCPU stands with the exit; nil and a message.
+local function behind(cpu, exit)
+  local bytes, bits = raw.code(cpu, exit.rip)
+  if not bytes then return nil, bits end
+  local size, message = raw.disassemble(bytes, 0, exit.rip, bits)
+  if not size then return nil, message end
+  local rip = exit.rip + u64(size)
+  return bits == 64 and rip or u64.mod(rip, 2 ^ bits)
 end
 
 local verb = { r = "read", w = "write", x = "execute" }
@@ -149,10 +190,10 @@ local texts = {
       exit.address and ", address " .. u64.hex(exit.address) or "")
   end,
   internal = function(exit)
-    local bytes = exit.instruction:gsub(".", function(c) return (" %02x"):format(c:byte()) end)
     return ("suberror %d: %s%s"):format(exit.suberror, suberrors[exit.suberror] or "unknown",
-      bytes ~= "" and "; instruction bytes" .. bytes or "")
+      exit.instruction ~= "" and "; instruction bytes " .. disasm.hex(exit.instruction) or "")
   end,
+  instruction = function() return "KVM cannot emulate it" end,
   fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
   shutdown = function() return "triple fault" end,
   msr = function(exit)
@@ -185,8 +226,12 @@ local texts = {
 
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
+  local code = code_of(exit)
   return exit.kind .. (text and " (" .. text(exit) .. ")" or "") .. " at rip "
-    .. u64.hex(exit.rip)
+    .. u64.hex(exit.rip) .. (code and ": " .. disasm.text(code[1], code[2], exit.rip) or "")
 end
 
-return { new = new, names = names, numbers = numbers, vectors = vectors, class = Exit }
+return {
+  new = new, names = names, numbers = numbers, vectors = vectors, class = Exit,
+  is_at_instruction = is_at_instruction, behind = behind,
+}
