@@ -4,6 +4,7 @@
 
 #include "dirty.h"
 #include "error.h"
+#include "irqchip.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +17,19 @@ static int check_vm_options(const luna_vm_options *options) {
                      "cannot make a VM with dirty rings of %u entries: a power of two is needed",
                      ring);
   }
-  return LUNA_OK;
+  return luna_irqchip_check(options);
+}
+
+static int create_space(const luna_vm *vm, uint32_t id, luna_space **space) {
+  int status = luna_space_create(id, vm->ring_entries, space);
+  if (status == LUNA_OK) {
+    status = luna_irqchip_begin(vm, *space);
+    if (status != LUNA_OK) {
+      luna_space_free(*space);
+      *space = NULL;
+    }
+  }
+  return status;
 }
 
 int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
@@ -28,7 +41,12 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   luna_vm *made = calloc(1, sizeof *made);
   luna_space **spaces = calloc(1, sizeof(luna_space *));
-  status = made && spaces ? luna_space_create(0, options->dirty_ring, &spaces[0])
+  if (made) {
+    made->ring_entries = options->dirty_ring;
+    made->irqchip = options->irqchip;
+    made->pit = options->pit;
+  }
+  status = made && spaces ? create_space(made, 0, &spaces[0])
                           : luna_fail_errno(ENOMEM, "cannot make a VM");
   if (status != LUNA_OK) {
     free(made);
@@ -37,8 +55,8 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   made->spaces = spaces;
   made->space_count = 1;
-  made->ring_entries = options->dirty_ring;
   pthread_rwlock_init(&made->lock, NULL);
+  pthread_mutex_init(&made->moving, NULL);
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
   *vm = made;
   return LUNA_OK;
@@ -63,6 +81,9 @@ void luna_vm_release(luna_vm *vm) {
   }
   luna_traps_free(&vm->traps);
   pthread_rwlock_destroy(&vm->lock);
+  pthread_mutex_destroy(&vm->moving);
+  free(vm->routing);
+  free(vm->irqfds);
   free(vm->vcpu_taken);
   free(vm->spaces);
   free(vm);
@@ -109,9 +130,12 @@ static int free_space_id(luna_vm *vm, uint32_t *id) {
 int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   luna_vm_change_begin(vm);
   uint32_t id = 0;
-  int status = free_space_id(vm, &id);
+  int status = luna_irqchip_check_space(vm);
   if (status == LUNA_OK) {
-    status = luna_space_create(id, vm->ring_entries, &vm->spaces[id]);
+    status = free_space_id(vm, &id);
+  }
+  if (status == LUNA_OK) {
+    status = create_space(vm, id, &vm->spaces[id]);
   }
   if (status == LUNA_OK) {
     *space = id;
