@@ -86,17 +86,23 @@ bool luna_interrupt_wakes(const luna_vcpu *vcpu) {
   return atomic_load(&vcpu->posted) != 0 || (vector && vcpu->run->if_flag);
 }
 
-/* Whether KVM, as it stands, would give the guest an interrupt before its next instruction. What
- * the run page says is as old as the last exit: registers and events may have been written since.
- */
+static bool is_free(const struct kvm_vcpu_events *e) {
+  return !(e->exception.injected | e->exception.pending | e->nmi.injected | e->nmi.pending |
+           e->interrupt.injected | e->interrupt.shadow);
+}
+
+/* Whether the guest takes an interrupt before its next instruction. What the run page says is as
+ * old as the last exit: registers and events that were written since count, and where registers
+ * are known anyway, no window has to be waited for. */
 static bool accepts(luna_vcpu *vcpu) {
   const luna_state *state = &vcpu->state;
-  if (!vcpu->run->ready_for_interrupt_injection || !luna_state_interruptible(vcpu)) {
+  bool ready = vcpu->run->ready_for_interrupt_injection;
+  if (!luna_state_interruptible(vcpu) || (!ready && !state->regs_known)) {
     return false;
   }
-  const struct kvm_vcpu_events *e = &state->events;
-  return !state->events_known || !(e->exception.injected | e->exception.pending | e->nmi.injected |
-                                   e->interrupt.injected | e->interrupt.shadow);
+  const struct kvm_vcpu_events *events =
+      ready && !state->events_known ? NULL : luna_state_events(vcpu);
+  return events ? is_free(events) : ready;
 }
 
 /* The events, to be written with the entry; from now on the run page brings them. */

@@ -47,12 +47,14 @@ local fields = {
   fault = access_fields,
   exception = function(exit, e)
     exit.vector, exit.error_code = e.vector, e.error_code
-    exit.name = exceptions[e.vector] or ("vector %d"):format(e.vector)
+    exit.name = exceptions[e.vector]
+      or (e.vector < 32 and "vector %d" or "interrupt 0x%x"):format(e.vector)
     if e.vector == 14 then exit.address = e.address end
   end,
   internal = function(exit, e)
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
+  eoi = function(exit, e) exit.vector = e.vector end,
   fail_entry = function(exit, e) exit.value = e.value end,
   host_fault = function(exit, e)
     exit.gpa = u64.tonumber(e.address)
@@ -91,6 +93,7 @@ local texts = {
   mmio = access_text,
   fault = function(exit) return access_text(exit) .. ", which no region allows" end,
   exception = function(exit)
+    if exit.vector >= 32 then return exit.name end
     return ("%s, error code 0x%x%s"):format(exit.name, exit.error_code,
       exit.address and ", address " .. u64.hex(exit.address) or "")
   end,
@@ -100,6 +103,7 @@ local texts = {
       bytes ~= "" and "; instruction bytes" .. bytes or "")
   end,
   fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
+  eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
   shutdown = function() return "triple fault" end,
   host_fault = function(exit)
     return "the host memory behind a region cannot be used"

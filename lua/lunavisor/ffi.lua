@@ -322,9 +322,9 @@ end
 
 -- VMs
 
--- entries of the dirty rings, 0 for none
-function M.vm_create(dirty_ring)
-  vm_in[0].dirty_ring = dirty_ring
+-- entries of the dirty rings, 0 for none; irqchip; 1 for a PIT
+function M.vm_create(dirty_ring, irqchip, pit)
+  vm_in[0].dirty_ring, vm_in[0].irqchip, vm_in[0].pit = dirty_ring, irqchip or 0, pit or 0
   local status = C.luna_vm_open(vm_in, pointer_out.vm)
   if status < 0 then return fail(status) end
   return own "vm"
@@ -429,9 +429,9 @@ end
 
 local ALLOCATE = ffi.cast(uint64, ffi.cast(int64, -1)) -- LUNA_SYSTEM_ALLOCATE, which is a macro
 
-function M.vcpu_create(vm, mode, rip, rsp, system)
+function M.vcpu_create(vm, mode, rip, rsp, system, wait)
   local options = options_in[0]
-  options.mode, options.reserved = mode, 0
+  options.mode, options.wait = mode, wait or 0
   options.rip, options.rsp = to_u64(rip), to_u64(rsp)
   options.system = system or ALLOCATE
   local status = C.luna_vcpu_create(vm_of(vm), options_in, pointer_out.vcpu)

@@ -13,7 +13,10 @@ local Trap = { __name = "trap" }
 
 local PIO, MMIO = 0, 1 -- luna_trap_kind
 
-local known_options = { dirty = true, dirty_ring = true }
+local known_options = {
+  dirty = true, dirty_ring = true, irqchip = true, pit = true, apic_frequency = true,
+}
+local irqchips = { none = 0, split = 1, kernel = 2 } -- luna_irqchip
 
 local function ring_of(options)
   if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
@@ -25,13 +28,28 @@ local function ring_of(options)
   return entries -- not a tail call: the check counts on this frame
 end
 
+local function irqchip_of(options)
+  local number = irqchips[options.irqchip or "none"]
+  if not number then
+    error(("luna.vm: irqchip: 'none', 'split' or 'kernel' expected, got %s")
+      :format(tostring(options.irqchip)), 3)
+  end
+  local pit = check.flag("luna.vm: pit", options.pit, 2) and 1 or 0
+  return number, pit
+end
+
 --- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
 --- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
 --- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
---- where nil. nil, message, code where this host has no usable KVM; luna.probe() tells more.
+--- where nil. options.irqchip: "none", "split" (LAPICs in KVM) or "kernel" (LAPICs, IOAPIC and
+--- PICs in KVM; one space); options.pit: a PIT in KVM too; options.apic_frequency: as
+--- vm:apic_frequency. nil, message, code where this host has no usable KVM; luna.probe() tells
+--- more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
-  local handle, message, code = raw.vm_create(ring_of(options))
+  local ring, hertz = ring_of(options), options.apic_frequency
+  if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
+  local handle, message, code = raw.vm_create(ring, irqchip_of(options))
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle,
@@ -41,6 +59,14 @@ local function new(options)
   }, VM)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
+  if hertz then
+    local done
+    done, message, code = raw.set_apic_frequency(self, hertz)
+    if not done then
+      raw.close(self)
+      return check.result(nil, message, code)
+    end
+  end
   return self
 end
 
