@@ -37,21 +37,40 @@ static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
   if (seat->owner != vcpu->serial) { /* what is there is not this vCPU's to keep */
     groups = groups_of(0);
   }
-  int status = luna_seat_fetch(vcpu->seat, groups);
+  int status = vcpu->vm->irqchip ? luna_apic_settle(vcpu) : LUNA_OK;
+  status = status == LUNA_OK ? luna_tsc_move(vcpu, seat) : status;
+  status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, groups) : status;
   status = status == LUNA_OK ? luna_seat_copy(seat, vcpu->seat, groups) : status;
   return status == LUNA_OK ? luna_state_move(vcpu, seat) : status;
+}
+
+/* No interrupt is sent to a LAPIC that is on its way. */
+static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
+  pthread_mutex_t *moving = vcpu->vm->irqchip ? &vcpu->vm->moving : NULL;
+  int status = LUNA_OK;
+  if (moving) {
+    pthread_mutex_lock(moving);
+    status = luna_apic_move(vcpu, seat);
+  }
+  if (status == LUNA_OK) {
+    seat->owner = vcpu->serial;
+    luna_vcpu_sit(vcpu, vcpu->target, seat);
+  }
+  if (moving) {
+    pthread_mutex_unlock(moving);
+  }
+  return status;
 }
 
 int luna_move_finish(luna_vcpu *vcpu) {
   luna_seat *seat;
   int status = take_seat(vcpu, &seat);
   status = status == LUNA_OK ? move_state(vcpu, seat) : status;
+  status = status == LUNA_OK ? move_apic(vcpu, seat) : status;
   if (status != LUNA_OK) {
     luna_move_cancel(vcpu);
     return status;
   }
-  seat->owner = vcpu->serial;
-  luna_vcpu_sit(vcpu, vcpu->target, seat);
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
   luna_vcpu_forget_owners(vcpu);
   luna_state_want_all(vcpu);

@@ -426,6 +426,8 @@ static int write_fresh(luna_seat *seat, uint32_t id) {
   sregs.apic_base = id == 0 ? sregs.apic_base | bootstrap : sregs.apic_base & ~bootstrap;
   seat->held.known = 0;
   seat->run->kvm_dirty_regs = 0;
+  seat->run->ready_for_interrupt_injection = 0;
+  seat->run->request_interrupt_window = 0;
   if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
       luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
     return luna_fail_errno(errno, "cannot reset vCPU %u", id);

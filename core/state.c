@@ -66,6 +66,22 @@ int luna_state_begin(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+int luna_state_reload(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->sregs_written || state->events_written || state->regs_whole ||
+      vcpu->run->kvm_dirty_regs) {
+    return LUNA_OK;
+  }
+  state->events_known = false;
+  return luna_state_begin(vcpu);
+}
+
+bool luna_state_interruptible(const luna_vcpu *vcpu) {
+  const uint64_t rflags_if = 1 << 9;
+  const struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
+  return vcpu->state.regs_known ? regs->rflags & rflags_if : vcpu->run->if_flag;
+}
+
 /* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
  * a vCPU whose registers were asked for gets them with its next exits. */
 enum {
@@ -162,6 +178,8 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
   state->events_written |=
       !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
   target->run->cr8 = sregs->cr8;
+  target->run->ready_for_interrupt_injection = vcpu->run->ready_for_interrupt_injection;
+  target->run->if_flag = vcpu->run->if_flag;
   if (page_has_regs(vcpu)) {
     target->run->s.regs.regs = *regs;
     target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
@@ -200,7 +218,8 @@ static int flush_general(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
-/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry. */
+/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry; with one, from the
+ * system registers. */
 static int flush_system(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
   vcpu->run->cr8 = state->sregs.cr8;

@@ -49,7 +49,12 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_vcpu_sit(vcpu, space, seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
-  status = seat->owner ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
+  if (seat->owner) {
+    status = luna_seat_reset(seat, vcpu->id);
+    if (status == LUNA_OK && vcpu->vm->irqchip) {
+      status = luna_apic_reset(vcpu);
+    }
+  }
   seat->owner = vcpu->serial;
   return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }
@@ -105,6 +110,9 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
   if (status == LUNA_OK) {
     status = luna_mode_set(made, options ? options : &reset);
   }
+  if (status == LUNA_OK) {
+    status = luna_apic_begin(made, options ? options : &reset);
+  }
   if (status != LUNA_OK) {
     destroy(made);
     return status;
@@ -145,12 +153,15 @@ void luna_vcpu_disarm(luna_vcpu *vcpu) {
   luna_kick_disarm();
 }
 
-/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of
- * executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
-static bool passes(int number, int *tries) {
+/* Errors that pass: a vCPU that waits to be started, however long, and a race in the kernel's
+ * recovery of executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
+static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
   enum {
     MOST = 50
   };
+  if (number == EAGAIN && luna_apic_waits(vcpu)) {
+    *tries = 0;
+  }
   if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
     return false;
   }
@@ -170,7 +181,7 @@ static int enter_to_finish(luna_vcpu *vcpu) {
   do {
     vcpu->run->immediate_exit = 1;
     result = luna_kvm_run(vcpu->fd);
-  } while (result != 0 && passes(errno, &tries));
+  } while (result != 0 && passes(vcpu, errno, &tries));
   int number = result == 0 ? 0 : errno;
   vcpu->run->immediate_exit = 0;
   luna_gate_leave(&vcpu->space->gate);
@@ -264,10 +275,11 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
 static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
-  if (attention & LUNA_ATTEND_TIME) {
+  int status = attention & LUNA_ATTEND_INTERRUPT ? luna_interrupt_enter(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && attention & LUNA_ATTEND_TIME) {
     luna_account_enter(vcpu); /* last: the time of what comes before is not the guest's */
   }
-  return 0;
+  return status;
 }
 
 /* And after it has left, before the exit is decoded. */
@@ -281,10 +293,11 @@ static void attend_leave(luna_vcpu *vcpu, unsigned attention) {
 static int decode_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
   const luna_leave *leave = &vcpu->leave;
   if (leave->number == 0) {
-    return luna_exit_decode(vcpu);
+    int kind = luna_exit_decode(vcpu);
+    return kind == LUNA_EXIT_HLT && luna_interrupt_wakes(vcpu) ? 0 : kind;
   }
   if (leave->number != EINTR) {
-    return passes(leave->number, tries) ? 0 : decode_failure(vcpu, leave->number);
+    return passes(vcpu, leave->number, tries) ? 0 : decode_failure(vcpu, leave->number);
   }
   int kind = decode_kick(vcpu, deadline, leave->ours);
   if (kind == 0 && !leave->entered) {

@@ -77,7 +77,10 @@ struct luna_vcpu {
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
   atomic_bool running;
-  atomic_uint attention; /* LUNA_ATTEND_* */
+  atomic_uint attention;    /* LUNA_ATTEND_* */
+  atomic_ullong waiting[4]; /* bit n: vector n, for the guest without a LAPIC */
+  atomic_uint posted;       /* interrupt.c: NMI and SMI */
+  uint32_t tsc_khz;         /* set by the script, or 0 */
   luna_state state;
   luna_pending pending;
   luna_exit exit;
@@ -93,6 +96,10 @@ struct luna_vcpu {
 
 /* state.c: registers. */
 int luna_state_begin(luna_vcpu *vcpu);
+/* Reads again what KVM may have changed without an entry, unless writes wait for the next one. */
+int luna_state_reload(luna_vcpu *vcpu);
+/* Whether RFLAGS.IF will be set at the next entry, as far as that is known without a call. */
+bool luna_state_interruptible(const luna_vcpu *vcpu);
 /* The general registers as KVM has them, without the writes that wait; NULL with an error. */
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
@@ -141,6 +148,8 @@ bool luna_coalesced_waiting(const luna_vcpu *vcpu);
 int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options);
 int luna_mode_follow(luna_vcpu *vcpu, uint32_t space);
 void luna_mode_end(luna_vcpu *vcpu);
+/* The system registers with which a processor starts at vector << 12. */
+void luna_mode_sipi(struct kvm_sregs *sregs, uint8_t vector);
 
 /* exception.c: the system area's contents, and exceptions that arrive there. */
 void luna_system_write(uint8_t *area, uint64_t gpa, bool long_mode);
@@ -158,6 +167,25 @@ void luna_account_enter(luna_vcpu *vcpu);
 void luna_account_leave(luna_vcpu *vcpu);
 void luna_account_rise(luna_vcpu *vcpu);
 void luna_account_sit(luna_vcpu *vcpu);
+/* interrupt.c: hands what waits to KVM, as far as the guest takes it now. 0, or a negative status.
+ */
+int luna_interrupt_enter(luna_vcpu *vcpu);
+/* Whether something waits that ends the HLT at which the vCPU stands. */
+bool luna_interrupt_wakes(const luna_vcpu *vcpu);
+
+/* apic.c: whether the vCPU waits to be started or woken, without being in the guest. */
+bool luna_apic_waits(const luna_vcpu *vcpu);
+/* The state in which a vCPU begins: runnable, or waiting. */
+int luna_apic_begin(luna_vcpu *vcpu, const luna_vcpu_options *options);
+/* Makes the LAPIC and MP state of a seat those of a fresh vCPU. */
+int luna_apic_reset(const luna_vcpu *vcpu);
+/* Lets KVM act on INIT and SIPI that have come: they change registers. */
+int luna_apic_settle(luna_vcpu *vcpu);
+/* Takes LAPIC and MP state over to another seat. */
+int luna_apic_move(luna_vcpu *vcpu, luna_seat *target);
+
+/* tsc.c: gives another seat the frequency that the script has set. */
+int luna_tsc_move(const luna_vcpu *vcpu, luna_seat *target);
 
 /* move.c: the move that waits. 0, or a negative status. */
 int luna_move_finish(luna_vcpu *vcpu);

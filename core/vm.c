@@ -5,6 +5,7 @@
 #include "dirty.h"
 #include "error.h"
 #include "event.h"
+#include "irqchip.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -21,6 +22,24 @@ static int check_vm_options(const luna_vm_options *options) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a VM: unknown_msrs is 0 or 1, not %u",
                      options->unknown_msrs);
   }
+  return luna_irqchip_check(options);
+}
+
+/* A space with all that the spaces of the VM have in common. */
+static int create_space(luna_vm *vm, uint32_t id, luna_space **space) {
+  luna_space *made;
+  int status = luna_space_create(id, vm->ring_entries, &made);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  status = luna_irqchip_begin(vm, made);
+  status = status == LUNA_OK ? luna_event_join(vm, made) : status;
+  status = status == LUNA_OK && vm->hypercalls ? luna_hypercalls_begin(made) : status;
+  if (status != LUNA_OK) {
+    luna_space_free(made);
+    return status;
+  }
+  *space = made;
   return LUNA_OK;
 }
 
@@ -33,7 +52,13 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   luna_vm *made = calloc(1, sizeof *made);
   luna_space **spaces = calloc(1, sizeof(luna_space *));
-  status = made && spaces ? luna_space_create(0, options->dirty_ring, &spaces[0])
+  if (made) {
+    made->ring_entries = options->dirty_ring;
+    made->irqchip = options->irqchip;
+    made->pit = options->pit;
+    made->unknown_msrs = options->unknown_msrs != 0;
+  }
+  status = made && spaces ? create_space(made, 0, &spaces[0])
                           : luna_fail_errno(ENOMEM, "cannot make a VM");
   if (status != LUNA_OK) {
     free(made);
@@ -42,15 +67,9 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   made->spaces = spaces;
   made->space_count = 1;
-  made->ring_entries = options->dirty_ring;
-  made->unknown_msrs = options->unknown_msrs != 0;
   pthread_rwlock_init(&made->lock, NULL);
+  pthread_mutex_init(&made->moving, NULL);
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
-  status = luna_event_join(made, spaces[0]);
-  if (status != LUNA_OK) {
-    luna_vm_release(made);
-    return status;
-  }
   *vm = made;
   return LUNA_OK;
 }
@@ -75,6 +94,9 @@ void luna_vm_release(luna_vm *vm) {
   luna_eventfds_free(vm);
   luna_traps_free(&vm->traps);
   pthread_rwlock_destroy(&vm->lock);
+  pthread_mutex_destroy(&vm->moving);
+  free(vm->routing);
+  free(vm->irqfds);
   free(vm->vcpu_taken);
   free(vm->spaces);
   free(vm);
@@ -121,20 +143,11 @@ static int free_space_id(luna_vm *vm, uint32_t *id) {
 int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   luna_vm_change_begin(vm);
   uint32_t id = 0;
-  int status = free_space_id(vm, &id);
-  luna_space *made;
-  status = status == LUNA_OK ? luna_space_create(id, vm->ring_entries, &made) : status;
+  int status = luna_irqchip_check_space(vm);
+  status = status == LUNA_OK ? free_space_id(vm, &id) : status;
+  status = status == LUNA_OK ? create_space(vm, id, &vm->spaces[id]) : status;
   if (status == LUNA_OK) {
-    status = luna_event_join(vm, made);
-    if (status == LUNA_OK) {
-      vm->spaces[id] = made;
-      *space = id;
-    } else {
-      luna_space_free(made);
-    }
-  }
-  if (status == LUNA_OK && vm->hypercalls) {
-    luna_hypercalls_begin(made);
+    *space = id;
   }
   luna_vm_change_end(vm);
   return status;

@@ -16,13 +16,21 @@ struct luna_vm {
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;
   luna_traps traps;
-  struct luna_event *eventfds; /* eventfd.c: a list */
-  bool coalesced;              /* some trap's writes are, or were, collected by KVM */
-  bool unknown_msrs;           /* luna_vm_options.unknown_msrs */
-  bool hypercalls;             /* luna_vm_hypercalls */
-  uint32_t ring_entries;       /* luna_vm_options.dirty_ring */
-  bool *vcpu_taken;            /* by vCPU number */
-  uint32_t vcpu_count;         /* of vcpu_taken */
+  struct luna_event *eventfds;    /* eventfd.c: a list */
+  bool coalesced;                 /* some trap's writes are, or were, collected by KVM */
+  bool unknown_msrs;              /* luna_vm_options.unknown_msrs */
+  bool hypercalls;                /* luna_vm_hypercalls */
+  uint32_t ring_entries;          /* luna_vm_options.dirty_ring */
+  uint32_t irqchip;               /* luna_irqchip */
+  uint32_t pit;                   /* luna_vm_options.pit */
+  uint32_t bus_cycle;             /* of the LAPIC timers, nanoseconds; 0 for KVM's own */
+  struct luna_line_event *irqfds; /* eventfds that raise lines */
+  uint32_t irqfd_count;
+  struct kvm_irq_routing *routing; /* NULL for KVM's own */
+  pthread_mutex_t moving; /* held while a LAPIC moves and while an interrupt looks for it; before
+                             `lock` */
+  bool *vcpu_taken;       /* by vCPU number */
+  uint32_t vcpu_count;    /* of vcpu_taken */
 };
 
 /* The lock to change regions and traps, taken and given back. */

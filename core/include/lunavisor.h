@@ -179,7 +179,7 @@ typedef struct luna_vm_options {
   /* 1: MSRs that KVM does not know are LUNA_EXIT_MSR too, not only those that are trapped; else
    * the guest gets a #GP. */
   uint32_t unknown_msrs;
-  uint32_t reserved;
+  uint32_t pit; /* 1: a PIT in KVM, with LUNA_IRQCHIP_KERNEL only: KVM_CREATE_PIT2 */
 } luna_vm_options;
 
 /* Makes a VM with space 0, no memory and no vCPU. */
@@ -327,7 +327,9 @@ enum {
 /* How a new vCPU begins. All zero is LUNA_MODE_RESET. */
 typedef struct luna_vcpu_options {
   uint32_t mode; /* luna_mode */
-  uint32_t reserved;
+  /* 1: waits for INIT and SIPI; needs a LAPIC in KVM. Else a vCPU begins at once, but for one of
+   * LUNA_MODE_RESET with a LAPIC in KVM and a number above 0. */
+  uint32_t wait;
   uint64_t rip;
   uint64_t rsp;
   /* Guest-physical address of the LUNA_SYSTEM_SIZE bytes, so aligned, that hold the GDT, the IDT,

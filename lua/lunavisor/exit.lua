@@ -66,7 +66,8 @@ local fields = {
   fault = access_fields,
   exception = function(exit, e)
     exit.vector, exit.error_code = e.vector, e.error_code
-    exit.name = exceptions[e.vector] or ("vector %d"):format(e.vector)
+    exit.name = exceptions[e.vector]
+      or (e.vector < 32 and "vector %d" or "interrupt 0x%x"):format(e.vector)
     if e.vector == 14 then exit.address = e.address end
   end,
   msr = function(exit, e)
@@ -186,6 +187,7 @@ local texts = {
   mmio = access_text,
   fault = function(exit) return access_text(exit) .. ", which no region allows" end,
   exception = function(exit)
+    if exit.vector >= 32 then return exit.name end
     return ("%s, error code 0x%x%s"):format(exit.name, exit.error_code,
       exit.address and ", address " .. u64.hex(exit.address) or "")
   end,
@@ -195,6 +197,7 @@ local texts = {
   end,
   instruction = function() return "KVM cannot emulate it" end,
   fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
+  eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
   shutdown = function() return "triple fault" end,
   msr = function(exit)
     return ("%s of MSR 0x%x%s"):format(verb[exit.access], exit.msr,
@@ -211,7 +214,6 @@ local texts = {
     return ("number %d%s%s%s"):format(exit.number, exit.name and ", " .. exit.name or "",
       exit.long and "" or ", 32-bit", words_text(exit.arguments))
   end,
-  eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
   tpr = function(exit)
     if exit.value then return ("lowered to %d"):format(exit.value) end
     return (exit.write and "written" or "read") .. " by the instruction at "

@@ -21,7 +21,7 @@ local methods = {} -- of cpu objects
 local inner = {} -- what the further subjects share of this file
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
-local known_options = { mode = true, rip = true, rsp = true, system = true }
+local known_options = { mode = true, rip = true, rsp = true, system = true, wait = true }
 local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
@@ -42,7 +42,7 @@ local function check_register(what, value)
   return exact
 end
 
---- vm:vcpu{ mode, rip, rsp, system }. The modes:
+--- vm:vcpu{ mode, rip, rsp, system, wait }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
@@ -50,7 +50,8 @@ end
 ---   "reset"      as the processor comes out of RESET, at 0xfffffff0
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
---- in memory that the library maps for it.
+--- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
@@ -58,7 +59,8 @@ local function new(vm, options)
     check_register("vm:vcpu: rsp", options.rsp)
   local system = options.system
   if system then system = check.whole("vm:vcpu: system", system, 0) end
-  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
+  local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
+  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, vm = vm,

@@ -4,14 +4,20 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local map = require "lunavisor.map"
+local runner = require "lunavisor.runner"
 local spaces = require "lunavisor.space"
+local timers = require "lunavisor.timer"
 local traps = require "lunavisor.trap"
 local vcpus = require "lunavisor.vcpu"
 
 local VM = { __name = "vm" }
 local methods = {}
 
-local known_options = { dirty = true, dirty_ring = true, unknown_msrs = true, hypercalls = true }
+local known_options = {
+  dirty = true, dirty_ring = true, irqchip = true, pit = true, apic_frequency = true,
+  unknown_msrs = true, hypercalls = true,
+}
+local irqchips = { none = 0, split = 1, kernel = 2 } -- luna_irqchip
 
 local function ring_of(options)
   if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
@@ -31,17 +37,33 @@ local function unknown_msrs_of(options)
   return what == "exit" and 1 or 0
 end
 
+local function irqchip_of(options)
+  local number = irqchips[options.irqchip or "none"]
+  if not number then
+    error(("luna.vm: irqchip: 'none', 'split' or 'kernel' expected, got %s")
+      :format(tostring(options.irqchip)), 3)
+  end
+  local pit = check.flag("luna.vm: pit", options.pit, 2) and 1 or 0
+  return number, pit
+end
+
 --- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
 --- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
 --- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
---- where nil. options.unknown_msrs: what an MSR that KVM does not know is to the guest, "exit" of
---- the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls that KVM can hand on are exits of the kind
---- "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a guest shares memory or encrypts it); else
---- KVM answers all by itself. nil, message, code where this host has no usable KVM; luna.probe()
---- tells more.
+--- where nil. options.irqchip: "none", "split" (LAPICs in KVM) or "kernel" (LAPICs, IOAPIC and
+--- PICs in KVM; one space); options.pit: a PIT in KVM too; options.apic_frequency: as
+--- vm:apic_frequency. options.unknown_msrs: what an MSR that KVM does not know is to the guest,
+--- "exit" of the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls
+--- that KVM can hand on are exits of the kind "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a
+--- guest shares memory or encrypts it); else KVM answers all by itself. nil, message, code where
+--- this host has no usable KVM; luna.probe() tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
-  local handle, message, code = raw.vm_create(ring_of(options), 0, unknown_msrs_of(options))
+  local ring, unknown_msrs, hertz = ring_of(options), unknown_msrs_of(options),
+    options.apic_frequency
+  if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
+  local irqchip, pit = irqchip_of(options)
+  local handle, message, code = raw.vm_create(ring, irqchip, pit, unknown_msrs)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle,
@@ -50,21 +72,28 @@ local function new(options)
     traps = {},                                   -- by number
     vcpus = setmetatable({}, { __mode = "k" }),   -- a set
     spaces = {},                                  -- by number
+    started = {},                                 -- by number: vCPUs that have a thread
+    timers = {},                                  -- a set
+    next_timer = nil,                             -- the moment of the earliest
+    runner = runner.new(),                        -- of vm:run and vm:poll
+    stopping = false,                             -- { value } once vm:stop was called
+    polled = false,                               -- whether vm:fd was asked for
   }, VM)
-  if options.hypercalls then
-    local ok, why, name = raw.hypercalls(self)
-    if not ok then
-      raw.close(self)
-      return check.result(nil, why, name)
-    end
-  end
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
+  local done = true
+  if options.hypercalls then done, message, code = raw.hypercalls(self) end
+  if done and hertz then done, message, code = raw.set_apic_frequency(self, hertz) end
+  if not done then
+    raw.close(self)
+    return check.result(nil, message, code)
+  end
   return self
 end
 
 --- Closes the VM and its vCPUs; buffers are not closed. Doing it twice is fine.
 function methods.close(self)
+  timers.close(self)
   for cpu in pairs(self.vcpus) do cpu:close() end
   raw.close(self)
 end
