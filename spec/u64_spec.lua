@@ -204,4 +204,17 @@ describe("arithmetic of u64", function()
     end
     assert.is_nil(u64.exact(nil))
   end)
+
+  it("are right in compiled code too", function()
+    local wrong = 0
+    local function look(address)
+      for level = 4, 2, -1 do
+        local index = u64.tonumber(u64.band(u64.rshift(address, 12 + 9 * (level - 1)), 511))
+        if index > 511 then wrong = wrong + 1 end
+      end
+    end
+    local high = u64 "0xffffffff80000000"
+    for _ = 1, 2000 do look(high) end
+    assert.equal(0, wrong)
+  end)
 end)
