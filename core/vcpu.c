@@ -4,6 +4,7 @@
  * only after the next entry; a signal before the entry must not be lost. */
 #include "vcpu.h"
 
+#include "debug.h"
 #include "error.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
+  luna_debug_sit(vcpu);
 }
 
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
@@ -53,6 +55,7 @@ static void destroy(luna_vcpu *vcpu) {
   luna_move_cancel(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
+    luna_debug_end(vcpu);
     luna_mode_end(vcpu);
     pthread_rwlock_rdlock(&vcpu->vm->lock);
     rise(vcpu);
@@ -251,14 +254,15 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
-static int attend_entry(luna_vcpu *vcpu) {
-  (void)vcpu;
-  return 0;
+static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
+  return attention & LUNA_ATTEND_DEBUG ? luna_debug_entry(vcpu) : 0;
 }
 
 /* And after it has left, before the exit is decoded. */
 static void attend_leave(luna_vcpu *vcpu) {
-  (void)vcpu;
+  if (vcpu->debug) {
+    luna_debug_leave(vcpu);
+  }
 }
 
 /* Enters until there is something to report. */
@@ -268,7 +272,7 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     int kind = prepare(vcpu);
     unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
     if (kind == 0 && attention) {
-      kind = attend_entry(vcpu);
+      kind = attend_entry(vcpu, attention);
     }
     if (kind == 0) {
       bool entered;
@@ -311,7 +315,7 @@ static int arm(luna_vcpu *vcpu, uint64_t deadline) {
   return luna_kick_arm(deadline);
 }
 
-static int run(luna_vcpu *vcpu, uint64_t deadline) {
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
   int kind = luna_kick_prepare();
   if (kind == 0) {
     kind = arm(vcpu, deadline);
@@ -329,7 +333,7 @@ int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
   if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : run(vcpu, deadline);
+  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : luna_vcpu_enter(vcpu, deadline);
   vcpu->exits++;
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return kind;

@@ -47,6 +47,8 @@ enum {
   LUNA_ATTEND_TIME = 8       /* account.c: time spent in the guest */
 };
 
+typedef struct luna_debug luna_debug;
+
 struct luna_vcpu {
   luna_reference reference;
   luna_vm *vm;
@@ -64,6 +66,7 @@ struct luna_vcpu {
   atomic_uint attention; /* LUNA_ATTEND_* */
   luna_state state;
   luna_pending pending;
+  luna_debug *debug; /* NULL until something is debugged */
   luna_exit exit;
   uint64_t exits;
   luna_owner owners[2]; /* by luna_trap_kind: what the last access of the kind met */
@@ -120,6 +123,8 @@ void luna_move_cancel(luna_vcpu *vcpu);
 
 /* vcpu.c: uses the seat in the space from now on. */
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat);
+/* luna_vcpu_run without a look at open exits, by whoever has set `running`. */
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline);
 /* Finishes whatever KVM has under way, without caring for the answer. */
 void luna_vcpu_abandon(luna_vcpu *vcpu);
 /* Lets KVM finish the instruction under way without running the guest further. The kind of

@@ -66,7 +66,7 @@ local function new(cpu)
   local exit = setmetatable({ kind = names[e.kind], reason = e.reason, rip = cpu.rip,
     space = cpu.vm.spaces[e.space] }, Exit)
   local fill = fields[exit.kind]
-  if fill then fill(exit, e) end
+  if fill then fill(exit, e, cpu) end
   return exit
 end
 
@@ -114,4 +114,5 @@ function Exit.__tostring(exit)
     .. u64.hex(exit.rip)
 end
 
-return { new = new, names = names, numbers = numbers, vectors = vectors, class = Exit }
+return { new = new, fields = fields, texts = texts, names = names, numbers = numbers,
+  vectors = vectors, class = Exit }

@@ -13,11 +13,12 @@ local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
 local methods = {} -- of cpu objects
+local inner = {} -- what the further subjects share of this file
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
 local known_options = { mode = true, rip = true, rsp = true, system = true }
 local WRITE = 2 -- luna_access
-local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
+local SIGNAL, FAULT, DEBUG = exits.numbers.signal, exits.numbers.fault, exits.numbers.debug
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
 local function check_mode(mode)
@@ -180,12 +181,12 @@ local function stopped(self)
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
--- goes with the next entry.
-local function loop(self, deadline)
+-- goes with the next entry, which `enter` makes: raw.run or raw.step.
+local function loop(self, deadline, enter)
   local devices, handlers = self.vm.devices, self.handlers
   local answer
   while true do
-    local kind, trap, offset, size, value, access = raw_run(self, deadline, answer)
+    local kind, trap, offset, size, value, access = enter(self, deadline, answer)
     if not kind then return nil, trap, offset end
     answer = nil
     local device = devices[trap]
@@ -193,8 +194,12 @@ local function loop(self, deadline)
       answer = serve(device, offset, size, value, access)
     elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
       local exit = exits.new(self)
-      local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
-        or handlers[kind]
+      local handler
+      if kind == DEBUG then
+        handler = inner.debug_handler(self, exit, enter)
+      else
+        handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa) or handlers[kind]
+      end
       local surfaces = not handler or conclude(self, exit, handler(self, exit))
       if surfaces and not self.stopping then return exit end
     end
@@ -216,11 +221,11 @@ end
 
 -- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
 -- vCPU.
-local function check_idle(self)
+local function check_idle(self, who)
   local runner = self.runner[1]
   if runner == nil then return end
   if runner == "main" or coroutine.status(runner) ~= "dead" then
-    error("cpu:run: this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 4)
   end
 end
 
@@ -232,13 +237,21 @@ local function finish(self, ok, result, message, code)
   return result
 end
 
-local run_options = { timeout = true }
+-- Runs body(self, ...) with handlers at work. To be tail called: level 4 is the method's caller.
+local function protect(self, who, body, ...)
+  check_idle(self, who)
+  self.runner[1] = coroutine.running() or "main"
+  self.stopping = false
+  return finish(self, xpcall(body, traceback, self, ...))
+end
 
-local function deadline_of(options)
-  local timeout = check.options("cpu:run", options, run_options, 2).timeout
+local run_options = { timeout = true, until_rip = true, until_gpa = true }
+
+-- The moment on raw.clock() that is `timeout` seconds ahead; 0 for none.
+local function deadline_of(who, timeout)
   if timeout == nil then return 0 end
   if type(timeout) ~= "number" or timeout < 0 or timeout ~= timeout then
-    error(("cpu:run: timeout: seconds from 0 on expected, got %s"):format(tostring(timeout)), 3)
+    error(("%s: timeout: seconds from 0 on expected, got %s"):format(who, tostring(timeout)), 3)
   end
   if timeout > 1e9 then return 0 end
   return raw.clock() + math.floor(timeout * 1e9)
@@ -251,12 +264,15 @@ end
 --- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
   check.open(self)
-  local deadline = deadline_of(options)
-  check_idle(self)
-  self.runner[1] = coroutine.running() or "main"
-  self.stopping = false
-  return finish(self, xpcall(loop, traceback, self, deadline))
+  options = check.options("cpu:run", options, run_options)
+  local deadline = deadline_of("cpu:run", options.timeout)
+  if options.until_rip ~= nil or options.until_gpa ~= nil then
+    return inner.run_until(self, deadline, options)
+  end
+  return protect(self, "cpu:run", loop, deadline, raw_run)
 end
+
+inner.loop, inner.protect, inner.deadline = loop, protect, deadline_of
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
@@ -365,7 +381,7 @@ local writers = {} -- of fields that are no registers
 
 -- The further subjects, one file each: functions that add methods and fields.
 for _, part in ipairs { "state", "linear", "debug", "interrupt", "thread" } do
-  require("lunavisor.vcpu_" .. part)(methods, readers, writers)
+  require("lunavisor.vcpu_" .. part)(methods, readers, writers, inner)
 end
 
 function VCPU.__index(self, key)
