@@ -221,9 +221,9 @@ static uint64_t dr7_of(const luna_breakpoint *point, int reg) {
   return control << (16 + 4 * reg) | (uint64_t)2 << (2 * reg);
 }
 
-static struct kvm_guest_debug wanted(const luna_debug *debug) {
+/* `single`: one instruction is to be run; `halts`: it is a HLT. */
+static struct kvm_guest_debug wanted(const luna_debug *debug, bool single, bool halts) {
   struct kvm_guest_debug want = {0};
-  bool single = debug->step || debug->over;
   for (int i = 0; i < LUNA_DEBUG_REGISTERS; i++) {
     const luna_breakpoint *point = debug->points[i];
     if (point && !(single && point->kind == LUNA_BREAK_EXECUTE)) {
@@ -233,7 +233,7 @@ static struct kvm_guest_debug wanted(const luna_debug *debug) {
     }
   }
   if (single) {
-    want.control |= KVM_GUESTDBG_SINGLESTEP;
+    want.control |= halts ? 0 : KVM_GUESTDBG_SINGLESTEP;
   } else if (debug->software_count > 0) {
     want.control |= KVM_GUESTDBG_USE_SW_BP;
   }
@@ -242,8 +242,7 @@ static struct kvm_guest_debug wanted(const luna_debug *debug) {
 }
 
 /* A single step is set up anew for each instruction: KVM notes where it begins. */
-static int tell(luna_vcpu *vcpu) {
-  struct kvm_guest_debug want = wanted(vcpu->debug);
+static int tell(luna_vcpu *vcpu, struct kvm_guest_debug want) {
   luna_seat *seat = vcpu->seat;
   if (!(want.control & KVM_GUESTDBG_SINGLESTEP) && memcmp(&want, &seat->debug, sizeof want) == 0) {
     return LUNA_OK;
@@ -280,6 +279,16 @@ static int prepare_step(luna_vcpu *vcpu) {
   return status;
 }
 
+/* A HLT that KVM leaves the guest for: a guest that has no LAPIC in KVM. With a single step, some
+ * KVMs end that instead and report the HLT an instruction later. */
+static bool halts(luna_vcpu *vcpu) {
+  uint8_t byte;
+  struct kvm_lapic_state lapic;
+  return !(vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS) &&
+         luna_software_read(vcpu, vcpu->debug->start, &byte, 1) == 1 && byte == HLT &&
+         luna_kvm_get_lapic(vcpu->fd, &lapic) != 0;
+}
+
 static int enter(luna_vcpu *vcpu) {
   luna_debug *debug = vcpu->debug;
   bool single = debug->step || debug->over;
@@ -289,11 +298,11 @@ static int enter(luna_vcpu *vcpu) {
   } else if (debug->software_count > 0 && !vcpu->pending.incomplete) {
     status = settle_registers(vcpu);
   }
-  status = status == LUNA_OK ? tell(vcpu) : status;
+  status = status == LUNA_OK ? tell(vcpu, wanted(debug, single, single && halts(vcpu))) : status;
   if (status == LUNA_OK && !single && debug->software_count > 0) {
     status = luna_software_insert(vcpu);
   }
-  if (status == LUNA_OK && vcpu->seat->debug.control == 0) {
+  if (status == LUNA_OK && !single && vcpu->seat->debug.control == 0) {
     atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_DEBUG);
   }
   return status;
@@ -368,15 +377,6 @@ void luna_debug_end(luna_vcpu *vcpu) {
 
 /* ---- What came of it ---- */
 
-/* KVM halts a guest that has no LAPIC in it by an exit, which the end of a single step hides. */
-static bool halted(luna_vcpu *vcpu, uint64_t gva) {
-  uint8_t byte;
-  uint32_t state;
-  uint64_t start = vcpu->debug->start;
-  return gva == start + 1 && luna_software_read(vcpu, start, &byte, 1) == 1 && byte == HLT &&
-         luna_kvm_get_mp_state(vcpu->fd, &state) == 0 && state != KVM_MP_STATE_HALTED;
-}
-
 /* A string instruction with a REP prefix, of which one element is done (SDM Vol. 2, 2.1.1). */
 static bool repeats(luna_vcpu *vcpu, uint64_t gva) {
   uint8_t bytes[15];
@@ -400,12 +400,6 @@ static int stepped(luna_vcpu *vcpu, uint64_t dr6) {
   int status = locate(vcpu, &gva);
   if (status != LUNA_OK) {
     return status;
-  }
-  if (halted(vcpu, gva)) {
-    debug->over = debug->standing = false;
-    luna_exit_set(vcpu, LUNA_EXIT_HLT);
-    vcpu->exit.reason = KVM_EXIT_HLT;
-    return LUNA_EXIT_HLT;
   }
   if (debug->step) {
     return report(vcpu, 0, gva, dr6);

@@ -225,7 +225,7 @@ local function check_idle(self, who)
   local runner = self.runner[1]
   if runner == nil then return end
   if runner == "main" or coroutine.status(runner) ~= "dead" then
-    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 4)
+    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
   end
 end
 
@@ -237,7 +237,7 @@ local function finish(self, ok, result, message, code)
   return result
 end
 
--- Runs body(self, ...) with handlers at work. To be tail called: level 4 is the method's caller.
+-- Runs body(self, ...) with handlers at work. To be tail called: level 3 is the method's caller.
 local function protect(self, who, body, ...)
   check_idle(self, who)
   self.runner[1] = coroutine.running() or "main"
@@ -262,6 +262,9 @@ end
 --- an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
 --- error in a handler is raised from here, with its traceback; the access stays open and the next
 --- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
+--- options.until_rip: it returns with exit.kind "debug" and exit["until"] before the instruction at
+--- that offset in CS is executed; options.until_gpa: before the one whose first byte lies there,
+--- which with paging takes a single step for every instruction.
 function methods.run(self, options)
   check.open(self)
   options = check.options("cpu:run", options, run_options)
@@ -272,7 +275,8 @@ function methods.run(self, options)
   return protect(self, "cpu:run", loop, deadline, raw_run)
 end
 
-inner.loop, inner.protect, inner.deadline = loop, protect, deadline_of
+inner.loop, inner.protect = loop, protect
+inner.deadline, inner.traceback = deadline_of, traceback
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on

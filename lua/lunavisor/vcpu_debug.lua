@@ -143,21 +143,24 @@ end
 
 -- ---- Running to an address ----
 
-local PAGING = 0x80000000 -- CR0.PG
+local function bit_of(value, bit)
+  return u64.tonumber(u64.band(u64.rshift(value, bit), 1)) == 1
+end
 
 local function paging(cpu)
-  return u64.tonumber(u64.band(cpu.cr0, PAGING)) ~= 0
+  return bit_of(cpu.cr0, 31)
 end
 
 local function linear(cpu, rip)
-  if u64.tonumber(u64.band(u64.rshift(cpu.cs.access, 13), 1)) == 1 then return rip end -- CS.L
-  return u64.band(u64.add(cpu.cs.base, rip), 0xffffffff)
+  if bit_of(cpu.cs.access, 13) then return rip end -- CS.L: there are no segment bases
+  return u64.band(cpu.cs.base + rip, 0xffffffff)
 end
 
-local function run_to(cpu, deadline, loop, gva)
+local function run_to(cpu, deadline, inner, gva)
   local breakpoint, message, code = set_either(cpu, gva, { access = "x", temporary = true })
   if not breakpoint then return nil, message, code end
-  local ok, exit, problem, why = pcall(loop, cpu, deadline, raw.run)
+  local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, deadline,
+    raw.run)
   breakpoint:close()
   if not ok then error(exit, 0) end
   return exit, problem, why
@@ -176,13 +179,13 @@ local function step_to(cpu, deadline, loop, gpa)
   end
 end
 
-local function run_until(cpu, deadline, loop, options)
+local function run_until(cpu, deadline, inner, options)
   if options.until_rip ~= nil then
-    return run_to(cpu, deadline, loop, linear(cpu, options.until_rip))
+    return run_to(cpu, deadline, inner, linear(cpu, u64.exact(options.until_rip)))
   end
   local gpa = options.until_gpa
-  if paging(cpu) then return step_to(cpu, deadline, loop, gpa) end
-  return run_to(cpu, deadline, loop, u64.exact(gpa))
+  if paging(cpu) then return step_to(cpu, deadline, inner.loop, gpa) end
+  return run_to(cpu, deadline, inner, u64.exact(gpa))
 end
 
 return function(methods, _readers, _writers, inner)
@@ -238,7 +241,14 @@ return function(methods, _readers, _writers, inner)
 
   --- cpu:run's until_rip and until_gpa.
   function inner.run_until(self, deadline, options)
-    return inner.protect(self, "cpu:run", run_until, deadline, inner.loop, options)
+    if options.until_rip == nil then
+      check.whole("cpu:run: until_gpa", options.until_gpa, 0)
+    elseif options.until_gpa == nil then
+      check_address("cpu:run: until_rip", options.until_rip)
+    else
+      error("cpu:run: until_rip or until_gpa expected, not both", 2)
+    end
+    return inner.protect(self, "cpu:run", run_until, deadline, inner, options)
   end
 
   --- Who answers a debug exit; nil where it ends the run.

@@ -289,7 +289,7 @@ function vm:vcpu(options) end
 ---@field exits integer how many exits run has had
 local vcpu = {}
 function vcpu:close() end
----@param options? { timeout: number }
+---@param options? { timeout: number, until_rip: luna.u64, until_gpa: integer }
 ---@return luna.exit?, string?, string?
 function vcpu:run(options) end
 ---@param kind luna.exit_kind
