@@ -332,13 +332,13 @@ static int finish_instruction(luna_vcpu *vcpu) {
 }
 
 int luna_debug_entry(luna_vcpu *vcpu) {
-  int status = open_debug(vcpu); /* an earlier stay in the seat may be all there is */
   luna_debug *debug = vcpu->debug;
-  if (status == LUNA_OK && vcpu->pending.incomplete) {
+  int status = LUNA_OK;
+  if (vcpu->pending.incomplete) {
     if (debug->step) {
       return finish_instruction(vcpu);
     }
-    status = debug->over ? luna_vcpu_settle(vcpu) : LUNA_OK;
+    status = debug->over ? luna_vcpu_settle(vcpu) : LUNA_OK; /* or it would stop there again */
   }
   if (status == LUNA_OK && vcpu->pending.incomplete) {
     debug->standing = false;
@@ -353,7 +353,7 @@ void luna_debug_leave(luna_vcpu *vcpu) {
 }
 
 void luna_debug_sit(luna_vcpu *vcpu) {
-  if (vcpu->debug || vcpu->seat->debug.control != 0) {
+  if (vcpu->debug) {
     attend(vcpu);
   }
 }

@@ -38,7 +38,7 @@ typedef struct luna_debug {
  * comes instead, or a negative status. */
 int luna_debug_entry(luna_vcpu *vcpu);
 void luna_debug_leave(luna_vcpu *vcpu);
-/* It has another seat, which may still have an earlier stay's breakpoints. */
+/* It has another seat, which has not been told, or still has what an earlier stay left. */
 void luna_debug_sit(luna_vcpu *vcpu);
 void luna_debug_end(luna_vcpu *vcpu);
 

@@ -37,7 +37,8 @@ Breakpoint.__close = Breakpoint.close
 
 function Breakpoint.__tostring(self)
   return ("%s breakpoint at %s (%d hit%s)%s"):format(self.software and "software" or self.access,
-    u64.hex(self.address), self.hits, self.hits == 1 and "" or "s", self.closed and ", closed" or "")
+    u64.hex(self.address), self.hits, self.hits == 1 and "" or "s",
+    self.closed and ", closed" or "")
 end
 
 -- ---- Exits ----

@@ -237,6 +237,7 @@ fake_config fake_defaults(void) {
       .immediate_exit = 1,
       .address_bits = 40,
       .cpuid_entries = 40,
+      .stops = FAKE_STOP_HARDWARE | FAKE_STOP_WATCH | FAKE_STOP_INT3,
   };
 }
 

@@ -32,8 +32,17 @@ typedef struct fake_config {
   uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   uint32_t cpuid_entries;
   bool translate_fails;
+  uint32_t stops;            /* FAKE_STOP_*: what the guest stops at */
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
+
+/* What a guest with KVM_SET_GUEST_DEBUG stops at. */
+enum {
+  FAKE_STOP_HARDWARE = 1,
+  FAKE_STOP_WATCH = 2,
+  FAKE_STOP_INT3 = 4, /* as KVM_EXIT_DEBUG */
+  FAKE_FAIL_INT3 = 8  /* as an instruction that KVM cannot emulate */
+};
 
 /* struct kvm_memory_attributes of Linux 6.8. */
 typedef struct fake_attributes {
@@ -57,6 +66,7 @@ typedef enum fake_kind {
   FAKE_INTERNAL,
   FAKE_FAIL_ENTRY,
   FAKE_OTHER, /* an exit with `reason` and nothing else */
+  FAKE_CODE,  /* one instruction at `address`, which may touch `value`; see fake_debug.c */
   FAKE_ERRNO, /* KVM_RUN fails with `number` */
   FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
 } fake_kind;
@@ -126,6 +136,8 @@ FAKE_API bool fake_write(uint64_t gpa);
 FAKE_API struct kvm_regs *fake_regs(void);
 FAKE_API struct kvm_sregs *fake_sregs(void);
 FAKE_API struct kvm_run *fake_run_page(void);
+/* What KVM_SET_GUEST_DEBUG last said to the youngest open vCPU, NULL where there is none. */
+FAKE_API const struct kvm_guest_debug *fake_guest_debug(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 
