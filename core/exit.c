@@ -2,6 +2,7 @@
  * From KVM's run page to a luna_exit; answering the exits that wait for an answer. */
 #include "vcpu.h"
 
+#include "debug.h"
 #include "error.h"
 
 #include <inttypes.h>
@@ -270,7 +271,8 @@ static int decode_internal(luna_vcpu *vcpu) {
   e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
   memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
   copy_instruction(vcpu);
-  int kind = decode_fetch(vcpu);
+  int kind = luna_debug_internal(vcpu);
+  kind = kind ? kind : decode_fetch(vcpu);
   if (kind) {
     return kind;
   }
@@ -314,6 +316,8 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       luna_exit_set(vcpu, LUNA_EXIT_FAIL_ENTRY);
       vcpu->exit.value = vcpu->run->fail_entry.hardware_entry_failure_reason;
       return LUNA_EXIT_FAIL_ENTRY;
+    case KVM_EXIT_DEBUG:
+      return luna_debug_exit(vcpu);
     case KVM_EXIT_DIRTY_RING_FULL:
       return luna_vm_drain(vcpu->vm, vcpu->space);
     case KVM_EXIT_IRQ_WINDOW_OPEN: /* for interrupt.c, at the next entry */

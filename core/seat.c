@@ -420,6 +420,19 @@ static int know_fresh(void) {
   return status;
 }
 
+/* The last vCPU's breakpoints. */
+static int end_debug(luna_seat *seat, uint32_t id) {
+  const struct kvm_guest_debug none = {0};
+  if (seat->debug.control == 0) {
+    return LUNA_OK;
+  }
+  if (luna_kvm_guest_debug(seat->fd, &none) != 0) {
+    return luna_fail_errno(errno, "cannot take the breakpoints of vCPU %u away", id);
+  }
+  seat->debug = none;
+  return LUNA_OK;
+}
+
 static int write_fresh(luna_seat *seat, uint32_t id) {
   const uint64_t bootstrap = 0x100; /* IA32_APIC_BASE.BSP */
   struct kvm_sregs sregs = fresh.sregs;
@@ -428,12 +441,16 @@ static int write_fresh(luna_seat *seat, uint32_t id) {
   seat->run->kvm_dirty_regs = 0;
   seat->run->ready_for_interrupt_injection = 0;
   seat->run->request_interrupt_window = 0;
+  int status = end_debug(seat, id);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
       luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
     return luna_fail_errno(errno, "cannot reset vCPU %u", id);
   }
   const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
-  int status = copy_groups(seat, &fresh.seat, all);
+  status = copy_groups(seat, &fresh.seat, all);
   seat->tsc_set = true; /* a counter of its own: there is nothing to take over */
   return status;
 }

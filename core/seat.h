@@ -54,7 +54,8 @@ struct luna_seat {
   luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
   bool ready;      /* made in full */
   uint64_t owner;  /* serial number of the vCPU that was here last; 0 for none */
-  bool tsc_set;    /* its time-stamp counter goes with the vCPU's others */
+  struct kvm_guest_debug debug; /* what KVM was last told to stop at */
+  bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 };
 

@@ -4,6 +4,7 @@
  * only after the next entry; a signal before the entry must not be lost. */
 #include "vcpu.h"
 
+#include "debug.h"
 #include "error.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
   luna_account_sit(vcpu);
+  luna_debug_sit(vcpu);
 }
 
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
@@ -63,6 +65,7 @@ static void destroy(luna_vcpu *vcpu) {
   luna_move_cancel(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
+    luna_debug_end(vcpu);
     luna_mode_end(vcpu);
     pthread_rwlock_rdlock(&vcpu->vm->lock);
     rise(vcpu);
@@ -276,6 +279,9 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
  * that comes instead, or a negative status. */
 static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
   int status = attention & LUNA_ATTEND_INTERRUPT ? luna_interrupt_enter(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && attention & LUNA_ATTEND_DEBUG) {
+    status = luna_debug_entry(vcpu);
+  }
   if (status == LUNA_OK && attention & LUNA_ATTEND_TIME) {
     luna_account_enter(vcpu); /* last: the time of what comes before is not the guest's */
   }
@@ -286,6 +292,9 @@ static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
 static void attend_leave(luna_vcpu *vcpu, unsigned attention) {
   if (attention & LUNA_ATTEND_TIME) {
     luna_account_leave(vcpu);
+  }
+  if (vcpu->debug) {
+    luna_debug_leave(vcpu);
   }
 }
 
@@ -362,7 +371,7 @@ static int arm(luna_vcpu *vcpu, uint64_t deadline) {
   return luna_kick_arm(deadline);
 }
 
-static int run(luna_vcpu *vcpu, uint64_t deadline) {
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
   int kind = luna_kick_prepare();
   if (kind == 0) {
     kind = arm(vcpu, deadline);
@@ -380,7 +389,7 @@ int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
   if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : run(vcpu, deadline);
+  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : luna_vcpu_enter(vcpu, deadline);
   vcpu->exits++;
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return kind;

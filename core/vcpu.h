@@ -62,6 +62,7 @@ typedef struct luna_account {
   atomic_ulong idle;     /* of that halted inside KVM, on seats that were left */
   uint64_t halted_since; /* what KVM said of the present seat when it was taken */
 } luna_account;
+typedef struct luna_debug luna_debug;
 
 struct luna_vcpu {
   luna_reference reference;
@@ -83,6 +84,7 @@ struct luna_vcpu {
   uint32_t tsc_khz;         /* set by the script, or 0 */
   luna_state state;
   luna_pending pending;
+  luna_debug *debug; /* NULL until something is debugged */
   luna_exit exit;
   luna_account account;
   uint64_t exits;
@@ -193,6 +195,8 @@ void luna_move_cancel(luna_vcpu *vcpu);
 
 /* vcpu.c: uses the seat in the space from now on. */
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat);
+/* luna_vcpu_run without a look at open exits, by whoever has set `running`. */
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline);
 /* Finishes whatever KVM has under way, without caring for the answer. */
 void luna_vcpu_abandon(luna_vcpu *vcpu);
 /* Lets KVM finish the instruction under way without running the guest further. The kind of

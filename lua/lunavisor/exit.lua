@@ -123,7 +123,7 @@ local function new(cpu)
     reason_name = raw.reason_name(e.reason), rip = cpu.rip, cpu = cpu,
     space = cpu.vm.spaces[e.space], serial = raw.vcpu_exits(cpu) }, Exit)
   local fill = fields[exit.kind]
-  if fill then fill(exit, e) end
+  if fill then fill(exit, e, cpu) end
   if shows_code[exit.kind] then exit.code = { raw.code(cpu, exit.rip) } end
   return exit
 end
@@ -234,6 +234,7 @@ function Exit.__tostring(exit)
 end
 
 return {
-  new = new, names = names, numbers = numbers, vectors = vectors, class = Exit,
+  new = new, fields = fields, texts = texts, names = names, numbers = numbers, vectors = vectors,
+  class = Exit,
   is_at_instruction = is_at_instruction, behind = behind,
 }

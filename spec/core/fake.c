@@ -238,6 +238,7 @@ fake_config fake_defaults(void) {
       .address_bits = 40,
       .cpuid_entries = 40,
       .exit_hypercall = 1u << 12,
+      .stops = FAKE_STOP_HARDWARE | FAKE_STOP_WATCH | FAKE_STOP_INT3,
   };
 }
 

@@ -34,8 +34,17 @@ typedef struct fake_config {
   uint64_t exit_hypercall; /* the hypercalls that KVM_CAP_EXIT_HYPERCALL takes */
   bool no_stats;           /* KVM_GET_STATS_FD is unknown, as before Linux 5.14 */
   bool translate_fails;
+  uint32_t stops;            /* FAKE_STOP_*: what the guest stops at */
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
+
+/* What a guest with KVM_SET_GUEST_DEBUG stops at. */
+enum {
+  FAKE_STOP_HARDWARE = 1,
+  FAKE_STOP_WATCH = 2,
+  FAKE_STOP_INT3 = 4, /* as KVM_EXIT_DEBUG */
+  FAKE_FAIL_INT3 = 8  /* as an instruction that KVM cannot emulate */
+};
 
 /* struct kvm_memory_attributes of Linux 6.8. */
 typedef struct fake_attributes {
@@ -59,6 +68,7 @@ typedef enum fake_kind {
   FAKE_INTERNAL,
   FAKE_FAIL_ENTRY,
   FAKE_OTHER, /* an exit with `reason`, and `words` as what the run page says of it */
+  FAKE_CODE,  /* one instruction at `address`, which may touch `value`; see fake_debug.c */
   FAKE_ERRNO, /* KVM_RUN fails with `number` */
   FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
 } fake_kind;
@@ -136,6 +146,8 @@ FAKE_API bool fake_write(uint64_t gpa);
 FAKE_API struct kvm_regs *fake_regs(void);
 FAKE_API struct kvm_sregs *fake_sregs(void);
 FAKE_API struct kvm_run *fake_run_page(void);
+/* What KVM_SET_GUEST_DEBUG last said to the youngest open vCPU, NULL where there is none. */
+FAKE_API const struct kvm_guest_debug *fake_guest_debug(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 

@@ -59,6 +59,10 @@ typedef struct fake_file {
   fake_state state;
   uint64_t halted[FAKE_HALTED];
   fake_access access;
+  const struct fake_file *vm;
+  struct kvm_guest_debug debug;
+  uint64_t step_rip; /* where the guest was when a single step was asked for */
+  bool steps;        /* and it is not forgotten */
 } fake_file;
 
 extern pthread_mutex_t fake_lock;
@@ -85,6 +89,12 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 int fake_vcpu_run(fake_file *vcpu);
 /* fake_stats.c: a descriptor of the vCPU's statistics. */
 int fake_stats_fd(const fake_file *vcpu);
+/* fake_debug.c. KVM_SET_GUEST_DEBUG; registers that came with KVM_RUN; one instruction: whether it
+ * ended in an exit, and whether it is done; what a guest without a script meets. */
+void fake_debug_set(fake_file *vcpu, const struct kvm_guest_debug *debug);
+void fake_debug_taken(fake_file *vcpu);
+bool fake_debug_code(fake_file *vcpu, const fake_step *step, bool *done);
+bool fake_debug_fall(fake_file *vcpu);
 /* Whether every KVM_RUN gives one and the same exit, and how many there were: without the lock. */
 extern atomic_bool fake_endless;
 extern atomic_ulong fake_endless_runs;

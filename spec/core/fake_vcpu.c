@@ -90,6 +90,7 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       return 0;
     case KVM_SET_REGS:
       memcpy(&vcpu->regs, argument, sizeof vcpu->regs);
+      fake_debug_taken(vcpu);
       return 0;
     case KVM_GET_SREGS:
       memcpy(argument, &vcpu->sregs, sizeof vcpu->sregs);
@@ -98,6 +99,9 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       return set_sregs(vcpu, argument);
     case KVM_GET_STATS_FD:
       return fake_stats_fd(vcpu);
+    case KVM_SET_GUEST_DEBUG:
+      fake_debug_set(vcpu, argument);
+      return 0;
     case KVM_TRANSLATE:
       return translate(argument);
     default:
@@ -116,6 +120,7 @@ static int take_registers(fake_file *vcpu) {
   }
   if (run->kvm_dirty_regs & KVM_SYNC_X86_REGS) {
     vcpu->regs = run->s.regs.regs;
+    fake_debug_taken(vcpu);
     run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
   }
   if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) {
@@ -361,10 +366,21 @@ static int follow_script(fake_file *vcpu) {
     bool first;
     const fake_step *step = step_now(&first);
     if (!step) {
-      return report(vcpu, &halt);
+      return fake_debug_fall(vcpu) ? 0 : report(vcpu, &halt);
     }
     if (first) {
       load_state(vcpu, step);
+    }
+    if (step->kind == FAKE_CODE) {
+      bool done;
+      bool stopped = fake_debug_code(vcpu, step, &done);
+      if (done) {
+        step_over();
+      }
+      if (stopped) {
+        return 0;
+      }
+      continue;
     }
     if (step->kind != FAKE_SPIN) {
       if (first && step->hook) {

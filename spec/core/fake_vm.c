@@ -244,6 +244,7 @@ static int create_vcpu(fake_file *vm, unsigned long id) {
     return fake_refuse(ENOMEM);
   }
   vcpu->run = run;
+  vcpu->vm = vm;
   vm->vcpus++;
   vm->vcpu_ids[id] = true;
   fake_vcpu_reset(vcpu);
