@@ -43,6 +43,12 @@ int luna_fail(luna_status status, const char *format, ...) {
   return status;
 }
 
+void luna_error_repeat(int status, int number, const char *text) {
+  snprintf(message, sizeof message, "%s", text);
+  number_of_error = number;
+  status_of_error = status;
+}
+
 static luna_status status_of_errno(int number) {
   switch (number) {
     case EBUSY:

@@ -13,6 +13,9 @@ int luna_fail(luna_status status, const char *format, ...) __attribute__((format
  * appended. */
 int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Makes what failed on another thread this thread's last failure. */
+void luna_error_repeat(int status, int number, const char *text);
+
 /* The status of the calling thread's last failure. */
 int luna_error_status(void);
 

@@ -180,7 +180,7 @@ void luna_gate_leave(luna_gate *gate) {
 }
 
 void luna_kick_request(luna_kick *kick) {
-  atomic_store(&kick->requested, true);
+  atomic_fetch_or(&kick->requested, LUNA_KICK_INTERRUPT);
   luna_kick_nudge(kick);
 }
 
@@ -194,5 +194,18 @@ void luna_kick_nudge(const luna_kick *kick) {
 }
 
 bool luna_kick_take(luna_kick *kick) {
-  return atomic_load(&kick->requested) && atomic_exchange(&kick->requested, false);
+  return atomic_load(&kick->requested) & LUNA_KICK_INTERRUPT &&
+         atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_INTERRUPT) & LUNA_KICK_INTERRUPT;
+}
+
+void luna_kick_hold(luna_kick *kick, bool on) {
+  if (on) {
+    atomic_fetch_or(&kick->requested, LUNA_KICK_HOLD);
+  } else {
+    atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_HOLD);
+  }
+}
+
+bool luna_kick_held(luna_kick *kick) {
+  return atomic_load(&kick->requested) & LUNA_KICK_HOLD;
 }

@@ -10,10 +10,16 @@
 
 #include <stdatomic.h>
 
+/* What keeps a vCPU from entering. */
+enum {
+  LUNA_KICK_INTERRUPT = 1, /* luna_vcpu_interrupt was called and not yet delivered */
+  LUNA_KICK_HOLD = 2       /* its thread is to be paused or stopped */
+};
+
 /* In each vCPU. */
 typedef struct luna_kick {
   atomic_int thread;     /* id of the thread that is in KVM_RUN or about to be, else 0 */
-  atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
+  atomic_uint requested; /* LUNA_KICK_* bits */
 } luna_kick;
 
 /* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to
@@ -46,6 +52,9 @@ bool luna_kick_seen(void);
 void luna_kick_request(luna_kick *kick);
 /* Gets the vCPU out of KVM_RUN for a moment: no request, it goes back in by itself. */
 void luna_kick_nudge(const luna_kick *kick);
+/* Keeps the vCPU from entering, or no longer; luna_kick_nudge gets it out. */
+void luna_kick_hold(luna_kick *kick, bool on);
+bool luna_kick_held(luna_kick *kick);
 /* Takes a request away: whether there was one. */
 bool luna_kick_take(luna_kick *kick);
 

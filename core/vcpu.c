@@ -50,6 +50,7 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
 }
 
 static void destroy(luna_vcpu *vcpu) {
+  luna_thread_end(vcpu);
   luna_move_cancel(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
@@ -124,7 +125,7 @@ uint32_t luna_vcpu_id(const luna_vcpu *vcpu) {
 }
 
 uint64_t luna_vcpu_exits(const luna_vcpu *vcpu) {
-  return vcpu->exits;
+  return atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
 }
 
 uint64_t luna_vcpu_system(const luna_vcpu *vcpu) {
@@ -229,6 +230,9 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
   if (deadline && luna_clock() >= deadline) {
     return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
   }
+  if (luna_kick_held(&vcpu->kick)) {
+    return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
+  }
   return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
 }
 
@@ -325,12 +329,27 @@ static int run(luna_vcpu *vcpu, uint64_t deadline) {
   return kind;
 }
 
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
+  bool told = !vcpu->pending.open && !vcpu->pending.untold;
+  int kind = told ? run(vcpu, deadline) : (int)vcpu->exit.kind;
+  vcpu->pending.untold = false;
+  uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+  atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
+  return kind;
+}
+
 int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
-  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
+  if (atomic_exchange(&vcpu->running, true)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : run(vcpu, deadline);
-  vcpu->exits++;
+  int kind;
+  if (atomic_load_explicit(&vcpu->thread.started, memory_order_acquire)) {
+    kind = luna_fail(LUNA_ERROR_STATE,
+                     "cannot run vCPU %u: it is started, and its thread runs it; stop it first",
+                     vcpu->id);
+  } else {
+    kind = luna_vcpu_enter(vcpu, deadline);
+  }
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return kind;
 }

@@ -5,6 +5,7 @@
 
 #include "kick.h"
 #include "seat.h"
+#include "thread.h"
 #include "vm.h"
 
 enum {
@@ -31,6 +32,7 @@ typedef struct luna_state {
 /* The exit that the script has to answer, or what is left of it inside KVM. */
 typedef struct luna_pending {
   bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
+  bool untold;      /* of a stopped thread: nobody has been given it */
   bool incomplete;  /* KVM finishes the instruction when it is entered again */
   bool reads;       /* and overwrites registers when it does */
   uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
@@ -60,13 +62,14 @@ struct luna_vcpu {
   uint32_t move_flags;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
-  atomic_bool running;
+  atomic_bool running; /* by luna_vcpu_run */
+  luna_thread thread;
   atomic_uint attention; /* LUNA_ATTEND_* */
   luna_state state;
   luna_pending pending;
   luna_exit exit;
-  uint64_t exits;
-  luna_owner owners[2]; /* by luna_trap_kind: what the last access of the kind met */
+  _Atomic uint64_t exits; /* written by one thread at a time */
+  luna_owner owners[2];   /* by luna_trap_kind: what the last access of the kind met */
   unsigned long owner_generation;
   uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */
@@ -118,7 +121,15 @@ bool luna_exception_has_code(uint32_t vector);
 int luna_move_finish(luna_vcpu *vcpu);
 void luna_move_cancel(luna_vcpu *vcpu);
 
-/* vcpu.c: uses the seat in the space from now on. */
+/* For every public call on a vCPU: LUNA_OK unless its thread has it, and with _STATE then. */
+static inline int luna_vcpu_guard(const luna_vcpu *which) {
+  bool held = atomic_load_explicit(&which->thread.held, memory_order_acquire);
+  return __builtin_expect(held, false) ? luna_thread_refuse(which) : LUNA_OK;
+}
+
+/* vcpu.c: luna_vcpu_run for whoever has made sure that nobody else runs it. */
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline);
+/* Uses the seat in the space from now on. */
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat);
 /* Finishes whatever KVM has under way, without caring for the answer. */
 void luna_vcpu_abandon(luna_vcpu *vcpu);

@@ -4,6 +4,7 @@
 
 #include "dirty.h"
 #include "error.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -39,6 +40,8 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   made->space_count = 1;
   made->ring_entries = options->dirty_ring;
   pthread_rwlock_init(&made->lock, NULL);
+  luna_queue_begin(&made->queue);
+  made->threads_forks = luna_thread_forks();
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
   *vm = made;
   return LUNA_OK;
@@ -62,6 +65,7 @@ void luna_vm_release(luna_vm *vm) {
     }
   }
   luna_traps_free(&vm->traps);
+  luna_queue_end(&vm->queue);
   pthread_rwlock_destroy(&vm->lock);
   free(vm->vcpu_taken);
   free(vm->spaces);

@@ -4,6 +4,7 @@
 #define LUNA_VM_H
 
 #include "live.h"
+#include "queue.h"
 #include "space.h"
 #include "trap.h"
 
@@ -16,9 +17,11 @@ struct luna_vm {
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;
   luna_traps traps;
-  uint32_t ring_entries; /* luna_vm_options.dirty_ring */
-  bool *vcpu_taken;      /* by vCPU number */
-  uint32_t vcpu_count;   /* of vcpu_taken */
+  uint32_t ring_entries;  /* luna_vm_options.dirty_ring */
+  bool *vcpu_taken;       /* by vCPU number */
+  uint32_t vcpu_count;    /* of vcpu_taken */
+  luna_queue queue;       /* of exits, from the threads of started vCPUs */
+  unsigned threads_forks; /* thread.c: tells a child of the process that made the VM */
 };
 
 /* The lock to change regions and traps, taken and given back. */
