@@ -110,8 +110,8 @@ local texts = {
 
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
-  return exit.kind .. (text and " (" .. text(exit) .. ")" or "") .. " at rip "
-    .. u64.hex(exit.rip)
+  return exit.kind .. (text and " (" .. text(exit) .. ")" or "")
+    .. (exit.rip and " at rip " .. u64.hex(exit.rip) or "")
 end
 
 return { new = new, names = names, numbers = numbers, vectors = vectors, class = Exit }

@@ -6,7 +6,9 @@ local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
+local runner = require "lunavisor.runner"
 local spaces = require "lunavisor.space"
+local timers = require "lunavisor.timer"
 
 local raw_run, raw_answer = raw.run, raw.answer
 local type, error, tostring = type, error, tostring
@@ -18,6 +20,7 @@ local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna
 local known_options = { mode = true, rip = true, rsp = true, system = true }
 local WRITE = 2 -- luna_access
 local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
+local TIMEOUT = exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
 local function check_mode(mode)
@@ -59,8 +62,9 @@ local function new(vm, options)
     handle, vm = vm,
     handlers = {},     -- by exit kind
     stopping = false,  -- { value } once cpu:stop was called
-    -- [1]: the coroutine that runs it; weak, since a collected one runs no more
-    runner = setmetatable({}, { __mode = "v" }),
+    runner = runner.new(),
+    limit = { 0, 0 },  -- of cpu:run: when to come out, for a timer too; its deadline
+    parked = false,    -- by the "park" of a handler under vm:run
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
@@ -71,6 +75,7 @@ end
 --- Closes the vCPU. Doing it twice is fine.
 function methods.close(self)
   self.vm.vcpus[self] = nil
+  if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
 end
 
@@ -127,6 +132,7 @@ end
 
 local verdicts = {
   stop = function() return true end,
+  park = function() return "park" end,
   continue = function(self, exit)
     if is_open(exit) and exit.access == "r" then
       error(("a handler answered %s with \"continue\": a read needs a value, \"skip\" or \"retry\"")
@@ -156,7 +162,7 @@ local verdicts = {
   end,
 }
 
--- Acts on what a handler of an exit kind returned; true to stop.
+-- Acts on what a handler of an exit kind returned; true to stop, "park" to stop this vCPU alone.
 local function conclude(self, exit, answer)
   if answer == nil then return true end
   if type(answer) == "table" and answer.inject then
@@ -169,8 +175,8 @@ local function conclude(self, exit, answer)
     raw_answer(self, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
     return nil
   end
-  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\" or, "
-    .. "for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
+  error(("a handler answered %s with %s: nil, \"stop\", \"park\", \"continue\", \"skip\", "
+    .. "\"retry\" or, for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
 end
 
 local function stopped(self)
@@ -179,24 +185,40 @@ local function stopped(self)
   return setmetatable({ kind = "stopped", value = value[1], rip = self.rip }, exits.class)
 end
 
+-- Gives an exit that no device takes to its handler. The exit and true or "park" if it surfaces.
+local function handle(self, kind)
+  local exit = exits.new(self)
+  local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
+    or self.handlers[kind]
+  if not handler then return exit, true end
+  local verdict = conclude(self, exit, handler(self, exit))
+  if verdict then return exit, verdict end
+end
+
+-- At the end of the run's time, or when a timer's moment has come: whether it was the former.
+local function is_over(self)
+  timers.fire(self.vm)
+  local limit = self.limit
+  limit[1] = timers.limit(self.vm, limit[2])
+  return limit[2] ~= 0 and raw.clock() >= limit[2]
+end
+
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
 -- goes with the next entry.
-local function loop(self, deadline)
-  local devices, handlers = self.vm.devices, self.handlers
+local function loop(self, limit)
+  local devices = self.vm.devices
   local answer
   while true do
-    local kind, trap, offset, size, value, access = raw_run(self, deadline, answer)
+    local kind, trap, offset, size, value, access = raw_run(self, limit[1], answer)
     if not kind then return nil, trap, offset end
     answer = nil
     local device = devices[trap]
     if device then
       answer = serve(device, offset, size, value, access)
-    elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
-      local exit = exits.new(self)
-      local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
-        or handlers[kind]
-      local surfaces = not handler or conclude(self, exit, handler(self, exit))
-      if surfaces and not self.stopping then return exit end
+    elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
+      -- at a signal, the hook of 5.4 and LuaJIT has run by now
+      local exit = handle(self, kind)
+      if exit and not self.stopping then return exit end
     end
     if self.stopping then
       if answer ~= nil then raw_answer(self, answer) end
@@ -217,15 +239,13 @@ end
 -- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
 -- vCPU.
 local function check_idle(self)
-  local runner = self.runner[1]
-  if runner == nil then return end
-  if runner == "main" or coroutine.status(runner) ~= "dead" then
+  if runner.busy(self.runner) then
     error("cpu:run: this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
   end
 end
 
 local function finish(self, ok, result, message, code)
-  self.runner[1] = nil
+  runner.leave(self.runner)
   if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end
@@ -253,15 +273,19 @@ function methods.run(self, options)
   check.open(self)
   local deadline = deadline_of(options)
   check_idle(self)
-  self.runner[1] = coroutine.running() or "main"
+  runner.enter(self.runner)
   self.stopping = false
-  return finish(self, xpcall(loop, traceback, self, deadline))
+  local limit = self.limit
+  limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  return finish(self, xpcall(loop, traceback, self, limit))
 end
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
 ---   "retry"        the access again, now that memory is mapped there
+---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under
+---                  cpu:run the same as "stop"
 ---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
@@ -396,4 +420,7 @@ function VCPU.__tostring(self)
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end
 
-return { new = new, class = VCPU }
+return {
+  new = new, class = VCPU,
+  serve = serve, handle = handle, stopped = stopped, traceback = traceback, -- for vm:run
+}

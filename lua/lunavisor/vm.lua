@@ -4,7 +4,9 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local map = require "lunavisor.map"
+local runner = require "lunavisor.runner"
 local spaces = require "lunavisor.space"
+local timers = require "lunavisor.timer"
 local vcpus = require "lunavisor.vcpu"
 
 local VM = { __name = "vm" }
@@ -38,6 +40,12 @@ local function new(options)
     devices = {},                                 -- by trap number: what the run loop looks up
     vcpus = setmetatable({}, { __mode = "k" }),   -- a set
     spaces = {},                                  -- by number
+    started = {},                                 -- by number: vCPUs that have a thread
+    timers = {},                                  -- a set
+    next_timer = nil,                             -- the moment of the earliest
+    runner = runner.new(),                        -- of vm:run and vm:poll
+    stopping = false,                             -- { value } once vm:stop was called
+    polled = false,                               -- whether vm:fd was asked for
   }, VM)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
@@ -46,6 +54,7 @@ end
 
 --- Closes the VM and its vCPUs; buffers are not closed. Doing it twice is fine.
 function methods.close(self)
+  timers.close(self)
   for cpu in pairs(self.vcpus) do cpu:close() end
   raw.close(self)
 end
