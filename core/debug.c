@@ -519,11 +519,10 @@ static int step(luna_vcpu *vcpu, uint64_t deadline) {
 }
 
 int luna_vcpu_step(luna_vcpu *vcpu, uint64_t deadline) {
-  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot step vCPU %u: it is running", vcpu->id);
+  int kind = luna_vcpu_claim(vcpu, "step");
+  if (kind == LUNA_OK) {
+    kind = luna_vcpu_advance(vcpu, deadline, step);
+    luna_vcpu_disclaim(vcpu);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : step(vcpu, deadline);
-  vcpu->exits++;
-  atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return kind;
 }

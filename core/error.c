@@ -48,6 +48,11 @@ int luna_fail(luna_status status, const char *format, ...) {
 const char luna_error_foreign[] =
     "KVM ties a VM to the process that made it, and this one was forked from it; make a VM of its "
     "own here";
+void luna_error_repeat(int status, int number, const char *text) {
+  snprintf(message, sizeof message, "%s", text);
+  number_of_error = number;
+  status_of_error = status;
+}
 
 static luna_status status_of_errno(int number) {
   switch (number) {

@@ -17,6 +17,8 @@ int luna_fail_errno(int number, const char *format, ...) __attribute__((format(p
  * luna_error_watch_fork. */
 extern const char luna_error_foreign[];
 void luna_error_watch_fork(void);
+/* Makes what failed on another thread this thread's last failure. */
+void luna_error_repeat(int status, int number, const char *text);
 
 /* The status of the calling thread's last failure. */
 int luna_error_status(void);

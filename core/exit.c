@@ -334,6 +334,10 @@ const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
 }
 
 static int check_open(const luna_vcpu *vcpu) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   return vcpu->pending.open
              ? LUNA_OK
              : luna_fail(LUNA_ERROR_STATE,

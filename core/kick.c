@@ -206,3 +206,15 @@ bool luna_kick_take(luna_kick *kick) {
   return atomic_load(&kick->requested) & LUNA_KICK_REQUEST &&
          atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_REQUEST) & LUNA_KICK_REQUEST;
 }
+
+void luna_kick_hold(luna_kick *kick, bool on) {
+  if (on) {
+    atomic_fetch_or(&kick->requested, LUNA_KICK_HOLD);
+  } else {
+    atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_HOLD);
+  }
+}
+
+bool luna_kick_held(luna_kick *kick) {
+  return atomic_load(&kick->requested) & LUNA_KICK_HOLD;
+}

@@ -13,7 +13,8 @@
 /* Why a vCPU has to come out of the guest, or stay out. */
 enum {
   LUNA_KICK_REQUEST = 1, /* luna_vcpu_interrupt was called and not yet delivered */
-  LUNA_KICK_ATTEND = 2   /* luna_vcpu.attention has something new, to be seen before the entry */
+  LUNA_KICK_ATTEND = 2,  /* luna_vcpu.attention has something new, to be seen before the entry */
+  LUNA_KICK_HOLD = 4     /* its thread is to be paused or stopped */
 };
 
 /* In each vCPU. */
@@ -56,6 +57,9 @@ void luna_kick_attend(luna_kick *kick);
 void luna_kick_attended(luna_kick *kick);
 /* Gets the vCPU out of KVM_RUN for a moment: no request, it goes back in by itself. */
 void luna_kick_nudge(const luna_kick *kick);
+/* Keeps the vCPU from entering, or no longer; luna_kick_nudge gets it out. */
+void luna_kick_hold(luna_kick *kick, bool on);
+bool luna_kick_held(luna_kick *kick);
 /* Takes a request away: whether there was one. */
 bool luna_kick_take(luna_kick *kick);
 

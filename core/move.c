@@ -115,6 +115,10 @@ static int move(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   const uint32_t known = LUNA_MOVE_NO_FPU | LUNA_MOVE_NO_MSRS;
   if (flags & ~known) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
@@ -124,7 +128,7 @@ int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
   if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot move vCPU %u: it is running", vcpu->id);
   }
-  int status = choose(vcpu, space, flags);
+  status = choose(vcpu, space, flags);
   status = status == LUNA_OK ? move(vcpu) : status;
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return status;

@@ -434,6 +434,10 @@ static int fail_register(int reg) {
 }
 
 int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
     return fail_register(reg);
   }
@@ -458,6 +462,10 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
 }
 
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
     return fail_register(reg);
   }

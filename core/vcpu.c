@@ -62,6 +62,7 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
 }
 
 static void destroy(luna_vcpu *vcpu) {
+  luna_thread_end(vcpu);
   luna_move_cancel(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
@@ -140,7 +141,7 @@ uint32_t luna_vcpu_id(const luna_vcpu *vcpu) {
 }
 
 uint64_t luna_vcpu_exits(const luna_vcpu *vcpu) {
-  return vcpu->exits;
+  return atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
 }
 
 uint64_t luna_vcpu_system(const luna_vcpu *vcpu) {
@@ -256,6 +257,9 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
   }
   if (deadline && luna_clock() >= deadline) {
     return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
+  }
+  if (luna_kick_held(&vcpu->kick)) {
+    return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
   }
   return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
 }
@@ -385,12 +389,38 @@ int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
   return kind;
 }
 
-int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
-  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
+int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
+                      int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
+  bool told = !vcpu->pending.open && !vcpu->pending.untold;
+  int kind = told ? bring(vcpu, deadline) : (int)vcpu->exit.kind;
+  vcpu->pending.untold = false;
+  uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+  atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
+  return kind;
+}
+
+int luna_vcpu_claim(luna_vcpu *vcpu, const char *done) {
+  if (atomic_exchange(&vcpu->running, true)) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is running already", done, vcpu->id);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : luna_vcpu_enter(vcpu, deadline);
-  vcpu->exits++;
+  if (atomic_load_explicit(&vcpu->thread.started, memory_order_acquire)) {
+    luna_vcpu_disclaim(vcpu);
+    return luna_fail(LUNA_ERROR_STATE,
+                     "cannot %s vCPU %u: it is started, and its thread runs it; stop it first",
+                     done, vcpu->id);
+  }
+  return LUNA_OK;
+}
+
+void luna_vcpu_disclaim(luna_vcpu *vcpu) {
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
+}
+
+int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
+  int kind = luna_vcpu_claim(vcpu, "run");
+  if (kind == LUNA_OK) {
+    kind = luna_vcpu_advance(vcpu, deadline, luna_vcpu_enter);
+    luna_vcpu_disclaim(vcpu);
+  }
   return kind;
 }

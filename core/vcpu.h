@@ -5,6 +5,7 @@
 
 #include "kick.h"
 #include "seat.h"
+#include "thread.h"
 #include "vm.h"
 
 enum {
@@ -31,6 +32,7 @@ typedef struct luna_state {
 /* The exit that the script has to answer, or what is left of it inside KVM. */
 typedef struct luna_pending {
   bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
+  bool untold;      /* of a stopped thread: nobody has been given it */
   bool incomplete;  /* KVM finishes the instruction when it is entered again */
   bool reads;       /* and overwrites registers when it does */
   uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
@@ -77,7 +79,8 @@ struct luna_vcpu {
   uint32_t move_flags;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;
-  atomic_bool running;
+  atomic_bool running; /* by luna_vcpu_run */
+  luna_thread thread;
   atomic_uint attention;    /* LUNA_ATTEND_* */
   atomic_ullong waiting[4]; /* bit n: vector n, for the guest without a LAPIC */
   atomic_uint posted;       /* interrupt.c: NMI and SMI */
@@ -87,7 +90,7 @@ struct luna_vcpu {
   luna_debug *debug; /* NULL until something is debugged */
   luna_exit exit;
   luna_account account;
-  uint64_t exits;
+  _Atomic uint64_t exits; /* written by one thread at a time */
   luna_leave leave;
   uint8_t collected[8];               /* the data of a collected write that is open */
   luna_owner owners[LUNA_TRAP_KINDS]; /* what the last access of the kind met */
@@ -193,9 +196,23 @@ int luna_tsc_move(const luna_vcpu *vcpu, luna_seat *target);
 int luna_move_finish(luna_vcpu *vcpu);
 void luna_move_cancel(luna_vcpu *vcpu);
 
+/* For every public call on a vCPU: LUNA_OK unless its thread has it, and with _STATE then. */
+static inline int luna_vcpu_guard(const luna_vcpu *which) {
+  bool held = atomic_load_explicit(&which->thread.held, memory_order_acquire);
+  return __builtin_expect(held, false) ? luna_thread_refuse(which) : LUNA_OK;
+}
+
 /* vcpu.c: uses the seat in the space from now on. */
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat);
-/* luna_vcpu_run without a look at open exits, by whoever has set `running`. */
+/* Makes the calling thread the one that runs the vCPU, or fails with _STATE and says that it cannot
+ * be `done` ("run"); and ends that. */
+int luna_vcpu_claim(luna_vcpu *vcpu, const char *done);
+void luna_vcpu_disclaim(luna_vcpu *vcpu);
+/* The next exit, for whoever runs the vCPU: one that nobody has been given or that is open, or what
+ * `bring` gives. */
+int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
+                      int (*bring)(luna_vcpu *vcpu, uint64_t deadline));
+/* Enters the guest until something happens. */
 int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline);
 /* Finishes whatever KVM has under way, without caring for the answer. */
 void luna_vcpu_abandon(luna_vcpu *vcpu);

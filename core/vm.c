@@ -6,6 +6,7 @@
 #include "error.h"
 #include "event.h"
 #include "irqchip.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -69,6 +70,8 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   made->space_count = 1;
   pthread_rwlock_init(&made->lock, NULL);
   pthread_mutex_init(&made->moving, NULL);
+  luna_queue_begin(&made->queue);
+  made->threads_forks = luna_thread_forks();
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
   *vm = made;
   return LUNA_OK;
@@ -93,6 +96,7 @@ void luna_vm_release(luna_vm *vm) {
   }
   luna_eventfds_free(vm);
   luna_traps_free(&vm->traps);
+  luna_queue_end(&vm->queue);
   pthread_rwlock_destroy(&vm->lock);
   pthread_mutex_destroy(&vm->moving);
   free(vm->routing);

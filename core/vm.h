@@ -4,6 +4,7 @@
 #define LUNA_VM_H
 
 #include "live.h"
+#include "queue.h"
 #include "space.h"
 #include "trap.h"
 
@@ -31,6 +32,8 @@ struct luna_vm {
                              `lock` */
   bool *vcpu_taken;       /* by vCPU number */
   uint32_t vcpu_count;    /* of vcpu_taken */
+  luna_queue queue;       /* of exits, from the threads of started vCPUs */
+  unsigned threads_forks; /* thread.c: tells a child of the process that made the VM */
 };
 
 /* The lock to change regions and traps, taken and given back. */
