@@ -56,6 +56,52 @@ static void copies_all_or_nothing(void) {
   end();
 }
 
+/* A write to the tables that lead to what is written goes where they led before. */
+static void copies_to_tables(void) {
+  begin_copies();
+  install(&four, 0x8000, CR3 + 3 * PAGE); /* the page table itself, */
+  install(&four, 0x9000, 0x201000);       /* and what is behind it */
+  uint8_t bytes[PAGE + 4] = {0};
+  memset(bytes + PAGE, 0x5a, 4);
+  CHECK_OK(luna_vcpu_copy(vcpu, 0x8000, bytes, sizeof bytes, LUNA_WRITE));
+  CHECK(memcmp(memory + 0x201000, bytes + PAGE, 4) == 0);
+  luna_walk walk;
+  CHECK_OK(luna_vcpu_translate(vcpu, 0x5000, &walk));
+  CHECK_EQ(walk.missing, 1);
+  end();
+}
+
+/* As many pieces as pages, none behind the one before. */
+static void copies_of_many_parts(void) {
+  begin_copies();
+  uint8_t bytes[100 * PAGE];
+  for (uint64_t i = 0; i < 100; i++) {
+    install(&four, (i + 16) * PAGE, 0x300000 - i * PAGE);
+    memset(bytes + i * PAGE, (int)i, PAGE);
+  }
+  CHECK_OK(luna_vcpu_copy(vcpu, 16 * PAGE, bytes, sizeof bytes, LUNA_WRITE));
+  for (uint64_t i = 0; i < 100; i++) {
+    CHECK_EQ(memory[0x300000 - i * PAGE], i);
+  }
+  CHECK_FAILS(luna_vcpu_copy(vcpu, 16 * PAGE, bytes, sizeof bytes + 1, LUNA_READ),
+              LUNA_ERROR_NOT_FOUND, "linear address 0x74000 leads nowhere");
+  end();
+}
+
+/* One page of the guest's tables, or all of memory without paging, can be many regions. */
+static void copies_across_regions(void) {
+  begin_in(&none);
+  uint8_t *more;
+  map_memory(MEMORY, PAGE, RWX, &more);
+  CHECK_OK(luna_vcpu_copy(vcpu, MEMORY - 1, (uint8_t[]){1, 2, 3}, 3, LUNA_WRITE));
+  CHECK_EQ(memory[MEMORY - 1], 1);
+  CHECK(memcmp(more, "\2\3", 2) == 0);
+  CHECK_FAILS(luna_vcpu_copy(vcpu, MEMORY + PAGE - 2, (uint8_t[]){7, 8, 9}, 3, LUNA_WRITE),
+              LUNA_ERROR_NOT_FOUND, "linear address 0x401000 leads to gpa 0x401000");
+  CHECK_EQ(more[PAGE - 2], 0);
+  end();
+}
+
 static void copies_to_read_only_memory(void) {
   begin_copies();
   luna_buffer_options options = {.kind = LUNA_BUFFER_MEMFD, .size = PAGE};
@@ -184,6 +230,9 @@ static void threads_disassemble(void) {
 int main(void) {
   RUN(copies_across_pages);
   RUN(copies_all_or_nothing);
+  RUN(copies_to_tables);
+  RUN(copies_of_many_parts);
+  RUN(copies_across_regions);
   RUN(copies_to_read_only_memory);
   RUN(code_with_paging);
   RUN(code_in_segments);
