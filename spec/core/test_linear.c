@@ -2,6 +2,8 @@
  * Copies to and from linear addresses, and code read and disassembled there. */
 #include "walk_fixture.h"
 
+#include "vcpu.h"
+
 #include <pthread.h>
 
 /* ---- Copies ---- */
@@ -189,6 +191,50 @@ static void instruction_at_rip(void) {
   end();
 }
 
+/* ---- The real KVM ---- */
+
+static void check_with_kvm(uint64_t gva) {
+  struct kvm_translation kvm = {.linear_address = gva};
+  luna_walk walk;
+  test_note("gva 0x%" PRIx64, gva);
+  CHECK_EQ(luna_kvm_translate(vcpu->fd, &kvm), 0);
+  CHECK_OK(luna_vcpu_translate(vcpu, gva, &walk));
+  CHECK_EQ(walk.present, kvm.valid);
+  if (walk.present) {
+    CHECK_EQ(walk.gpa, kvm.physical_address);
+  }
+}
+
+/* KVM_TRANSLATE and the library walk the same tables to the same places. */
+static void same_as_kvm(void) {
+  fake_remove();
+  if (luna_probe() != LUNA_OK) {
+    test_skip(luna_error_message());
+  }
+  CHECK_OK(luna_vm_create(&vm));
+  map_memory(0, MEMORY, RWX, &memory);
+  const luna_vcpu_options options = {
+      .mode = LUNA_MODE_LONG64, .rip = 0x1000, .rsp = 0x8000, .system = LUNA_SYSTEM_ALLOCATE};
+  CHECK_OK(luna_vcpu_create(vm, &options, &vcpu));
+  memory[0x1000] = 0xf4; /* hlt */
+  next_table = CR3 + PAGE;
+  install(&four, 0x1000, 0x1000);
+  uint64_t seed = test_seed();
+  uint64_t gva[50];
+  for (uint64_t i = 0; i < 50; i++) {
+    gva[i] = (uint64_t)((int64_t)(test_random(&seed) << 16) >> 16) & ~UINT64_C(0x1fff);
+    install(&four, gva[i], 0x300000 + i * PAGE);
+  }
+  set(LUNA_CR3, CR3);
+  CHECK_EQ(luna_vcpu_run(vcpu, luna_clock() + 10 * UINT64_C(1000000000)), LUNA_EXIT_HLT);
+  for (uint64_t i = 0; i < 50; i++) {
+    check_with_kvm(gva[i] + (test_random(&seed) & 0xfff));
+    check_with_kvm(gva[i] + PAGE);
+    check_with_kvm(gva[i] ^ UINT64_C(1) << 40);
+  }
+  end();
+}
+
 /* ---- Threads ---- */
 
 enum {
@@ -237,6 +283,7 @@ int main(void) {
   RUN(code_with_paging);
   RUN(code_in_segments);
   RUN(instruction_at_rip);
+  RUN(same_as_kvm);
   RUN(threads_disassemble);
   return test_end();
 }
