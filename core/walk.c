@@ -6,7 +6,9 @@
 #include "buffer.h"
 #include "error.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -107,11 +109,8 @@ static int check_linear(const walker *w, uint64_t gva) {
 }
 
 static bool leads_to_page(const walker *w, uint32_t level, uint64_t entry) {
-  if (level == 1) {
-    return true;
-  }
-  bool may = level == 2 ? w->large : level == 3 && w->levels > 3;
-  return may && entry & ENTRY_LARGE;
+  bool may = level == 2 ? w->large : level == 3; /* in PAE's level 3 the bit is reserved */
+  return level == 1 || (may && entry & ENTRY_LARGE);
 }
 
 /* SDM Vol. 3, 4.3: a 4-MByte page has address bits 39:32 in bits 20:13, as far as the processor has
@@ -148,7 +147,7 @@ static void add_rights(const walker *w, uint32_t level, uint64_t entry, luna_wal
   if (!(entry & ENTRY_WRITABLE)) {
     walk->rights &= ~(uint32_t)LUNA_WRITE;
   }
-  if (w->width == 8 && entry & entry_no_execute) {
+  if (entry & entry_no_execute) {
     walk->rights &= ~(uint32_t)LUNA_EXECUTE;
   }
   walk->user &= (entry & ENTRY_USER) != 0;
@@ -278,23 +277,79 @@ static int find_part(const walker *w, uint64_t gva, uint64_t size, bool write, p
   return LUNA_OK;
 }
 
-/* All of the range, or only a look at whether all of it is there (`bytes` NULL). */
-static int copy_parts(const walker *w, uint64_t gva, uint8_t *bytes, uint64_t size, bool write) {
+/* The whole of a range. It is found before anything is copied: what is written may be the tables
+ * that lead there, and the guest may change them meanwhile. */
+typedef struct parts {
+  part *list; /* `few`, or from malloc */
+  size_t count;
+  size_t room;
+  part few[16];
+} parts;
+
+static part *add_part(parts *all) {
+  if (all->count == all->room) {
+    size_t room = all->room * 2;
+    part *list = realloc(all->list == all->few ? NULL : all->list, room * sizeof *list);
+    if (!list) {
+      return NULL;
+    }
+    if (all->list == all->few) {
+      memcpy(list, all->few, sizeof all->few);
+    }
+    all->list = list;
+    all->room = room;
+  }
+  return &all->list[all->count++];
+}
+
+static int find_parts(const walker *w, uint64_t gva, uint64_t size, bool write, parts *all) {
   part found;
   for (uint64_t done = 0; done < size; done += found.size) {
     int status = find_part(w, gva + done, size - done, write, &found);
     if (status != LUNA_OK) {
       return status;
     }
-    if (bytes &&
-        luna_space_copy(w->space, found.gpa, found.size, write, bytes + done) != LUNA_TOUCH_DONE) {
-      return luna_fail(LUNA_ERROR_SYSTEM,
-                       "cannot access 0x%" PRIx64 " bytes at linear address 0x%" PRIx64
-                       ": the host memory behind gpa 0x%" PRIx64 " is gone (a file cut short?)",
-                       found.size, gva + done, found.gpa);
+    part *last = all->count ? &all->list[all->count - 1] : NULL;
+    if (last && last->gpa + last->size == found.gpa) {
+      last->size += found.size;
+      continue;
     }
+    part *next = add_part(all);
+    if (!next) {
+      return luna_fail_errno(ENOMEM, "cannot copy 0x%" PRIx64 " bytes at linear address 0x%" PRIx64,
+                             size, gva);
+    }
+    *next = found;
   }
   return LUNA_OK;
+}
+
+static int copy_parts(const walker *w, const parts *all, uint8_t *bytes, bool write) {
+  for (size_t i = 0; i < all->count; i++) {
+    const part *p = &all->list[i];
+    if (luna_space_copy(w->space, p->gpa, p->size, write, bytes) != LUNA_TOUCH_DONE) {
+      return luna_fail(LUNA_ERROR_SYSTEM,
+                       "cannot access 0x%" PRIx64 " bytes at gpa 0x%" PRIx64
+                       ": the host memory behind it is gone (a file cut short?)",
+                       p->size, p->gpa);
+    }
+    bytes += p->size;
+  }
+  return LUNA_OK;
+}
+
+/* The VM's lock is held. */
+static int copy_locked(const walker *w, uint64_t gva, void *bytes, uint64_t size, bool write) {
+  parts all = {.room = sizeof all.few / sizeof *all.few};
+  all.list = all.few;
+  int status = find_parts(w, gva, size, write, &all);
+  if (status == LUNA_OK) {
+    status = copy_parts(w, &all, bytes, write);
+  }
+  if (all.list != all.few) {
+    free(all.list);
+  }
+  return status;
 }
 
 int luna_vcpu_copy(luna_vcpu *vcpu, uint64_t gva, void *bytes, uint64_t size, uint32_t access) {
@@ -313,12 +368,8 @@ int luna_vcpu_copy(luna_vcpu *vcpu, uint64_t gva, void *bytes, uint64_t size, ui
   if (status != LUNA_OK) {
     return status;
   }
-  bool write = access == LUNA_WRITE;
   pthread_rwlock_rdlock(&vcpu->vm->lock);
-  status = copy_parts(&w, gva, NULL, size, write);
-  if (status == LUNA_OK) {
-    status = copy_parts(&w, gva, bytes, size, write);
-  }
+  status = copy_locked(&w, gva, bytes, size, access == LUNA_WRITE);
   pthread_rwlock_unlock(&vcpu->vm->lock);
   return status;
 }
@@ -344,7 +395,8 @@ int luna_vcpu_code(luna_vcpu *vcpu, uint64_t rip, luna_code *code) {
     uint64_t gva = code_address(sregs, rip + found.size);
     status = find_part(&w, gva, LONGEST_INSTRUCTION - found.size, false, &next);
     if (status == LUNA_OK) {
-      status = copy_parts(&w, gva, found.bytes + found.size, next.size, false);
+      const parts one = {.list = &next, .count = 1};
+      status = copy_parts(&w, &one, found.bytes + found.size, false);
     }
     found.size += status == LUNA_OK ? (uint32_t)next.size : 0;
   }

@@ -47,7 +47,7 @@ local function teach(guest)
   guest.rax = crc_step(guest.rax, guest:u8(guest.rsi))
   done = done + 1
   guest.rip = guest.rip + u64(3)
-  return "continue" -- or, without a new rip, "skip": capstone knows the length
+  return "continue"
 end
 
 cpu:on("instruction", teach)

@@ -177,6 +177,14 @@ helper.kvm("the text of an exit", function()
       .. "address 0xf0005 leads to gpa 0xf0005, where space 0 has nothing mapped", tostring(exit))
   end)
 
+  it("has the instruction of a triple fault", function()
+    local guest = helper.guest { mode = "long", source = "ud2" }
+    guest.cpu.idtr.limit = 0
+    -- Some processors come out of it as after RESET.
+    assert.matches("^shutdown %(triple fault%) at rip 0x%x+: %l",
+      tostring(guest:stops "shutdown"))
+  end)
+
   it("is short where the guest is fine", function()
     local guest = helper.guest { source = "out 0x10, al\n hlt" }
     assert.matches("^pio %(write of 1 byte at port 0x10, value 0x0%) at rip 0x100%d$",

@@ -14,8 +14,8 @@ local function need_capstone()
   if missing then pending "the capstone library is not installed" end
 end
 
--- A guest in ring 0 that begins with an instruction that KVM's emulator does not know. Where the guest
--- runs at the processor's own speed there is no such exit.
+-- A guest in ring 0 that begins with an instruction that KVM's emulator does not know, and its
+-- exit. Where the processor runs the guest there is none.
 local function guest_with(source, mode)
   local guest = helper.guest { mode = mode or "long", source = source }
   local exit = guest:run()
@@ -37,7 +37,10 @@ helper.kvm("an instruction that KVM cannot emulate", function()
       tostring(exit))
     assert.equal(exit.kind, guest:run().kind) -- and again, as nothing was changed
     guest.cpu.rip = guest.cpu.rip + 4
+    local text = tostring(exit)
     guest:stops "hlt"
+    guest.ram:fill(0)
+    assert.equal(text, tostring(exit)) -- the exit has kept what was there
   end)
 
   local cases = { -- capstone 4 does not know POPCNT in 16-bit code

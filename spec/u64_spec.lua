@@ -197,6 +197,17 @@ describe("arithmetic of u64", function()
     raises("a shift by nil: 0 to 63 expected", function() local _ = u64.rshift(1) end)
   end)
 
+  it("gives the same once a loop is compiled", function()
+    local x = u64 "0xfedcba9876543210"
+    for _ = 1, 500 do
+      local field = u64.band(u64.rshift(x, 30), 511)
+      if u64.hex(field) ~= "0x61" or u64.tonumber(field) ~= 0x61
+        or u64.rshift(field, 4) ~= u64(6) or u64.lshift(field, 4) ~= u64(0x610) then
+        error("wrong: " .. u64.hex(field) .. ", " .. u64.hex(u64.rshift(field, 4)))
+      end
+    end
+  end)
+
   it("gives nil for what is not exact, without an error", function()
     assert.equal("0x5", u64.hex(u64.exact(5)))
     for _, value in ipairs { 0.5, math.huge, "5", true, {} } do

@@ -17,10 +17,10 @@ if rawget(_G, "jit") then
   local ffi, bit = require "ffi", require "bit"
   local uint64, int64 = ffi.typeof "uint64_t", ffi.typeof "int64_t"
   local istype, cast = ffi.istype, ffi.cast
-  -- LuaJIT 2.1 before 2023 compiles a shift of (x band constant) by a constant as if the constant
-  -- were not shifted too. Shifts are divisions and products here, which it leaves as they are.
-  local power = ffi.new "uint64_t[64]"
-  for n = 0, 63 do power[n] = cast(uint64, 1) * 2 ^ n end
+  -- LuaJIT 2.1.0-beta3 compiles (x & k) >> n with constants k and n to (x >> n) & k. It does not
+  -- where it has to load the distance.
+  local zero = ffi.new "int32_t[1]"
+  local function rshift(value, n) return bit.rshift(value, n + zero[0]) end
   engine = {
     exact = function(value)
       if type(value) == "number" then
@@ -32,15 +32,15 @@ if rawget(_G, "jit") then
       return nil
     end,
     parts = function(value)
-      return tonumber(value / power[32]), tonumber(value % power[32])
+      return tonumber(rshift(value, 32)), tonumber(value % 2 ^ 32)
     end,
     join = function(high, low) return cast(uint64, high) * 2 ^ 32 + cast(uint64, low) end,
     lt = function(a, b) return a < b end,
     div = function(a, b) return a / b end,
     mod = function(a, b) return a % b end,
     band = bit.band, bor = bit.bor, bxor = bit.bxor, bnot = bit.bnot,
-    lshift = function(a, n) return a * power[n] end,
-    rshift = function(a, n) return a / power[n] end,
+    lshift = function(value, n) return bit.lshift(value, n + zero[0]) end,
+    rshift = rshift,
   }
 else
   engine = assert(load [[

@@ -198,6 +198,9 @@ inner.loop, inner.protect, inner.traceback = loop, protect, traceback
 ---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under
 ---                  cpu:run the same as "stop"
 ---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
+--- An "instruction" exit, and an exception that an instruction failed with, are answered with
+--- "skip" to go on behind the instruction, whose work the handler has done (capstone says how long
+--- it is; a rip that the handler set stays), with "continue" where rip was set, or with "retry".
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
   local number = exits.numbers[kind]

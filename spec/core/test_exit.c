@@ -428,10 +428,14 @@ static void fetch_fault_paging(void) {
   check_access(0x105000, 0, LUNA_EXECUTE, 0);
   end();
   config.translate_fails = true;
+  config.sync_regs = 0;
   begin_with(&config);
   fake_script(steps, 1);
   CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
   CHECK_EQ(e->instruction_size, 0); /* no memory is there to read it from */
+  CHECK_EQ(fake_calls(KVM_SET_REGS), 0);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(fake_calls(KVM_SET_REGS), 1); /* so that KVM forgets a #UD that it has queued */
   end();
 }
 

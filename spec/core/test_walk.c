@@ -1,60 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Walks through page tables of every paging mode, and copies along them, over the fake: the modes
- * are set, the tables lie in a buffer, and the guest never runs. */
-#include "vcpu_fixture.h"
+ * Walks through the page tables of every paging mode. */
+#include "walk_fixture.h"
 
-#include <stdbool.h>
-
-enum {
-  P = 1,
-  W = 2,
-  U = 4,
-  PS = 0x80,
-  ALL = P | W | U,
-  CR3 = 0x10000,
-  MEMORY = 0x400000
-};
-#define NX (UINT64_C(1) << 63)
-
-static uint8_t *memory;
 static luna_walk walk;
-
-/* ---- Modes ---- */
-
-typedef struct mode {
-  uint32_t paging; /* luna_paging */
-  uint64_t cr4;
-  uint64_t efer;
-  uint32_t levels;
-  uint32_t index;
-  uint32_t width;
-  uint32_t linear;
-} mode;
-
-static const mode none = {.paging = LUNA_PAGING_NONE};
-static const mode legacy = {LUNA_PAGING_32, 0x10, 0, 2, 10, 4, 32};
-static const mode pae = {LUNA_PAGING_PAE, 0x20, 0x800, 3, 9, 8, 32};
-static const mode four = {LUNA_PAGING_4_LEVEL, 0x20, 0xd00, 4, 9, 8, 48};
-static const mode five = {LUNA_PAGING_5_LEVEL, 0x1020, 0xd00, 5, 9, 8, 57};
-
-static void enter(const mode *m) {
-  set(LUNA_CR0, m->paging == LUNA_PAGING_NONE ? 0x11 : 0x80000011);
-  set(LUNA_CR3, CR3);
-  set(LUNA_CR4, m->cr4);
-  set(LUNA_EFER, m->efer);
-  set(LUNA_CS_BASE, 0);
-  set(LUNA_CS_ACCESS, m->linear > 32 ? 0xa09b : 0xc09b);
-}
-
-static void begin_in(const mode *m) {
-  begin();
-  map_memory(0, MEMORY, RWX, &memory);
-  enter(m);
-}
-
-static void put(uint64_t gpa, uint32_t width, uint64_t entry) {
-  memcpy(memory + gpa, &entry, width);
-}
 
 static void walk_to(uint64_t gva) {
   CHECK_OK(luna_vcpu_translate(vcpu, gva, &walk));
@@ -299,26 +247,6 @@ static void canonical(void) {
 
 /* ---- Every mode ---- */
 
-static uint64_t next_table;
-
-/* Makes gva lead to the page at gpa, with tables made as they are needed. */
-static void install(const mode *m, uint64_t gva, uint64_t gpa) {
-  uint64_t table = CR3;
-  for (uint32_t level = m->levels; level > 1; level--) {
-    uint64_t index = gva >> (12 + m->index * (level - 1)) & ((1u << m->index) - 1);
-    uint64_t entry = 0;
-    memcpy(&entry, memory + table + index * m->width, m->width);
-    if (!entry) {
-      entry = next_table | (level == 3 && m->paging == LUNA_PAGING_PAE ? P : ALL);
-      next_table += PAGE;
-      CHECK(next_table <= MEMORY);
-      put(table + index * m->width, m->width, entry);
-    }
-    table = entry & ~UINT64_C(0xfff);
-  }
-  put(table + (gva >> 12 & ((1u << m->index) - 1)) * m->width, m->width, gpa | ALL);
-}
-
 /* Random addresses lead to the pages that they were given, and their neighbours nowhere. */
 static void random_pages(void) {
   static const mode *const modes[] = {&legacy, &pae, &four, &five};
@@ -365,145 +293,6 @@ static void tables_in_unmapped_memory(void) {
   end();
 }
 
-/* ---- Copies ---- */
-
-/* Three pages that follow each other, at gpas that do not; behind them nothing. */
-static void begin_copies(void) {
-  begin_in(&four);
-  next_table = CR3 + PAGE;
-  install(&four, 0x5000, 0x200000);
-  install(&four, 0x6000, 0x100000);
-  install(&four, 0x7000, 0x300000);
-}
-
-static void copies_across_pages(void) {
-  begin_copies();
-  uint8_t bytes[2 * PAGE];
-  for (size_t i = 0; i < sizeof bytes; i++) {
-    bytes[i] = (uint8_t)(i * 7 + i / PAGE);
-  }
-  CHECK_OK(luna_vcpu_copy(vcpu, 0x5ffe, bytes, sizeof bytes, LUNA_WRITE));
-  CHECK(memcmp(memory + 0x200ffe, bytes, 2) == 0);
-  CHECK(memcmp(memory + 0x100000, bytes + 2, PAGE) == 0);
-  CHECK(memcmp(memory + 0x300000, bytes + 2 + PAGE, PAGE - 2) == 0);
-  CHECK_EQ(memory[0x300ffe], 0);
-  uint8_t back[sizeof bytes];
-  CHECK_OK(luna_vcpu_copy(vcpu, 0x5ffe, back, sizeof back, LUNA_READ));
-  CHECK(memcmp(back, bytes, sizeof back) == 0);
-  CHECK_OK(luna_vcpu_copy(vcpu, 0x12345000, NULL, 0, LUNA_READ));
-  end();
-}
-
-static void copies_all_or_nothing(void) {
-  begin_copies();
-  uint8_t bytes[PAGE + 2] = {1, 2, 3};
-  uint8_t back[PAGE + 2] = {9, 9};
-  CHECK_FAILS(luna_vcpu_copy(vcpu, 0x7ffe, bytes, 3, LUNA_WRITE), LUNA_ERROR_NOT_FOUND,
-              "linear address 0x8000 leads nowhere: the level 1 entry 0x0");
-  CHECK_EQ(memory[0x300ffe], 0);
-  CHECK_FAILS(luna_vcpu_copy(vcpu, 0x7000, back, sizeof back, LUNA_READ), LUNA_ERROR_NOT_FOUND,
-              "linear address 0x8000");
-  CHECK_EQ(back[0], 9);
-  install(&four, 0x8000, 0x12345000);
-  CHECK_FAILS(luna_vcpu_copy(vcpu, 0x7ffe, bytes, 3, LUNA_WRITE), LUNA_ERROR_NOT_FOUND,
-              "linear address 0x8000 leads to gpa 0x12345000, where space 0 has nothing mapped");
-  CHECK_EQ(memory[0x300ffe], 0);
-  CHECK_FAILS(luna_vcpu_copy(vcpu, UINT64_MAX, bytes, 2, LUNA_READ), LUNA_ERROR_RANGE,
-              "go beyond the last address");
-  CHECK_FAILS(luna_vcpu_copy(vcpu, 0x5000, bytes, 2, LUNA_EXECUTE), LUNA_ERROR_ARGUMENT,
-              "LUNA_READ or LUNA_WRITE");
-  CHECK_FAILS(luna_vcpu_copy(vcpu, UINT64_C(0x7fffffffffff), bytes, 2, LUNA_READ),
-              LUNA_ERROR_NOT_FOUND, "linear address 0x7fffffffffff leads nowhere");
-  end();
-}
-
-static void copies_to_read_only_memory(void) {
-  begin_copies();
-  luna_buffer_options options = {.kind = LUNA_BUFFER_MEMFD, .size = PAGE};
-  luna_buffer *buffer;
-  CHECK_OK(luna_buffer_open(&options, &buffer));
-  options = (luna_buffer_options){
-      .kind = LUNA_BUFFER_FILE, .fd = luna_buffer_fd(buffer), .flags = LUNA_BUFFER_READ_ONLY};
-  luna_buffer *view;
-  CHECK_OK(luna_buffer_open(&options, &view));
-  CHECK_OK(luna_vm_map_space(vm, 0, view, 0, 0x10000000, PAGE, LUNA_READ | LUNA_EXECUTE));
-  install(&four, 0x8000, 0x10000000);
-  CHECK_FAILS(luna_vcpu_copy(vcpu, 0x7fff, (uint8_t[2]){1, 2}, 2, LUNA_WRITE), LUNA_ERROR_SYSTEM,
-              "linear address 0x8000 leads to gpa 0x10000000, whose host memory is read-only");
-  CHECK_EQ(memory[0x300fff], 0);
-  uint8_t bytes[2];
-  CHECK_OK(luna_vcpu_copy(vcpu, 0x7fff, bytes, 2, LUNA_READ));
-  luna_buffer_release(view);
-  luna_buffer_release(buffer);
-  end();
-}
-
-/* ---- Code ---- */
-
-static void check_code(uint64_t rip, uint32_t size, uint32_t bits, const char *bytes) {
-  luna_code code;
-  test_note("rip 0x%" PRIx64, rip);
-  CHECK_OK(luna_vcpu_code(vcpu, rip, &code));
-  CHECK_EQ(code.size, size);
-  CHECK_EQ(code.bits, bits);
-  CHECK(memcmp(code.bytes, bytes, strlen(bytes)) == 0);
-}
-
-static void code_with_paging(void) {
-  begin_copies();
-  memcpy(memory + 0x200ffe, "\x66\x0f", 2);
-  memcpy(memory + 0x100000, "\x1f\x44\x01\x02", 4);
-  memcpy(memory + 0x300ffd, "\x90\x91\x92", 3);
-  check_code(0x5ffe, 15, 64, "\x66\x0f\x1f\x44\x01\x02");
-  check_code(0x7ffd, 3, 64, "\x90\x91\x92"); /* behind it is nothing */
-  luna_code code;
-  CHECK_FAILS(luna_vcpu_code(vcpu, 0x8000, &code), LUNA_ERROR_NOT_FOUND,
-              "linear address 0x8000 leads nowhere");
-  set(LUNA_CS_BASE, 0x1000); /* not in 64-bit code */
-  check_code(0x5ffe, 15, 64, "\x66\x0f\x1f\x44\x01\x02");
-  end();
-}
-
-static void code_in_segments(void) {
-  begin_in(&none);
-  memcpy(memory + 0x20010, "\xb8\x34\x12\x90", 4);
-  set(LUNA_CS_BASE, 0x20000);
-  set(LUNA_CS_ACCESS, 0x9b);
-  check_code(0x10, 15, 16, "\xb8\x34\x12\x90");
-  set(LUNA_CS_ACCESS, 0x409b);
-  check_code(0x10, 15, 32, "\xb8\x34\x12\x90");
-  set(LUNA_CS_BASE, 0xffff0000); /* wraps at 4 GiB */
-  check_code(0x30010, 15, 32, "\xb8\x34\x12\x90");
-  end();
-}
-
-static void instruction_at_rip(void) {
-  begin_copies();
-  luna_instruction found;
-  int status = luna_disassemble("\x90", 1, 0, 64, &found);
-  if (status == LUNA_ERROR_UNSUPPORTED) {
-    end();
-    test_skip(luna_error_message());
-  }
-  memcpy(memory + 0x200ffe, "\x48\x8b", 2);
-  memcpy(memory + 0x100000, "\x43\x08", 2);
-  set(LUNA_RIP, 0x5ffe);
-  CHECK_OK(luna_vcpu_instruction(vcpu, &found));
-  CHECK_EQ(found.address, 0x5ffe);
-  CHECK_EQ(found.size, 4);
-  CHECK(memcmp(found.bytes, "\x48\x8b\x43\x08", 5) == 0);
-  CHECK_TEXT(found.text, "mov rax, qword ptr [rbx + 8]");
-  set(LUNA_RIP, 0x8000);
-  CHECK_FAILS(luna_vcpu_instruction(vcpu, &found), LUNA_ERROR_NOT_FOUND, "0x8000 leads nowhere");
-  set(LUNA_RIP, 0x7fff);
-  memory[0x300fff] = 0x48; /* its end is on a page that is not there */
-  CHECK_FAILS(luna_vcpu_instruction(vcpu, &found), LUNA_ERROR_NOT_FOUND,
-              "the bytes at 0x7fff are no instruction of 64-bit code");
-  CHECK_FAILS(luna_disassemble("\x90", 1, 0, 8, &found), LUNA_ERROR_ARGUMENT,
-              "code of 8 bits: 16, 32 or 64");
-  end();
-}
-
 int main(void) {
   RUN(no_paging);
   RUN(small_pages_in_32);
@@ -517,11 +306,5 @@ int main(void) {
   RUN(canonical);
   RUN(random_pages);
   RUN(tables_in_unmapped_memory);
-  RUN(copies_across_pages);
-  RUN(copies_all_or_nothing);
-  RUN(copies_to_read_only_memory);
-  RUN(code_with_paging);
-  RUN(code_in_segments);
-  RUN(instruction_at_rip);
   return test_end();
 }
