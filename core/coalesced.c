@@ -18,8 +18,8 @@ enum {
 };
 
 static ring *ring_of(const luna_vcpu *vcpu) {
-  return (ring *)(void *)((uint8_t *)vcpu->run +
-                          (size_t)luna_host_get()->coalesced_page * LUNA_PAGE_SIZE);
+  size_t offset = (size_t)vcpu->space->coalesced_page * LUNA_PAGE_SIZE;
+  return (ring *)(void *)((uint8_t *)vcpu->run + offset);
 }
 
 /* KVM writes an entry before `last`. */

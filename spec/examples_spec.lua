@@ -25,6 +25,8 @@ local expected = {
   ["stealth_breakpoint.lua"] = { "^the breakpoint was hit 3 times, the function ran 3 times\n"
     .. "the guest's checksum of the code: (%x+) before, %1 after\n"
     .. "6 moves between the spaces$" },
+  ["doorbell.lua"] = { "^the doorbell rang 12 times\n"
+    .. "requests: 1 4 9 16 25 36 49 64 81 100 121 144$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

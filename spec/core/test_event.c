@@ -350,7 +350,7 @@ static void untrap_while_running(void) {
   begin();
   luna_vcpu *second;
   CHECK_OK(luna_vcpu_create(vm, NULL, &second));
-  fake_endless_pio(0xa0, 4, true);
+  fake_endless_pio(0xa0, 4, false);
   atomic_store(&stop, false);
   pthread_t threads[2];
   CHECK_EQ(pthread_create(&threads[0], NULL, run_until_stopped, vcpu), 0);
