@@ -174,6 +174,14 @@ helper.kvm("a coalesced trap", function()
     guest:stops "pio"
   end)
 
+  it("does not swallow the guest's exceptions", function()
+    needs_pio()
+    local guest, log = helper.guest { mode = "long", source = "out 0x90, al\n ud2" }, {}
+    guest.vm:pio(0, 0x10000, notes(log, "w"), coalesced)
+    assert.equal("#UD", guest:stops("exception").name)
+    assert.same({ "w 90 1 0x0" }, log)
+  end)
+
   it("refuses what is no trap of the VM", function()
     local vm, other = helper.keep(luna.vm()), helper.keep(luna.vm())
     local device = { write = function() end, read = function() return 0 end }

@@ -27,7 +27,9 @@ local function guest(source, options, mode)
   local self = { vm = vm, ram = ram, cpu = cpu }
   function self.stops(_, kind)
     local exit = assert(cpu:run { timeout = 10 })
-    if exit.kind ~= kind then error(("exit %s expected, got %s"):format(kind, tostring(exit)), 2) end
+    if exit.kind ~= kind then
+      error(("exit %s expected, got %s"):format(kind, tostring(exit)), 2)
+    end
     return exit
   end
   return self

@@ -267,9 +267,9 @@ end
 
 --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
 --- options.timeout: seconds after which it returns with exit.kind "timeout". An exit that waits for
---- an answer (pio, mmio, msr, fault) is given again by the next run unless cpu:answer was called. An
---- error in a handler is raised from here, with its traceback; the access stays open and the next
---- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
+--- an answer (pio, mmio, msr, fault) is given again by the next run unless cpu:answer was called.
+--- An error in a handler is raised from here, with its traceback; the access stays open and the
+--- next run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
 function methods.run(self, options)
   check.open(self)
   local deadline = deadline_of(options)

@@ -46,6 +46,10 @@ static void eventfd_arguments(void) {
   event.value = 0x10000;
   check_refused(event, LUNA_ERROR_RANGE, "cannot match 0x10000: a write has 2 bytes");
   event = doorbell();
+  event.address = 0xf4;
+  event.size = 1;
+  check_refused(event, LUNA_ERROR_UNSUPPORTED, "the exception stubs");
+  event = doorbell();
   event.fd = 12345;
   check_refused(event, LUNA_ERROR_SYSTEM, "cannot use descriptor 12345 as an eventfd");
   end();
