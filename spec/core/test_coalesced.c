@@ -174,7 +174,32 @@ static void move(void) {
   end();
 }
 
-/* What KVM has under way behind the writes does not fall to the next vCPU of the seat. */
+/* An exit that is not open, and a kick, outlive a call that would move the vCPU. */
+static void move_before_the_exit(void) {
+  begin();
+  uint32_t space;
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  trap_ports(0x90, 1);
+  const fake_step steps[] = {
+      WRITE(0x90, 1),
+      {.kind = FAKE_SHUTDOWN},
+      WRITE(0x90, 2),
+      {.kind = FAKE_SPIN, .hook = interrupt_now, .context = vcpu},
+  };
+  fake_script(steps, 4);
+  collected(0x90, 1);
+  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
+  CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
+  CHECK_EQ(e->space, 0);
+  CHECK_OK(luna_vcpu_set_space(vcpu, 0, 0));
+  collected(0x90, 2);
+  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
+  CHECK_EQ(run(), LUNA_EXIT_INTERRUPTED);
+  end();
+}
+
+/* What KVM has under way behind the writes does not fall to the next vCPU of the seat; a write that
+ * nobody has taken yet does. */
 static void closed_meanwhile(void) {
   begin();
   trap_ports(0x90, 1);
@@ -185,6 +210,7 @@ static void closed_meanwhile(void) {
   CHECK_OK(luna_vcpu_create(vm, NULL, &vcpu));
   e = luna_vcpu_exit(vcpu);
   set(LUNA_RAX, 0x1234);
+  collected(0x90, 2);
   CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
   CHECK_EQ(get(LUNA_RAX), 0x1234);
   end();
@@ -304,6 +330,7 @@ int main(void) {
   RUN(full_ring);
   RUN(registers);
   RUN(move);
+  RUN(move_before_the_exit);
   RUN(closed_meanwhile);
   RUN(trap_gone);
   RUN(refusals);
