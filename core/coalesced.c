@@ -4,6 +4,7 @@
 #include "event.h"
 
 #include "error.h"
+#include "system.h"
 #include "vcpu.h"
 
 #include <errno.h>
@@ -18,8 +19,8 @@ enum {
 };
 
 static ring *ring_of(const luna_vcpu *vcpu) {
-  return (ring *)(void *)((uint8_t *)vcpu->run +
-                          (size_t)luna_host_get()->coalesced_page * LUNA_PAGE_SIZE);
+  size_t offset = (size_t)vcpu->space->coalesced_page * LUNA_PAGE_SIZE;
+  return (ring *)(void *)((uint8_t *)vcpu->run + offset);
 }
 
 /* KVM writes an entry before `last`. */
@@ -61,9 +62,29 @@ int luna_coalesced_next(luna_vcpu *vcpu) {
 
 /* ---- Zones ---- */
 
+static int register_part(const luna_space *space, bool pio, uint64_t first, uint64_t end, bool on) {
+  return first < end ? luna_kvm_coalesce(space->vm_fd, pio, first, (uint32_t)(end - first), on) : 0;
+}
+
+/* The exception stubs' port stays out: what they write has to leave the guest. */
 static int register_zone(const luna_space *space, const luna_trap *trap, bool on) {
-  return luna_kvm_coalesce(space->vm_fd, trap->kind == LUNA_TRAP_PIO, trap->range.first,
-                           (uint32_t)(trap->range.last - trap->range.first + 1), on);
+  const uint64_t stubs = LUNA_EXCEPTION_PORT;
+  uint64_t first = trap->range.first;
+  uint64_t end = trap->range.last + 1;
+  bool pio = trap->kind == LUNA_TRAP_PIO;
+  if (!pio || first > stubs || end <= stubs) {
+    return register_part(space, pio, first, end, on);
+  }
+  if (register_part(space, pio, first, stubs, on) != 0) {
+    return -1;
+  }
+  if (register_part(space, pio, stubs + 1, end, on) != 0) {
+    int number = errno;
+    register_part(space, pio, first, stubs, !on);
+    errno = number;
+    return -1;
+  }
+  return 0;
 }
 
 int luna_coalesced_join(const luna_vm *vm, const luna_space *space) {

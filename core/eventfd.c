@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "kvm.h"
+#include "system.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,6 +95,12 @@ static int check(const luna_vm *vm, const luna_eventfd *said) {
                      "cannot make an eventfd of the writes to %s 0x%" PRIx64
                      ": the last is 0x%" PRIx64,
                      pio ? "port" : "gpa", said->address, limit - 1);
+  }
+  if (pio && said->address == LUNA_EXCEPTION_PORT && size == 1) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot make an eventfd of writes of 1 byte to port 0x%x: the exception stubs "
+                     "of the modes from LUNA_MODE_PROT32 on use it; take another port or size",
+                     LUNA_EXCEPTION_PORT);
   }
   if (said->flags & LUNA_EVENT_MATCH && size < 8 && said->value >> 8 * size) {
     return luna_fail(LUNA_ERROR_RANGE, "cannot match 0x%" PRIx64 ": a write has %u bytes",

@@ -47,13 +47,14 @@ typedef struct luna_space {
   uint32_t next_slot;
   uint32_t slots_max;
   unsigned address_bits;
-  bool no_execute;       /* this KVM can keep a range from execution */
-  bool msr_exits;        /* KVM_CAP_X86_USER_SPACE_MSR is on */
-  atomic_flag collector; /* held by the vCPU that takes a collected write: coalesced.c */
-  bool logged;           /* KVM notes the pages that the guest writes */
-  bool manual_protect;   /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
-  uint32_t ring_entries; /* of each vCPU's dirty ring; 0 for the bitmap */
-  luna_seat **seats;     /* by vCPU number: the KVM vCPUs of this KVM VM */
+  bool no_execute;         /* this KVM can keep a range from execution */
+  bool msr_exits;          /* KVM_CAP_X86_USER_SPACE_MSR is on */
+  uint32_t coalesced_page; /* luna_host.coalesced_page */
+  atomic_flag collector;   /* held by the vCPU that takes a collected write: coalesced.c */
+  bool logged;             /* KVM notes the pages that the guest writes */
+  bool manual_protect;     /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+  uint32_t ring_entries;   /* of each vCPU's dirty ring; 0 for the bitmap */
+  luna_seat **seats;       /* by vCPU number: the KVM vCPUs of this KVM VM */
   uint32_t seat_count;
   atomic_uint vcpus; /* how many vCPUs are in this space now */
   luna_gate gate;

@@ -193,14 +193,9 @@ static int enter_to_finish(luna_vcpu *vcpu) {
   return number;
 }
 
-static int finish_leave(luna_vcpu *vcpu, uint64_t deadline);
-
 int luna_vcpu_settle(luna_vcpu *vcpu) {
-  if (vcpu->leave.kept && !vcpu->pending.open) {
-    int kind = finish_leave(vcpu, 0);
-    if (kind != 0) {
-      return kind;
-    }
+  if (vcpu->leave.kept) { /* luna_vcpu_run has to give that exit first */
+    return (int)vcpu->exit.kind;
   }
   while (vcpu->pending.incomplete) {
     if (vcpu->target) {
@@ -224,9 +219,15 @@ int luna_vcpu_settle(luna_vcpu *vcpu) {
 /* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */
 void luna_vcpu_abandon(luna_vcpu *vcpu) {
   enum {
-    MOST = 4096 /* elements of a string instruction that might follow, collected writes */
+    MOST = 4096 /* elements of a string instruction that might follow */
   };
-  for (int i = 0; i < MOST && (vcpu->pending.incomplete || vcpu->leave.kept); i++) {
+  if (vcpu->leave.kept) {
+    vcpu->leave.kept = false;
+    if (vcpu->leave.number == 0) {
+      luna_exit_decode(vcpu);
+    }
+  }
+  for (int i = 0; i < MOST && vcpu->pending.incomplete; i++) {
     vcpu->pending.open = false;
     if (luna_vcpu_settle(vcpu) < 0) {
       return;

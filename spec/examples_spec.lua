@@ -30,6 +30,8 @@ local expected = {
   ["event_loop.lua"] = { pcall(require, "luv")
     and "uart 1: hello from the first vCPU\n.*some ticks of luv, some beats of the VM$"
     or "^this example needs luv" },
+  ["doorbell.lua"] = { "^the doorbell rang 12 times\n"
+    .. "requests: 1 4 9 16 25 36 49 64 81 100 121 144$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

@@ -76,8 +76,9 @@ Eventfd.__close = event_methods.close
 function Eventfd.__tostring(self)
   local kind, address, size, flags, value = unpack(self.said)
   local which = size == 0 and "any size" or ("%d byte%s"):format(size, size == 1 and "" or "s")
-  return ("eventfd %s (%s 0x%x, %s%s)"):format(self.fd or "(closed)", kind == PIO and "port" or "gpa",
-    address, which, flags == MATCH and ", value " .. u64.hex(value) or "")
+  return ("eventfd %s (%s 0x%x, %s%s)"):format(self.fd or "(closed)",
+    kind == PIO and "port" or "gpa", address, which,
+    flags == MATCH and ", value " .. u64.hex(value) or "")
 end
 
 return function(methods)

@@ -103,6 +103,11 @@ static void file_free(fake_file *f) {
   free(f);
 }
 
+fake_file **fake_files(size_t *count) {
+  *count = FILES;
+  return files;
+}
+
 fake_file *fake_file_youngest(fake_file_kind kind) {
   fake_file *found = NULL;
   for (size_t i = 0; i < FILES; i++) {
@@ -236,6 +241,9 @@ fake_config fake_defaults(void) {
       .sync_regs = KVM_SYNC_X86_VALID_FIELDS,
       .immediate_exit = 1,
       .address_bits = 40,
+      .coalesced_page = 2,
+      .coalesced_pio = 1,
+      .msr_exits = 1,
       .cpuid_entries = 40,
       .exit_hypercall = 1u << 12,
       .stops = FAKE_STOP_HARDWARE | FAKE_STOP_WATCH | FAKE_STOP_INT3,

@@ -30,6 +30,9 @@ typedef struct fake_config {
   uint32_t address_bits;
   uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
   uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+  uint32_t coalesced_page;    /* KVM_CAP_COALESCED_MMIO */
+  uint32_t coalesced_pio;     /* KVM_CAP_COALESCED_PIO */
+  uint32_t msr_exits;         /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
   uint32_t cpuid_entries;
   uint64_t exit_hypercall; /* the hypercalls that KVM_CAP_EXIT_HYPERCALL takes */
   bool no_stats;           /* KVM_GET_STATS_FD is unknown, as before Linux 5.14 */
@@ -67,10 +70,12 @@ typedef enum fake_kind {
   FAKE_SHUTDOWN,
   FAKE_INTERNAL,
   FAKE_FAIL_ENTRY,
-  FAKE_OTHER, /* an exit with `reason`, and `words` as what the run page says of it */
-  FAKE_CODE,  /* one instruction at `address`, which may touch `value`; see fake_debug.c */
-  FAKE_ERRNO, /* KVM_RUN fails with `number` */
-  FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
+  FAKE_OTHER,  /* an exit with `reason`, and `words` as what the run page says of it */
+  FAKE_CODE,   /* one instruction at `address`, which may touch `value`; see fake_debug.c */
+  FAKE_ERRNO,  /* KVM_RUN fails with `number` */
+  FAKE_SPIN,   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
+  FAKE_MSR,    /* RDMSR or WRMSR of the MSR `address`, `value` written */
+  FAKE_COLLECT /* a write to `address`, `pio` or not, that KVM collects while there is room */
 } fake_kind;
 
 /* What the guest does next. Fields that a kind does not name are ignored. */
@@ -79,14 +84,15 @@ typedef struct fake_step {
   uint64_t address; /* pio: port; mmio, errno with a memory fault: gpa */
   uint32_t size;    /* pio, mmio: bytes of an element */
   uint32_t count;   /* pio: elements, 0 is 1 */
-  bool write;       /* pio, mmio */
+  bool write;       /* pio, mmio, msr; true for collect */
+  bool pio;         /* collect */
   bool continues;   /* pio, mmio: the next step is a further part of the same instruction */
   uint8_t data[FAKE_DATA_SIZE]; /* pio, mmio: what a write carries */
   int number;                   /* errno */
   uint32_t reason;              /* errno, other: exit_reason */
-  uint64_t value;               /* fail_entry: the hardware's reason; memory fault: its flags */
-  uint32_t suberror;            /* internal */
-  uint32_t ndata;               /* internal */
+  uint64_t value;          /* fail_entry: the hardware's reason; memory fault: its flags; msr */
+  uint32_t suberror;       /* internal */
+  uint32_t ndata;          /* internal */
   uint64_t words[16];      /* other, internal; words[0] are the flags of an emulation failure */
   uint8_t instruction[15]; /* internal: there where the flags say so */
   uint8_t instruction_size;
@@ -148,6 +154,15 @@ FAKE_API struct kvm_sregs *fake_sregs(void);
 FAKE_API struct kvm_run *fake_run_page(void);
 /* What KVM_SET_GUEST_DEBUG last said to the youngest open vCPU, NULL where there is none. */
 FAKE_API const struct kvm_guest_debug *fake_guest_debug(void);
+/* fake_event.c, over all open VMs: eventfds, zones of collected writes, and how many make an exit
+ * of the MSR. */
+FAKE_API unsigned fake_eventfds(void);
+FAKE_API unsigned fake_zones(void);
+FAKE_API unsigned fake_msr_exits(uint32_t msr);
+/* The ranges of the youngest VM's filter. */
+FAKE_API unsigned fake_msr_ranges(void);
+/* How many accesses to MSRs have ended in a #GP. */
+FAKE_API unsigned fake_refused(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 

@@ -29,6 +29,7 @@ typedef struct fake_access {
   bool hypercall;
   bool write;
   bool continues;
+  bool msr;
   uint32_t size;
   uint32_t count;
   uint64_t rip; /* of the instruction */
@@ -50,6 +51,7 @@ typedef struct fake_file {
   bool manual_protect;
   fake_attributes attributes;
   uint64_t hypercalls;
+  struct fake_events *events; /* NULL until there are any */
   /* A vCPU's. */
   struct kvm_run *run;
   bool mapped;
@@ -81,6 +83,15 @@ int fake_device_ioctl(unsigned long request, void *argument);
 int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument);
 void fake_vm_free(fake_file *vm);
 uint32_t fake_slots_max(void);
+
+/* fake_event.c: eventfds, collected writes, filters of MSRs. */
+int fake_event_ioctl(fake_file *vm, unsigned long request, void *argument);
+int fake_event_enable(fake_file *vm, const struct kvm_enable_cap *capability);
+void fake_event_free(fake_file *vm);
+/* Puts a write into the ring of the vCPU; false where it is full. */
+bool fake_collect(const fake_file *vcpu, const fake_step *step);
+/* fake.c: the files, of which some may be NULL. */
+fake_file **fake_files(size_t *count);
 
 /* fake_vcpu.c: registers and KVM_RUN, which comes without the lock: a vCPU has one thread at
  * a time. */

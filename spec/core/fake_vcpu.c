@@ -20,6 +20,7 @@ static size_t script_at;
 static bool script_loops;
 static bool hook_called; /* of the step at script_at */
 
+static unsigned refused; /* accesses to MSRs */
 static uint8_t answer[FAKE_DATA_SIZE];
 static size_t answer_size;
 
@@ -175,10 +176,29 @@ static void finish_read(fake_file *vcpu) {
   }
 }
 
+/* Unlike a port access, it moves RIP whatever that is by now. */
+static void finish_msr(fake_file *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  vcpu->access.active = false;
+  if (run->msr.error) {
+    refused++;
+    return;
+  }
+  if (!vcpu->access.write) {
+    vcpu->regs.rax = (uint32_t)run->msr.data;
+    vcpu->regs.rdx = run->msr.data >> 32;
+  }
+  vcpu->regs.rip += FAKE_INSTRUCTION_LENGTH;
+}
+
 /* A write by MMIO has moved RIP before its exit; the others do now, unless RIP was set to
  * elsewhere. */
 static void finish_access(fake_file *vcpu) {
   const fake_access *access = &vcpu->access;
+  if (access->msr) {
+    finish_msr(vcpu);
+    return;
+  }
   if (!access->write) {
     finish_read(vcpu);
   }
@@ -191,7 +211,7 @@ static void finish_access(fake_file *vcpu) {
 static void begin_access(fake_file *vcpu, const fake_step *step) {
   vcpu->access = (fake_access){
       .active = true,
-      .mmio = step->kind == FAKE_MMIO,
+      .mmio = step->kind == FAKE_MMIO || (step->kind == FAKE_COLLECT && !step->pio),
       .write = step->write,
       .continues = step->continues,
       .size = step->size,
@@ -228,6 +248,17 @@ static void report_mmio(fake_file *vcpu, const fake_step *step) {
   if (step->write) {
     memcpy(run->mmio.data, step->data, step->size);
   }
+}
+
+static void report_msr(fake_file *vcpu, const fake_step *step) {
+  struct kvm_run *run = vcpu->run;
+  vcpu->access =
+      (fake_access){.active = true, .msr = true, .write = step->write, .rip = vcpu->regs.rip};
+  run->exit_reason = step->write ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR;
+  run->msr.error = 1; /* what the library must not rely on */
+  run->msr.reason = KVM_MSR_EXIT_REASON_FILTER;
+  run->msr.index = (uint32_t)step->address;
+  run->msr.data = step->write ? step->value : 0;
 }
 
 static void report_internal(struct kvm_run *run, const fake_step *step) {
@@ -272,6 +303,16 @@ static int report(fake_file *vcpu, const fake_step *step) {
       return 0;
     case FAKE_MMIO:
       report_mmio(vcpu, step);
+      return 0;
+    case FAKE_COLLECT: /* without room in the ring */
+      if (step->pio) {
+        report_pio(vcpu, step);
+      } else {
+        report_mmio(vcpu, step);
+      }
+      return 0;
+    case FAKE_MSR:
+      report_msr(vcpu, step);
       return 0;
     case FAKE_SHUTDOWN:
       run->exit_reason = KVM_EXIT_SHUTDOWN;
@@ -387,6 +428,9 @@ static int follow_script(fake_file *vcpu) {
         step->hook(step->context);
       }
       step_over();
+      if (step->kind == FAKE_COLLECT && fake_collect(vcpu, step)) {
+        continue;
+      }
       return report(vcpu, step);
     }
     if (spin(vcpu, step, first) == 0) {
@@ -437,6 +481,7 @@ static void set_script(const fake_step *steps, size_t count, bool loops) {
   script_loops = loops;
   hook_called = false;
   answer_size = 0;
+  refused = 0;
   pthread_mutex_unlock(&fake_lock);
 }
 
@@ -470,6 +515,10 @@ void fake_endless_pio(uint16_t port, uint32_t size, bool in) {
 void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write) {
   set_endless(
       (fake_step){.kind = FAKE_MMIO, .address = gpa, .size = size, .write = write, .data = {0x5a}});
+}
+
+unsigned fake_refused(void) {
+  return refused;
 }
 
 const uint8_t *fake_answer(size_t *size) {

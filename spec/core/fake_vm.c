@@ -33,6 +33,13 @@ static int check_extension(long capability) {
       return (int)fake_host.memory_attributes;
     case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
       return (int)fake_host.manual_protect;
+    case KVM_CAP_COALESCED_MMIO:
+      return (int)fake_host.coalesced_page;
+    case KVM_CAP_COALESCED_PIO:
+      return (int)fake_host.coalesced_pio;
+    case KVM_CAP_X86_USER_SPACE_MSR:
+    case KVM_CAP_X86_MSR_FILTER:
+      return (int)fake_host.msr_exits;
     case KVM_CAP_READONLY_MEM:
     case KVM_CAP_USER_MEMORY:
       return 1;
@@ -81,6 +88,7 @@ void fake_vm_free(fake_file *vm) {
   }
   free(vm->slots);
   free(vm->vcpu_ids);
+  fake_event_free(vm);
 }
 
 int fake_device_ioctl(unsigned long request, void *argument) {
@@ -268,7 +276,7 @@ static int enable(fake_file *vm, const struct kvm_enable_cap *capability) {
     vm->hypercalls = capability->args[0];
   }
   vm->manual_protect |= capability->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  return 0;
+  return fake_event_enable(vm, capability);
 }
 
 int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
@@ -290,7 +298,6 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
     case KVM_CLEAR_DIRTY_LOG:
       return clear_log(vm, argument);
     default:
-      fake_mistake();
-      return fake_refuse(ENOTTY);
+      return fake_event_ioctl(vm, request, argument);
   }
 }

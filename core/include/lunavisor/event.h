@@ -9,8 +9,9 @@ enum {
   LUNA_EVENT_ANY_SIZE = 2 /* writes of any size; not with LUNA_EVENT_MATCH */
 };
 
-/* A write of `size` bytes (1, 2, 4, for memory also 8) to a port or guest-physical address (`kind`: luna_trap_kind)
- * that makes an eventfd readable instead of leaving the guest (api.rst, KVM_IOEVENTFD). */
+/* A write of `size` bytes (1, 2, 4, for memory also 8) to a port or guest-physical address (`kind`:
+ * luna_trap_kind) that makes an eventfd readable instead of leaving the guest (api.rst,
+ * KVM_IOEVENTFD). */
 typedef struct luna_eventfd {
   uint32_t kind;
   uint32_t flags; /* LUNA_EVENT_* */
@@ -38,10 +39,11 @@ LUNA_API int luna_eventfd_read(int32_t fd, uint64_t *count);
 LUNA_API int luna_vm_coalesce(luna_vm *vm, uint32_t trap);
 
 /* A trap that the core answers on the vCPU's own thread: reads and writes go to `buffer`, the byte
- * at `first` being the one at `offset`; an MSR takes 8 bytes. The trap holds a reference. An aligned
- * access is one access of the host's, and writes are marked (luna_buffer_mark). One that runs past
- * the end of the trap, writes to read-only memory, or meets memory that is gone is an ordinary exit.
- * luna_vm_untrap takes the trap away: when it returns, no vCPU uses the memory any more. */
+ * at `first` being the one at `offset`; an MSR takes 8 bytes. The trap holds a reference. An
+ * aligned access is one access of the host's, and writes are marked (luna_buffer_mark). One that
+ * runs past the end of the trap, writes to read-only memory, or meets memory that is gone is an
+ * ordinary exit. luna_vm_untrap takes the trap away: when it returns, no vCPU uses the memory any
+ * more. */
 LUNA_API int luna_vm_trap_memory(luna_vm *vm, int kind, uint64_t first, uint64_t length,
                                  luna_buffer *buffer, uint64_t offset, uint32_t *trap);
 /* A function of the embedder that answers a trap on the thread that runs the vCPU: `access` is

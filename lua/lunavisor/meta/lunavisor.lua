@@ -269,13 +269,15 @@ function vm:protect_space(target, gpa, size, rights, options) end
 ---@param port integer
 ---@param length integer
 ---@param device luna.device
----@return { close: fun(self) }?, string?, string?
-function vm:pio(port, length, device) end
+---@param options? luna.trap_options
+---@return luna.trap?, string?, string?
+function vm:pio(port, length, device, options) end
 ---@param gpa integer
 ---@param length luna.size
 ---@param device luna.device
----@return { close: fun(self) }?, string?, string?
-function vm:mmio(gpa, length, device) end
+---@param options? luna.trap_options
+---@return luna.trap?, string?, string?
+function vm:mmio(gpa, length, device, options) end
 ---@param options? luna.vcpu_options
 ---@return luna.vcpu?, string?, string?
 function vm:vcpu(options) end
