@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A vCPU over the real KVM in a process that was forked: KVM ties it to the one that made it. Skipped
- * where there is no KVM; with LUNA_REQUIRE_KVM=1 that is a failure. */
+ * A vCPU over the real KVM in a process that was forked: KVM ties it to the one that made it.
+ * Skipped where there is no KVM; with LUNA_REQUIRE_KVM=1 that is a failure. */
 #include "vcpu_fixture.h"
 
 #include <sys/wait.h>
