@@ -115,6 +115,16 @@ helper.kvm("a device with blocks", function()
     assert.same({}, device.calls)
   end)
 
+  it("may get the functions later, for single accesses", function()
+    local device = { read = function() return 1 end }
+    local guest = helper.guest { source = "mov dx, 0x3f8\n in ax, dx\n out dx, ax\n hlt" }
+    guest.vm:pio(PORT, 4, device)
+    device.read, device.read_block = nil, function() return "\x34\x12" end
+    device.write_block = function(_, _, size, data) device.seen = { size, data } end
+    guest:stops "hlt"
+    assert.same({ 2, "\x34\x12" }, device.seen)
+  end)
+
   it("may find its functions in a class", function()
     local class = blocks(pattern(8))
     local device = setmetatable({ calls = {}, at = 0 }, { __index = class })
@@ -140,10 +150,10 @@ helper.kvm("a device with blocks", function()
   end)
 
   it("may close its trap, and yield", function()
-    local device, trap = blocks(pattern(8)), nil
+    local device = blocks(pattern(8))
     local guest = helper.guest { mode = "user", source = "nop" }
     guest.vm:pio(0x10, 1, { write = function() guest.cpu:stop() end })
-    trap = guest.vm:pio(PORT + 4, 1, device)
+    local trap = guest.vm:pio(PORT + 4, 1, device)
     guest.ram:write(0x1000, helper.code([[
       mov edi, 0x2000
       mov ecx, 8

@@ -8,7 +8,7 @@ local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
 local spaces = require "lunavisor.space"
 local blocks = require "lunavisor.block"
-local limit = require "lunavisor.limit"
+local ending = require "lunavisor.limit"
 
 local raw_run, raw_answer = raw.run, raw.answer
 local type, error, tostring = type, error, tostring
@@ -252,8 +252,8 @@ local run_options = { timeout = true, deadline = true, max_exits = true }
 function methods.run(self, options)
   check.open(self)
   options = check.options("cpu:run", options, run_options)
-  local deadline = limit.deadline(options)
-  local enter = options.max_exits and limit.entries(options.max_exits, SIGNAL) or raw_run
+  local deadline = ending.deadline(options)
+  local enter = options.max_exits and ending.entries(options.max_exits, SIGNAL) or raw_run
   check_idle(self)
   self.runner[1] = coroutine.running() or "main"
   self.stopping = false
