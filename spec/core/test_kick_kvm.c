@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Kicks from another thread over the real KVM, at random moments before, during and after the
  * entry: none is lost, none is seen twice. A kick that comes before the last one was seen is the
- * same kick, so that each waits for the one before. Skipped where there is no KVM; with
- * LUNA_REQUIRE_KVM=1 that is a failure. */
+ * same kick, so that each waits for the one before. */
 #include "vcpu_fixture.h"
 
 #include <pthread.h>
@@ -23,22 +22,6 @@ typedef struct kicker {
 
 static atomic_uint seen;
 static atomic_bool stop;
-
-static void begin_real(const char *code, size_t size, uint32_t mode) {
-  fake_remove();
-  if (luna_probe() != LUNA_OK) {
-    const char *required = getenv("LUNA_REQUIRE_KVM");
-    CHECK(!required || strcmp(required, "1") != 0);
-    test_skip(luna_error_message());
-  }
-  const luna_vcpu_options options = {.mode = mode, .rip = 0x1000, .system = LUNA_SYSTEM_ALLOCATE};
-  uint8_t *data;
-  CHECK_OK(luna_vm_create(&vm));
-  map_memory(0, 2 * PAGE, RWX, &data);
-  memcpy(data + 0x1000, code, size);
-  CHECK_OK(luna_vcpu_create(vm, &options, &vcpu));
-  e = luna_vcpu_exit(vcpu);
-}
 
 /* From none to some hundred microseconds: more than an entry and its exit take together. */
 static void wait_a_while(uint64_t *seed) {
@@ -86,7 +69,8 @@ static void storm(const char *code, size_t size, uint32_t mode) {
   uint64_t seed = test_seed();
   kicker k = {.seed = seed};
   pthread_t thread;
-  begin_real(code, size, mode);
+  begin_real_vm(code, size);
+  begin_real_vcpu(mode);
   test_note("LUNA_SEED=%" PRIu64, seed);
   atomic_store(&seen, 0);
   atomic_store(&stop, false);
