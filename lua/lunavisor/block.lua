@@ -29,25 +29,28 @@ local function ask(device, offset, size, count)
   return bytes
 end
 
---- Lets the device do the open port access as a block, if it has the function and there is more
---- than one element; whether it did. An error leaves all of it open.
+local block_count, block_read, block_answer = raw.block_count, raw.block_read, raw.block_answer
+
+--- Lets the device do the open port access as a block, if it has the function for that and either
+--- there is more than one element or it has no function for one; whether it did. An error leaves
+--- all of it open.
 function M.serve(cpu, device, offset, size, access)
   local write = access == WRITE
   if not device[write and "write_block" or "read_block"] then return false end
-  local count = raw.block_count(cpu)
-  if count < 2 then return false end
+  local count = block_count(cpu)
+  if count == 0 or count == 1 and device[write and "write" or "read"] then return false end
   local bytes
   if write then
-    device.write_block(device, offset, size, raw.block_read(cpu))
+    device.write_block(device, offset, size, block_read(cpu))
   else
     bytes = ask(device, offset, size, count)
   end
-  local ok, message = raw.block_answer(cpu, bytes)
+  local ok, message = block_answer(cpu, bytes)
   if not ok then error(message, 0) end
   return true
 end
 
---- Functions that do a single access with the device's block functions.
+--- Functions that do a single access with block functions that a device got after it was added.
 M.single = {
   read = function(device, offset, size)
     local bytes, value = ask(device, offset, size, 1), 0

@@ -14,6 +14,7 @@
 
 enum {
   FAKE_DATA_SIZE = 64,
+  FAKE_BATCH = 1024,           /* the most elements of a port access */
   FAKE_INSTRUCTION_LENGTH = 2, /* what completing an access adds to RIP */
   FAKE_EXIT_MEMORY_FAULT = 39  /* KVM_EXIT_MEMORY_FAULT, which older headers do not name */
 };
@@ -112,6 +113,8 @@ FAKE_API void fake_script_endless(const fake_step *steps, size_t count);
 FAKE_API void fake_exit(uint32_t reason, const uint64_t *words, size_t count);
 /* Every KVM_RUN gives this one exit, at little cost. Size 0 ends that. */
 FAKE_API void fake_endless_pio(uint16_t port, uint32_t size, bool in);
+/* The same with reads of `count` bytes at once, up to FAKE_BATCH. */
+FAKE_API void fake_endless_batch(uint16_t port, uint32_t count);
 FAKE_API void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write);
 
 /* The nth open, ioctl or map from now on, counted from 1, fails with the errno `number`. 0 takes

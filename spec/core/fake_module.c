@@ -32,6 +32,15 @@ static int endless_pio(lua_State *state) {
   return 0;
 }
 
+/* fake.endless_batch(port, count): reads of so many bytes at once. */
+static int endless_batch(lua_State *state) {
+  lua_Integer port = luaL_checkinteger(state, 1);
+  lua_Integer count = luaL_checkinteger(state, 2);
+  luaL_argcheck(state, count >= 1 && count <= FAKE_BATCH, 2, "1 to FAKE_BATCH");
+  fake_endless_batch((uint16_t)port, (uint32_t)count);
+  return 0;
+}
+
 /* fake.endless_mmio(gpa, size, is_write): size 0 ends it. */
 static int endless_mmio(lua_State *state) {
   lua_Integer gpa = luaL_checkinteger(state, 1);
@@ -73,9 +82,15 @@ static int next_exit(lua_State *state) {
 
 int luaopen_fake(lua_State *state) {
   static const luaL_Reg functions[] = {
-      {"install", install}, {"remove", put_back}, {"endless_pio", endless_pio},
-      {"fail", fail},       {"calls", calls},     {"endless_mmio", endless_mmio},
-      {"exit", next_exit},  {NULL, NULL},
+      {"install", install},
+      {"remove", put_back},
+      {"endless_pio", endless_pio},
+      {"endless_batch", endless_batch},
+      {"endless_mmio", endless_mmio},
+      {"exit", next_exit},
+      {"fail", fail},
+      {"calls", calls},
+      {NULL, NULL},
   };
   luaL_newlib(state, functions);
   return 1;

@@ -21,7 +21,7 @@ static bool script_loops;
 static bool hook_called; /* of the step at script_at */
 
 static unsigned refused; /* accesses to MSRs */
-static uint8_t answer[FAKE_DATA_SIZE];
+static uint8_t answer[FAKE_BATCH];
 static size_t answer_size;
 
 /* Read without the lock: set before the vCPUs run. */
@@ -510,6 +510,10 @@ static void set_endless(fake_step step) {
 void fake_endless_pio(uint16_t port, uint32_t size, bool in) {
   set_endless((fake_step){
       .kind = FAKE_PIO, .address = port, .size = size, .count = 1, .write = !in, .data = {0x5a}});
+}
+
+void fake_endless_batch(uint16_t port, uint32_t count) {
+  set_endless((fake_step){.kind = FAKE_PIO, .address = port, .size = 1, .count = count});
 }
 
 void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write) {

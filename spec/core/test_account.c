@@ -2,6 +2,9 @@
  * The time that a vCPU spends in the guest, and halted in it. */
 #include "vcpu_fixture.h"
 
+#include "kvm.h"
+#include "vm.h"
+
 static uint64_t exec_time(void) {
   uint64_t exec;
   uint64_t idle;
@@ -124,6 +127,28 @@ static void not_while_it_runs(void) {
   end();
 }
 
+/* With a LAPIC in the kernel a halted vCPU waits there, and KVM says how long. */
+static void halted_in_kvm(void) {
+  begin_real_vm("\xf4\xeb\xfd", 3); /* hlt, again and again */
+  if (luna_kvm_create_irqchip(vm->spaces[0]->vm_fd) != 0) {
+    luna_vm_release(vm);
+    test_skip("this KVM has no interrupt controllers");
+  }
+  begin_real_vcpu(LUNA_MODE_REAL);
+  CHECK_OK(luna_vcpu_account(vcpu, 1));
+  uint64_t start = luna_clock();
+  CHECK_EQ(luna_vcpu_run(vcpu, start + 50 * MILLISECOND), LUNA_EXIT_TIMEOUT);
+  uint64_t took = luna_clock() - start;
+  CHECK(idle_time() <= exec_time() && exec_time() <= took);
+  CHECK(exec_time() >= 45 * MILLISECOND);
+  if (idle_time() == 0) {
+    end();
+    test_skip("this KVM keeps no statistics");
+  }
+  CHECK(idle_time() >= 40 * MILLISECOND);
+  end();
+}
+
 int main(void) {
   RUN(off);
   RUN(time_in_the_guest);
@@ -132,5 +157,6 @@ int main(void) {
   RUN(moves);
   RUN(no_statistics);
   RUN(not_while_it_runs);
+  RUN(halted_in_kvm);
   return test_end();
 }

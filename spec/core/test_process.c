@@ -1,26 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * A vCPU over the real KVM in a process that was forked: KVM ties it to the one that made it. Skipped
- * where there is no KVM; with LUNA_REQUIRE_KVM=1 that is a failure. */
+ * A vCPU over the real KVM in a process that was forked: KVM ties it to the one that made it. */
 #include "vcpu_fixture.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
-
-static void begin_real(void) {
-  fake_remove();
-  if (luna_probe() != LUNA_OK) {
-    const char *required = getenv("LUNA_REQUIRE_KVM");
-    CHECK(!required || strcmp(required, "1") != 0);
-    test_skip(luna_error_message());
-  }
-  luna_vcpu_options options = {.mode = LUNA_MODE_REAL, .rip = 0x1000};
-  uint8_t *data;
-  CHECK_OK(luna_vm_create(&vm));
-  map_memory(0, 2 * PAGE, RWX, &data);
-  memcpy(data + 0x1000, "\xf4\xeb\xfd", 3); /* hlt, again and again */
-  CHECK_OK(luna_vcpu_create(vm, &options, &vcpu));
-  e = luna_vcpu_exit(vcpu);
-}
 
 /* What the child says of its use of the parent's VM; it
  * does not come back to the tests. */
@@ -57,7 +40,8 @@ static void check_line(const char *report, const char *begin, const char *text) 
 
 static void forked(void) {
   int ends[2];
-  begin_real();
+  begin_real_vm("\xf4\xeb\xfd", 3); /* hlt, again and again */
+  begin_real_vcpu(LUNA_MODE_REAL);
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   CHECK_EQ(pipe(ends), 0);
   pid_t child = fork();

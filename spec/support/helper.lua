@@ -73,9 +73,11 @@ Guest.__index = Guest
 
 --- Runs the guest. Without a timeout of the test's own, one that does not stop is an error.
 function Guest.run(self, options)
-  local timeout = options and options.timeout
-  local exit, message, code = self.cpu:run { timeout = timeout or TIMEOUT }
-  if exit and exit.kind == "timeout" and not timeout then
+  local all = { timeout = TIMEOUT }
+  for name, value in pairs(options or {}) do all[name] = value end
+  local exit, message, code = self.cpu:run(all)
+  local meant = options and (options.timeout or options.deadline)
+  if exit and exit.kind == "timeout" and not meant then
     error("the guest does not stop: " .. tostring(exit), 2)
   end
   return exit, message, code
