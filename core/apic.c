@@ -165,18 +165,35 @@ bool luna_apic_waits(const luna_vcpu *vcpu) {
          state != LUNA_MP_RUNNABLE;
 }
 
+/* KVM's map of APIC IDs misses a LAPIC that was made after the map, until one is written. */
+static int enter_map(const luna_vcpu *vcpu) {
+  struct kvm_lapic_state lapic;
+  if (luna_kvm_get_lapic(vcpu->fd, &lapic) != 0 || luna_kvm_set_lapic(vcpu->fd, &lapic) != 0) {
+    return luna_fail_errno(errno, "cannot set up the LAPIC of vCPU %u", vcpu->id);
+  }
+  return LUNA_OK;
+}
+
 /* KVM lets vCPU 0 run and all others wait. */
+static int begin_mp_state(luna_vcpu *vcpu, const luna_vcpu_options *options) {
+  bool waits = vcpu->id > 0;
+  bool shall = options->wait || (waits && options->mode == LUNA_MODE_RESET);
+  uint32_t state = shall ? LUNA_MP_UNINITIALIZED : LUNA_MP_RUNNABLE;
+  int status = shall ? luna_state_commit(vcpu) : LUNA_OK;
+  return status == LUNA_OK && waits != shall ? set_mp_state(vcpu, state) : status;
+}
+
 int luna_apic_begin(luna_vcpu *vcpu, const luna_vcpu_options *options) {
   if (options->wait > 1) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a vCPU with wait %u: 0 or 1 is meant",
                      options->wait);
   }
-  if (options->wait) {
-    int status = luna_irqchip_needed(vcpu->vm, "make a vCPU that waits for INIT and SIPI");
-    return status == LUNA_OK && vcpu->id == 0 ? set_mp_state(vcpu, LUNA_MP_UNINITIALIZED) : status;
+  if (!vcpu->vm->irqchip) {
+    return options->wait ? luna_irqchip_needed(vcpu->vm, "make a vCPU that waits for INIT and SIPI")
+                         : LUNA_OK;
   }
-  bool waits = vcpu->vm->irqchip && vcpu->id > 0;
-  return waits && options->mode != LUNA_MODE_RESET ? set_mp_state(vcpu, LUNA_MP_RUNNABLE) : LUNA_OK;
+  int status = enter_map(vcpu);
+  return status == LUNA_OK ? begin_mp_state(vcpu, options) : status;
 }
 
 /* SDM Vol. 3, 9.4.1 and table 10-1: the state after INIT, with CS:IP where SIPI puts it. */

@@ -76,6 +76,23 @@ int luna_state_reload(luna_vcpu *vcpu) {
   return luna_state_begin(vcpu);
 }
 
+int luna_state_commit(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  int status = luna_state_flush(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  if ((state->regs_known && luna_kvm_set_regs(vcpu->fd, regs) != 0) ||
+      (state->sregs_known && luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0)) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  vcpu->run->kvm_dirty_regs &= ~(uint64_t)(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
+  return LUNA_OK;
+}
+
 bool luna_state_interruptible(const luna_vcpu *vcpu) {
   const uint64_t rflags_if = 1 << 9;
   const struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &vcpu->state.regs;

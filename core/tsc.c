@@ -83,8 +83,8 @@ int luna_tsc_move(const luna_vcpu *vcpu, luna_seat *target) {
 static int fail_offset(int number, const luna_vcpu *vcpu, const char *what) {
   if (number == ENXIO || number == ENOTTY || number == EINVAL) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot %s the TSC offset of vCPU %u: this host's KVM has no "
-                     "KVM_VCPU_TSC_OFFSET (Linux 5.16)",
+                     "cannot %s the TSC offset of vCPU %u: this host's KVM keeps none "
+                     "(KVM_VCPU_TSC_OFFSET, Linux 5.16)",
                      what, vcpu->id);
   }
   return luna_fail_errno(number, "cannot %s the TSC offset of vCPU %u", what, vcpu->id);
@@ -102,9 +102,20 @@ int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset) {
   return status;
 }
 
+/* A KVM that lets guests read the host's counter takes an offset and forgets it. */
+static int set_offset(const luna_seat *seat, uint64_t offset) {
+  uint64_t now;
+  if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0 ||
+      luna_kvm_get_tsc_offset(seat->fd, &now) != 0) {
+    return -1;
+  }
+  errno = ENXIO;
+  return now == offset ? 0 : -1;
+}
+
 int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
   int status = check(vcpu, "set the TSC offset");
-  if (status == LUNA_OK && luna_kvm_set_tsc_offset(vcpu->fd, (uint64_t)offset) != 0) {
+  if (status == LUNA_OK && set_offset(vcpu->seat, (uint64_t)offset) != 0) {
     status = fail_offset(errno, vcpu, "set");
   }
   if (status == LUNA_OK) {
@@ -115,6 +126,12 @@ int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
 
 /* ---- All counters of a VM ---- */
 
+static int fail_sync(void) {
+  return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                   "cannot synchronize the TSCs: this host's KVM keeps no offset of them "
+                   "(KVM_VCPU_TSC_OFFSET, Linux 5.16)");
+}
+
 /* What the host's counter shows, in the units of the guest's, as the seat's vCPU sees it. */
 static int host_counter(const luna_seat *seat, uint64_t *counter) {
   struct {
@@ -124,9 +141,7 @@ static int host_counter(const luna_seat *seat, uint64_t *counter) {
   } tsc = {.count = 1, .entry = {.index = MSR_TSC}};
   uint64_t offset;
   if (luna_kvm_get_tsc_offset(seat->fd, &offset) != 0 || luna_kvm_get_msrs(seat->fd, &tsc) != 1) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot synchronize the TSCs: this host's KVM has no KVM_VCPU_TSC_OFFSET "
-                     "(Linux 5.16)");
+    return fail_sync();
   }
   *counter = tsc.entry.data - offset;
   return LUNA_OK;
@@ -148,8 +163,8 @@ static int sync_space(const luna_space *space, uint64_t tsc, uint64_t *offset, b
       *offset = tsc - counter;
       *known = true;
     }
-    if (luna_kvm_set_tsc_offset(seat->fd, *offset) != 0) {
-      return luna_fail_errno(errno, "cannot synchronize the TSC of vCPU %u", i);
+    if (set_offset(seat, *offset) != 0) {
+      return fail_sync();
     }
   }
   return LUNA_OK;

@@ -118,7 +118,7 @@ for number, name in pairs(mp_names) do mp_numbers[name] = number end
 return function(methods, readers, writers)
   --- Interrupts the guest with a vector from 16 to 255. Without a controller in KVM it waits until
   --- the guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC.
-  --- false if the vector waits already, or the LAPIC is disabled.
+  --- false if it waited already (without a controller), or the LAPIC is disabled.
   function methods.irq(self, vector)
     check.open(self)
     vector = check.whole("cpu:irq: vector", vector, 16, 255)

@@ -72,7 +72,8 @@ local function descriptor(what, value)
     local fd = value.fd
     value = type(fd) == "function" and fd(value) or fd
   end
-  return check.whole(what, value, 0, 2 ^ 31 - 1, 2)
+  local number = check.whole(what, value, 0, 2 ^ 31 - 1, 2)
+  return number -- not a tail call: the check counts on this frame
 end
 
 local irqfd_options = { resample = true }

@@ -14,7 +14,8 @@ typedef enum luna_irqchip {
 /* Delivers an external interrupt: without a controller in KVM, when the guest next accepts one (IF
  * set, no interrupt shadow), of several the highest vector first; it also ends a HLT, before that
  * becomes an exit. With one, as a fixed edge interrupt at the vCPU's LAPIC, by its number as APIC
- * ID. 1 if it waits now; 0 if the vector waits already, or the LAPIC is disabled (bit 8 of SVR).
+ * ID. 1 if it waits now; 0 if it waited already (without a controller), or the LAPIC is disabled
+ * (bit 8 of SVR).
  * _RANGE below 16 and above 255. In the modes with a system area whose IDT the guest has kept, the
  * interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
@@ -35,7 +36,7 @@ LUNA_API int luna_vcpu_smi(luna_vcpu *vcpu);
  * line that is routed as a message sends it whenever it is set to 1. Any thread. */
 LUNA_API int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level);
 /* Sends a message-signalled interrupt (SDM Vol. 3, 11.11). 1 if a LAPIC took it, 0 if none did: it
- * is disabled, not there, or has the vector waiting already. Any thread. */
+ * is disabled or not there. Any thread. */
 LUNA_API int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data);
 
 typedef enum luna_chip {
@@ -110,7 +111,8 @@ LUNA_API int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector);
  * of these while the vCPU runs on another thread (_STATE). */
 LUNA_API int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz);
 LUNA_API int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz);
-/* Its distance to the host's, in ticks; _UNSUPPORTED before Linux 5.16. */
+/* Its distance to the host's, in ticks; _UNSUPPORTED where KVM keeps none (before Linux 5.16, or
+ * where guests read the host's counter as it is). */
 LUNA_API int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset);
 LUNA_API int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset);
 /* Makes the counters of all vCPUs of the VM show `tsc` at one and the same moment. Gets those that
