@@ -55,7 +55,7 @@ struct luna_seat {
   bool ready;            /* made in full */
   uint64_t owner;        /* serial number of the vCPU that was here last; 0 for none */
   struct kvm_guest_debug debug; /* what KVM was last told to stop at */
-  bool tsc_set;          /* its time-stamp counter goes with the vCPU's others */
+  bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 };
 

@@ -26,9 +26,9 @@ static int raw_step(lua_State *L) {
 static int raw_break_set(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
   uint32_t number;
-  int status = luna_vcpu_break(vcpu, (int)luaL_checkinteger(L, 2),
-                               (uint64_t)luaL_checkinteger(L, 3), (uint32_t)luaL_checkinteger(L, 4),
-                               &number);
+  int status =
+      luna_vcpu_break(vcpu, (int)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
+                      (uint32_t)luaL_checkinteger(L, 4), &number);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
