@@ -6,8 +6,10 @@
 #include "vcpu.h"
 
 enum {
-  LUNA_DEBUG_REGISTERS = 4
+  LUNA_DEBUG_REGISTERS = 4,
+  LUNA_DR6_STEP = 0x4000
 };
+#define LUNA_DR6_FIXED UINT64_C(0xffff0ff0)
 
 typedef struct luna_breakpoint {
   uint64_t gva;
@@ -34,24 +36,35 @@ typedef struct luna_debug {
   uint64_t start; /* of the step under way */
 } luna_debug;
 
-/* vcpu.c's hooks, for a vCPU with LUNA_ATTEND_DEBUG. Before the entry: 0, the kind of an exit that
- * comes instead, or a negative status. */
+/* debug.c: vcpu.c's hooks, for a vCPU with LUNA_ATTEND_DEBUG. Before the entry: 0, the kind of an
+ * exit that comes instead, or a negative status. */
 int luna_debug_entry(luna_vcpu *vcpu);
 void luna_debug_leave(luna_vcpu *vcpu);
 /* It has another seat, which has not been told, or still has what an earlier stay left. */
 void luna_debug_sit(luna_vcpu *vcpu);
-void luna_debug_end(luna_vcpu *vcpu);
 
-/* exit.c's. KVM_EXIT_DEBUG: the kind, or 0 where the guest goes on. */
+/* debug_exit.c, for exit.c. KVM_EXIT_DEBUG: the kind, or 0 where the guest goes on. */
 int luna_debug_exit(luna_vcpu *vcpu);
 /* Whether the instruction that KVM could not emulate is one of our INT3: then it is a debug exit,
  * LUNA_EXIT_DEBUG; else 0. */
 int luna_debug_internal(luna_vcpu *vcpu);
-/* exception.c's: an exception has arrived at a stub of the system area, and the registers are as at
- * the instruction. LUNA_EXIT_EXCEPTION where it is the guest's own, LUNA_EXIT_DEBUG where it is
+/* For exception.c: an exception has arrived at a stub of the system area, and the registers are as
+ * at the instruction. LUNA_EXIT_EXCEPTION where it is the guest's own, LUNA_EXIT_DEBUG where it is
  * ours, 0 where the guest goes on. */
 int luna_debug_exception(luna_vcpu *vcpu, int vector);
 
+/* debug.c: the linear address of the next instruction. */
+int luna_debug_locate(luna_vcpu *vcpu, uint64_t *gva);
+/* debug_exit.c: the exit at a breakpoint, or behind a single step with number 0. */
+int luna_debug_report(luna_vcpu *vcpu, uint32_t number, uint64_t gva, uint64_t dr6);
+
+/* breakpoint.c. Makes vcpu->debug, if there is none. */
+int luna_debug_open(luna_vcpu *vcpu);
+/* Makes the next entries ask for luna_debug_entry. */
+void luna_debug_attend(luna_vcpu *vcpu);
+/* Whether a breakpoint is on the instruction at the address. */
+bool luna_debug_breaks_before(const luna_debug *debug, uint64_t gva);
+void luna_debug_end(luna_vcpu *vcpu);
 /* Sets a breakpoint without asking whether the guest would stop there. */
 int luna_debug_add(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint32_t *breakpoint);
 

@@ -111,6 +111,37 @@ for _, software in ipairs { false, true } do
           assert.same({ "r 0 1" }, device.log)
         end)
 
+        it("at a string instruction is met once", function()
+          need(feature, mode)
+          local guest = helper.guest { mode = mode,
+            source = "nop\n rep outsb\n nop\n out 0x10, al" }
+          local cpu = guest.cpu
+          cpu.rcx, cpu.rsi, cpu.rdx = 3, 0x9000, 0x20
+          guest.ram:write(0x9000, "abc")
+          local device = helper.recorder {}
+          guest.vm:pio(0x20, 1, device)
+          local bp = assert(cpu:breakpoint(0x1001, { software = software }))
+          guest:stops "debug"
+          assert.equal(0x10, guest:stops("pio").port)
+          assert.same({ "w 0 1 0x61", "w 0 1 0x62", "w 0 1 0x63" }, device.log)
+          assert.equal(1, bp.hits)
+        end)
+
+        it("at HLT is met, and then HLT is", function()
+          need(feature, mode)
+          local guest = helper.guest { mode = mode, source = "nop\n hlt\n nop\n out 0x10, al" }
+          assert(guest.cpu:breakpoint(0x1001, { software = software }))
+          local after = assert(guest.cpu:breakpoint(0x1002, { software = software }))
+          guest:stops "debug"
+          if mode == "user" then
+            assert.equal("#GP", guest:stops("exception").name)
+            return
+          end
+          assert.equal("0x1002", hex(guest:stops("hlt").rip))
+          assert.equal(after, guest:stops("debug").breakpoint)
+          guest:stops "pio"
+        end)
+
         it("behind an exit is reported", function()
           need(feature, mode)
           local guest = helper.guest { mode = mode, source = "out 0x20, al\n nop\n out 0x10, al" }

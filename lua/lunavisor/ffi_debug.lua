@@ -30,11 +30,11 @@ return function(M, shared)
     return done(C.luna_vcpu_unbreak(vcpu_of(object), number))
   end
 
-  -- the linear address of the next instruction, and its gpa or nil
-  function M.place(object)
-    local status = C.luna_vcpu_place(vcpu_of(object), place_out, place_out + 1)
+  -- vcpu, whether the gpa is wanted: the linear address of the next instruction, and its gpa or nil
+  function M.place(object, both)
+    local status = C.luna_vcpu_place(vcpu_of(object), place_out, both and place_out + 1 or nil)
     if status < 0 and status ~= NOT_FOUND then return fail(status) end
-    return place_out[0], status == 0 and tonumber(place_out[1]) or nil
+    return place_out[0], both and status == 0 and tonumber(place_out[1]) or nil
   end
 
   -- the number of the breakpoint that the vCPU stands at, 0 for none, and DR6

@@ -2,6 +2,8 @@
  * Raw calls for Lua 5.4: breakpoints and single steps. */
 #include "native.h"
 
+#include <stdbool.h>
+
 /* vcpu, deadline, answer to the open exit or nil: as raw.run, for one instruction */
 static int raw_step(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
@@ -26,9 +28,9 @@ static int raw_step(lua_State *L) {
 static int raw_break_set(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
   uint32_t number;
-  int status = luna_vcpu_break(vcpu, (int)luaL_checkinteger(L, 2),
-                               (uint64_t)luaL_checkinteger(L, 3), (uint32_t)luaL_checkinteger(L, 4),
-                               &number);
+  int status =
+      luna_vcpu_break(vcpu, (int)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
+                      (uint32_t)luaL_checkinteger(L, 4), &number);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -41,16 +43,17 @@ static int raw_break_clear(lua_State *L) {
   return luna_push_done(L, luna_vcpu_unbreak(vcpu, (uint32_t)luaL_checkinteger(L, 2)));
 }
 
-/* the linear address of the next instruction, and its gpa or nil */
+/* vcpu, whether the gpa is wanted: the next instruction's linear address, and its gpa or nil */
 static int raw_place(lua_State *L) {
   uint64_t gva;
   uint64_t gpa;
-  int status = luna_vcpu_place(luna_check_vcpu(L), &gva, &gpa);
+  bool both = lua_toboolean(L, 2);
+  int status = luna_vcpu_place(luna_check_vcpu(L), &gva, both ? &gpa : NULL);
   if (status < 0 && status != LUNA_ERROR_NOT_FOUND) {
     return luna_push_failure(L, status);
   }
   lua_pushinteger(L, (lua_Integer)gva);
-  if (status < 0) {
+  if (status < 0 || !both) {
     lua_pushnil(L);
   } else {
     lua_pushinteger(L, (lua_Integer)gpa);

@@ -173,7 +173,7 @@ local function step_to(cpu, limit, loop, gpa)
   while true do
     local exit, message, code = loop(cpu, limit, raw.step)
     if not exit or exit.kind ~= "debug" or exit.breakpoint then return exit, message, code end
-    local _, at = raw.place(cpu)
+    local _, at = raw.place(cpu, true)
     if at == gpa then
       exit.reached = true
       return exit
