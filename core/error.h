@@ -13,6 +13,16 @@ int luna_fail(luna_status status, const char *format, ...) __attribute__((format
  * appended. */
 int luna_fail_errno(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A failure of the calling thread, kept while further calls that may fail clean up behind it. */
+typedef struct luna_failure {
+  char message[512];
+  int number;
+  int status;
+} luna_failure;
+
+luna_failure luna_failure_take(void);
+void luna_failure_put(const luna_failure *failure);
+
 /* The status of the calling thread's last failure. */
 int luna_error_status(void);
 

@@ -5,6 +5,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 static void rise(luna_vcpu *vcpu) {
   if (vcpu->seat) {
     vcpu->seat->kick = NULL;
+    vcpu->seat->ran |= vcpu->exits > 0;
     atomic_fetch_sub(&vcpu->space->vcpus, 1);
     vcpu->seat = NULL;
   }
@@ -44,7 +46,10 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_vcpu_sit(vcpu, space, seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
-  status = seat->owner ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
+  status = luna_cpuid_begin(vcpu);
+  if (status == LUNA_OK && seat->owner) {
+    status = luna_seat_reset(seat, vcpu->id);
+  }
   seat->owner = vcpu->serial;
   return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }
@@ -60,6 +65,7 @@ static void destroy(luna_vcpu *vcpu) {
   }
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
+  luna_cpuid_end(vcpu);
   free(vcpu);
 }
 
@@ -252,8 +258,8 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
 static int attend_entry(luna_vcpu *vcpu) {
-  (void)vcpu;
-  return 0;
+  unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
+  return attention & LUNA_ATTEND_CPUID ? luna_cpuid_refuse(vcpu) : 0;
 }
 
 /* And after it has left, before the exit is decoded. */

@@ -17,6 +17,7 @@ struct luna_vm {
   uint32_t space_count;
   luna_traps traps;
   uint32_t ring_entries; /* luna_vm_options.dirty_ring */
+  uint32_t irqchip;      /* luna_irqchip */
   bool *vcpu_taken;      /* by vCPU number */
   uint32_t vcpu_count;   /* of vcpu_taken */
 };

@@ -53,7 +53,10 @@ local fields = {
   internal = function(exit, e)
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
-  fail_entry = function(exit, e) exit.value = e.value end,
+  fail_entry = function(exit, e, cpu)
+    local _, rule = raw.check(cpu)
+    exit.value, exit.rule = e.value, rule
+  end,
   host_fault = function(exit, e)
     exit.gpa = u64.tonumber(e.address)
     if e.access ~= 0 then access_fields(exit, e) end
@@ -66,7 +69,7 @@ local function new(cpu)
   local exit = setmetatable({ kind = names[e.kind], reason = e.reason, rip = cpu.rip,
     space = cpu.vm.spaces[e.space] }, Exit)
   local fill = fields[exit.kind]
-  if fill then fill(exit, e) end
+  if fill then fill(exit, e, cpu) end
   return exit
 end
 
@@ -99,7 +102,9 @@ local texts = {
     return ("suberror %d: %s%s"):format(exit.suberror, suberrors[exit.suberror] or "unknown",
       bytes ~= "" and "; instruction bytes" .. bytes or "")
   end,
-  fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
+  fail_entry = function(exit)
+    return "hardware reason " .. u64.hex(exit.value) .. (exit.rule and ": " .. exit.rule or "")
+  end,
   shutdown = function() return "triple fault" end,
   host_fault = function(exit)
     return "the host memory behind a region cannot be used"

@@ -4,6 +4,7 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
+local cpuid = require "lunavisor.cpuid"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
 local spaces = require "lunavisor.space"
@@ -15,7 +16,7 @@ local VCPU = { __name = "vcpu" }
 local methods = {} -- of cpu objects
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
-local known_options = { mode = true, rip = true, rsp = true, system = true }
+local known_options = { mode = true, rip = true, rsp = true, system = true, cpuid = true }
 local WRITE = 2 -- luna_access
 local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
@@ -37,7 +38,7 @@ local function check_register(what, value)
   return exact
 end
 
---- vm:vcpu{ mode, rip, rsp, system }. The modes:
+--- vm:vcpu{ mode, rip, rsp, system, cpuid }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
@@ -45,13 +46,14 @@ end
 ---   "reset"      as the processor comes out of RESET, at 0xfffffff0
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
---- in memory that the library maps for it.
+--- in memory that the library maps for it. `cpuid` is a function for cpu.cpuid:filter.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
   local rip, rsp = check_register("vm:vcpu: rip", options.rip),
     check_register("vm:vcpu: rsp", options.rsp)
-  local system = options.system
+  local system, filter = options.system, options.cpuid
+  if filter ~= nil then check.callable("vm:vcpu: cpuid", filter) end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
   local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
   if not handle then return check.result(nil, message, code) end
@@ -65,6 +67,14 @@ local function new(vm, options)
   }, VCPU)
   self.id = raw.vcpu_id(self)
   vm.vcpus[self] = true
+  if filter ~= nil then
+    local ok, result, refusal, kind = pcall(cpuid.filter, self, filter)
+    if not (ok and result) then
+      self:close()
+      if not ok then error(result, 0) end
+      return check.result(nil, refusal, kind)
+    end
+  end
   return self
 end
 
@@ -344,7 +354,8 @@ function methods.inject(self, exception, error_code, address)
   return check.result(raw.inject(self, vector, error_code, address))
 end
 
---- All general and control registers by name, as u64; tostring gives a table of text.
+--- All single registers by name, as u64: general, control and debug ones, XCR0, and the control
+--- registers of x87 and SSE; tostring gives a table of text.
 function methods.regs(self)
   check.open(self)
   return registers.all(self)
