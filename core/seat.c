@@ -99,6 +99,10 @@ static struct kvm_cpuid2 *copy_cpuid(const struct kvm_cpuid2 *table) {
   return copy ? memcpy(copy, table, cpuid_size(table)) : NULL;
 }
 
+static bool same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b) {
+  return a->nent == b->nent && memcmp(a->entries, b->entries, a->nent * sizeof *a->entries) == 0;
+}
+
 /* KVM fills in the APIC ID of whatever processor it is asked on; the vCPU's is its number. */
 struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id) {
   struct kvm_cpuid2 *table = copy_cpuid(luna_host_get()->cpuid);
@@ -115,24 +119,26 @@ struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id) {
   return table;
 }
 
+static int fail_cpuid(const luna_seat *seat, int number) {
+  if (number != EINVAL) {
+    return luna_fail_errno(number, "cannot set the CPUID leaves of vCPU %u", seat->id);
+  }
+  return seat->ran
+             ? luna_fail(LUNA_ERROR_STATE, "cannot change the CPUID leaves of vCPU %u: it has run",
+                         seat->id)
+             : luna_fail(LUNA_ERROR_ARGUMENT,
+                         "cannot set the CPUID leaves of vCPU %u: KVM refuses these", seat->id);
+}
+
 int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table) {
-  size_t size = cpuid_size(table);
-  if (seat->cpuid && cpuid_size(seat->cpuid) == size && memcmp(seat->cpuid, table, size) == 0) {
+  if (seat->cpuid && same_cpuid(seat->cpuid, table)) {
     return LUNA_OK;
   }
   struct kvm_cpuid2 *copy = copy_cpuid(table);
-  if (!copy) {
-    return luna_fail_errno(ENOMEM, "cannot set the CPUID leaves of a vCPU");
-  }
-  if (luna_kvm_set_cpuid(seat->fd, copy) != 0) {
-    int number = errno;
+  if (!copy || luna_kvm_set_cpuid(seat->fd, copy) != 0) {
+    int number = copy ? errno : ENOMEM;
     free(copy);
-    if (number == EINVAL && seat->ran) {
-      return luna_fail(LUNA_ERROR_STATE, "cannot set the CPUID leaves of a vCPU that has run");
-    }
-    return number == EINVAL ? luna_fail(LUNA_ERROR_ARGUMENT,
-                                        "cannot set the CPUID leaves of a vCPU: KVM refuses these")
-                            : luna_fail_errno(number, "cannot set the CPUID leaves of a vCPU");
+    return fail_cpuid(seat, number);
   }
   free(seat->cpuid);
   seat->cpuid = copy;
@@ -153,6 +159,7 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
     made->fd = -1;
+    made->id = id;
     space->seats[id] = made;
   }
   if (!space->seats[id]->ready) {
@@ -267,12 +274,20 @@ static int find_movable(void) {
   return status;
 }
 
-static int know_movable(void) {
+/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own. */
+static int find_movable_with(const luna_seat *seat) {
+  struct kvm_cpuid2 *all = luna_seat_cpuid(seat->id);
+  bool has_all = all && seat->cpuid && same_cpuid(seat->cpuid, all);
+  free(all);
+  return has_all ? try_movable(seat) : find_movable();
+}
+
+static int know_movable(const luna_seat *seat) {
   const luna_host *host = luna_host_get();
   pthread_mutex_lock(&msr_lock);
   int status = LUNA_OK;
   if (movable_host != host->serial || movable_count == 0) {
-    status = find_movable();
+    status = find_movable_with(seat);
     movable_host = host->serial;
   }
   pthread_mutex_unlock(&msr_lock);
@@ -298,7 +313,7 @@ static int read_msrs(luna_seat *seat) {
 
 static int fetch_msrs(luna_seat *seat) {
   luna_held *held = &seat->held;
-  int status = know_movable();
+  int status = know_movable(seat);
   if (status != LUNA_OK) {
     return status;
   }

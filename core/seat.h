@@ -47,6 +47,7 @@ typedef struct luna_held {
 
 struct luna_seat {
   int fd;
+  uint32_t id; /* of the vCPU in its VM */
   struct kvm_run *run;
   size_t run_size;
   struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */

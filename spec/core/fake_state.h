@@ -8,8 +8,12 @@
 #include <stdint.h>
 
 enum {
-  FAKE_MSRS = 4
+  FAKE_MSRS = 5
 };
+
+/* What no register of this file takes. */
+#define FAKE_REFUSED UINT64_C(0x8badbadbadbadbad)
+
 
 typedef struct fake_state {
   struct kvm_vcpu_events events;
