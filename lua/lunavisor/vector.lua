@@ -53,10 +53,6 @@ function Vector.__eq(a, b)
   return rawget(a, "data") == rawget(b, "data")
 end
 
-function Vector.__len(self)
-  return #rawget(self, "data")
-end
-
 function Vector.__tostring(self)
   return "0x" .. rawget(self, "data"):reverse():gsub(".", function(c)
     return ("%02x"):format(c:byte())
@@ -149,13 +145,13 @@ end
 --- cpu.xsave: the whole area as a string.
 function M.xsave(cpu)
   local data, message = raw.get_xsave(cpu)
-  if not data then error(message, 3) end
+  if not data then error(message, 2) end
   return data
 end
 
 function M.set_xsave(cpu, data)
   if type(data) ~= "string" then
-    error(("xsave: a string expected, got %s"):format(type(data)), 3)
+    error(("xsave: a string expected, got %s"):format(type(data)), 2)
   end
   return check.result(raw.set_xsave(cpu, data))
 end
