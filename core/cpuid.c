@@ -114,7 +114,7 @@ static int follow_all(luna_vcpu *vcpu) {
 }
 
 static int check_change(const luna_vcpu *vcpu, size_t count) {
-  if (vcpu->exits > 0) {
+  if (vcpu->exits > 0 && !(atomic_load(&vcpu->attention) & LUNA_ATTEND_CPUID)) {
     return luna_fail(LUNA_ERROR_STATE,
                      "cannot change the CPUID of vCPU %u: it has run, and KVM takes no other then; "
                      "set it before the first run",

@@ -110,6 +110,34 @@ function M.filter(cpu, fn)
   return raw.set_cpuid(cpu, kept)
 end
 
+-- A copy of a list of answers with every register there; blames the caller `level` calls above.
+local function complete(list, level)
+  if type(list) ~= "table" then
+    error(("cpuid: a list of answers expected, got %s"):format(type(list)), level + 1)
+  end
+  local whole = {}
+  for i, answer in ipairs(list) do
+    check_answer(answer, level + 1)
+    whole[i] = { leaf = check_number("cpuid: leaf", answer.leaf, level + 1),
+      subleaf = answer.subleaf, eax = answer.eax or 0, ebx = answer.ebx or 0,
+      ecx = answer.ecx or 0, edx = answer.edx or 0 }
+  end
+  return whole
+end
+
+--- cpu.cpuid = list: the whole table, as cpu.cpuid:list() gives it.
+function M.assign(cpu, list)
+  return check.result(raw.set_cpuid(cpu, complete(list, 2)))
+end
+
+--- The table of a new vCPU: a list, or a function for filter. true, or nil, message, code.
+function M.begin(cpu, given)
+  if type(given) == "table" and not (getmetatable(given) or {}).__call then
+    return raw.set_cpuid(cpu, complete(given, 3))
+  end
+  return M.filter(cpu, given)
+end
+
 function methods.filter(self, fn)
   local cpu = rawget(self, "cpu")
   check.open(cpu)

@@ -46,14 +46,18 @@ end
 ---   "reset"      as the processor comes out of RESET, at 0xfffffff0
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
---- in memory that the library maps for it. `cpuid` is a function for cpu.cpuid:filter.
+--- in memory that the library maps for it. `cpuid`, a function for cpu.cpuid:filter or a list of
+--- answers, changes what CPUID answers.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
   local rip, rsp = check_register("vm:vcpu: rip", options.rip),
     check_register("vm:vcpu: rsp", options.rsp)
-  local system, filter = options.system, options.cpuid
-  if filter ~= nil then check.callable("vm:vcpu: cpuid", filter) end
+  local system, answers = options.system, options.cpuid
+  if answers ~= nil and type(answers) ~= "table" and type(answers) ~= "function" then
+    error(("vm:vcpu: cpuid: a function or a list of answers expected, got %s")
+      :format(type(answers)), 2)
+  end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
   local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
   if not handle then return check.result(nil, message, code) end
@@ -67,8 +71,8 @@ local function new(vm, options)
   }, VCPU)
   self.id = raw.vcpu_id(self)
   vm.vcpus[self] = true
-  if filter ~= nil then
-    local ok, result, refusal, kind = pcall(cpuid.filter, self, filter)
+  if answers ~= nil then
+    local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
     if not (ok and result) then
       self:close()
       if not ok then error(result, 0) end

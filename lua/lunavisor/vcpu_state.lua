@@ -13,7 +13,7 @@ return function(methods, readers, writers)
   end
   readers.xsave, writers.xsave = vector.xsave, vector.set_xsave
   readers.msr = msrs
-  readers.cpuid = cpuid.table
+  readers.cpuid, writers.cpuid = cpuid.table, cpuid.assign
 
   --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
   --- registers, MSRs; not memory and not CPUID. It can be kept in a file, and put back by

@@ -35,7 +35,7 @@ error "annotations are not to be required"
 ---@overload fun(leaf: integer, subleaf?: integer): luna.cpuid_values?
 
 ---@class luna.vcpu_options
----@field cpuid? fun(answer: luna.cpuid_values): boolean?
+---@field cpuid? luna.cpuid_values[]|fun(answer: luna.cpuid_values): boolean?
 
 ---@class luna.exit
 ---@field rule string? fail_entry: the rule of the processor that the registers break
