@@ -3,6 +3,8 @@
  * vCPU. */
 #include "fake_state.h"
 
+#include "fake.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -112,6 +114,14 @@ int fake_state_ioctl(fake_state *state, unsigned long request, void *argument) {
       return move_msrs(state, argument, 0);
     case KVM_SET_MSRS:
       return move_msrs(state, argument, 1);
+    case KVM_GET_LAPIC:
+      return give(argument, &state->lapic, sizeof state->lapic);
+    case KVM_SET_LAPIC:
+      return give(&state->lapic, argument, sizeof state->lapic);
+    case KVM_GET_MP_STATE:
+      return give(argument, &state->mp, sizeof state->mp);
+    case KVM_SET_MP_STATE:
+      return give(&state->mp, argument, sizeof state->mp);
     case KVM_GET_DEVICE_ATTR:
       return move_tsc(state, argument, 0);
     case KVM_SET_DEVICE_ATTR:

@@ -11,10 +11,6 @@ enum {
   FAKE_MSRS = 5
 };
 
-/* What no register of this file takes. */
-#define FAKE_REFUSED UINT64_C(0x8badbadbadbadbad)
-
-
 typedef struct fake_state {
   struct kvm_vcpu_events events;
   struct kvm_xcrs xcrs;
@@ -22,6 +18,8 @@ typedef struct fake_state {
   uint8_t xsave[4096]; /* struct kvm_xsave */
   uint64_t msrs[FAKE_MSRS];
   uint64_t tsc_offset;
+  struct kvm_lapic_state lapic;
+  struct kvm_mp_state mp;
 } fake_state;
 
 void fake_state_reset(fake_state *state);
