@@ -219,8 +219,8 @@ static int add_mtrrs(const luna_seat *seat) {
   return status;
 }
 
-/* A seat of a VM of its own, as KVM makes it. Its number is 1: vCPU 0 is the bootstrap processor and
- * its APIC base says so. */
+/* A seat of a VM of its own, as KVM makes it. Its number is 1: vCPU 0 is the bootstrap processor,
+ * and its APIC base says so. */
 static int open_scratch(luna_space **scratch, luna_seat **seat) {
   int status = luna_space_create(0, 0, scratch);
   if (status != LUNA_OK) {

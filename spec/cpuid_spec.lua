@@ -195,7 +195,8 @@ helper.kvm("what CPUID tables refuse", function()
 
   it("keep a vCPU from being made", function()
     local vm = helper.keep(luna.vm())
-    helper.raises("vm:vcpu: cpuid: a function or a list of answers expected, got number", function() vm:vcpu { cpuid = 1 } end)
+    helper.raises("vm:vcpu: cpuid: a function or a list of answers expected, got number",
+      function() vm:vcpu { cpuid = 1 } end)
     assert.has_error(function() vm:vcpu { cpuid = function() error "no" end } end, "no")
     assert.equal(0, luna.live().vcpu)
   end)

@@ -97,7 +97,7 @@ helper.kvm("MSRs", function()
     check()
   end)
 
-  it("that KVM does not know, and values that it refuses, are errors with number and name", function()
+  it("that KVM does not know, and values that it refuses, are errors that name it", function()
     local cpu = helper.guest { source = "hlt" }.cpu
     helper.raises("vCPU 0 has no MSR 0xdead: this host's KVM does not know it",
       function() return cpu.msr[0xdead] end)

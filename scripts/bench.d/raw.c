@@ -229,10 +229,11 @@ static struct {
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   struct kvm_xcrs xcrs;
-  struct kvm_xsave xsave;
+  uint8_t xsave[sizeof(struct kvm_xsave)];
   struct kvm_debugregs debugregs;
-  struct {
-    struct kvm_msrs list;
+  struct { /* struct kvm_msrs */
+    uint32_t count;
+    uint32_t pad;
     struct kvm_msr_entry entries[MSRS_MOST];
   } msrs;
   struct kvm_vcpu_events events;
@@ -240,21 +241,22 @@ static struct {
 
 /* Those that KVM lists and this vCPU has. */
 static void learn_msrs(const machine *m) {
-  struct {
-    struct kvm_msr_list list;
+  struct { /* struct kvm_msr_list */
+    uint32_t count;
     uint32_t indices[MSRS_MOST];
-  } all = {.list.nmsrs = MSRS_MOST};
+  } all = {.count = MSRS_MOST};
   int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
   check(ioctl(kvm, KVM_GET_MSR_INDEX_LIST, &all), "KVM_GET_MSR_INDEX_LIST");
   close(kvm);
-  state.msrs.list.nmsrs = 0;
-  for (uint32_t i = 0; i < all.list.nmsrs; i++) {
-    struct {
-      struct kvm_msrs list;
+  state.msrs.count = 0;
+  for (uint32_t i = 0; i < all.count; i++) {
+    struct { /* struct kvm_msrs */
+      uint32_t count;
+      uint32_t pad;
       struct kvm_msr_entry entry;
-    } one = {.list.nmsrs = 1, .entry.index = all.indices[i]};
+    } one = {.count = 1, .entry.index = all.indices[i]};
     if (ioctl(m->vcpu, KVM_GET_MSRS, &one) == 1 && ioctl(m->vcpu, KVM_SET_MSRS, &one) == 1) {
-      state.msrs.entries[state.msrs.list.nmsrs++] = one.entry;
+      state.msrs.entries[state.msrs.count++] = one.entry;
     }
   }
 }
@@ -280,7 +282,7 @@ static void write_state(const machine *m) {
 }
 
 static void run_states(const machine *m, uint64_t count) {
-  if (state.msrs.list.nmsrs == 0) {
+  if (state.msrs.count == 0) {
     learn_msrs(m);
   }
   while (count-- > 0) {

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- cpu:state() and cpu:set_state(), each after an exit, so that nothing of the vCPU is known, against
--- the ioctls of a C program that read and write the same.
+-- cpu:state() and cpu:set_state(), each after an exit, so that nothing of the vCPU is known,
+-- against the ioctls of a C program that read and write the same.
 
 local rounds = require "rounds"
 
