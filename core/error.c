@@ -9,9 +9,21 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[512];
+static _Thread_local char message[sizeof((luna_failure *)NULL)->message];
 static _Thread_local int number_of_error;
 static _Thread_local int status_of_error;
+
+luna_failure luna_failure_take(void) {
+  luna_failure failure = {.number = number_of_error, .status = status_of_error};
+  memcpy(failure.message, message, sizeof message);
+  return failure;
+}
+
+void luna_failure_put(const luna_failure *failure) {
+  memcpy(message, failure->message, sizeof message);
+  number_of_error = failure->number;
+  status_of_error = failure->status;
+}
 
 const char *luna_error_message(void) {
   return message;

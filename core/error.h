@@ -19,6 +19,15 @@ extern const char luna_error_foreign[];
 void luna_error_watch_fork(void);
 /* Makes what failed on another thread this thread's last failure. */
 void luna_error_repeat(int status, int number, const char *text);
+/* A failure of the calling thread, kept while further calls that may fail clean up behind it. */
+typedef struct luna_failure {
+  char message[512];
+  int number;
+  int status;
+} luna_failure;
+
+luna_failure luna_failure_take(void);
+void luna_failure_put(const luna_failure *failure);
 
 /* The status of the calling thread's last failure. */
 int luna_error_status(void);

@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <string.h>
 
@@ -29,6 +30,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   pthread_rwlock_wrlock(&vcpu->vm->lock);
   int status = luna_seat_take(vcpu->target, vcpu->id, seat);
   pthread_rwlock_unlock(&vcpu->vm->lock);
+  status = status == LUNA_OK ? luna_cpuid_follow(vcpu, *seat) : status;
   return status == LUNA_OK ? luna_mode_follow(vcpu, vcpu->target->id) : status;
 }
 

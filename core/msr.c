@@ -1,163 +1,169 @@
 /* SPDX-License-Identifier: MIT
- * Which MSRs leave the guest: KVM's filter, built from the traps (api.rst, KVM_X86_SET_MSR_FILTER
- * and KVM_CAP_X86_USER_SPACE_MSR). */
-#include "event.h"
+ * Model-specific registers by number. Four of them are also system registers, which may wait for
+ * the next entry: they go there, so that there is one truth. */
+#include "extended.h"
 
 #include "error.h"
-#include "kvm.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
 
 enum {
-  BITMAP_BYTES = KVM_MSR_FILTER_MAX_BITMAP_SIZE,
-  RANGE_MSRS = BITMAP_BYTES * 8
+  MSR_TSC = 0x10,
+  MSR_APIC_BASE = 0x1b,
+  MSR_TSC_ADJUST = 0x3b,
+  MSR_X2APIC_FIRST = 0x800,
+  MSR_X2APIC_LAST = 0x8ff
 };
+static const uint32_t msr_efer = 0xc0000080;
+static const uint32_t msr_fs_base = 0xc0000100;
+static const uint32_t msr_gs_base = 0xc0000101;
 
-/* api.rst: a filter has no say over the x2APIC's. */
-static const uint64_t x2apic_first = 0x800;
-static const uint64_t x2apic_last = 0x8ff;
-
-typedef struct filter {
-  struct kvm_msr_filter kvm; /* all that no range names is allowed */
-  uint32_t ranges;
-  _Alignas(long) uint8_t bitmaps[KVM_MSR_FILTER_MAX_RANGES][BITMAP_BYTES]; /* 0: not allowed */
-} filter;
-
-int luna_msr_check(uint64_t first, uint64_t length) {
-  if (!luna_host_get()->msr_exits) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot trap MSR 0x%" PRIx64 ": this host's KVM has no "
-                     "KVM_CAP_X86_MSR_FILTER; use Linux 5.10 or newer",
-                     first);
+/* The register that the MSR is, or -1. */
+static int register_of(uint32_t index) {
+  if (index == MSR_APIC_BASE) {
+    return LUNA_APIC_BASE;
   }
-  if (first <= x2apic_last && first + length > x2apic_first) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot trap MSRs 0x%" PRIx64 "..0x%" PRIx64
-                     ": KVM does not filter the x2APIC's, 0x%" PRIx64 "..0x%" PRIx64,
-                     first, first + length - 1, x2apic_first, x2apic_last);
+  if (index == msr_efer) {
+    return LUNA_EFER;
   }
-  return LUNA_OK;
+  if (index == msr_fs_base) {
+    return LUNA_FS_BASE;
+  }
+  return index == msr_gs_base ? LUNA_GS_BASE : -1;
 }
 
-/* The range that reaches up to `msr`: the last, or a new one. NULL when there is none left. */
-static struct kvm_msr_filter_range *range_for(filter *f, uint64_t msr) {
-  struct kvm_msr_filter_range *last = f->ranges ? &f->kvm.ranges[f->ranges - 1] : NULL;
-  if (last && msr - last->base < RANGE_MSRS) {
-    return last;
-  }
-  if (f->ranges == KVM_MSR_FILTER_MAX_RANGES) {
-    return NULL;
-  }
-  struct kvm_msr_filter_range *range = &f->kvm.ranges[f->ranges];
-  range->flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
-  range->base = (uint32_t)msr;
-  range->bitmap = memset(f->bitmaps[f->ranges], 0xff, BITMAP_BYTES);
-  f->ranges++;
-  return range;
+typedef struct msr_text {
+  char text[64];
+} msr_text;
+
+/* "MSR 0xc0000082 (IA32_LSTAR)" */
+static msr_text describe(uint32_t index) {
+  msr_text made;
+  const char *name = luna_msr_name(index);
+  snprintf(made.text, sizeof made.text, "MSR 0x%x%s%s%s", index, name ? " (" : "", name ? name : "",
+           name ? ")" : "");
+  return made;
 }
 
-/* MSRs come in rising order. */
-static int deny(filter *f, luna_range msrs) {
-  for (uint64_t msr = msrs.first; msr <= msrs.last; msr++) {
-    struct kvm_msr_filter_range *range = range_for(f, msr);
-    if (!range) {
-      return luna_fail(LUNA_ERROR_LIMIT,
-                       "cannot trap MSR 0x%" PRIx64 ": KVM's filter has %d ranges of 0x%x MSRs, "
-                       "and the traps below need them all; trap fewer, or nearer together",
-                       msr, KVM_MSR_FILTER_MAX_RANGES, RANGE_MSRS);
-    }
-    uint32_t bit = (uint32_t)msr - range->base;
-    range->bitmap[bit / 8] &= (uint8_t) ~(1u << bit % 8);
-    range->nmsrs = bit + 1;
+/* The x2APIC registers are there when APIC_BASE says so, which may wait still. */
+static int commit(luna_vcpu *vcpu, uint32_t index) {
+  if (index < MSR_X2APIC_FIRST || index > MSR_X2APIC_LAST || !vcpu->state.sregs_written) {
+    return LUNA_OK;
   }
-  return LUNA_OK;
-}
-
-static int build(filter *f, const luna_vm *vm, const luna_trap *except) {
-  const luna_range_map *traps = &vm->traps.ranges[LUNA_TRAP_MSR];
-  const luna_range *msrs = luna_range_from(traps, 0);
-  f->kvm.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
-  while (msrs) {
-    int status = except && msrs == &except->range ? LUNA_OK : deny(f, *msrs);
-    if (status != LUNA_OK) {
-      return status;
-    }
-    msrs = luna_range_from(traps, msrs->last + 1);
-  }
-  return LUNA_OK;
-}
-
-static int enable_exits(const luna_vm *vm, luna_space *space) {
-  const uint32_t unknown = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL;
-  uint32_t reasons = KVM_MSR_EXIT_REASON_FILTER | (vm->unknown_msrs ? unknown : 0);
-  if (!space->msr_exits) {
-    if (luna_kvm_enable_cap(space->vm_fd, KVM_CAP_X86_USER_SPACE_MSR, reasons) != 0) {
-      return luna_fail_errno(errno, "cannot make exits of MSRs in space %u", space->id);
-    }
-    space->msr_exits = true;
-  }
-  return LUNA_OK;
-}
-
-static int set_filter(const luna_vm *vm, luna_space *space, const filter *f) {
-  int status = enable_exits(vm, space);
-  if (status == LUNA_OK && luna_kvm_msr_filter(space->vm_fd, &f->kvm) != 0) {
-    status = luna_fail_errno(errno, "cannot set the filter of MSRs in space %u", space->id);
-  }
-  return status;
-}
-
-static filter *make_filter(void) {
-  filter *f = calloc(1, sizeof *f);
-  if (!f) {
-    luna_fail_errno(ENOMEM, "cannot make a filter of MSRs");
-  }
-  return f;
-}
-
-static int set_all(luna_vm *vm, const filter *f, const filter *before) {
-  for (uint32_t i = 0; i < vm->space_count; i++) {
-    int status = vm->spaces[i] ? set_filter(vm, vm->spaces[i], f) : LUNA_OK;
-    if (status != LUNA_OK) {
-      while (i-- > 0) {
-        if (vm->spaces[i]) {
-          luna_kvm_msr_filter(vm->spaces[i]->vm_fd, &before->kvm);
-        }
-      }
-      return status;
-    }
-  }
-  return LUNA_OK;
-}
-
-int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed) {
-  filter *f = make_filter();
-  filter *before = make_filter();
-  int status = f && before ? build(f, vm, removed) : LUNA_ERROR_MEMORY;
-  status = status == LUNA_OK ? build(before, vm, added) : status;
-  status = status == LUNA_OK ? set_all(vm, f, before) : status;
-  free(f);
-  free(before);
-  return status;
-}
-
-int luna_msr_join(const luna_vm *vm, luna_space *space) {
-  if (vm->unknown_msrs && !luna_host_get()->msr_exits) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot make exits of unknown MSRs: this host's KVM has no "
-                     "KVM_CAP_X86_USER_SPACE_MSR; use Linux 5.10 or newer");
-  }
-  bool traps = vm->traps.ranges[LUNA_TRAP_MSR].items > 0;
-  int status = traps || vm->unknown_msrs ? enable_exits(vm, space) : LUNA_OK;
-  if (status != LUNA_OK || !traps) {
+  int status = luna_extended_settle(vcpu);
+  if (status != LUNA_OK) {
     return status;
   }
-  filter *f = make_filter();
-  status = f ? build(f, vm, NULL) : LUNA_ERROR_MEMORY;
-  status = status == LUNA_OK ? set_filter(vm, space, f) : status;
-  free(f);
+  if (luna_kvm_set_sregs(vcpu->fd, &vcpu->state.sregs) != 0) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the system registers of vCPU %u", vcpu->id);
+  }
+  vcpu->run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_SREGS;
+  vcpu->run->cr8 = vcpu->state.sregs.cr8;
+  vcpu->state.sregs_written = false;
+  return LUNA_OK;
+}
+
+static int fail_unknown(const luna_vcpu *vcpu, uint32_t index) {
+  return luna_fail(LUNA_ERROR_NOT_FOUND, "vCPU %u has no %s: this host's KVM does not know it",
+                   vcpu->id, describe(index).text);
+}
+
+/* 1, or 0 where KVM has no such MSR, or a negative status. */
+static int read_msr(const luna_vcpu *vcpu, uint32_t index, uint64_t *value) {
+  luna_msrs one;
+  one.count = 1;
+  one.pad = 0;
+  one.entries[0] = (struct kvm_msr_entry){.index = index};
+  int done = luna_kvm_get_msrs(vcpu->fd, &one);
+  if (done < 0) {
+    return luna_fail_errno(errno, "cannot read %s of vCPU %u", describe(index).text, vcpu->id);
+  }
+  *value = one.entries[0].data;
+  return done;
+}
+
+int luna_vcpu_get_msr(luna_vcpu *vcpu, uint32_t index, uint64_t *value) {
+  int reg = register_of(index);
+  if (reg >= 0) {
+    return luna_vcpu_get(vcpu, reg, value);
+  }
+  uint64_t read = 0;
+  int status = commit(vcpu, index);
+  int done = status == LUNA_OK ? read_msr(vcpu, index, &read) : status;
+  if (done <= 0) {
+    return done < 0 ? done : fail_unknown(vcpu, index);
+  }
+  *value = read;
+  return LUNA_OK;
+}
+
+/* KVM would refuse these only when it is entered, and without saying why. */
+static int set_register(luna_vcpu *vcpu, uint32_t index, int reg, uint64_t value) {
+  char rule[256];
+  if (reg == LUNA_EFER && luna_check_efer(vcpu, value, rule, sizeof rule)) {
+    return luna_fail(LUNA_ERROR_RANGE, "cannot write 0x%" PRIx64 " to %s: %s", value,
+                     describe(index).text, rule);
+  }
+  if (reg != LUNA_EFER && reg != LUNA_APIC_BASE && !luna_check_canonical(vcpu, value)) {
+    return luna_fail(LUNA_ERROR_RANGE, "cannot write 0x%" PRIx64 " to %s: it is not canonical",
+                     value, describe(index).text);
+  }
+  return luna_vcpu_set(vcpu, reg, value);
+}
+
+/* The counters of the vCPU's seats in other spaces went with this one; now they do not. */
+void luna_msr_part_counters(luna_vcpu *vcpu) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  for (uint32_t i = 0; i < vcpu->vm->space_count; i++) {
+    const luna_space *space = vcpu->vm->spaces[i];
+    luna_seat *seat = space && vcpu->id < space->seat_count ? space->seats[vcpu->id] : NULL;
+    if (seat && seat != vcpu->seat) {
+      seat->tsc_set = false;
+    }
+  }
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+}
+
+static int write_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
+  luna_msrs one;
+  one.count = 1;
+  one.pad = 0;
+  one.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+  int done = luna_kvm_set_msrs(vcpu->fd, &one);
+  if (done < 0) {
+    return luna_fail_errno(errno, "cannot write %s of vCPU %u", describe(index).text, vcpu->id);
+  }
+  if (done == 0) {
+    uint64_t now;
+    done = read_msr(vcpu, index, &now);
+    if (done <= 0) {
+      return done < 0 ? done : fail_unknown(vcpu, index);
+    }
+    return luna_fail(LUNA_ERROR_RANGE,
+                     "cannot write 0x%" PRIx64 " to %s of vCPU %u: KVM refuses the value; it is "
+                     "0x%" PRIx64,
+                     value, describe(index).text, vcpu->id, now);
+  }
+  return LUNA_OK;
+}
+
+int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
+  int reg = register_of(index);
+  if (reg >= 0) {
+    return set_register(vcpu, index, reg, value);
+  }
+  int status = luna_extended_settle(vcpu);
+  status = status == LUNA_OK ? commit(vcpu, index) : status;
+  status = status == LUNA_OK ? write_msr(vcpu, index, value) : status;
+  if (status == LUNA_OK) {
+    vcpu->seat->held.known &= ~(1u << LUNA_GROUP_MSRS);
+    if (index == MSR_TSC || index == MSR_TSC_ADJUST) {
+      luna_msr_part_counters(vcpu);
+    }
+  }
   return status;
 }

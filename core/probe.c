@@ -126,7 +126,7 @@ int luna_capability(const char *name, uint64_t *value) {
   } limits[] = {
       {"vcpus_max", host->vcpus_max},     {"slots_max", host->slots_max},
       {"spaces_max", spaces_max()},       {"address_bits", host->address_bits},
-      {"dirty_ring_max", host->ring_max},
+      {"dirty_ring_max", host->ring_max}, {"xsave_size", host->xsave_size},
   };
   for (size_t i = 0; name && i < sizeof limits / sizeof *limits; i++) {
     if (strcmp(name, limits[i].name) == 0) {
@@ -135,7 +135,7 @@ int luna_capability(const char *name, uint64_t *value) {
     }
   }
   return luna_fail(LUNA_ERROR_ARGUMENT,
-                   "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits and "
-                   "dirty_ring_max are known",
+                   "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits, "
+                   "dirty_ring_max and xsave_size are known",
                    name ? name : "(null)");
 }

@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -22,6 +23,8 @@ static const char *const names[LUNA_REGISTER_COUNT] = {
     "ss.selector", "ss.base", "ss.limit", "ss.access",
     "tr.selector", "tr.base", "tr.limit", "tr.access",
     "ldtr.selector", "ldtr.base", "ldtr.limit", "ldtr.access",
+    "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "xcr0",
+    "fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr",
 };
 /* clang-format on */
 
@@ -117,6 +120,19 @@ const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
     state->regs_known = true;
   }
   return regs;
+}
+
+int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs) {
+  const struct kvm_regs *held = luna_state_regs(vcpu);
+  if (!held) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  *regs = *held;
+  for (uint32_t left = vcpu->state.written; left; left &= left - 1) {
+    int reg = __builtin_ctz(left);
+    *general(regs, reg) = vcpu->state.values[reg];
+  }
+  return LUNA_OK;
 }
 
 static void ask_for_regs(luna_vcpu *vcpu) {
@@ -215,6 +231,18 @@ bool luna_state_conflicts(const luna_vcpu *vcpu) {
          state->written >> LUNA_RIP & 1;
 }
 
+void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                      const struct kvm_vcpu_events *events) {
+  luna_state *state = &vcpu->state;
+  *(page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs) = *regs;
+  state->regs_known = state->regs_whole = true;
+  state->written = 0;
+  state->sregs = *sregs;
+  state->sregs_known = state->sregs_written = true;
+  state->events = *events;
+  state->events_known = state->events_written = true;
+}
+
 static int flush_general(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
   if (!luna_state_regs(vcpu)) {
@@ -298,11 +326,16 @@ int luna_state_fail(luna_vcpu *vcpu) {
   if (!s) {
     return LUNA_ERROR_SYSTEM;
   }
+  char rule[256] = "";
+  int found = luna_check_find(vcpu, false, rule, sizeof rule);
+  if (found == 0) { /* then it is a feature that KVM keeps from this vCPU */
+    found = luna_check_find(vcpu, true, rule, sizeof rule);
+  }
   return luna_fail(LUNA_ERROR_SYSTEM,
                    "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
-                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x); see SDM Vol. 3, 27.3.1, "
-                   "'Checks on the Guest State Area'",
-                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector);
+                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x): %s%s",
+                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector, rule,
+                   found > 0 ? "" : "see SDM Vol. 3, 27.3.1, 'Checks on the Guest State Area'");
 }
 
 static uint64_t pack_access(const struct kvm_segment *s) {
@@ -470,6 +503,9 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
     memcpy(value, (const uint8_t *)regs + general_offset[reg], sizeof *value);
     return LUNA_OK;
   }
+  if (reg >= LUNA_DR0) {
+    return luna_extended_get(vcpu, reg, value);
+  }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
     return LUNA_ERROR_SYSTEM;
@@ -493,6 +529,9 @@ int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
       vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
     }
     return LUNA_OK;
+  }
+  if (reg >= LUNA_DR0) {
+    return luna_extended_set(vcpu, reg, value);
   }
   if (value > widest(reg)) {
     return luna_fail(LUNA_ERROR_RANGE,

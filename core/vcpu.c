@@ -6,6 +6,7 @@
 
 #include "debug.h"
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 static void rise(luna_vcpu *vcpu) {
   if (vcpu->seat) {
     vcpu->seat->kick = NULL;
+    vcpu->seat->ran |= vcpu->exits > 0;
     atomic_fetch_sub(&vcpu->space->vcpus, 1);
     vcpu->seat = NULL;
   }
@@ -51,7 +53,8 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_vcpu_sit(vcpu, space, seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
-  if (seat->owner) {
+  status = luna_cpuid_begin(vcpu);
+  if (status == LUNA_OK && seat->owner) {
     status = luna_seat_reset(seat, vcpu->id);
     if (status == LUNA_OK && vcpu->vm->irqchip) {
       status = luna_apic_reset(vcpu);
@@ -74,6 +77,7 @@ static void destroy(luna_vcpu *vcpu) {
   }
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
+  luna_cpuid_end(vcpu);
   free(vcpu);
 }
 
@@ -283,7 +287,10 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
 static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
-  int status = attention & LUNA_ATTEND_INTERRUPT ? luna_interrupt_enter(vcpu) : LUNA_OK;
+  int status = attention & LUNA_ATTEND_CPUID ? luna_cpuid_refuse(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && attention & LUNA_ATTEND_INTERRUPT) {
+    status = luna_interrupt_enter(vcpu);
+  }
   if (status == LUNA_OK && attention & LUNA_ATTEND_DEBUG) {
     status = luna_debug_entry(vcpu);
   }

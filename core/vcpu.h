@@ -54,7 +54,8 @@ enum {
   LUNA_ATTEND_DEBUG = 1,     /* debug.c: breakpoints, single steps */
   LUNA_ATTEND_INTERRUPT = 2, /* interrupt.c: vectors that wait for the guest */
   LUNA_ATTEND_COALESCED = 4, /* coalesced.c: writes that KVM has collected */
-  LUNA_ATTEND_TIME = 8       /* account.c: time spent in the guest */
+  LUNA_ATTEND_TIME = 8,      /* account.c: time spent in the guest */
+  LUNA_ATTEND_CPUID = 16     /* cpuid.c: its seat has run with another table */
 };
 
 /* Time spent in the guest, in nanoseconds of luna_clock. */
@@ -95,6 +96,7 @@ struct luna_vcpu {
   uint8_t collected[8];               /* the data of a collected write that is open */
   luna_owner owners[LUNA_TRAP_KINDS]; /* what the last access of the kind met */
   unsigned long owner_generation;
+  struct kvm_cpuid2 *cpuid;   /* what CPUID answers, in every space */
   uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */
 };
@@ -109,6 +111,8 @@ int luna_state_reload(luna_vcpu *vcpu);
 bool luna_state_interruptible(const luna_vcpu *vcpu);
 /* The general registers as KVM has them, without the writes that wait; NULL with an error. */
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
+/* The same with the writes that wait. */
+int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs);
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
 struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu);
 /* Takes the registers over to another seat: what differs there is written at the next entry. */
@@ -117,6 +121,9 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target);
 void luna_state_want_all(luna_vcpu *vcpu);
 /* Whether writes wait that KVM would spoil when it finishes the instruction under way. */
 bool luna_state_conflicts(const luna_vcpu *vcpu);
+/* From now on these are the registers, whatever KVM has. No instruction is under way. */
+void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                      const struct kvm_vcpu_events *events);
 /* Hands the waiting writes to KVM for the next entry. */
 int luna_state_flush(luna_vcpu *vcpu);
 /* After an entry: what was read before is old. */

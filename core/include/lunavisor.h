@@ -88,8 +88,8 @@ LUNA_API int luna_probe_value(int index, uint64_t *value);
 
 /* A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
  * a process: each takes a file descriptor, and one more for each vCPU that was in it),
- * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). _ARGUMENT for another
- * name. */
+ * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
+ * the extended state of a vCPU). _ARGUMENT for another name. */
 LUNA_API int luna_capability(const char *name, uint64_t *value);
 
 /* ---- Buffers: host memory -------------------------------------------------------------------- */
@@ -466,7 +466,9 @@ LUNA_API void luna_vcpu_disarm(luna_vcpu *vcpu);
  * general registers in encoding order, RIP and RFLAGS; then control registers, EFER and APIC_BASE;
  * GDTR and IDTR; then the segments. A segment's access rights have the layout of the VMCS field
  * (SDM Vol. 3, 25.4.1, table "Format of Access Rights"): type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13,
- * D/B 14, G 15, unusable 16. */
+ * D/B 14, G 15, unusable 16. The last are the debug registers, XCR0 and the control registers of
+ * x87 and SSE as FXSAVE orders them (FTW is its abridged tag word); KVM has them apart from the
+ * others: reading the first of a group after an exit, and each write, is a system call. */
 /* clang-format off */
 typedef enum luna_register {
   LUNA_RAX, LUNA_RCX, LUNA_RDX, LUNA_RBX, LUNA_RSP, LUNA_RBP, LUNA_RSI, LUNA_RDI,
@@ -482,6 +484,9 @@ typedef enum luna_register {
   LUNA_SS_SELECTOR, LUNA_SS_BASE, LUNA_SS_LIMIT, LUNA_SS_ACCESS,
   LUNA_TR_SELECTOR, LUNA_TR_BASE, LUNA_TR_LIMIT, LUNA_TR_ACCESS,
   LUNA_LDTR_SELECTOR, LUNA_LDTR_BASE, LUNA_LDTR_LIMIT, LUNA_LDTR_ACCESS,
+  LUNA_DR0, LUNA_DR1, LUNA_DR2, LUNA_DR3, LUNA_DR6, LUNA_DR7,
+  LUNA_XCR0,
+  LUNA_FCW, LUNA_FSW, LUNA_FTW, LUNA_FOP, LUNA_FIP, LUNA_FDP, LUNA_MXCSR,
   LUNA_REGISTER_COUNT
 } luna_register;
 /* clang-format on */

@@ -78,7 +78,10 @@ local fields = {
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
   end,
   instruction = function(exit, e) exit.suberror, exit.instruction = e.suberror, e.instruction end,
-  fail_entry = function(exit, e) exit.value = e.value end,
+  fail_entry = function(exit, e, cpu)
+    local _, rule = raw.check(cpu)
+    exit.value, exit.rule = e.value, rule
+  end,
   system_event = function(exit, e)
     exit.type, exit.data = u64.tonumber(e.value), e.data
     exit.name = system_events[exit.type] or ("type %d"):format(exit.type)
@@ -196,7 +199,9 @@ local texts = {
       exit.instruction ~= "" and "; instruction bytes " .. disasm.hex(exit.instruction) or "")
   end,
   instruction = function() return "KVM cannot emulate it" end,
-  fail_entry = function(exit) return "hardware reason " .. u64.hex(exit.value) end,
+  fail_entry = function(exit)
+    return "hardware reason " .. u64.hex(exit.value) .. (exit.rule and ": " .. exit.rule or "")
+  end,
   eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
   shutdown = function() return "triple fault" end,
   msr = function(exit)

@@ -4,6 +4,7 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
+local cpuid = require "lunavisor.cpuid"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
 local spaces = require "lunavisor.space"
@@ -21,7 +22,9 @@ local methods = {} -- of cpu objects
 local inner = {} -- what the further subjects share of this file
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
-local known_options = { mode = true, rip = true, rsp = true, system = true, wait = true }
+local known_options = {
+  mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
+}
 local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
@@ -42,7 +45,7 @@ local function check_register(what, value)
   return exact
 end
 
---- vm:vcpu{ mode, rip, rsp, system, wait }. The modes:
+--- vm:vcpu{ mode, rip, rsp, system, wait, cpuid }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
@@ -51,13 +54,18 @@ end
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
 --- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
---- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI.
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function for
+--- cpu.cpuid:filter or a list of answers, changes what CPUID answers.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
   local rip, rsp = check_register("vm:vcpu: rip", options.rip),
     check_register("vm:vcpu: rsp", options.rsp)
-  local system = options.system
+  local system, answers = options.system, options.cpuid
+  if answers ~= nil and type(answers) ~= "table" and type(answers) ~= "function" then
+    error(("vm:vcpu: cpuid: a function or a list of answers expected, got %s")
+      :format(type(answers)), 2)
+  end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
   local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
   local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
@@ -73,6 +81,14 @@ local function new(vm, options)
   }, VCPU)
   self.id = raw.vcpu_id(self)
   vm.vcpus[self] = true
+  if answers ~= nil then
+    local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
+    if not (ok and result) then
+      self:close()
+      if not ok then error(result, 0) end
+      return check.result(nil, refusal, kind)
+    end
+  end
   return self
 end
 
@@ -289,7 +305,8 @@ function methods.inject(self, exception, error_code, address)
   return check.result(raw.inject(self, vector, error_code, address))
 end
 
---- All general and control registers by name, as u64; tostring gives a table of text.
+--- All single registers by name, as u64: general, control and debug ones, XCR0, and the control
+--- registers of x87 and SSE; tostring gives a table of text.
 function methods.regs(self)
   check.open(self)
   return registers.all(self)

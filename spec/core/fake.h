@@ -58,6 +58,9 @@ typedef struct fake_attributes {
   uint64_t flags;
 } fake_attributes;
 
+/* A value that no MSR, DR3 or XCR0 of the fake takes. */
+#define FAKE_REFUSED UINT64_C(0x8badbadbadbadbad)
+
 FAKE_API fake_config fake_defaults(void);
 /* Puts the fake in KVM's place, as after a start of the process. NULL for the defaults. */
 FAKE_API void fake_install(const fake_config *config);

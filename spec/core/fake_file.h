@@ -56,6 +56,8 @@ typedef struct fake_file {
   struct kvm_run *run;
   bool mapped;
   bool has_cpuid;
+  uint64_t cpuid_sum; /* of the table that was set */
+  bool ran;
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   fake_state state;

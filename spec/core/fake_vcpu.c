@@ -75,6 +75,21 @@ static int set_sregs(fake_file *vcpu, const struct kvm_sregs *sregs) {
   return 0;
 }
 
+/* Since Linux 5.17, a vCPU that has run takes no other table. */
+static int set_cpuid(fake_file *vcpu, const struct kvm_cpuid2 *cpuid) {
+  uint64_t sum = cpuid->nent;
+  const uint8_t *bytes = (const uint8_t *)cpuid->entries;
+  for (size_t i = 0; i < cpuid->nent * sizeof *cpuid->entries; i++) {
+    sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
+  }
+  if ((vcpu->ran && vcpu->has_cpuid && sum != vcpu->cpuid_sum) || cpuid->nent > 256) {
+    return fake_refuse(EINVAL);
+  }
+  vcpu->has_cpuid = true;
+  vcpu->cpuid_sum = sum;
+  return 0;
+}
+
 static int translate(struct kvm_translation *translation) {
   translation->valid = !fake_host.translate_fails;
   translation->physical_address = translation->linear_address + fake_host.translate_offset;
@@ -84,8 +99,7 @@ static int translate(struct kvm_translation *translation) {
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
   switch (request) {
     case KVM_SET_CPUID2:
-      vcpu->has_cpuid = true;
-      return 0;
+      return set_cpuid(vcpu, argument);
     case KVM_GET_REGS:
       memcpy(argument, &vcpu->regs, sizeof vcpu->regs);
       return 0;
@@ -451,6 +465,7 @@ static int enter(fake_file *vcpu) {
   if (*(volatile uint8_t *)&vcpu->run->immediate_exit) {
     return fake_refuse(EINTR);
   }
+  vcpu->ran = true;
   vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
   if (atomic_load_explicit(&fake_endless, memory_order_acquire)) {
     return report(vcpu, &endless_step);

@@ -49,13 +49,36 @@ static int check_extension(long capability) {
 }
 
 /* The leaf with the address width is the last one. */
+enum {
+  FAKE_CPUID_FEATURES = 8
+};
+
+/* What else the fake's processor has; the first leaves count up. */
+static const struct kvm_cpuid_entry2 features[FAKE_CPUID_FEATURES] = {
+    {.function = 0, .eax = 0x1f},
+    {.function = 1, .ebx = 0x5a000800, .edx = 0x078bfbff},
+    {.function = 0xd, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 0xe7, .ebx = 2432},
+    {.function = 0xd, .index = 2, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 256, .ebx = 576},
+    {.function = 0xd, .index = 5, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 64, .ebx = 832},
+    {.function = 0xd, .index = 6, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 512, .ebx = 896},
+    {.function = 0xd,
+     .index = 7,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .eax = 1024,
+     .ebx = 1408},
+    {.function = 0x80000001, .edx = 0x20100800},
+};
+
 static int get_cpuid(struct kvm_cpuid2 *cpuid) {
   uint32_t entries = fake_host.cpuid_entries;
   if (cpuid->nent < entries) {
     return fake_refuse(E2BIG);
   }
   for (uint32_t i = 0; i < entries; i++) {
-    cpuid->entries[i] = (struct kvm_cpuid_entry2){.function = i, .eax = 1, .ebx = i};
+    cpuid->entries[i] = (struct kvm_cpuid_entry2){.function = 0x100 + i, .eax = 1, .ebx = i};
+  }
+  for (uint32_t i = 0; entries > FAKE_CPUID_FEATURES && i < FAKE_CPUID_FEATURES; i++) {
+    cpuid->entries[i] = features[i];
   }
   if (entries > 0) {
     cpuid->entries[entries - 1] =
