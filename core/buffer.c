@@ -384,14 +384,13 @@ void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
   }
 }
 
-/* Whether somebody can take the memory away: by cutting the file short, or by unmapping it. */
-static bool can_vanish(const luna_buffer *root) {
+bool luna_buffer_can_vanish(const luna_buffer *root) {
   return root->kind == LUNA_BUFFER_FILE || root->kind == LUNA_BUFFER_POINTER ||
          (root->kind == LUNA_BUFFER_MEMFD && !(root->flags & LUNA_BUFFER_SEALED));
 }
 
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write) {
-  if (!can_vanish(root)) {
+  if (!luna_buffer_can_vanish(root)) {
     memcpy(write ? host : bytes, write ? bytes : host, size);
     return true;
   }

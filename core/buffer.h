@@ -31,6 +31,8 @@ int luna_buffer_log(luna_buffer *root);
 /* Ends the current epoch: what is written from now on is newer than the epoch returned. */
 uint32_t luna_buffer_epoch(luna_buffer *root);
 
+/* Whether somebody can take the memory away: by cutting the file short, or by unmapping it. */
+bool luna_buffer_can_vanish(const luna_buffer *root);
 /* Copies between the buffer's memory and `bytes`, without a crash where the memory has gone (a
  * truncated file). False if it has. */
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write);

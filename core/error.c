@@ -3,13 +3,27 @@
 #include "error.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[512];
+static _Thread_local char message[sizeof((luna_failure *)NULL)->message];
 static _Thread_local int number_of_error;
 static _Thread_local int status_of_error;
+
+luna_failure luna_failure_take(void) {
+  luna_failure failure = {.number = number_of_error, .status = status_of_error};
+  memcpy(failure.message, message, sizeof message);
+  return failure;
+}
+
+void luna_failure_put(const luna_failure *failure) {
+  memcpy(message, failure->message, sizeof message);
+  number_of_error = failure->number;
+  status_of_error = failure->status;
+}
 
 const char *luna_error_message(void) {
   return message;
@@ -43,6 +57,15 @@ int luna_fail(luna_status status, const char *format, ...) {
   return status;
 }
 
+const char luna_error_foreign[] =
+    "KVM ties a VM to the process that made it, and this one was forked from it; make a VM of its "
+    "own here";
+void luna_error_repeat(int status, int number, const char *text) {
+  snprintf(message, sizeof message, "%s", text);
+  number_of_error = number;
+  status_of_error = status;
+}
+
 static luna_status status_of_errno(int number) {
   switch (number) {
     case EBUSY:
@@ -65,14 +88,32 @@ static luna_status status_of_errno(int number) {
   }
 }
 
+/* In a child of fork(), KVM answers every call on the VMs of the parent with EIO. */
+static volatile bool forked;
+static pthread_once_t watched = PTHREAD_ONCE_INIT;
+
+static void on_fork(void) {
+  forked = true;
+}
+
+static void watch(void) {
+  pthread_atfork(NULL, NULL, on_fork);
+}
+
+void luna_error_watch_fork(void) {
+  pthread_once(&watched, watch);
+}
+
 int luna_fail_errno(int number, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   int length = vsnprintf(message, sizeof message, format, arguments);
   va_end(arguments);
   size_t used = (size_t)length < sizeof message ? (size_t)length : sizeof message - 1;
-  snprintf(message + used, sizeof message - used, ": %s", strerror(number));
+  bool foreign = number == EIO && forked;
+  snprintf(message + used, sizeof message - used, ": %s",
+           foreign ? luna_error_foreign : strerror(number));
   number_of_error = number;
-  status_of_error = status_of_errno(number);
+  status_of_error = foreign ? LUNA_ERROR_STATE : status_of_errno(number);
   return status_of_error;
 }

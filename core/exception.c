@@ -4,6 +4,7 @@
  * off the stack and puts the vCPU back to the instruction that failed. */
 #include "system.h"
 
+#include "debug.h"
 #include "error.h"
 
 #include <string.h>
@@ -184,7 +185,7 @@ static bool unwind(luna_vcpu *vcpu, struct kvm_sregs *sregs, const frame *f, boo
 
 int luna_exception_exit(luna_vcpu *vcpu, int vector) {
   int status = luna_vcpu_settle(vcpu); /* the OUT of the stub */
-  if (status != 0) {
+  if (status != 0 && status != LUNA_EXIT_DEBUG) {
     return status;
   }
   const struct kvm_regs *regs = luna_state_regs(vcpu);
@@ -199,6 +200,10 @@ int luna_exception_exit(luna_vcpu *vcpu, int vector) {
                      "vCPU %u took exception %d, but its frame at rsp 0x%llx or the GDT at 0x%llx "
                      "cannot be read: the guest has overwritten what the exception needs",
                      vcpu->id, vector, regs->rsp, sregs->gdt.base);
+  }
+  int kind = luna_debug_exception(vcpu, vector);
+  if (kind != LUNA_EXIT_EXCEPTION) {
+    return kind;
   }
   luna_exit_set(vcpu, LUNA_EXIT_EXCEPTION);
   vcpu->exit.vector = (uint32_t)vector;

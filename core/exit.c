@@ -2,6 +2,7 @@
  * From KVM's run page to a luna_exit; answering the exits that wait for an answer. */
 #include "vcpu.h"
 
+#include "debug.h"
 #include "error.h"
 
 #include <inttypes.h>
@@ -31,7 +32,7 @@ const char *luna_exit_name(int kind) {
 
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   uint32_t reason = vcpu->run->exit_reason;
-  bool long_record = vcpu->exit.kind == LUNA_EXIT_INTERNAL;
+  bool long_record = vcpu->exit.instruction_size | vcpu->exit.data_count;
   memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
@@ -45,13 +46,17 @@ static uint64_t load(const uint8_t *data, uint32_t size) {
   return value;
 }
 
-/* Finds the trap of an access, without the lock where it is the same as last time. */
-static void own(luna_vcpu *vcpu, int kind) {
+void luna_vcpu_forget_owners(luna_vcpu *vcpu) {
+  for (int kind = 0; kind < LUNA_TRAP_KINDS; kind++) {
+    vcpu->owners[kind].range = (luna_range){1, 0};
+  }
+}
+
+void luna_exit_own(luna_vcpu *vcpu, int kind) {
   luna_exit *e = &vcpu->exit;
   unsigned long generation = atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
   if (generation != vcpu->owner_generation) {
-    vcpu->owners[LUNA_TRAP_PIO].range = (luna_range){1, 0};
-    vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+    luna_vcpu_forget_owners(vcpu);
     vcpu->owner_generation = generation;
   }
   luna_owner *owner = &vcpu->owners[kind];
@@ -78,6 +83,12 @@ static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
   return (int)kind;
 }
 
+/* The same, unless a trap owns it that the core answers. */
+static int serve_exit(luna_vcpu *vcpu, luna_exit_kind kind, int trap_kind, uint8_t *data) {
+  open_exit(vcpu, kind, data);
+  return vcpu->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind) : (int)kind;
+}
+
 static int decode_pio(luna_vcpu *vcpu) {
   struct kvm_run *run = vcpu->run;
   bool in = run->io.direction == KVM_EXIT_IO_IN;
@@ -93,10 +104,41 @@ static int decode_pio(luna_vcpu *vcpu) {
   vcpu->exit.address = run->io.port;
   vcpu->exit.size = run->io.size;
   vcpu->exit.access = in ? LUNA_READ : LUNA_WRITE;
+  vcpu->exit.count = run->io.count;
   vcpu->pending.element = 0;
   vcpu->pending.elements = run->io.count;
-  own(vcpu, LUNA_TRAP_PIO);
-  return open_exit(vcpu, LUNA_EXIT_PIO, (uint8_t *)run + run->io.data_offset);
+  luna_exit_own(vcpu, LUNA_TRAP_PIO);
+  return serve_exit(vcpu, LUNA_EXIT_PIO, LUNA_TRAP_PIO, (uint8_t *)run + run->io.data_offset);
+}
+
+/* KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR. With `error` set, KVM gives the guest a #GP. */
+static int decode_msr(luna_vcpu *vcpu) {
+  struct kvm_run *run = vcpu->run;
+  bool read = run->exit_reason == KVM_EXIT_X86_RDMSR;
+  vcpu->pending.incomplete = true;
+  vcpu->pending.reads = read;
+  vcpu->pending.elements = 1;
+  luna_exit_set(vcpu, LUNA_EXIT_MSR);
+  vcpu->exit.address = run->msr.index;
+  vcpu->exit.size = sizeof run->msr.data;
+  vcpu->exit.access = read ? LUNA_READ : LUNA_WRITE;
+  run->msr.error = 0;
+  luna_exit_own(vcpu, LUNA_TRAP_MSR);
+  return serve_exit(vcpu, LUNA_EXIT_MSR, LUNA_TRAP_MSR, (uint8_t *)&run->msr.data);
+}
+
+int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write) {
+  int trap_kind = write->pio ? LUNA_TRAP_PIO : LUNA_TRAP_MMIO;
+  luna_exit_kind kind = write->pio ? LUNA_EXIT_PIO : LUNA_EXIT_MMIO;
+  luna_exit_set(vcpu, kind);
+  vcpu->pending = (luna_pending){.elements = 1};
+  vcpu->exit.reason = write->pio ? KVM_EXIT_IO : KVM_EXIT_MMIO;
+  vcpu->exit.address = write->phys_addr;
+  vcpu->exit.size = write->len;
+  vcpu->exit.access = LUNA_WRITE;
+  memcpy(vcpu->collected, write->data, sizeof vcpu->collected);
+  luna_exit_own(vcpu, trap_kind);
+  return serve_exit(vcpu, kind, trap_kind, vcpu->collected);
 }
 
 /* An exit for the memory access on the run page, that waits for an answer. */
@@ -109,8 +151,11 @@ static int access_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint32_t access) {
   vcpu->pending.element = 0;
   vcpu->pending.elements = 1;
   if (kind == LUNA_EXIT_MMIO) {
-    own(vcpu, LUNA_TRAP_MMIO);
-    kind = vcpu->exit.trap ? LUNA_EXIT_MMIO : LUNA_EXIT_FAULT;
+    luna_exit_own(vcpu, LUNA_TRAP_MMIO);
+    if (vcpu->exit.trap) {
+      return serve_exit(vcpu, LUNA_EXIT_MMIO, LUNA_TRAP_MMIO, run->mmio.data);
+    }
+    kind = LUNA_EXIT_FAULT;
   }
   return open_exit(vcpu, kind, run->mmio.data);
 }
@@ -203,6 +248,21 @@ static void copy_instruction(luna_vcpu *vcpu) {
          sizeof run->emulation_failure.insn_bytes);
 }
 
+/* An instruction that KVM cannot emulate: its bytes, from memory where KVM does not say them. */
+static int instruction_exit(luna_vcpu *vcpu) {
+  const struct kvm_regs *regs = luna_state_regs(vcpu);
+  luna_exit *e = &vcpu->exit;
+  luna_code code;
+  if (e->instruction_size == 0 && regs && luna_vcpu_code(vcpu, regs->rip, &code) == LUNA_OK) {
+    e->instruction_size = code.size;
+    memcpy(e->instruction, code.bytes, sizeof code.bytes);
+  }
+  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
+  vcpu->state.regs_whole = true;
+  e->kind = LUNA_EXIT_INSTRUCTION;
+  return LUNA_EXIT_INSTRUCTION;
+}
+
 static int decode_internal(luna_vcpu *vcpu) {
   const struct kvm_run *run = vcpu->run;
   luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
@@ -211,8 +271,12 @@ static int decode_internal(luna_vcpu *vcpu) {
   e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
   memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
   copy_instruction(vcpu);
-  int kind = decode_fetch(vcpu);
-  return kind ? kind : LUNA_EXIT_INTERNAL;
+  int kind = luna_debug_internal(vcpu);
+  kind = kind ? kind : decode_fetch(vcpu);
+  if (kind) {
+    return kind;
+  }
+  return e->suberror == KVM_INTERNAL_ERROR_EMULATION ? instruction_exit(vcpu) : LUNA_EXIT_INTERNAL;
 }
 
 /* KVM_EXIT_MEMORY_FAULT: bits 0 to 2 of the flags say which right was missing, where memory
@@ -239,6 +303,9 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       return decode_pio(vcpu);
     case KVM_EXIT_MMIO:
       return decode_mmio(vcpu);
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+      return decode_msr(vcpu);
     case KVM_EXIT_HLT:
       return luna_exit_set(vcpu, LUNA_EXIT_HLT);
     case KVM_EXIT_SHUTDOWN:
@@ -249,12 +316,16 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       luna_exit_set(vcpu, LUNA_EXIT_FAIL_ENTRY);
       vcpu->exit.value = vcpu->run->fail_entry.hardware_entry_failure_reason;
       return LUNA_EXIT_FAIL_ENTRY;
+    case KVM_EXIT_DEBUG:
+      return luna_debug_exit(vcpu);
     case KVM_EXIT_DIRTY_RING_FULL:
       return luna_vm_drain(vcpu->vm, vcpu->space);
+    case KVM_EXIT_IRQ_WINDOW_OPEN: /* for interrupt.c, at the next entry */
+      return 0;
     case KVM_EXIT_INTR:
       return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
     default:
-      return luna_exit_set(vcpu, LUNA_EXIT_OTHER);
+      return luna_exit_rare(vcpu);
   }
 }
 
@@ -263,15 +334,19 @@ const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
 }
 
 static int check_open(const luna_vcpu *vcpu) {
-  return vcpu->pending.open ? LUNA_OK
-                            : luna_fail(LUNA_ERROR_STATE,
-                                        "vCPU %u has no open exit to answer: answer a pio, mmio or "
-                                        "fault exit once, before the next run",
-                                        vcpu->id);
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  return vcpu->pending.open
+             ? LUNA_OK
+             : luna_fail(LUNA_ERROR_STATE,
+                         "vCPU %u has no open exit to answer: answer a pio, mmio, msr or "
+                         "fault exit once, before the next run",
+                         vcpu->id);
 }
 
-/* Goes on to the next element of a string I/O exit, or closes the exit. */
-static void next_element(luna_vcpu *vcpu) {
+void luna_exit_next(luna_vcpu *vcpu) {
   luna_pending *pending = &vcpu->pending;
   luna_exit *e = &vcpu->exit;
   if (++pending->element == pending->elements) {
@@ -279,8 +354,9 @@ static void next_element(luna_vcpu *vcpu) {
     return;
   }
   pending->data += e->size;
+  e->count--;
   e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
-  own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
+  luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
 }
 
 int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
@@ -298,7 +374,10 @@ int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
   if (e->access == LUNA_READ) {
     memcpy(vcpu->pending.data, &value, e->size);
   }
-  next_element(vcpu);
+  luna_exit_next(vcpu);
+  if (vcpu->pending.open && vcpu->owners[LUNA_TRAP_PIO].answer) {
+    luna_answer_exit(vcpu, LUNA_TRAP_PIO);
+  }
   return LUNA_OK;
 }
 
@@ -308,8 +387,11 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
     return status;
   }
   const luna_exit *e = &vcpu->exit;
-  if (e->kind == LUNA_EXIT_PIO) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry a port access: answer it");
+  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR || e->kind == LUNA_EXIT_HYPERCALL) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry %s: answer it",
+                     e->kind == LUNA_EXIT_PIO   ? "a port access"
+                     : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
+                                                : "a hypercall");
   }
   uint8_t byte;
   const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
@@ -321,6 +403,34 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
                      "cannot retry the access to gpa 0x%" PRIx64
                      ": no region of space %u allows it; map memory there first",
                      e->address, space->id);
+  }
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+int luna_vcpu_refuse(luna_vcpu *vcpu) {
+  if (!vcpu->pending.open || vcpu->exit.kind != LUNA_EXIT_MSR) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
+  }
+  vcpu->run->msr.error = 1;
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
+  const luna_pending *pending = &vcpu->pending;
+  if (!pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
+    return 0;
+  }
+  *data = pending->data;
+  return vcpu->exit.size * (pending->elements - pending->element);
+}
+
+int luna_vcpu_answer_block(luna_vcpu *vcpu) {
+  uint8_t *data;
+  if (luna_vcpu_block(vcpu, &data) == 0) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open port access to answer as a block",
+                     vcpu->id);
   }
   vcpu->pending.open = false;
   return LUNA_OK;

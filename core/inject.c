@@ -35,7 +35,9 @@ static int close_exit(luna_vcpu *vcpu) {
   if (!pending->open) {
     return LUNA_OK;
   }
-  int status = pending->reads ? take_back(vcpu) : LUNA_OK;
+  /* A WRMSR too: nobody has done it yet. */
+  bool back = pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR;
+  int status = back ? take_back(vcpu) : LUNA_OK;
   if (status == LUNA_OK) {
     pending->open = false;
   }
@@ -43,6 +45,10 @@ static int close_exit(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint64_t address) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (vector > 31 || vector == VECTOR_NMI) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
                      "cannot inject vector %u as an exception: exceptions are 0 to 31 without 2",
@@ -50,7 +56,7 @@ int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint
   }
   struct kvm_vcpu_events *events = luna_state_events(vcpu);
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  int status = events && sregs ? close_exit(vcpu) : LUNA_ERROR_SYSTEM;
+  status = events && sregs ? close_exit(vcpu) : LUNA_ERROR_SYSTEM;
   if (status != LUNA_OK) {
     return status;
   }

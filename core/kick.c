@@ -180,8 +180,17 @@ void luna_gate_leave(luna_gate *gate) {
 }
 
 void luna_kick_request(luna_kick *kick) {
-  atomic_store(&kick->requested, true);
+  atomic_fetch_or(&kick->requested, LUNA_KICK_REQUEST);
   luna_kick_nudge(kick);
+}
+
+void luna_kick_attend(luna_kick *kick) {
+  atomic_fetch_or(&kick->requested, LUNA_KICK_ATTEND);
+  luna_kick_nudge(kick);
+}
+
+void luna_kick_attended(luna_kick *kick) {
+  atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_ATTEND);
 }
 
 void luna_kick_nudge(const luna_kick *kick) {
@@ -194,5 +203,18 @@ void luna_kick_nudge(const luna_kick *kick) {
 }
 
 bool luna_kick_take(luna_kick *kick) {
-  return atomic_load(&kick->requested) && atomic_exchange(&kick->requested, false);
+  return atomic_load(&kick->requested) & LUNA_KICK_REQUEST &&
+         atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_REQUEST) & LUNA_KICK_REQUEST;
+}
+
+void luna_kick_hold(luna_kick *kick, bool on) {
+  if (on) {
+    atomic_fetch_or(&kick->requested, LUNA_KICK_HOLD);
+  } else {
+    atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_HOLD);
+  }
+}
+
+bool luna_kick_held(luna_kick *kick) {
+  return atomic_load(&kick->requested) & LUNA_KICK_HOLD;
 }

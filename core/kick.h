@@ -10,10 +10,18 @@
 
 #include <stdatomic.h>
 
+/* Why a vCPU has to come out of the guest, or stay out. */
+enum {
+  LUNA_KICK_REQUEST = 1, /* luna_vcpu_interrupt was called and not yet delivered */
+  LUNA_KICK_ATTEND = 2,  /* luna_vcpu.attention has something new, to be seen before the entry */
+  LUNA_KICK_HOLD = 4     /* its thread is to be paused or stopped */
+};
+
 /* In each vCPU. */
 typedef struct luna_kick {
   atomic_int thread;     /* id of the thread that is in KVM_RUN or about to be, else 0 */
-  atomic_bool requested; /* luna_vcpu_interrupt was called and not yet delivered */
+  atomic_uint requested; /* luna_kick_reason bits */
+  atomic_bool answering; /* it uses a trap that the core answers: answer.c */
 } luna_kick;
 
 /* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to
@@ -44,8 +52,14 @@ bool luna_kick_seen(void);
 
 /* Any thread, and signal handlers. */
 void luna_kick_request(luna_kick *kick);
+/* Makes the vCPU look at its attention before it is in the guest again; and it has looked. */
+void luna_kick_attend(luna_kick *kick);
+void luna_kick_attended(luna_kick *kick);
 /* Gets the vCPU out of KVM_RUN for a moment: no request, it goes back in by itself. */
 void luna_kick_nudge(const luna_kick *kick);
+/* Keeps the vCPU from entering, or no longer; luna_kick_nudge gets it out. */
+void luna_kick_hold(luna_kick *kick, bool on);
+bool luna_kick_held(luna_kick *kick);
 /* Takes a request away: whether there was one. */
 bool luna_kick_take(luna_kick *kick);
 

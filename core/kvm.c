@@ -190,6 +190,11 @@ static int describe_host(int fd) {
   int attributes = luna_kvm_check_extension(fd, KVM_CAP_MEMORY_ATTRIBUTES);
   host.no_execute = attributes > 0 && (uint64_t)attributes & attribute_nx;
   host.manual_protect = luna_kvm_check_extension(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1;
+  int page = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_MMIO);
+  host.coalesced_page = page > 0 && page < run_size / LUNA_PAGE_SIZE ? (uint32_t)page : 0;
+  host.coalesced_pio = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_PIO) > 0;
+  host.msr_exits = luna_kvm_check_extension(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
+                   luna_kvm_check_extension(fd, KVM_CAP_X86_MSR_FILTER) > 0;
   return LUNA_OK;
 }
 
@@ -212,6 +217,7 @@ int luna_kvm_check_extension(int fd, long capability) {
 }
 
 int luna_kvm_create_vm(int kvm_fd) {
+  luna_error_watch_fork();
   int fd;
   do { /* a signal can interrupt the allocations inside */
     fd = call_number(kvm_fd, KVM_CREATE_VM, 0);

@@ -35,6 +35,9 @@ typedef struct luna_host {
   uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
   bool no_execute;          /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
   bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+  uint32_t coalesced_page;  /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
+  bool coalesced_pio;       /* KVM_CAP_COALESCED_PIO */
+  bool msr_exits;           /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
   struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
 } luna_host;
 
@@ -99,19 +102,19 @@ int luna_kvm_call(int fd, unsigned long request, const void *argument);
 
 /* kvm_interrupt.c: controllers, interrupts and the time-stamp counter's frequency. */
 int luna_kvm_create_irqchip(int vm_fd);
+int luna_kvm_create_pit(int vm_fd);
 int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level);
 int luna_kvm_signal_msi(int vm_fd, uint64_t address, uint32_t data);
 int luna_kvm_set_routing(int vm_fd, const struct kvm_irq_routing *routing);
 int luna_kvm_irqfd(int vm_fd, const struct kvm_irqfd *irqfd);
 int luna_kvm_get_irqchip(int vm_fd, struct kvm_irqchip *chip);
 int luna_kvm_set_irqchip(int vm_fd, const struct kvm_irqchip *chip);
-int luna_kvm_interrupt(int vcpu_fd, uint32_t vector);
-int luna_kvm_nmi(int vcpu_fd);
-int luna_kvm_smi(int vcpu_fd);
 int luna_kvm_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic);
 int luna_kvm_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic);
 int luna_kvm_get_mp_state(int vcpu_fd, uint32_t *state);
 int luna_kvm_set_mp_state(int vcpu_fd, uint32_t state);
+/* Whether the host has a capability that is asked for seldom. */
+bool luna_kvm_has(long capability);
 /* kHz, or -1. */
 int luna_kvm_get_tsc_khz(int vcpu_fd);
 int luna_kvm_set_tsc_khz(int vcpu_fd, uint32_t kilohertz);

@@ -6,6 +6,11 @@ int luna_kvm_create_irqchip(int vm_fd) {
   return luna_kvm_call(vm_fd, KVM_CREATE_IRQCHIP, NULL);
 }
 
+int luna_kvm_create_pit(int vm_fd) {
+  struct kvm_pit_config config = {0};
+  return luna_kvm_call(vm_fd, KVM_CREATE_PIT2, &config);
+}
+
 int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level) {
   struct kvm_irq_level change = {.irq = line, .level = level};
   return luna_kvm_call(vm_fd, KVM_IRQ_LINE, &change);
@@ -31,19 +36,6 @@ int luna_kvm_get_irqchip(int vm_fd, struct kvm_irqchip *chip) {
 
 int luna_kvm_set_irqchip(int vm_fd, const struct kvm_irqchip *chip) {
   return luna_kvm_call(vm_fd, KVM_SET_IRQCHIP, chip);
-}
-
-int luna_kvm_interrupt(int vcpu_fd, uint32_t vector) {
-  struct kvm_interrupt interrupt = {.irq = vector};
-  return luna_kvm_call(vcpu_fd, KVM_INTERRUPT, &interrupt);
-}
-
-int luna_kvm_nmi(int vcpu_fd) {
-  return luna_kvm_call(vcpu_fd, KVM_NMI, NULL);
-}
-
-int luna_kvm_smi(int vcpu_fd) {
-  return luna_kvm_call(vcpu_fd, KVM_SMI, NULL);
 }
 
 int luna_kvm_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic) {
@@ -72,4 +64,14 @@ int luna_kvm_get_tsc_khz(int vcpu_fd) {
 
 int luna_kvm_set_tsc_khz(int vcpu_fd, uint32_t kilohertz) {
   return luna_kvm_call(vcpu_fd, KVM_SET_TSC_KHZ, (void *)(uintptr_t)kilohertz);
+}
+
+bool luna_kvm_has(long capability) {
+  int fd = luna_kvm_open();
+  if (fd < 0) {
+    return false;
+  }
+  int answer = luna_kvm_check_extension(fd, capability);
+  luna_kvm_close(fd);
+  return answer > 0;
 }

@@ -17,6 +17,8 @@ enum {
   CR0_ET = 0x10,
   CR0_NE = 0x20,
   CR0_WP = 0x10000,
+  CR0_NW = 0x20000000,
+  CR0_CD = 0x40000000,
   CR4_PAE = 0x20,
   CR4_OSFXSR = 0x200,
   CR4_OSXMMEXCPT = 0x400,
@@ -59,6 +61,18 @@ static void set_real(struct kvm_sregs *sregs) {
   set_data_segments(sregs, segment);
   segment.type = 11;
   sregs->cs = segment;
+}
+
+/* The rest as after INIT (SDM Vol. 3, table 10-1). */
+void luna_mode_sipi(struct kvm_sregs *sregs, uint8_t vector) {
+  set_real(sregs);
+  sregs->cs.selector = (uint16_t)(vector << 8);
+  sregs->cs.base = (uint64_t)vector << 12;
+  sregs->gdt = sregs->idt = (struct kvm_dtable){.limit = 0xffff};
+  sregs->ldt = (struct kvm_segment){.limit = 0xffff, .type = 2, .present = 1};
+  sregs->tr = (struct kvm_segment){.limit = 0xffff, .type = 11, .present = 1};
+  sregs->cr0 = CR0_CD | CR0_NW | CR0_ET;
+  sregs->cr2 = sregs->cr3 = sregs->cr4 = sregs->cr8 = sregs->efer = 0;
 }
 
 static void set_tables(struct kvm_sregs *sregs, uint64_t gpa) {

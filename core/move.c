@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <string.h>
 
@@ -29,6 +30,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   pthread_rwlock_wrlock(&vcpu->vm->lock);
   int status = luna_seat_take(vcpu->target, vcpu->id, seat);
   pthread_rwlock_unlock(&vcpu->vm->lock);
+  status = status == LUNA_OK ? luna_cpuid_follow(vcpu, *seat) : status;
   return status == LUNA_OK ? luna_mode_follow(vcpu, vcpu->target->id) : status;
 }
 
@@ -37,23 +39,43 @@ static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
   if (seat->owner != vcpu->serial) { /* what is there is not this vCPU's to keep */
     groups = groups_of(0);
   }
-  int status = luna_seat_fetch(vcpu->seat, groups);
+  int status = vcpu->vm->irqchip ? luna_apic_settle(vcpu) : LUNA_OK;
+  status = status == LUNA_OK ? luna_tsc_move(vcpu, seat) : status;
+  status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, groups) : status;
   status = status == LUNA_OK ? luna_seat_copy(seat, vcpu->seat, groups) : status;
   return status == LUNA_OK ? luna_state_move(vcpu, seat) : status;
+}
+
+/* No interrupt is sent to a LAPIC that is on its way. */
+static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
+  pthread_mutex_t *moving = vcpu->vm->irqchip ? &vcpu->vm->moving : NULL;
+  int status = LUNA_OK;
+  if (moving) {
+    pthread_mutex_lock(moving);
+    status = luna_apic_move(vcpu, seat);
+  }
+  if (status == LUNA_OK) {
+    seat->owner = vcpu->serial;
+    luna_vcpu_sit(vcpu, vcpu->target, seat);
+    status = luna_apic_waits(vcpu) ? luna_state_commit(vcpu) : LUNA_OK;
+  }
+  if (moving) {
+    pthread_mutex_unlock(moving);
+  }
+  return status;
 }
 
 int luna_move_finish(luna_vcpu *vcpu) {
   luna_seat *seat;
   int status = take_seat(vcpu, &seat);
   status = status == LUNA_OK ? move_state(vcpu, seat) : status;
+  status = status == LUNA_OK ? move_apic(vcpu, seat) : status;
   if (status != LUNA_OK) {
     luna_move_cancel(vcpu);
     return status;
   }
-  seat->owner = vcpu->serial;
-  luna_vcpu_sit(vcpu, vcpu->target, seat);
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
-  vcpu->owners[LUNA_TRAP_PIO].range = vcpu->owners[LUNA_TRAP_MMIO].range = (luna_range){1, 0};
+  luna_vcpu_forget_owners(vcpu);
   luna_state_want_all(vcpu);
   return LUNA_OK;
 }
@@ -91,10 +113,15 @@ static int move(luna_vcpu *vcpu) {
     luna_move_cancel(vcpu);
     return kind;
   }
-  return kind == 0 ? luna_move_finish(vcpu) : LUNA_OK;
+  /* What KVM has collected here is for the next run to give, before it moves. */
+  return kind == 0 && !luna_coalesced_waiting(vcpu) ? luna_move_finish(vcpu) : LUNA_OK;
 }
 
 int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   const uint32_t known = LUNA_MOVE_NO_FPU | LUNA_MOVE_NO_MSRS;
   if (flags & ~known) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
@@ -104,7 +131,7 @@ int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
   if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot move vCPU %u: it is running", vcpu->id);
   }
-  int status = choose(vcpu, space, flags);
+  status = choose(vcpu, space, flags);
   status = status == LUNA_OK ? move(vcpu) : status;
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
   return status;

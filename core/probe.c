@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What this host's KVM can do: whether a VM can be made at all, and KVM's answers by name. */
+#include "debug.h"
 #include "error.h"
 #include "kvm.h"
 
@@ -26,7 +27,8 @@ typedef struct feature {
   long capability;
 } feature;
 
-/* Names as in api.rst, without KVM_CAP_, in lower case. */
+/* Names as in api.rst, without KVM_CAP_, in lower case; behind them what no capability says: a
+ * luna_debug_feature, below 0. */
 static const feature features[] = {
     {"nr_memslots", KVM_CAP_NR_MEMSLOTS},
     {"max_vcpus", KVM_CAP_MAX_VCPUS},
@@ -54,6 +56,9 @@ static const feature features[] = {
     {"tsc_control", KVM_CAP_TSC_CONTROL},
     {"x86_apic_bus_cycles_ns", KVM_CAP_X86_APIC_BUS_CYCLES_NS},
     {"exit_hypercall", KVM_CAP_EXIT_HYPERCALL},
+    {"hardware_breakpoints", -1 - LUNA_DEBUG_HARDWARE},
+    {"watchpoints", -1 - LUNA_DEBUG_WATCH},
+    {"software_breakpoints", -1 - LUNA_DEBUG_SOFTWARE},
 };
 
 enum {
@@ -79,9 +84,21 @@ const char *luna_probe_name(int index) {
   return index >= 0 && index < FEATURE_COUNT ? features[index].name : NULL;
 }
 
+static int debug_value(luna_debug_feature what, uint64_t *value) {
+  int answer = luna_debug_probe(what);
+  if (answer < 0) {
+    return answer;
+  }
+  *value = (uint64_t)answer & (LUNA_DEBUG_REAL | LUNA_DEBUG_RING0 | LUNA_DEBUG_RING3);
+  return LUNA_OK;
+}
+
 int luna_probe_value(int index, uint64_t *value) {
   if (index < 0 || index >= FEATURE_COUNT) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no host feature %d", index);
+  }
+  if (features[index].capability < 0) {
+    return debug_value((luna_debug_feature)(-1 - features[index].capability), value);
   }
   int fd = luna_kvm_open();
   if (fd < 0) {
@@ -109,7 +126,7 @@ int luna_capability(const char *name, uint64_t *value) {
   } limits[] = {
       {"vcpus_max", host->vcpus_max},     {"slots_max", host->slots_max},
       {"spaces_max", spaces_max()},       {"address_bits", host->address_bits},
-      {"dirty_ring_max", host->ring_max},
+      {"dirty_ring_max", host->ring_max}, {"xsave_size", host->xsave_size},
   };
   for (size_t i = 0; name && i < sizeof limits / sizeof *limits; i++) {
     if (strcmp(name, limits[i].name) == 0) {
@@ -118,7 +135,7 @@ int luna_capability(const char *name, uint64_t *value) {
     }
   }
   return luna_fail(LUNA_ERROR_ARGUMENT,
-                   "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits and "
-                   "dirty_ring_max are known",
+                   "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits, "
+                   "dirty_ring_max and xsave_size are known",
                    name ? name : "(null)");
 }

@@ -32,6 +32,7 @@ static void close_seat(luna_space *space, luna_seat *seat) {
   }
   free(seat->held.msrs);
   free(seat->held.xsave);
+  free(seat->cpuid);
   free(seat);
 }
 
@@ -82,12 +83,69 @@ static int open_seat(luna_space *space, uint32_t id, luna_seat *seat) {
       return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
     }
   }
-  if (luna_kvm_set_cpuid(seat->fd, host->cpuid) != 0) {
-    return luna_fail_errno(errno, "cannot set the CPUID leaves of vCPU %u", id);
-  }
   status = luna_ring_map(space, seat);
   seat->ready = status == LUNA_OK;
   return status;
+}
+
+/* ---- CPUID ---- */
+
+static size_t cpuid_size(const struct kvm_cpuid2 *table) {
+  return sizeof *table + table->nent * sizeof *table->entries;
+}
+
+static struct kvm_cpuid2 *copy_cpuid(const struct kvm_cpuid2 *table) {
+  struct kvm_cpuid2 *copy = malloc(cpuid_size(table));
+  return copy ? memcpy(copy, table, cpuid_size(table)) : NULL;
+}
+
+static bool same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b) {
+  return a->nent == b->nent && memcmp(a->entries, b->entries, a->nent * sizeof *a->entries) == 0;
+}
+
+/* KVM fills in the APIC ID of whatever processor it is asked on; the vCPU's is its number. */
+struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id) {
+  struct kvm_cpuid2 *table = copy_cpuid(luna_host_get()->cpuid);
+  for (uint32_t i = 0; table && i < table->nent; i++) {
+    struct kvm_cpuid_entry2 *entry = &table->entries[i];
+    if (entry->function == 1) {
+      entry->ebx = (entry->ebx & 0xffffff) | id << 24;
+    } else if (entry->function == 0xb || entry->function == 0x1f) {
+      entry->edx = id;
+    } else if (entry->function == 0x8000001e) {
+      entry->eax = id;
+    }
+  }
+  return table;
+}
+
+static int fail_cpuid(const luna_seat *seat, int number) {
+  if (number != EINVAL) {
+    return luna_fail_errno(number, "cannot set the CPUID leaves of vCPU %u", seat->id);
+  }
+  return seat->ran
+             ? luna_fail(LUNA_ERROR_STATE, "cannot change the CPUID leaves of vCPU %u: it has run",
+                         seat->id)
+             : luna_fail(LUNA_ERROR_ARGUMENT,
+                         "cannot set the CPUID leaves of vCPU %u: KVM refuses these", seat->id);
+}
+
+int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table) {
+  if (seat->cpuid && same_cpuid(seat->cpuid, table)) {
+    return LUNA_OK;
+  }
+  struct kvm_cpuid2 *copy = copy_cpuid(table);
+  if (!copy || luna_kvm_set_cpuid(seat->fd, copy) != 0) {
+    int number = copy ? errno : ENOMEM;
+    free(copy);
+    return fail_cpuid(seat, number);
+  }
+  free(seat->cpuid);
+  seat->cpuid = copy;
+  free(seat->held.msrs);
+  seat->held.msrs = NULL; /* CPUID says which there are */
+  seat->held.known = 0;
+  return LUNA_OK;
 }
 
 int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
@@ -101,6 +159,7 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
     made->fd = -1;
+    made->id = id;
     space->seats[id] = made;
   }
   if (!space->seats[id]->ready) {
@@ -160,7 +219,27 @@ static int add_mtrrs(const luna_seat *seat) {
   return status;
 }
 
-static int find_movable(luna_seat *seat) {
+/* A seat of a VM of its own, as KVM makes it. Its number is 1: vCPU 0 is the bootstrap processor,
+ * and its APIC base says so. */
+static int open_scratch(luna_space **scratch, luna_seat **seat) {
+  int status = luna_space_create(0, 0, scratch);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  status = luna_seat_take(*scratch, 1, seat);
+  struct kvm_cpuid2 *cpuid = status == LUNA_OK ? luna_seat_cpuid(1) : NULL;
+  if (status == LUNA_OK) {
+    status = cpuid ? luna_seat_set_cpuid(*seat, cpuid)
+                   : luna_fail_errno(ENOMEM, "cannot make the CPUID leaves of a vCPU");
+  }
+  free(cpuid);
+  if (status != LUNA_OK) {
+    luna_space_free(*scratch);
+  }
+  return status;
+}
+
+static int try_movable(const luna_seat *seat) {
   int kvm_fd = luna_kvm_open();
   if (kvm_fd < 0) {
     return kvm_fd;
@@ -183,16 +262,53 @@ static int find_movable(luna_seat *seat) {
   return status;
 }
 
-static int know_movable(luna_seat *seat) {
+/* On a vCPU with everything that CPUID can offer here. */
+static int find_movable(void) {
+  luna_space *scratch;
+  luna_seat *seat;
+  int status = open_scratch(&scratch, &seat);
+  if (status == LUNA_OK) {
+    status = try_movable(seat);
+    luna_space_free(scratch);
+  }
+  return status;
+}
+
+/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own. */
+static int find_movable_with(const luna_seat *seat) {
+  struct kvm_cpuid2 *all = luna_seat_cpuid(seat->id);
+  bool has_all = all && seat->cpuid && same_cpuid(seat->cpuid, all);
+  free(all);
+  return has_all ? try_movable(seat) : find_movable();
+}
+
+static int know_movable(const luna_seat *seat) {
   const luna_host *host = luna_host_get();
   pthread_mutex_lock(&msr_lock);
   int status = LUNA_OK;
   if (movable_host != host->serial || movable_count == 0) {
-    status = find_movable(seat);
+    status = find_movable_with(seat);
     movable_host = host->serial;
   }
   pthread_mutex_unlock(&msr_lock);
   return status;
+}
+
+/* Leaves out those that this vCPU's CPUID hides. */
+static int read_msrs(luna_seat *seat) {
+  luna_msrs *msrs = seat->held.msrs;
+  for (;;) {
+    int done = luna_kvm_get_msrs(seat->fd, msrs);
+    if (done < 0) {
+      return luna_fail_errno(errno, "cannot read the MSRs of a vCPU");
+    }
+    if (done == (int)msrs->count) {
+      return LUNA_OK;
+    }
+    msrs->count--;
+    memmove(&msrs->entries[done], &msrs->entries[done + 1],
+            (msrs->count - (uint32_t)done) * sizeof *msrs->entries);
+  }
 }
 
 static int fetch_msrs(luna_seat *seat) {
@@ -211,22 +327,28 @@ static int fetch_msrs(luna_seat *seat) {
       held->msrs->entries[i].index = movable[i];
     }
   }
-  int done = luna_kvm_get_msrs(seat->fd, held->msrs);
-  if (done != (int)held->msrs->count) {
-    return luna_fail_errno(done < 0 ? errno : EIO, "cannot read MSR 0x%x of a vCPU",
-                           held->msrs->entries[done < 0 ? 0 : done].index);
-  }
-  return LUNA_OK;
+  return read_msrs(seat);
 }
 
-/* Writes the MSRs that differ. */
-static int copy_msrs(luna_seat *target, const luna_seat *source) {
-  const luna_msrs *wanted = source->held.msrs;
+/* Writes the MSRs that differ. Both lists have the same order; one may lack some that its CPUID
+ * hides. */
+static int copy_msrs(luna_seat *target, const luna_held *source) {
+  const luna_msrs *wanted = source->msrs;
   luna_msrs *now = target->held.msrs;
   luna_msrs change = {0};
-  for (uint32_t i = 0; i < wanted->count; i++) {
+  uint32_t places[LUNA_MSRS_MOST];
+  for (uint32_t i = 0, at = 0; i < wanted->count && at < now->count; i++) {
     const struct kvm_msr_entry *entry = &wanted->entries[i];
-    if (now->entries[i].data != entry->data) {
+    uint32_t place = at;
+    while (place < now->count && now->entries[place].index != entry->index) {
+      place++;
+    }
+    if (place == now->count) {
+      continue;
+    }
+    at = place + 1;
+    if (now->entries[place].data != entry->data) {
+      places[change.count] = place;
       change.entries[change.count++] = *entry;
       /* KVM notes there what the guest adds to its time-stamp counter. */
       target->tsc_set = target->tsc_set && entry->index != MSR_TSC_ADJUST;
@@ -241,7 +363,9 @@ static int copy_msrs(luna_seat *target, const luna_seat *source) {
     return luna_fail_errno(done < 0 ? errno : EINVAL, "cannot write 0x%llx to MSR 0x%x of a vCPU",
                            entry->data, entry->index);
   }
-  memcpy(now, wanted, sizeof *now);
+  for (uint32_t i = 0; i < change.count; i++) {
+    now->entries[places[i]].data = change.entries[i].data;
+  }
   return LUNA_OK;
 }
 
@@ -309,33 +433,32 @@ int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
   return LUNA_OK;
 }
 
-static int write_xcrs(luna_seat *target, const luna_seat *source) {
-  if (memcmp(&target->held.xcrs, &source->held.xcrs, sizeof target->held.xcrs) == 0) {
+static int write_xcrs(luna_seat *target, const luna_held *source) {
+  if (memcmp(&target->held.xcrs, &source->xcrs, sizeof target->held.xcrs) == 0) {
     return 0;
   }
-  target->held.xcrs = source->held.xcrs;
+  target->held.xcrs = source->xcrs;
   return luna_kvm_set_xcrs(target->fd, &target->held.xcrs);
 }
 
-static int write_xsave(luna_seat *target, const luna_seat *source) {
+static int write_xsave(luna_seat *target, const luna_held *source) {
   uint32_t size = luna_host_get()->xsave_size;
-  if (memcmp(target->held.xsave, source->held.xsave, size) == 0) {
+  if (memcmp(target->held.xsave, source->xsave, size) == 0) {
     return 0;
   }
-  memcpy(target->held.xsave, source->held.xsave, size);
+  memcpy(target->held.xsave, source->xsave, size);
   return luna_kvm_set_xsave(target->fd, target->held.xsave);
 }
 
-static int write_debug(luna_seat *target, const luna_seat *source) {
-  if (memcmp(&target->held.debugregs, &source->held.debugregs, sizeof target->held.debugregs) ==
-      0) {
+static int write_debug(luna_seat *target, const luna_held *source) {
+  if (memcmp(&target->held.debugregs, &source->debugregs, sizeof target->held.debugregs) == 0) {
     return 0;
   }
-  target->held.debugregs = source->held.debugregs;
+  target->held.debugregs = source->debugregs;
   return luna_kvm_set_debugregs(target->fd, &target->held.debugregs);
 }
 
-static int copy_group(luna_seat *target, const luna_seat *source, luna_group group) {
+static int copy_group(luna_seat *target, const luna_held *source, luna_group group) {
   static const char *const names[] = {"XCR0", "the extended state", "the debug registers"};
   int result = 0;
   switch (group) {
@@ -354,7 +477,7 @@ static int copy_group(luna_seat *target, const luna_seat *source, luna_group gro
   return result == 0 ? LUNA_OK : luna_fail_errno(errno, "cannot write %s of a vCPU", names[group]);
 }
 
-static int copy_groups(luna_seat *target, const luna_seat *source, uint32_t groups) {
+int luna_seat_write(luna_seat *target, const luna_held *source, uint32_t groups) {
   int status = luna_seat_fetch(target, groups);
   for (uint32_t left = groups; left && status == LUNA_OK; left &= left - 1) {
     luna_group group = (luna_group)__builtin_ctz(left);
@@ -367,7 +490,7 @@ static int copy_groups(luna_seat *target, const luna_seat *source, uint32_t grou
 }
 
 int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) {
-  int status = copy_groups(target, source, groups);
+  int status = luna_seat_write(target, &source->held, groups);
   return status == LUNA_OK && groups >> LUNA_GROUP_MSRS & 1 ? copy_tsc(target, source) : status;
 }
 
@@ -402,22 +525,32 @@ static int read_fresh(luna_seat *seat) {
   return status;
 }
 
-/* Reads a fresh vCPU's state, once, in a VM made for it. Its number is 1: vCPU 0 is the bootstrap
- * processor and its APIC base says so. */
+/* Reads a fresh vCPU's state, once, in a VM made for it. */
 static int know_fresh(void) {
   if (fresh.host == luna_host_get()->serial) {
     return LUNA_OK;
   }
   luna_space *scratch;
   luna_seat *seat;
-  int status = luna_space_create(0, 0, &scratch);
-  if (status != LUNA_OK) {
-    return status;
+  int status = open_scratch(&scratch, &seat);
+  if (status == LUNA_OK) {
+    status = read_fresh(seat);
+    luna_space_free(scratch);
   }
-  status = luna_seat_take(scratch, 1, &seat);
-  status = status == LUNA_OK ? read_fresh(seat) : status;
-  luna_space_free(scratch);
   return status;
+}
+
+/* The last vCPU's breakpoints. */
+static int end_debug(luna_seat *seat, uint32_t id) {
+  const struct kvm_guest_debug none = {0};
+  if (seat->debug.control == 0) {
+    return LUNA_OK;
+  }
+  if (luna_kvm_guest_debug(seat->fd, &none) != 0) {
+    return luna_fail_errno(errno, "cannot take the breakpoints of vCPU %u away", id);
+  }
+  seat->debug = none;
+  return LUNA_OK;
 }
 
 static int write_fresh(luna_seat *seat, uint32_t id) {
@@ -426,12 +559,18 @@ static int write_fresh(luna_seat *seat, uint32_t id) {
   sregs.apic_base = id == 0 ? sregs.apic_base | bootstrap : sregs.apic_base & ~bootstrap;
   seat->held.known = 0;
   seat->run->kvm_dirty_regs = 0;
+  seat->run->ready_for_interrupt_injection = 0;
+  seat->run->request_interrupt_window = 0;
+  int status = end_debug(seat, id);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
       luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
     return luna_fail_errno(errno, "cannot reset vCPU %u", id);
   }
   const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
-  int status = copy_groups(seat, &fresh.seat, all);
+  status = luna_seat_write(seat, &fresh.seat.held, all);
   seat->tsc_set = true; /* a counter of its own: there is nothing to take over */
   return status;
 }

@@ -47,14 +47,18 @@ typedef struct luna_held {
 
 struct luna_seat {
   int fd;
+  uint32_t id; /* of the vCPU in its VM */
   struct kvm_run *run;
   size_t run_size;
   struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */
   uint32_t ring_next;
-  const luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
-  bool ready;            /* made in full */
-  uint64_t owner;        /* serial number of the vCPU that was here last; 0 for none */
-  bool tsc_set;          /* its time-stamp counter goes with the vCPU's others */
+  luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
+  bool ready;      /* made in full */
+  uint64_t owner;  /* serial number of the vCPU that was here last; 0 for none */
+  struct kvm_guest_debug debug; /* what KVM was last told to stop at */
+  bool ran;                     /* with `cpuid`, which KVM then no longer changes */
+  struct kvm_cpuid2 *cpuid;     /* what KVM has of it, or NULL */
+  bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 };
 
@@ -62,10 +66,18 @@ struct luna_seat {
 int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat);
 void luna_seats_free(luna_space *space);
 
+/* A new table of what CPUID answers to vCPU `id` where nobody says otherwise; NULL without
+ * memory. */
+struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id);
+/* Gives the seat the table, unless it has it. _STATE where it has run with another. */
+int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table);
+
 /* Makes sure that the copies of these groups (bits by luna_group) are true. */
 int luna_seat_fetch(luna_seat *seat, uint32_t groups);
 /* Makes the target hold what the source's copies say; nothing is written that it holds already. */
 int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups);
+/* Makes the seat hold what `wanted` says of the groups; the target's copies are true afterwards. */
+int luna_seat_write(luna_seat *seat, const luna_held *wanted, uint32_t groups);
 /* Gives a seat that a former vCPU has used the state of a fresh one. */
 int luna_seat_reset(luna_seat *seat, uint32_t id);
 

@@ -53,6 +53,7 @@ int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
   made->slots_max = host->slots_max;
   made->address_bits = host->address_bits;
   made->no_execute = host->no_execute;
+  made->coalesced_page = host->coalesced_page;
   made->vm_fd = open_vm();
   int status = made->vm_fd < 0 ? made->vm_fd : luna_dirty_begin(made, ring_entries);
   if (status != LUNA_OK) {

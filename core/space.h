@@ -47,11 +47,14 @@ typedef struct luna_space {
   uint32_t next_slot;
   uint32_t slots_max;
   unsigned address_bits;
-  bool no_execute;       /* this KVM can keep a range from execution */
-  bool logged;           /* KVM notes the pages that the guest writes */
-  bool manual_protect;   /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
-  uint32_t ring_entries; /* of each vCPU's dirty ring; 0 for the bitmap */
-  luna_seat **seats;     /* by vCPU number: the KVM vCPUs of this KVM VM */
+  bool no_execute;         /* this KVM can keep a range from execution */
+  bool msr_exits;          /* KVM_CAP_X86_USER_SPACE_MSR is on */
+  uint32_t coalesced_page; /* luna_host.coalesced_page */
+  atomic_flag collector;   /* held by the vCPU that takes a collected write: coalesced.c */
+  bool logged;             /* KVM notes the pages that the guest writes */
+  bool manual_protect;     /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+  uint32_t ring_entries;   /* of each vCPU's dirty ring; 0 for the bitmap */
+  luna_seat **seats;       /* by vCPU number: the KVM vCPUs of this KVM VM */
   uint32_t seat_count;
   atomic_uint vcpus; /* how many vCPUs are in this space now */
   luna_gate gate;
@@ -59,6 +62,9 @@ typedef struct luna_space {
 
 int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space);
 void luna_space_free(luna_space *space);
+
+/* hypercall.c: lets KVM hand on the hypercalls that it can, where it can. */
+int luna_hypercalls_begin(const luna_space *space);
 
 /* Gets every vCPU of the space out of the guest and keeps it out, while slots that it uses are
  * replaced; lets them in again. */

@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -22,6 +23,8 @@ static const char *const names[LUNA_REGISTER_COUNT] = {
     "ss.selector", "ss.base", "ss.limit", "ss.access",
     "tr.selector", "tr.base", "tr.limit", "tr.access",
     "ldtr.selector", "ldtr.base", "ldtr.limit", "ldtr.access",
+    "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "xcr0",
+    "fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr",
 };
 /* clang-format on */
 
@@ -66,6 +69,39 @@ int luna_state_begin(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+int luna_state_reload(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->sregs_written || state->events_written || state->regs_whole ||
+      vcpu->run->kvm_dirty_regs) {
+    return LUNA_OK;
+  }
+  state->events_known = false;
+  return luna_state_begin(vcpu);
+}
+
+int luna_state_commit(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  int status = luna_state_flush(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  if ((state->regs_known && luna_kvm_set_regs(vcpu->fd, regs) != 0) ||
+      (state->sregs_known && luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0)) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  vcpu->run->kvm_dirty_regs &= ~(uint64_t)(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
+  return LUNA_OK;
+}
+
+bool luna_state_interruptible(const luna_vcpu *vcpu) {
+  const uint64_t rflags_if = 1 << 9;
+  const struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
+  return vcpu->state.regs_known ? regs->rflags & rflags_if : vcpu->run->if_flag;
+}
+
 /* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
  * a vCPU whose registers were asked for gets them with its next exits. */
 enum {
@@ -84,6 +120,19 @@ const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
     state->regs_known = true;
   }
   return regs;
+}
+
+int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs) {
+  const struct kvm_regs *held = luna_state_regs(vcpu);
+  if (!held) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  *regs = *held;
+  for (uint32_t left = vcpu->state.written; left; left &= left - 1) {
+    int reg = __builtin_ctz(left);
+    *general(regs, reg) = vcpu->state.values[reg];
+  }
+  return LUNA_OK;
 }
 
 static void ask_for_regs(luna_vcpu *vcpu) {
@@ -162,6 +211,8 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
   state->events_written |=
       !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
   target->run->cr8 = sregs->cr8;
+  target->run->ready_for_interrupt_injection = vcpu->run->ready_for_interrupt_injection;
+  target->run->if_flag = vcpu->run->if_flag;
   if (page_has_regs(vcpu)) {
     target->run->s.regs.regs = *regs;
     target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
@@ -178,6 +229,18 @@ bool luna_state_conflicts(const luna_vcpu *vcpu) {
   }
   return state->sregs_written || state->events_written || (state->written && vcpu->pending.reads) ||
          state->written >> LUNA_RIP & 1;
+}
+
+void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                      const struct kvm_vcpu_events *events) {
+  luna_state *state = &vcpu->state;
+  *(page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs) = *regs;
+  state->regs_known = state->regs_whole = true;
+  state->written = 0;
+  state->sregs = *sregs;
+  state->sregs_known = state->sregs_written = true;
+  state->events = *events;
+  state->events_known = state->events_written = true;
 }
 
 static int flush_general(luna_vcpu *vcpu) {
@@ -200,7 +263,8 @@ static int flush_general(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
-/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry. */
+/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry; with one, from the
+ * system registers. */
 static int flush_system(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
   vcpu->run->cr8 = state->sregs.cr8;
@@ -262,11 +326,16 @@ int luna_state_fail(luna_vcpu *vcpu) {
   if (!s) {
     return LUNA_ERROR_SYSTEM;
   }
+  char rule[256] = "";
+  int found = luna_check_find(vcpu, false, rule, sizeof rule);
+  if (found == 0) { /* then it is a feature that KVM keeps from this vCPU */
+    found = luna_check_find(vcpu, true, rule, sizeof rule);
+  }
   return luna_fail(LUNA_ERROR_SYSTEM,
                    "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
-                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x); see SDM Vol. 3, 27.3.1, "
-                   "'Checks on the Guest State Area'",
-                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector);
+                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x): %s%s",
+                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector, rule,
+                   found > 0 ? "" : "see SDM Vol. 3, 27.3.1, 'Checks on the Guest State Area'");
 }
 
 static uint64_t pack_access(const struct kvm_segment *s) {
@@ -415,6 +484,10 @@ static int fail_register(int reg) {
 }
 
 int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
     return fail_register(reg);
   }
@@ -430,6 +503,9 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
     memcpy(value, (const uint8_t *)regs + general_offset[reg], sizeof *value);
     return LUNA_OK;
   }
+  if (reg >= LUNA_DR0) {
+    return luna_extended_get(vcpu, reg, value);
+  }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
     return LUNA_ERROR_SYSTEM;
@@ -439,6 +515,10 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
 }
 
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   if (reg < 0 || reg >= LUNA_REGISTER_COUNT) {
     return fail_register(reg);
   }
@@ -449,6 +529,9 @@ int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
       vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
     }
     return LUNA_OK;
+  }
+  if (reg >= LUNA_DR0) {
+    return luna_extended_set(vcpu, reg, value);
   }
   if (value > widest(reg)) {
     return luna_fail(LUNA_ERROR_RANGE,

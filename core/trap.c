@@ -3,13 +3,14 @@
  * table. */
 #include "trap.h"
 
+#include "answer.h"
 #include "error.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-static const char *const unit[] = {"ports", "gpa"};
+static const char *const unit[] = {"ports", "gpa", "MSRs"};
 
 /* The index of a free number, at the end where there is none. */
 static uint32_t free_index(const luna_traps *traps) {
@@ -66,15 +67,24 @@ int luna_traps_add(luna_traps *traps, int kind, luna_range range, uint32_t *id) 
   return LUNA_OK;
 }
 
-int luna_traps_remove(luna_traps *traps, uint32_t id) {
+luna_trap *luna_traps_find(const luna_traps *traps, uint32_t id) {
   luna_trap *trap = id >= 1 && id <= traps->count ? traps->by_id[id - 1] : NULL;
   if (!trap) {
-    return luna_fail(LUNA_ERROR_NOT_FOUND, "there is no trap %u", id);
+    luna_fail(LUNA_ERROR_NOT_FOUND, "there is no trap %u", id);
   }
+  return trap;
+}
+
+void luna_traps_remove(luna_traps *traps, luna_trap *trap) {
   luna_range_remove(&traps->ranges[trap->kind], &trap->range);
-  traps->by_id[id - 1] = NULL;
-  free(trap);
-  return LUNA_OK;
+  traps->by_id[trap->id - 1] = NULL;
+}
+
+void luna_trap_free(luna_trap *trap) {
+  if (trap) {
+    luna_answer_free(trap->answer);
+    free(trap);
+  }
 }
 
 luna_trap *luna_traps_at(const luna_traps *traps, int kind, uint64_t address) {
@@ -83,9 +93,10 @@ luna_trap *luna_traps_at(const luna_traps *traps, int kind, uint64_t address) {
 
 void luna_traps_free(luna_traps *traps) {
   for (uint32_t i = 0; i < traps->count; i++) {
-    free(traps->by_id[i]);
+    luna_trap_free(traps->by_id[i]);
   }
   free(traps->by_id);
-  luna_range_free(&traps->ranges[LUNA_TRAP_PIO]);
-  luna_range_free(&traps->ranges[LUNA_TRAP_MMIO]);
+  for (int kind = 0; kind < LUNA_TRAP_KINDS; kind++) {
+    luna_range_free(&traps->ranges[kind]);
+  }
 }

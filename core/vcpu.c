@@ -4,7 +4,9 @@
  * only after the next entry; a signal before the entry must not be lost. */
 #include "vcpu.h"
 
+#include "debug.h"
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,21 +17,28 @@
 static void rise(luna_vcpu *vcpu) {
   if (vcpu->seat) {
     vcpu->seat->kick = NULL;
+    vcpu->seat->ran |= vcpu->exits > 0;
     atomic_fetch_sub(&vcpu->space->vcpus, 1);
     vcpu->seat = NULL;
   }
 }
 
 void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
+  luna_account_rise(vcpu);
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   rise(vcpu);
   seat->kick = &vcpu->kick;
   atomic_fetch_add(&space->vcpus, 1);
+  if (vcpu->vm->coalesced) {
+    atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_COALESCED);
+  }
   pthread_rwlock_unlock(&vcpu->vm->lock);
   vcpu->space = space;
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
+  luna_account_sit(vcpu);
+  luna_debug_sit(vcpu);
 }
 
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
@@ -44,15 +53,23 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_vcpu_sit(vcpu, space, seat);
   vcpu->sync_regs =
       host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
-  status = seat->owner ? luna_seat_reset(seat, vcpu->id) : LUNA_OK;
+  status = luna_cpuid_begin(vcpu);
+  if (status == LUNA_OK && seat->owner) {
+    status = luna_seat_reset(seat, vcpu->id);
+    if (status == LUNA_OK && vcpu->vm->irqchip) {
+      status = luna_apic_reset(vcpu);
+    }
+  }
   seat->owner = vcpu->serial;
   return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }
 
 static void destroy(luna_vcpu *vcpu) {
+  luna_thread_end(vcpu);
   luna_move_cancel(vcpu);
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
+    luna_debug_end(vcpu);
     luna_mode_end(vcpu);
     pthread_rwlock_rdlock(&vcpu->vm->lock);
     rise(vcpu);
@@ -60,6 +77,7 @@ static void destroy(luna_vcpu *vcpu) {
   }
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
+  luna_cpuid_end(vcpu);
   free(vcpu);
 }
 
@@ -95,10 +113,13 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
   made->serial = atomic_fetch_add(&serial, 1) + 1;
   made->vm = vm;
   luna_vm_retain(vm);
-  made->owners[0].range = made->owners[1].range = (luna_range){1, 0};
+  luna_vcpu_forget_owners(made);
   status = open_vcpu(made, host);
   if (status == LUNA_OK) {
     status = luna_mode_set(made, options ? options : &reset);
+  }
+  if (status == LUNA_OK) {
+    status = luna_apic_begin(made, options ? options : &reset);
   }
   if (status != LUNA_OK) {
     destroy(made);
@@ -124,7 +145,7 @@ uint32_t luna_vcpu_id(const luna_vcpu *vcpu) {
 }
 
 uint64_t luna_vcpu_exits(const luna_vcpu *vcpu) {
-  return vcpu->exits;
+  return atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
 }
 
 uint64_t luna_vcpu_system(const luna_vcpu *vcpu) {
@@ -140,12 +161,15 @@ void luna_vcpu_disarm(luna_vcpu *vcpu) {
   luna_kick_disarm();
 }
 
-/* Errors that pass: a vCPU that waits to be started, and a race in the kernel's recovery of
- * executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
-static bool passes(int number, int *tries) {
+/* Errors that pass: a vCPU that waits to be started, however long, and a race in the kernel's
+ * recovery of executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
+static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
   enum {
     MOST = 50
   };
+  if (number == EAGAIN && luna_apic_waits(vcpu)) {
+    *tries = 0;
+  }
   if ((number != EAGAIN && number != ENOMEM) || ++*tries > MOST) {
     return false;
   }
@@ -165,7 +189,7 @@ static int enter_to_finish(luna_vcpu *vcpu) {
   do {
     vcpu->run->immediate_exit = 1;
     result = luna_kvm_run(vcpu->fd);
-  } while (result != 0 && passes(errno, &tries));
+  } while (result != 0 && passes(vcpu, errno, &tries));
   int number = result == 0 ? 0 : errno;
   vcpu->run->immediate_exit = 0;
   luna_gate_leave(&vcpu->space->gate);
@@ -174,6 +198,9 @@ static int enter_to_finish(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_settle(luna_vcpu *vcpu) {
+  if (vcpu->leave.kept) { /* luna_vcpu_run has to give that exit first */
+    return (int)vcpu->exit.kind;
+  }
   while (vcpu->pending.incomplete) {
     if (vcpu->target) {
       luna_state_want_all(vcpu);
@@ -198,6 +225,12 @@ void luna_vcpu_abandon(luna_vcpu *vcpu) {
   enum {
     MOST = 4096 /* elements of a string instruction that might follow */
   };
+  if (vcpu->leave.kept) {
+    vcpu->leave.kept = false;
+    if (vcpu->leave.number == 0) {
+      luna_exit_decode(vcpu);
+    }
+  }
   for (int i = 0; i < MOST && vcpu->pending.incomplete; i++) {
     vcpu->pending.open = false;
     if (luna_vcpu_settle(vcpu) < 0) {
@@ -212,7 +245,8 @@ static int prepare(luna_vcpu *vcpu) {
   while (vcpu->target || luna_state_conflicts(vcpu)) {
     int kind = luna_vcpu_settle(vcpu);
     if (kind == 0 && vcpu->target && !vcpu->pending.incomplete) {
-      kind = luna_move_finish(vcpu);
+      kind = luna_coalesced_next(vcpu);
+      kind = kind == 0 ? luna_move_finish(vcpu) : kind;
     }
     if (kind != 0) {
       return kind;
@@ -229,6 +263,9 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
   if (deadline && luna_clock() >= deadline) {
     return luna_exit_set(vcpu, LUNA_EXIT_TIMEOUT);
   }
+  if (luna_kick_held(&vcpu->kick)) {
+    return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
+  }
   return ours ? 0 : luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
 }
 
@@ -240,10 +277,8 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
     case EINVAL:
       return luna_state_fail(vcpu);
     case EIO:
-      return luna_fail(LUNA_ERROR_STATE,
-                       "cannot run vCPU %u in this process: KVM ties a VM to the process that made "
-                       "it, and this one was forked from it; make a VM of its own here",
-                       vcpu->id);
+      return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
+                       luna_error_foreign);
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }
@@ -251,50 +286,87 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
 
 /* What a vCPU with something in luna_vcpu.attention does before it enters. 0, the kind of an exit
  * that comes instead, or a negative status. */
-static int attend_entry(luna_vcpu *vcpu) {
-  (void)vcpu;
-  return 0;
+static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
+  int status = attention & LUNA_ATTEND_CPUID ? luna_cpuid_refuse(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && attention & LUNA_ATTEND_INTERRUPT) {
+    status = luna_interrupt_enter(vcpu);
+  }
+  if (status == LUNA_OK && attention & LUNA_ATTEND_DEBUG) {
+    status = luna_debug_entry(vcpu);
+  }
+  if (status == LUNA_OK && attention & LUNA_ATTEND_TIME) {
+    luna_account_enter(vcpu); /* last: the time of what comes before is not the guest's */
+  }
+  return status;
 }
 
 /* And after it has left, before the exit is decoded. */
-static void attend_leave(luna_vcpu *vcpu) {
-  (void)vcpu;
+static void attend_leave(luna_vcpu *vcpu, unsigned attention) {
+  if (attention & LUNA_ATTEND_TIME) {
+    luna_account_leave(vcpu);
+  }
+  if (vcpu->debug) {
+    luna_debug_leave(vcpu);
+  }
+}
+
+/* What the entry that ended means; 0 where the guest goes on. */
+static int decode_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
+  const luna_leave *leave = &vcpu->leave;
+  if (leave->number == 0) {
+    int kind = luna_exit_decode(vcpu);
+    return kind == LUNA_EXIT_HLT && luna_interrupt_wakes(vcpu) ? 0 : kind;
+  }
+  if (leave->number != EINTR) {
+    return passes(vcpu, leave->number, tries) ? 0 : decode_failure(vcpu, leave->number);
+  }
+  int kind = decode_kick(vcpu, deadline, leave->ours);
+  if (kind == 0 && !leave->entered) {
+    luna_vm_wait(vcpu->vm); /* for the gate */
+  }
+  return kind;
+}
+
+/* The writes that KVM has collected come first: the guest made them before it left. */
+static int finish_leave(luna_vcpu *vcpu, uint64_t deadline) {
+  int tries = 0;
+  int kind = luna_coalesced_next(vcpu);
+  vcpu->leave.kept = kind != 0;
+  return kind == 0 ? decode_leave(vcpu, deadline, &tries) : kind;
+}
+
+/* Enters once, for what is then in luna_vcpu.leave. */
+static void enter(luna_vcpu *vcpu, unsigned attention) {
+  bool entered;
+  int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
+  int number = result == 0 ? 0 : errno;
+  if (attention) {
+    attend_leave(vcpu, attention);
+  }
+  if (entered) {
+    luna_state_entered(vcpu);
+  }
+  bool ours = number == EINTR && (luna_kick_seen() || !entered);
+  vcpu->leave = (luna_leave){.entered = entered, .ours = ours, .number = number};
 }
 
 /* Enters until there is something to report. */
 static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   int tries = 0;
-  for (;;) {
-    int kind = prepare(vcpu);
+  int kind = vcpu->leave.kept ? finish_leave(vcpu, deadline) : 0;
+  while (kind == 0) {
+    kind = prepare(vcpu);
     unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
     if (kind == 0 && attention) {
-      kind = attend_entry(vcpu);
+      kind = attend_entry(vcpu, attention);
     }
     if (kind == 0) {
-      bool entered;
-      int result = luna_kick_run(&vcpu->kick, &vcpu->space->gate, vcpu->fd, vcpu->run, &entered);
-      int number = errno;
-      if (attention) {
-        attend_leave(vcpu);
-      }
-      if (entered) {
-        luna_state_entered(vcpu);
-      }
-      if (result == 0) {
-        kind = luna_exit_decode(vcpu);
-      } else if (number == EINTR) {
-        kind = decode_kick(vcpu, deadline, luna_kick_seen() || !entered);
-        if (kind == 0 && !entered) {
-          luna_vm_wait(vcpu->vm); /* for the gate */
-        }
-      } else if (!passes(number, &tries)) {
-        kind = decode_failure(vcpu, number);
-      }
-    }
-    if (kind != 0) {
-      return kind;
+      enter(vcpu, attention);
+      kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline)
+                                               : decode_leave(vcpu, deadline, &tries);
     }
   }
+  return kind;
 }
 
 static int arm(luna_vcpu *vcpu, uint64_t deadline) {
@@ -311,7 +383,7 @@ static int arm(luna_vcpu *vcpu, uint64_t deadline) {
   return luna_kick_arm(deadline);
 }
 
-static int run(luna_vcpu *vcpu, uint64_t deadline) {
+int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
   int kind = luna_kick_prepare();
   if (kind == 0) {
     kind = arm(vcpu, deadline);
@@ -325,13 +397,39 @@ static int run(luna_vcpu *vcpu, uint64_t deadline) {
   return kind;
 }
 
-int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
-  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u: it is running already", vcpu->id);
+int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
+                      int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
+  bool told = !vcpu->pending.open && !vcpu->pending.untold;
+  int kind = told ? bring(vcpu, deadline) : (int)vcpu->exit.kind;
+  vcpu->pending.untold = false;
+  uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+  atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
+  return kind;
+}
+
+int luna_vcpu_claim(luna_vcpu *vcpu, const char *done) {
+  if (atomic_exchange(&vcpu->running, true)) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is running already", done, vcpu->id);
   }
-  int kind = vcpu->pending.open ? (int)vcpu->exit.kind : run(vcpu, deadline);
-  vcpu->exits++;
+  if (atomic_load_explicit(&vcpu->thread.started, memory_order_acquire)) {
+    luna_vcpu_disclaim(vcpu);
+    return luna_fail(LUNA_ERROR_STATE,
+                     "cannot %s vCPU %u: it is started, and its thread runs it; stop it first",
+                     done, vcpu->id);
+  }
+  return LUNA_OK;
+}
+
+void luna_vcpu_disclaim(luna_vcpu *vcpu) {
   atomic_store_explicit(&vcpu->running, false, memory_order_release);
+}
+
+int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
+  int kind = luna_vcpu_claim(vcpu, "run");
+  if (kind == LUNA_OK) {
+    kind = luna_vcpu_advance(vcpu, deadline, luna_vcpu_enter);
+    luna_vcpu_disclaim(vcpu);
+  }
   return kind;
 }
 

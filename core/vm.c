@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * The VM handle: its life, its spaces, vCPU numbers and traps, and what an access meets. */
+ * The VM handle: its life, its spaces, vCPU numbers, and what an access meets. */
 #include "vm.h"
 
 #include "dirty.h"
 #include "error.h"
+#include "event.h"
+#include "irqchip.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +19,28 @@ static int check_vm_options(const luna_vm_options *options) {
                      "cannot make a VM with dirty rings of %u entries: a power of two is needed",
                      ring);
   }
+  if (options->unknown_msrs > 1) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a VM: unknown_msrs is 0 or 1, not %u",
+                     options->unknown_msrs);
+  }
+  return luna_irqchip_check(options);
+}
+
+/* A space with all that the spaces of the VM have in common. */
+static int create_space(luna_vm *vm, uint32_t id, luna_space **space) {
+  luna_space *made;
+  int status = luna_space_create(id, vm->ring_entries, &made);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  status = luna_irqchip_begin(vm, made);
+  status = status == LUNA_OK ? luna_event_join(vm, made) : status;
+  status = status == LUNA_OK && vm->hypercalls ? luna_hypercalls_begin(made) : status;
+  if (status != LUNA_OK) {
+    luna_space_free(made);
+    return status;
+  }
+  *space = made;
   return LUNA_OK;
 }
 
@@ -28,7 +53,13 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   luna_vm *made = calloc(1, sizeof *made);
   luna_space **spaces = calloc(1, sizeof(luna_space *));
-  status = made && spaces ? luna_space_create(0, options->dirty_ring, &spaces[0])
+  if (made) {
+    made->ring_entries = options->dirty_ring;
+    made->irqchip = options->irqchip;
+    made->pit = options->pit;
+    made->unknown_msrs = options->unknown_msrs != 0;
+  }
+  status = made && spaces ? create_space(made, 0, &spaces[0])
                           : luna_fail_errno(ENOMEM, "cannot make a VM");
   if (status != LUNA_OK) {
     free(made);
@@ -37,8 +68,10 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   made->spaces = spaces;
   made->space_count = 1;
-  made->ring_entries = options->dirty_ring;
   pthread_rwlock_init(&made->lock, NULL);
+  pthread_mutex_init(&made->moving, NULL);
+  luna_queue_begin(&made->queue);
+  made->threads_forks = luna_thread_forks();
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
   *vm = made;
   return LUNA_OK;
@@ -61,8 +94,13 @@ void luna_vm_release(luna_vm *vm) {
       luna_space_free(vm->spaces[i]);
     }
   }
+  luna_eventfds_free(vm);
   luna_traps_free(&vm->traps);
+  luna_queue_end(&vm->queue);
   pthread_rwlock_destroy(&vm->lock);
+  pthread_mutex_destroy(&vm->moving);
+  free(vm->routing);
+  free(vm->irqfds);
   free(vm->vcpu_taken);
   free(vm->spaces);
   free(vm);
@@ -109,10 +147,9 @@ static int free_space_id(luna_vm *vm, uint32_t *id) {
 int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   luna_vm_change_begin(vm);
   uint32_t id = 0;
-  int status = free_space_id(vm, &id);
-  if (status == LUNA_OK) {
-    status = luna_space_create(id, vm->ring_entries, &vm->spaces[id]);
-  }
+  int status = luna_irqchip_check_space(vm);
+  status = status == LUNA_OK ? free_space_id(vm, &id) : status;
+  status = status == LUNA_OK ? create_space(vm, id, &vm->spaces[id]) : status;
   if (status == LUNA_OK) {
     *space = id;
   }
@@ -181,44 +218,6 @@ void luna_vm_give_vcpu(luna_vm *vm, uint32_t id) {
   pthread_rwlock_unlock(&vm->lock);
 }
 
-/* ---- Traps ---- */
-
-static int check_trap(const luna_vm *vm, int kind, uint64_t first, uint64_t length) {
-  if (kind != LUNA_TRAP_PIO && kind != LUNA_TRAP_MMIO) {
-    return luna_fail(LUNA_ERROR_ARGUMENT, "there is no trap kind %d", kind);
-  }
-  const char *what = kind == LUNA_TRAP_PIO ? "port" : "gpa";
-  if (length == 0) {
-    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot trap 0 bytes at %s 0x%" PRIx64, what, first);
-  }
-  unsigned bits = kind == LUNA_TRAP_PIO ? 16 : vm->spaces[0]->address_bits;
-  uint64_t limit = (uint64_t)1 << bits;
-  if (first >= limit || length > limit - first) {
-    return luna_fail(LUNA_ERROR_RANGE,
-                     "cannot trap 0x%" PRIx64 " bytes at %s 0x%" PRIx64
-                     ": the last %s is 0x%" PRIx64,
-                     length, what, first, what, limit - 1);
-  }
-  return LUNA_OK;
-}
-
-int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap) {
-  luna_vm_change_begin(vm);
-  int status = check_trap(vm, kind, first, length);
-  if (status == LUNA_OK) {
-    status = luna_traps_add(&vm->traps, kind, (luna_range){first, first + length - 1}, trap);
-  }
-  luna_vm_change_end(vm);
-  return status;
-}
-
-int luna_vm_untrap(luna_vm *vm, uint32_t trap) {
-  luna_vm_change_begin(vm);
-  int status = luna_traps_remove(&vm->traps, trap);
-  luna_vm_change_end(vm);
-  return status;
-}
-
 /* ---- What an access meets ---- */
 
 void luna_vm_wait(luna_vm *vm) {
@@ -252,7 +251,7 @@ luna_owner luna_vm_owner(luna_vm *vm, const luna_space *space, int kind, uint64_
   pthread_rwlock_rdlock(&vm->lock);
   const luna_trap *trap = luna_traps_at(&vm->traps, kind, address);
   if (trap) {
-    owner = (luna_owner){trap->range, trap->range.first, trap->id};
+    owner = (luna_owner){trap->range, trap->range.first, trap->range.last, trap->id, trap->answer};
     if (kind == LUNA_TRAP_MMIO) {
       narrow(&owner, space, address);
     }

@@ -4,6 +4,7 @@
 #define LUNA_VM_H
 
 #include "live.h"
+#include "queue.h"
 #include "space.h"
 #include "trap.h"
 
@@ -16,9 +17,23 @@ struct luna_vm {
   luna_space **spaces;     /* by id; NULL where the id is free */
   uint32_t space_count;
   luna_traps traps;
-  uint32_t ring_entries; /* luna_vm_options.dirty_ring */
-  bool *vcpu_taken;      /* by vCPU number */
-  uint32_t vcpu_count;   /* of vcpu_taken */
+  struct luna_event *eventfds;    /* eventfd.c: a list */
+  bool coalesced;                 /* some trap's writes are, or were, collected by KVM */
+  bool unknown_msrs;              /* luna_vm_options.unknown_msrs */
+  bool hypercalls;                /* luna_vm_hypercalls */
+  uint32_t ring_entries;          /* luna_vm_options.dirty_ring */
+  uint32_t irqchip;               /* luna_irqchip */
+  uint32_t pit;                   /* luna_vm_options.pit */
+  uint32_t bus_cycle;             /* of the LAPIC timers, nanoseconds; 0 for KVM's own */
+  struct luna_line_event *irqfds; /* eventfds that raise lines */
+  uint32_t irqfd_count;
+  struct kvm_irq_routing *routing; /* NULL for KVM's own */
+  pthread_mutex_t moving; /* held while a LAPIC moves and while an interrupt looks for it; before
+                             `lock` */
+  bool *vcpu_taken;       /* by vCPU number */
+  uint32_t vcpu_count;    /* of vcpu_taken */
+  luna_queue queue;       /* of exits, from the threads of started vCPUs */
+  unsigned threads_forks; /* thread.c: tells a child of the process that made the VM */
 };
 
 /* The lock to change regions and traps, taken and given back. */
@@ -27,9 +42,11 @@ void luna_vm_change_end(luna_vm *vm);
 
 /* What an access at an address meets. */
 typedef struct luna_owner {
-  luna_range range; /* the answer is the same in this whole range */
-  uint64_t base;    /* the trap's first address */
-  uint32_t trap;    /* 0: none */
+  luna_range range;          /* the answer is the same in this whole range */
+  uint64_t base;             /* the trap's first address */
+  uint64_t last;             /* and its last */
+  uint32_t trap;             /* 0: none */
+  const luna_answer *answer; /* what the core answers with, or NULL */
 } luna_owner;
 
 /* Finds the owner of an access that no memory answered. The lock is taken inside. */

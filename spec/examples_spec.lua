@@ -25,6 +25,18 @@ local expected = {
   ["stealth_breakpoint.lua"] = { "^the breakpoint was hit 3 times, the function ran 3 times\n"
     .. "the guest's checksum of the code: (%x+) before, %1 after\n"
     .. "6 moves between the spaces$" },
+  ["teach_instruction.lua"] = { "^the guest did ud1 eax, %[rsi%] 9 times\n"
+    .. "CRC%-32 of 123456789: 0xcbf43926$" },
+  ["event_loop.lua"] = { pcall(require, "luv")
+    and "uart 1: hello from the first vCPU\n.*some ticks of luv, some beats of the VM$"
+    or "^this example needs luv" },
+  ["doorbell.lua"] = { "^the doorbell rang 12 times\n"
+    .. "requests: 1 4 9 16 25 36 49 64 81 100 121 144$" },
+  ["trace.lua"] = { "^0x1000  rax = 0x30\n0x1005  rbx = 0x24\n0x100a  %-\n"
+    .. "0x100c  rax = 0x1, rdx = 0xc\n.*\n0x1010  rbx = 0x0\n0x1012  %-\n0x1014  %-\n"
+    .. "the guest gives 12 to port 0x10\n"
+    .. "debug %(%l+ breakpoint at 0x1010 %(2 hits%)%) at rip 0x1010\n"
+    .. "round 2, and the divisor is 0xc$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

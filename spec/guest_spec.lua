@@ -422,17 +422,4 @@ helper.kvm("a guest", function()
     guest:stops "interrupted"
     guest:stops "hlt"
   end)
-
-  it("ends with internal where KVM cannot go on", function()
-    local guest = helper.guest { mode = "long", source = "popcnt eax, ecx\n hlt" }
-    local exit = guest:run()
-    if exit.kind == "hlt" then pending "this host's KVM runs POPCNT" end
-    assert.equal("internal", exit.kind)
-    assert.equal(1, exit.suberror)
-    assert.equal("\xf3\x0f\xb8\xc1", exit.instruction:sub(1, 4))
-    contains("internal (suberror 1: KVM cannot emulate the instruction; instruction bytes "
-      .. "f3 0f b8 c1", tostring(exit))
-    guest.cpu.rip = guest.cpu.rip + 4
-    guest:stops "hlt"
-  end)
 end)

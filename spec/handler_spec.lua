@@ -174,8 +174,8 @@ helper.kvm("cpu:on", function()
 
   for _, verdict in ipairs { "go on", "", true, false } do
     it(("refuses the verdict %q"):format(tostring(verdict)), function()
-      contains(('a handler answered hlt at rip 0x1001 with %s: nil, "stop", "continue", "skip", '
-        .. '"retry" or, for a read, a value expected'):format(tostring(verdict)),
+      contains(('a handler answered hlt at rip 0x1001 with %s: nil, "stop", "park", "continue", '
+        .. '"skip", "retry" or, for a read, a value expected'):format(tostring(verdict)),
         (function()
           local guest = helper.guest { source = "hlt" }
           guest.cpu:on("hlt", function() return verdict end)
@@ -273,7 +273,7 @@ helper.kvm("cpu:on", function()
 
   it("refuses unknown kinds and what cannot be called", function()
     local guest = helper.guest { source = "hlt" }
-    helper.raises('cpu:on: no exit kind "halt"; the kinds are exception, fail_entry, fault, hlt, ',
+    helper.raises('cpu:on: no exit kind "halt"; the kinds are debug, eoi, exception, fail_entry, ',
       function() guest.cpu:on("halt", function() end) end)
     helper.raises("cpu:on: no exit kind number", function() guest.cpu:on(5, function() end) end)
     helper.raises("cpu:on: handler: a function expected, got string",

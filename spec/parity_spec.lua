@@ -24,7 +24,7 @@ describe("both engines", function()
     if not has(helper.other_engine) then pending(helper.other_engine .. " is not installed") end
     local here, there = surface(helper.engine), surface(helper.other_engine)
     assert.truthy(#here > 200, #here)
-    assert.matches("^raw: answer function, buffer_compare function, ", here[1])
+    assert.matches("^raw: .*answer function, .*buffer_compare function, ", here[1])
     for i, line in ipairs(here) do assert.equal(line, there[i]) end
     assert.equal(#here, #there)
   end)

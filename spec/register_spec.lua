@@ -110,7 +110,8 @@ helper.kvm("cpu:regs", function()
   it("has every general and control register", function()
     local cpu = cpu_of "long"
     local regs = cpu:regs()
-    local names = { "rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base" }
+    local names = { "rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base", "dr0",
+      "dr1", "dr2", "dr3", "dr6", "dr7", "xcr0", "fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr" }
     for _, name in ipairs(GENERAL) do names[#names + 1] = name end
     for _, name in ipairs(names) do
       assert.equal(hex(cpu[name]), hex(regs[name]))

@@ -39,9 +39,10 @@ helper.kvm("vm:pio", function()
 
   it("refuses what is no device", function()
     local vm = helper.keep(luna.vm())
-    raises("vm:pio: a device expected (a table with read and/or write), got function",
+    raises("vm:pio: a device expected (a table with read and/or write, or memory), "
+      .. "got function",
       function() vm:pio(0, 1, function() end) end)
-    raises("vm:pio: a device expected (a table with read and/or write), got nil",
+    raises("vm:pio: a device expected (a table with read and/or write, or memory), got nil",
       function() vm:pio(0, 1) end)
     raises("vm:pio: the device has neither a read nor a write function",
       function() vm:pio(0, 1, {}) end)

@@ -197,11 +197,35 @@ describe("arithmetic of u64", function()
     raises("a shift by nil: 0 to 63 expected", function() local _ = u64.rshift(1) end)
   end)
 
+  it("gives the same once a loop is compiled", function()
+    local x = u64 "0xfedcba9876543210"
+    for _ = 1, 500 do
+      local field = u64.band(u64.rshift(x, 30), 511)
+      if u64.hex(field) ~= "0x61" or u64.tonumber(field) ~= 0x61
+        or u64.rshift(field, 4) ~= u64(6) or u64.lshift(field, 4) ~= u64(0x610) then
+        error("wrong: " .. u64.hex(field) .. ", " .. u64.hex(u64.rshift(field, 4)))
+      end
+    end
+  end)
+
   it("gives nil for what is not exact, without an error", function()
     assert.equal("0x5", u64.hex(u64.exact(5)))
     for _, value in ipairs { 0.5, math.huge, "5", true, {} } do
       assert.is_nil(u64.exact(value))
     end
     assert.is_nil(u64.exact(nil))
+  end)
+
+  it("are right in compiled code too", function()
+    local wrong = 0
+    local function look(address)
+      for level = 4, 2, -1 do
+        local index = u64.tonumber(u64.band(u64.rshift(address, 12 + 9 * (level - 1)), 511))
+        if index > 511 then wrong = wrong + 1 end
+      end
+    end
+    local high = u64 "0xffffffff80000000"
+    for _ = 1, 2000 do look(high) end
+    assert.equal(0, wrong)
   end)
 end)

@@ -88,8 +88,8 @@ LUNA_API int luna_probe_value(int index, uint64_t *value);
 
 /* A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
  * a process: each takes a file descriptor, and one more for each vCPU that was in it),
- * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). _ARGUMENT for another
- * name. */
+ * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
+ * the extended state of a vCPU). _ARGUMENT for another name. */
 LUNA_API int luna_capability(const char *name, uint64_t *value);
 
 /* ---- Buffers: host memory -------------------------------------------------------------------- */
@@ -179,7 +179,7 @@ typedef struct luna_vm_options {
   /* 1: MSRs that KVM does not know are LUNA_EXIT_MSR too, not only those that are trapped; else
    * the guest gets a #GP. */
   uint32_t unknown_msrs;
-  uint32_t reserved;
+  uint32_t pit; /* 1: a PIT in KVM, with LUNA_IRQCHIP_KERNEL only: KVM_CREATE_PIT2 */
 } luna_vm_options;
 
 /* Makes a VM with space 0, no memory and no vCPU. */
@@ -327,7 +327,9 @@ enum {
 /* How a new vCPU begins. All zero is LUNA_MODE_RESET. */
 typedef struct luna_vcpu_options {
   uint32_t mode; /* luna_mode */
-  uint32_t reserved;
+  /* 1: waits for INIT and SIPI; needs a LAPIC in KVM. Else a vCPU begins at once, but for one of
+   * LUNA_MODE_RESET with a LAPIC in KVM and a number above 0. */
+  uint32_t wait;
   uint64_t rip;
   uint64_t rsp;
   /* Guest-physical address of the LUNA_SYSTEM_SIZE bytes, so aligned, that hold the GDT, the IDT,
@@ -385,7 +387,8 @@ typedef enum luna_exit_kind {
   LUNA_EXIT_DEBUG = 14,     /* a breakpoint, or a single step is done */
   LUNA_EXIT_MSR = 15,       /* RDMSR or WRMSR of a trapped MSR: answer or refuse it */
   LUNA_EXIT_HYPERCALL = 16, /* VMCALL or VMMCALL that KVM hands on: answer it, value is RAX */
-  LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate */
+  LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate: do its work,
+                                  set rip behind it, and run on */
   LUNA_EXIT_SYSTEM_EVENT = 18, /* the guest asks for a reset or to be switched off */
   LUNA_EXIT_EOI = 19,          /* split irqchip: the end of a level interrupt */
   LUNA_EXIT_TPR = 20           /* the guest changed or accessed its task priority */
@@ -400,23 +403,32 @@ typedef struct luna_exit {
   uint32_t kind;             /* luna_exit_kind */
   uint32_t trap;             /* pio, mmio: the trap that owns the address, or 0 */
   uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2; msr:
-                                its number; debug: the linear address of the instruction */
+                                its number; debug: the linear address of the instruction; tpr:
+                                RIP of the access */
   uint64_t offset;           /* pio, mmio with a trap: address - first address of the trap */
-  uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason */
-  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch */
-  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE */
+  uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason;
+                                hypercall: its number; system_event: KVM_SYSTEM_EVENT_*; tpr: the
+                                priority (CR8) that was set */
+  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch;
+                                hypercall: 8, those of the answer */
+  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE;
+                                hypercall: LUNA_READ; tpr: how the guest accessed it, or 0 where it
+                                lowered it */
   uint32_t reason;           /* KVM_EXIT_* as the kernel gave it */
-  uint32_t suberror;         /* internal: KVM_INTERNAL_ERROR_* */
-  uint32_t vector;           /* exception: 0 to 31 */
+  uint32_t suberror;         /* internal, instruction: KVM_INTERNAL_ERROR_* */
+  uint32_t vector;           /* exception: 0 to 31; eoi: of the interrupt that ended */
   uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
-  uint32_t instruction_size; /* internal: how many bytes of `instruction` are there */
-  uint32_t data_count;       /* internal: how many of `data` are there */
+  uint32_t instruction_size; /* instruction, internal: how many of `instruction` are there */
+  uint32_t data_count;       /* how many of `data` are there */
   uint32_t space;            /* the space that the vCPU was in */
   uint32_t count;            /* pio: elements of a string instruction that are left, with this */
   uint32_t breakpoint;       /* debug: its number, 0 for a single step */
   uint32_t dr6;              /* debug: as the processor would set it */
-  uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate */
-  uint64_t data[16];         /* internal, other, system_event, hypercall: further words */
+  uint8_t instruction[16];   /* instruction, internal: the bytes that KVM could not emulate, and
+                                what follows them */
+  uint64_t data[16];         /* internal, instruction, system_event: further words; hypercall: six
+                                arguments, and 1 if it came in 64-bit mode; other: what the run page
+                                says of it */
 } luna_exit;
 
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details
@@ -459,7 +471,9 @@ LUNA_API void luna_vcpu_disarm(luna_vcpu *vcpu);
  * general registers in encoding order, RIP and RFLAGS; then control registers, EFER and APIC_BASE;
  * GDTR and IDTR; then the segments. A segment's access rights have the layout of the VMCS field
  * (SDM Vol. 3, 25.4.1, table "Format of Access Rights"): type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13,
- * D/B 14, G 15, unusable 16. */
+ * D/B 14, G 15, unusable 16. The last are the debug registers, XCR0 and the control registers of
+ * x87 and SSE as FXSAVE orders them (FTW is its abridged tag word); KVM has them apart from the
+ * others: reading the first of a group after an exit, and each write, is a system call. */
 /* clang-format off */
 typedef enum luna_register {
   LUNA_RAX, LUNA_RCX, LUNA_RDX, LUNA_RBX, LUNA_RSP, LUNA_RBP, LUNA_RSI, LUNA_RDI,
@@ -475,6 +489,9 @@ typedef enum luna_register {
   LUNA_SS_SELECTOR, LUNA_SS_BASE, LUNA_SS_LIMIT, LUNA_SS_ACCESS,
   LUNA_TR_SELECTOR, LUNA_TR_BASE, LUNA_TR_LIMIT, LUNA_TR_ACCESS,
   LUNA_LDTR_SELECTOR, LUNA_LDTR_BASE, LUNA_LDTR_LIMIT, LUNA_LDTR_ACCESS,
+  LUNA_DR0, LUNA_DR1, LUNA_DR2, LUNA_DR3, LUNA_DR6, LUNA_DR7,
+  LUNA_XCR0,
+  LUNA_FCW, LUNA_FSW, LUNA_FTW, LUNA_FOP, LUNA_FIP, LUNA_FDP, LUNA_MXCSR,
   LUNA_REGISTER_COUNT
 } luna_register;
 /* clang-format on */

@@ -322,9 +322,11 @@ end
 
 -- VMs
 
--- entries of the dirty rings, 0 for none
-function M.vm_create(dirty_ring)
-  vm_in[0].dirty_ring = dirty_ring
+-- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs
+function M.vm_create(dirty_ring, irqchip, pit, unknown_msrs)
+  local options = vm_in[0]
+  options.dirty_ring, options.irqchip, options.pit = dirty_ring, irqchip, pit
+  options.unknown_msrs = unknown_msrs
   local status = C.luna_vm_open(vm_in, pointer_out.vm)
   if status < 0 then return fail(status) end
   return own "vm"
@@ -429,9 +431,9 @@ end
 
 local ALLOCATE = ffi.cast(uint64, ffi.cast(int64, -1)) -- LUNA_SYSTEM_ALLOCATE, which is a macro
 
-function M.vcpu_create(vm, mode, rip, rsp, system)
+function M.vcpu_create(vm, mode, rip, rsp, system, wait)
   local options = options_in[0]
-  options.mode, options.reserved = mode, 0
+  options.mode, options.wait = mode, wait or 0
   options.rip, options.rsp = to_u64(rip), to_u64(rsp)
   options.system = system or ALLOCATE
   local status = C.luna_vcpu_create(vm_of(vm), options_in, pointer_out.vcpu)
@@ -507,7 +509,7 @@ function M.exit(object)
     kind = e.kind, trap = e.trap, address = e.address, offset = tonumber(e.offset),
     value = e.value, size = e.size, access = e.access, reason = e.reason,
     space = e.space, suberror = e.suberror, vector = e.vector, error_code = e.error_code,
-    instruction = ffi.string(e.instruction, e.instruction_size), data = data,
+    count = e.count, instruction = ffi.string(e.instruction, e.instruction_size), data = data,
   }
 end
 
@@ -531,7 +533,7 @@ local shared = {
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
   u64_out = u64_out, u32_out = u32_out,
 }
-for _, part in ipairs { "state", "linear", "event", "debug", "interrupt", "thread" } do
+for _, part in ipairs { "state", "linear", "event", "exit", "debug", "interrupt", "thread" } do
   require("lunavisor.ffi_" .. part)(M, shared)
 end
 

@@ -1,5 +1,45 @@
 -- SPDX-License-Identifier: MIT
 -- Raw calls for LuaJIT: breakpoints and single steps.
 
-return function(_M, _shared)
+return function(M, shared)
+  local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
+  local fail, done, vcpu_of = shared.fail, shared.done, shared.vcpu_of
+  local u32_out, place_out = shared.u32_out, ffi.new "uint64_t[2]"
+  local NOT_FOUND = tonumber(C.LUNA_ERROR_NOT_FOUND)
+
+  -- vcpu, deadline, answer to the open exit or nil: as raw.run, for one instruction
+  function M.step(object, deadline, answer)
+    if answer ~= nil then M.answer(object, answer) end
+    local handle = vcpu_of(object)
+    local kind = C.luna_vcpu_step(handle, deadline)
+    if kind < 0 then return fail(kind) end
+    local e = C.luna_vcpu_exit(handle)
+    local value = e.value
+    if e.size <= 4 then value = tonumber(value) end
+    return kind, e.trap, tonumber(e.offset), e.size, value, e.access
+  end
+
+  -- vcpu, kind, gva, size: its number
+  function M.break_set(object, kind, gva, size)
+    local status = C.luna_vcpu_break(vcpu_of(object), kind, to_u64(gva), size, u32_out)
+    if status < 0 then return fail(status) end
+    return u32_out[0]
+  end
+
+  function M.break_clear(object, number)
+    return done(C.luna_vcpu_unbreak(vcpu_of(object), number))
+  end
+
+  -- vcpu, whether the gpa is wanted: the linear address of the next instruction, and its gpa or nil
+  function M.place(object, both)
+    local status = C.luna_vcpu_place(vcpu_of(object), place_out, both and place_out + 1 or nil)
+    if status < 0 and status ~= NOT_FOUND then return fail(status) end
+    return place_out[0], both and status == 0 and tonumber(place_out[1]) or nil
+  end
+
+  -- the number of the breakpoint that the vCPU stands at, 0 for none, and DR6
+  function M.break_met(object)
+    local e = C.luna_vcpu_exit(vcpu_of(object))
+    return e.breakpoint, e.dr6
+  end
 end

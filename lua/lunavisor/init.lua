@@ -11,6 +11,7 @@ local luna = {
   vm = require "lunavisor.vm".new,
   buffer = buffers.new,
   asm = require "lunavisor.asm",
+  disasm = require("lunavisor.disasm").list,
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,

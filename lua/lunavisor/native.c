@@ -188,6 +188,7 @@ int luaopen_lunavisor_native(lua_State *L) {
   luaL_setfuncs(L, luna_state_functions, 0);
   luaL_setfuncs(L, luna_linear_functions, 0);
   luaL_setfuncs(L, luna_event_functions, 0);
+  luaL_setfuncs(L, luna_exit_functions, 0);
   luaL_setfuncs(L, luna_debug_functions, 0);
   luaL_setfuncs(L, luna_interrupt_functions, 0);
   luaL_setfuncs(L, luna_thread_functions, 0);

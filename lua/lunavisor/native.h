@@ -38,6 +38,7 @@ extern const luaL_Reg luna_vcpu_functions[];
 extern const luaL_Reg luna_state_functions[];
 extern const luaL_Reg luna_linear_functions[];
 extern const luaL_Reg luna_event_functions[];
+extern const luaL_Reg luna_exit_functions[];
 extern const luaL_Reg luna_debug_functions[];
 extern const luaL_Reg luna_interrupt_functions[];
 extern const luaL_Reg luna_thread_functions[];

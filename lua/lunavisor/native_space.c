@@ -2,9 +2,14 @@
  * Raw calls for Lua 5.4: VMs, their spaces and traps. */
 #include "native.h"
 
-/* entries of the dirty rings, 0 for none */
+/* entries of the dirty rings, luna_irqchip, 1 for a PIT, 1 for exits of unknown MSRs */
 static int raw_vm_create(lua_State *L) {
-  const luna_vm_options options = {.dirty_ring = (uint32_t)luaL_checkinteger(L, 1)};
+  const luna_vm_options options = {
+      .dirty_ring = (uint32_t)luaL_checkinteger(L, 1),
+      .irqchip = (uint32_t)luaL_checkinteger(L, 2),
+      .pit = (uint32_t)luaL_checkinteger(L, 3),
+      .unknown_msrs = (uint32_t)luaL_checkinteger(L, 4),
+  };
   luna_handle *h = luna_new_handle(L, HANDLE_VM);
   luna_vm *vm;
   int status = luna_vm_open(&options, &vm);

@@ -2,7 +2,7 @@
  * Raw calls for Lua 5.4: vCPUs. */
 #include "native.h"
 
-/* vm, mode, rip, rsp, system area or nil to allocate one */
+/* vm, mode, rip, rsp, system area or nil to allocate one, 1 to wait for INIT and SIPI */
 static int raw_vcpu_create(lua_State *L) {
   luna_vm *vm = luna_check_vm(L);
   luna_vcpu_options options = {
@@ -10,6 +10,7 @@ static int raw_vcpu_create(lua_State *L) {
       .rip = (uint64_t)luaL_checkinteger(L, 3),
       .rsp = (uint64_t)luaL_checkinteger(L, 4),
       .system = (uint64_t)luaL_optinteger(L, 5, (lua_Integer)LUNA_SYSTEM_ALLOCATE),
+      .wait = (uint32_t)luaL_optinteger(L, 6, 0),
   };
   luna_handle *h = luna_new_handle(L, HANDLE_VCPU);
   luna_vcpu *vcpu;
@@ -115,6 +116,7 @@ static int raw_exit(lua_State *L) {
   set_field(L, "suberror", e->suberror);
   set_field(L, "vector", e->vector);
   set_field(L, "error_code", e->error_code);
+  set_field(L, "count", e->count);
   lua_pushlstring(L, (const char *)e->instruction, e->instruction_size);
   lua_setfield(L, -2, "instruction");
   lua_createtable(L, (int)e->data_count, 0);

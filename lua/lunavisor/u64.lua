@@ -17,6 +17,10 @@ if rawget(_G, "jit") then
   local ffi, bit = require "ffi", require "bit"
   local uint64, int64 = ffi.typeof "uint64_t", ffi.typeof "int64_t"
   local istype, cast = ffi.istype, ffi.cast
+  -- LuaJIT 2.1.0-beta3 compiles (x & k) >> n with constants k and n to (x >> n) & k. It does not
+  -- where it has to load the distance.
+  local zero = ffi.new "int32_t[1]"
+  local function rshift(value, n) return bit.rshift(value, n + zero[0]) end
   engine = {
     exact = function(value)
       if type(value) == "number" then
@@ -28,14 +32,15 @@ if rawget(_G, "jit") then
       return nil
     end,
     parts = function(value)
-      return tonumber(bit.rshift(value, 32)), tonumber(value % 2 ^ 32)
+      return tonumber(rshift(value, 32)), tonumber(value % 2 ^ 32)
     end,
     join = function(high, low) return cast(uint64, high) * 2 ^ 32 + cast(uint64, low) end,
     lt = function(a, b) return a < b end,
     div = function(a, b) return a / b end,
     mod = function(a, b) return a % b end,
     band = bit.band, bor = bit.bor, bxor = bit.bxor, bnot = bit.bnot,
-    lshift = bit.lshift, rshift = bit.rshift,
+    lshift = function(value, n) return bit.lshift(value, n + zero[0]) end,
+    rshift = rshift,
   }
 else
   engine = assert(load [[

@@ -4,20 +4,28 @@
 local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
+local cpuid = require "lunavisor.cpuid"
 local exits = require "lunavisor.exit"
 local registers = require "lunavisor.registers"
 local spaces = require "lunavisor.space"
+local dispatch = require "lunavisor.dispatch"
+local limits = require "lunavisor.limit"
+local runner = require "lunavisor.runner"
+local timers = require "lunavisor.timer"
 
 local raw_run, raw_answer = raw.run, raw.answer
+local serve, handle = dispatch.serve, dispatch.handle
 local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
 local methods = {} -- of cpu objects
+local inner = {} -- what the further subjects share of this file
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
-local known_options = { mode = true, rip = true, rsp = true, system = true }
-local WRITE = 2 -- luna_access
-local SIGNAL, FAULT = exits.numbers.signal, exits.numbers.fault
+local known_options = {
+  mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
+}
+local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
 local function check_mode(mode)
@@ -37,7 +45,7 @@ local function check_register(what, value)
   return exact
 end
 
---- vm:vcpu{ mode, rip, rsp, system }. The modes:
+--- vm:vcpu{ mode, rip, rsp, system, wait, cpuid }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
@@ -45,158 +53,87 @@ end
 ---   "reset"      as the processor comes out of RESET, at 0xfffffff0
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
---- in memory that the library maps for it.
+--- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function for
+--- cpu.cpuid:filter or a list of answers, changes what CPUID answers.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
   local rip, rsp = check_register("vm:vcpu: rip", options.rip),
     check_register("vm:vcpu: rsp", options.rsp)
-  local system = options.system
+  local system, answers = options.system, options.cpuid
+  if answers ~= nil and type(answers) ~= "table" and type(answers) ~= "function" then
+    error(("vm:vcpu: cpuid: a function or a list of answers expected, got %s")
+      :format(type(answers)), 2)
+  end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
-  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system)
+  local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
+  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, vm = vm,
     handlers = {},     -- by exit kind
     stopping = false,  -- { value } once cpu:stop was called
-    -- [1]: the coroutine that runs it; weak, since a collected one runs no more
-    runner = setmetatable({}, { __mode = "v" }),
+    runner = runner.new(),
+    limit = { 0, 0 },  -- of cpu:run: when to come out, for a timer too; its deadline
+    parked = false,    -- by the "park" of a handler under vm:run
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
   vm.vcpus[self] = true
+  if answers ~= nil then
+    local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
+    if not (ok and result) then
+      self:close()
+      if not ok then error(result, 0) end
+      return check.result(nil, refusal, kind)
+    end
+  end
   return self
 end
 
 --- Closes the vCPU. Doing it twice is fine.
 function methods.close(self)
   self.vm.vcpus[self] = nil
+  if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
 end
 
--- ---- Answers ----
-
-local limits = { 2 ^ 8, 2 ^ 16, 2 ^ 24, 2 ^ 32 }
-
-local function bad_value(value, offset, size, who)
-  local shown = value
-  if u64.exact(value) ~= nil then shown = u64.hex(value) end
-  error(("%s answered a read of %d byte%s at offset 0x%x with %s: an unsigned integer of that size "
-    .. "expected"):format(who, size, size == 1 and "" or "s", offset, tostring(shown)), 0)
-end
-
--- What a handler gave for a read, if it is an integer of `size` bytes.
-local function check_value(value, offset, size, who)
-  local limit = limits[size]
-  if type(value) == "number" and limit then
-    if value >= 0 and value < limit and value % 1 == 0 then return value end
-  elseif not limit then
-    local exact = u64.exact(value)
-    if exact ~= nil and (size == 8 or u64.rshift(exact, 8 * size) == u64.exact(0)) then
-      return exact
-    end
-  elseif u64.exact(value) ~= nil and u64.lt(value, limit) then
-    return u64.tonumber(value)
-  end
-  bad_value(value, offset, size, who)
-end
-
-local function missing(device, name, offset)
-  error(("the guest %ss at offset 0x%x of a device that has no %s function (%s)")
-    :format(name, offset, name, tostring(device)), 0)
-end
-
--- Lets the device at a trap do the access; what to answer. An error leaves the exit open.
-local function serve(device, offset, size, value, access)
-  if access == WRITE then
-    local write = device.write or missing(device, "write", offset)
-    write(device, offset, size, value)
-    return 0
-  end
-  local read = device.read or missing(device, "read", offset)
-  return check_value(read(device, offset, size), offset, size, "the device")
-end
-
--- ---- What handlers may say ----
-
-local ALL_ONES = u64.bnot(0)
-
-local function is_open(exit)
-  return exit.access ~= nil
-end
-
-local verdicts = {
-  stop = function() return true end,
-  continue = function(self, exit)
-    if is_open(exit) and exit.access == "r" then
-      error(("a handler answered %s with \"continue\": a read needs a value, \"skip\" or \"retry\"")
-        :format(tostring(exit)), 0)
-    elseif exit.access == "w" then
-      raw_answer(self)
-    elseif exit.access == "x" then
-      error(("a handler answered %s with \"continue\": map memory there and say \"retry\"")
-        :format(tostring(exit)), 0)
-    end
-  end,
-  skip = function(self, exit)
-    if not is_open(exit) then
-      error(("a handler answered %s with \"skip\": that is for a pio, mmio or fault exit")
-        :format(tostring(exit)), 0)
-    end
-    local _, message = raw_answer(self, ALL_ONES)
-    if message then error(message, 0) end
-  end,
-  retry = function(self, exit)
-    if not is_open(exit) or exit.kind == "pio" then
-      error(("a handler answered %s with \"retry\": that is for a fault exit")
-        :format(tostring(exit)), 0)
-    end
-    local ok, message = raw.retry(self)
-    if not ok then error(message, 0) end
-  end,
-}
-
--- Acts on what a handler of an exit kind returned; true to stop.
-local function conclude(self, exit, answer)
-  if answer == nil then return true end
-  if type(answer) == "table" and answer.inject then
-    methods.inject(self, answer.inject, answer.error_code, answer.address)
-    return nil
-  end
-  local verdict = verdicts[answer]
-  if verdict then return verdict(self, exit) end
-  if is_open(exit) and exit.access == "r" and type(answer) ~= "string" then
-    raw_answer(self, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
-    return nil
-  end
-  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\" or, "
-    .. "for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
-end
+-- ---- Running ----
 
 local function stopped(self)
   local value = self.stopping
   self.stopping = false
-  return setmetatable({ kind = "stopped", value = value[1], rip = self.rip }, exits.class)
+  return setmetatable({ kind = value.kind or "stopped", value = value[1], rip = self.rip },
+    exits.class)
+end
+
+-- At the end of the run's time, or when a timer's moment has come: whether it was the former.
+local function is_over(self)
+  timers.fire(self.vm)
+  local limit = self.limit
+  limit[1] = timers.limit(self.vm, limit[2])
+  return limit[2] ~= 0 and raw.clock() >= limit[2]
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
--- goes with the next entry.
-local function loop(self, deadline)
-  local devices, handlers = self.vm.devices, self.handlers
+-- goes with the next entry, by `enter`: raw.run or what stands for it.
+local function loop(self, limit, enter)
+  local devices, special = self.vm.devices, self.vm.special
   local answer
   while true do
-    local kind, trap, offset, size, value, access = raw_run(self, deadline, answer)
+    local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
     if not kind then return nil, trap, offset end
     answer = nil
     local device = devices[trap]
     if device then
       answer = serve(device, offset, size, value, access)
-    elseif kind ~= SIGNAL then -- a signal: on 5.4 and LuaJIT its hook has run by now
-      local exit = exits.new(self)
-      local handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa)
-        or handlers[kind]
-      local surfaces = not handler or conclude(self, exit, handler(self, exit))
-      if surfaces and not self.stopping then return exit end
+    elseif special[trap] then
+      answer = special[trap](self, offset, size, value, access)
+    elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
+      -- at a signal, the hook of 5.4 and LuaJIT has run by now
+      local exit = handle(self, kind, enter)
+      if exit and not self.stopping then return exit end
     end
     if self.stopping then
       if answer ~= nil then raw_answer(self, answer) end
@@ -204,8 +141,6 @@ local function loop(self, deadline)
     end
   end
 end
-
--- ---- Running ----
 
 local function traceback(message)
   if type(message) ~= "string" or message:find("\nstack traceback:", 1, true) then
@@ -216,53 +151,72 @@ end
 
 -- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
 -- vCPU.
-local function check_idle(self)
-  local runner = self.runner[1]
-  if runner == nil then return end
-  if runner == "main" or coroutine.status(runner) ~= "dead" then
-    error("cpu:run: this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+local function check_idle(self, who)
+  if runner.busy(self.runner) then
+    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
   end
 end
 
 local function finish(self, ok, result, message, code)
-  self.runner[1] = nil
+  runner.leave(self.runner)
   if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end
   return result
 end
 
-local run_options = { timeout = true }
-
-local function deadline_of(options)
-  local timeout = check.options("cpu:run", options, run_options, 2).timeout
-  if timeout == nil then return 0 end
-  if type(timeout) ~= "number" or timeout < 0 or timeout ~= timeout then
-    error(("cpu:run: timeout: seconds from 0 on expected, got %s"):format(tostring(timeout)), 3)
-  end
-  if timeout > 1e9 then return 0 end
-  return raw.clock() + math.floor(timeout * 1e9)
+-- Runs body(self, limit, ...) with handlers at work; `deadline` on raw.clock(), 0 for none. To be
+-- tail called: level 3 is the method's caller.
+local function protect(self, who, deadline, body, ...)
+  check_idle(self, who)
+  runner.enter(self.runner)
+  self.stopping = false
+  local limit = self.limit
+  limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  return finish(self, xpcall(body, traceback, self, limit, ...))
 end
+
+local run_options = {
+  timeout = true, deadline = true, max_exits = true, until_rip = true, until_gpa = true,
+}
 
 --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
---- options.timeout: seconds after which it returns with exit.kind "timeout". An exit that waits for
---- an answer (pio, mmio, fault) is given again by the next run unless cpu:answer was called. An
---- error in a handler is raised from here, with its traceback; the access stays open and the next
---- run delivers it again. Handlers may yield. nil, message, code where KVM refuses to go on.
+--- options.timeout: seconds after which it returns with exit.kind "timeout"; options.deadline: the
+--- same as a moment of luna.clock(); of both, what comes first. options.max_exits: after how many
+--- exits that devices and handlers have dealt with it returns with exit.kind "limit".
+--- options.until_rip, options.until_gpa: it returns before the instruction at that rip, or whose
+--- first byte is at that guest-physical address, with exit.kind "debug" and exit.reached = true. An
+--- exit that waits for an answer (pio, mmio, msr, fault, hypercall) is given again by the next run
+--- unless cpu:answer was called. An error in a handler is raised from here, with its traceback; the
+--- access stays open and the next run delivers it again. Handlers may yield. nil, message, code
+--- where KVM refuses to go on.
 function methods.run(self, options)
   check.open(self)
-  local deadline = deadline_of(options)
-  check_idle(self)
-  self.runner[1] = coroutine.running() or "main"
-  self.stopping = false
-  return finish(self, xpcall(loop, traceback, self, deadline))
+  options = check.options("cpu:run", options, run_options)
+  local deadline = limits.deadline("cpu:run", options)
+  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL) or raw_run
+  if options.until_rip ~= nil or options.until_gpa ~= nil then
+    return inner.run_until(self, deadline, options, enter)
+  end
+  return protect(self, "cpu:run", deadline, loop, enter)
 end
+
+-- For the further subjects.
+inner.loop, inner.protect, inner.traceback = loop, protect, traceback
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
----   "retry"        the access again, now that memory is mapped there
+---   "retry"        the access again, now that memory is mapped there; instruction, exception: it is
+---                  executed again
+---   "skip"         instruction, exception: goes on behind the instruction
+---   "refuse"       msr: the guest gets a #GP
+---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under
+---                  cpu:run the same as "stop"
 ---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
+--- An "instruction" exit, and an exception that an instruction failed with, are answered with
+--- "skip" to go on behind the instruction, whose work the handler has done (capstone says how long
+--- it is; a rip that the handler set stays), with "continue" where rip was set, or with "retry".
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
   local number = exits.numbers[kind]
@@ -278,17 +232,24 @@ function methods.on(self, kind, handler)
   self.handlers[number] = handler
 end
 
---- Answers the pio, mmio or fault exit that run returned: `value` for a read, nothing for a write.
+--- Answers the pio, mmio, msr or fault exit that run returned: `value` for a read, nothing for a
+--- write.
 function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
   if value ~= nil then
-    value = check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
   elseif exit.access == 1 then
     error("cpu:answer: the guest reads: a value expected", 2)
   end
   local _, message = raw_answer(self, value)
   if message then error(message, 2) end
+end
+
+--- Refuses the msr exit that run returned: the guest gets a #GP.
+function methods.refuse(self)
+  check.open(self)
+  return check.result(raw.refuse(self))
 end
 
 --- Does the access of the fault exit that run returned again, after memory was mapped there.
@@ -344,7 +305,8 @@ function methods.inject(self, exception, error_code, address)
   return check.result(raw.inject(self, vector, error_code, address))
 end
 
---- All general and control registers by name, as u64; tostring gives a table of text.
+--- All single registers by name, as u64: general, control and debug ones, XCR0, and the control
+--- registers of x87 and SSE; tostring gives a table of text.
 function methods.regs(self)
   check.open(self)
   return registers.all(self)
@@ -364,8 +326,8 @@ local readers = {
 local writers = {} -- of fields that are no registers
 
 -- The further subjects, one file each: functions that add methods and fields.
-for _, part in ipairs { "state", "linear", "debug", "interrupt", "thread" } do
-  require("lunavisor.vcpu_" .. part)(methods, readers, writers)
+for _, part in ipairs { "state", "linear", "exit", "debug", "interrupt", "thread" } do
+  require("lunavisor.vcpu_" .. part)(methods, readers, writers, inner)
 end
 
 function VCPU.__index(self, key)
@@ -396,4 +358,7 @@ function VCPU.__tostring(self)
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end
 
-return { new = new, class = VCPU }
+return {
+  new = new, class = VCPU,
+  stopped = stopped, traceback = traceback, -- for vm:run
+}

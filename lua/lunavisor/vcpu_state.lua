@@ -1,5 +1,42 @@
 -- SPDX-License-Identifier: MIT
 -- What a vCPU has of one subject: the state of a vCPU beyond its numbered registers.
 
-return function(_methods, _readers, _writers)
+local raw = require "lunavisor.backend"
+local check = require "lunavisor.check"
+local cpuid = require "lunavisor.cpuid"
+local msrs = require "lunavisor.msr"
+local vector = require "lunavisor.vector"
+
+return function(methods, readers, writers)
+  for name, kind in pairs(vector.kinds) do
+    readers[name] = function(self) return vector.bank(self, kind) end
+  end
+  readers.xsave, writers.xsave = vector.xsave, vector.set_xsave
+  readers.msr = msrs
+  readers.cpuid, writers.cpuid = cpuid.table, cpuid.assign
+
+  --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
+  --- registers, MSRs; not memory and not CPUID. It can be kept in a file, and put back by
+  --- cpu:set_state on this or another vCPU. An error while an exit is open.
+  function methods.state(self)
+    check.open(self)
+    return check.result(raw.save(self))
+  end
+
+  --- Puts a state back that cpu:state gave; an open exit is dropped. nil, message, code for what is
+  --- no such string, or of another kind of host, with nothing changed.
+  function methods.set_state(self, state)
+    check.open(self)
+    if type(state) ~= "string" then
+      error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
+    end
+    return raw.restore(self, state)
+  end
+
+  --- Looks for what the processor would refuse in the registers: true, or nil and the sentence that
+  --- names the register, the bit and the rule.
+  function methods.check(self)
+    check.open(self)
+    return raw.check(self)
+  end
 end

@@ -7,20 +7,6 @@ local luna = require "lunavisor"
 
 local EXITS, ROUNDS = 20000, 30
 
-local function load_fake()
-  local path = rounds.build .. "/spec/fake.so"
-  if not rawget(_G, "jit") then return assert(package.loadlib(path, "luaopen_fake"))() end
-  local ffi = require "ffi"
-  ffi.cdef [[
-    void fake_install(const void *config);
-    void fake_endless_pio(uint16_t port, uint32_t size, bool in);
-    void fake_remove(void);
-  ]]
-  local lib = ffi.load(path)
-  return { install = lib.fake_install, remove = lib.fake_remove,
-    endless_pio = lib.fake_endless_pio }
-end
-
 local function write(device, _, _, value)
   device.value = value
   device.left = device.left - 1
@@ -43,8 +29,8 @@ local function medians()
 end
 
 local function measure()
-  local fake = load_fake()
-  fake.install(nil)
+  local fake = require "fake_kvm"
+  fake.install()
   fake.endless_pio(rounds.PORT, 1, false)
   local samples = rounds.samples(medians)
   fake.remove()

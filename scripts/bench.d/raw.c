@@ -3,6 +3,7 @@
  * runs the command on the same CPU, connected by its stdin and stdout, and answers its lines
  *   guest SIZE HEX    a new VM with SIZE bytes of memory and the code at 0x1000, in real mode
  *   run N, regs N     N exits of it; regs also reads and writes a register at each, with two ioctls
+ *   state N           N times an exit, the vCPU's state read, an exit, the state written
  *   life N            makes the VM, runs it to its first exit and closes it, N times
  *   base N            N times the tests' fake KVM_RUN, on which the library's own cost is measured
  *   copy N            N times memcpy of 64 KiB from a block of malloc's into page-aligned memory
@@ -25,6 +26,7 @@ enum {
   CPUID_ENTRIES = 256,
   COPY_SIZE = 64 << 10,
   COPY_BLOCKS = 8,
+  MSRS_MOST = 512,
   LINE = 4096
 };
 
@@ -222,6 +224,75 @@ static void run_exits(const machine *m, uint64_t exits, bool registers) {
   }
 }
 
+/* The whole state, in the order in which it is written. */
+static struct {
+  struct kvm_regs regs;
+  struct kvm_sregs sregs;
+  struct kvm_xcrs xcrs;
+  uint8_t xsave[sizeof(struct kvm_xsave)];
+  struct kvm_debugregs debugregs;
+  struct { /* struct kvm_msrs */
+    uint32_t count;
+    uint32_t pad;
+    struct kvm_msr_entry entries[MSRS_MOST];
+  } msrs;
+  struct kvm_vcpu_events events;
+} state;
+
+/* Those that KVM lists and this vCPU has. */
+static void learn_msrs(const machine *m) {
+  struct { /* struct kvm_msr_list */
+    uint32_t count;
+    uint32_t indices[MSRS_MOST];
+  } all = {.count = MSRS_MOST};
+  int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+  check(ioctl(kvm, KVM_GET_MSR_INDEX_LIST, &all), "KVM_GET_MSR_INDEX_LIST");
+  close(kvm);
+  state.msrs.count = 0;
+  for (uint32_t i = 0; i < all.count; i++) {
+    struct { /* struct kvm_msrs */
+      uint32_t count;
+      uint32_t pad;
+      struct kvm_msr_entry entry;
+    } one = {.count = 1, .entry.index = all.indices[i]};
+    if (ioctl(m->vcpu, KVM_GET_MSRS, &one) == 1 && ioctl(m->vcpu, KVM_SET_MSRS, &one) == 1) {
+      state.msrs.entries[state.msrs.count++] = one.entry;
+    }
+  }
+}
+
+static void read_state(const machine *m) {
+  check(ioctl(m->vcpu, KVM_GET_REGS, &state.regs), "KVM_GET_REGS");
+  check(ioctl(m->vcpu, KVM_GET_SREGS, &state.sregs), "KVM_GET_SREGS");
+  check(ioctl(m->vcpu, KVM_GET_XCRS, &state.xcrs), "KVM_GET_XCRS");
+  check(ioctl(m->vcpu, KVM_GET_XSAVE, &state.xsave), "KVM_GET_XSAVE");
+  check(ioctl(m->vcpu, KVM_GET_DEBUGREGS, &state.debugregs), "KVM_GET_DEBUGREGS");
+  check(ioctl(m->vcpu, KVM_GET_MSRS, &state.msrs), "KVM_GET_MSRS");
+  check(ioctl(m->vcpu, KVM_GET_VCPU_EVENTS, &state.events), "KVM_GET_VCPU_EVENTS");
+}
+
+static void write_state(const machine *m) {
+  check(ioctl(m->vcpu, KVM_SET_REGS, &state.regs), "KVM_SET_REGS");
+  check(ioctl(m->vcpu, KVM_SET_SREGS, &state.sregs), "KVM_SET_SREGS");
+  check(ioctl(m->vcpu, KVM_SET_XCRS, &state.xcrs), "KVM_SET_XCRS");
+  check(ioctl(m->vcpu, KVM_SET_XSAVE, &state.xsave), "KVM_SET_XSAVE");
+  check(ioctl(m->vcpu, KVM_SET_DEBUGREGS, &state.debugregs), "KVM_SET_DEBUGREGS");
+  check(ioctl(m->vcpu, KVM_SET_MSRS, &state.msrs), "KVM_SET_MSRS");
+  check(ioctl(m->vcpu, KVM_SET_VCPU_EVENTS, &state.events), "KVM_SET_VCPU_EVENTS");
+}
+
+static void run_states(const machine *m, uint64_t count) {
+  if (state.msrs.count == 0) {
+    learn_msrs(m);
+  }
+  while (count-- > 0) {
+    run_exits(m, 1, false);
+    read_state(m);
+    run_exits(m, 1, false);
+    write_state(m);
+  }
+}
+
 static void run_lives(uint64_t count) {
   while (count-- > 0) {
     machine m = make();
@@ -257,6 +328,11 @@ static void act_run(machine *m, uint64_t number, const char *rest) {
 static void act_regs(machine *m, uint64_t number, const char *rest) {
   (void)rest;
   run_exits(m, number, true);
+}
+
+static void act_state(machine *m, uint64_t number, const char *rest) {
+  (void)rest;
+  run_states(m, number);
 }
 
 static void act_life(machine *m, uint64_t number, const char *rest) {
@@ -316,9 +392,9 @@ static void act_string(machine *m, uint64_t number, const char *rest) {
   }
 }
 
-static const verb verbs[] = {{"guest", act_guest},  {"run", act_run},   {"regs", act_regs},
-                             {"life", act_life},    {"base", act_base}, {"copy", act_copy},
-                             {"string", act_string}};
+static const verb verbs[] = {{"guest", act_guest}, {"run", act_run},      {"regs", act_regs},
+                             {"state", act_state}, {"life", act_life},    {"base", act_base},
+                             {"copy", act_copy},   {"string", act_string}};
 
 static const verb *find_verb(const char *line, size_t length) {
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {

@@ -84,6 +84,15 @@ local function session(options)
   return sample
 end
 
+--- The samples that another program of bench.d prints, a line each.
+function M.collect(command)
+  local pipe, samples = assert(io.popen(M.build .. "/bench/" .. command)), {}
+  for line in pipe:lines() do samples[#samples + 1] = assert(tonumber(line), line) end
+  pipe:close()
+  assert(#samples > 0, command .. " has failed")
+  return samples
+end
+
 --- So many samples.
 function M.samples(sample, ...)
   local samples = {}

@@ -4,17 +4,9 @@
 
 local rounds = require "rounds"
 
-local function collect(command)
-  local pipe, samples = assert(io.popen(rounds.build .. "/bench/" .. command)), {}
-  for line in pipe:lines() do samples[#samples + 1] = assert(tonumber(line), line) end
-  pipe:close()
-  assert(#samples > 0, command .. " has failed")
-  return samples
-end
-
 local function figure(name, unit, limit, command)
   return { name = name, unit = unit, limit = limit, engine = "luajit",
-    measure = function() return collect(command) end }
+    measure = function() return rounds.collect(command) end }
 end
 
 local figures = {}

@@ -9,7 +9,9 @@ require("rounds").build = build
 local function report(name, figure)
   local limit = figure.limit
   if type(limit) == "table" then limit = limit[engine] end
-  local bound = figure.least and ">=" .. figure.least or tostring(limit or "-")
+  local least = figure.least
+  if type(least) == "table" then least = least[engine] end
+  local bound = least and ">=" .. least or tostring(limit or "-")
   local fields = { name, figure.unit, bound }
   for _, sample in ipairs(figure.measure()) do fields[#fields + 1] = ("%.9g"):format(sample) end
   io.write(table.concat(fields, " "), "\n")

@@ -103,6 +103,11 @@ static void file_free(fake_file *f) {
   free(f);
 }
 
+fake_file **fake_files(size_t *count) {
+  *count = FILES;
+  return files;
+}
+
 fake_file *fake_file_youngest(fake_file_kind kind) {
   fake_file *found = NULL;
   for (size_t i = 0; i < FILES; i++) {
@@ -236,7 +241,12 @@ fake_config fake_defaults(void) {
       .sync_regs = KVM_SYNC_X86_VALID_FIELDS,
       .immediate_exit = 1,
       .address_bits = 40,
+      .coalesced_page = 2,
+      .coalesced_pio = 1,
+      .msr_exits = 1,
       .cpuid_entries = 40,
+      .exit_hypercall = 1u << 12,
+      .stops = FAKE_STOP_HARDWARE | FAKE_STOP_WATCH | FAKE_STOP_INT3,
   };
 }
 
@@ -344,6 +354,14 @@ fake_attributes fake_last_attributes(void) {
   return attributes;
 }
 
+uint64_t fake_hypercalls(void) {
+  pthread_mutex_lock(&fake_lock);
+  const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
+  uint64_t hypercalls = vm ? vm->hypercalls : 0;
+  pthread_mutex_unlock(&fake_lock);
+  return hypercalls;
+}
+
 size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room) {
   size_t count = 0;
   pthread_mutex_lock(&fake_lock);
@@ -365,6 +383,15 @@ static fake_file *youngest_vcpu(void) {
   fake_file *vcpu = fake_file_youngest(FAKE_FILE_VCPU);
   pthread_mutex_unlock(&fake_lock);
   return vcpu;
+}
+
+void fake_halted(uint64_t poll_success, uint64_t poll_fail, uint64_t wait) {
+  fake_file *vcpu = youngest_vcpu();
+  if (vcpu) {
+    vcpu->halted[0] = poll_success;
+    vcpu->halted[1] = poll_fail;
+    vcpu->halted[2] = wait;
+  }
 }
 
 struct kvm_regs *fake_regs(void) {

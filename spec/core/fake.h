@@ -14,6 +14,7 @@
 
 enum {
   FAKE_DATA_SIZE = 64,
+  FAKE_BATCH = 1024,           /* the most elements of a port access */
   FAKE_INSTRUCTION_LENGTH = 2, /* what completing an access adds to RIP */
   FAKE_EXIT_MEMORY_FAULT = 39  /* KVM_EXIT_MEMORY_FAULT, which older headers do not name */
 };
@@ -30,10 +31,24 @@ typedef struct fake_config {
   uint32_t address_bits;
   uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
   uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+  uint32_t coalesced_page;    /* KVM_CAP_COALESCED_MMIO */
+  uint32_t coalesced_pio;     /* KVM_CAP_COALESCED_PIO */
+  uint32_t msr_exits;         /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
   uint32_t cpuid_entries;
+  uint64_t exit_hypercall; /* the hypercalls that KVM_CAP_EXIT_HYPERCALL takes */
+  bool no_stats;           /* KVM_GET_STATS_FD is unknown, as before Linux 5.14 */
   bool translate_fails;
+  uint32_t stops;            /* FAKE_STOP_*: what the guest stops at */
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
+
+/* What a guest with KVM_SET_GUEST_DEBUG stops at. */
+enum {
+  FAKE_STOP_HARDWARE = 1,
+  FAKE_STOP_WATCH = 2,
+  FAKE_STOP_INT3 = 4, /* as KVM_EXIT_DEBUG */
+  FAKE_FAIL_INT3 = 8  /* as an instruction that KVM cannot emulate */
+};
 
 /* struct kvm_memory_attributes of Linux 6.8. */
 typedef struct fake_attributes {
@@ -42,6 +57,9 @@ typedef struct fake_attributes {
   uint64_t attributes;
   uint64_t flags;
 } fake_attributes;
+
+/* A value that no MSR, DR3 or XCR0 of the fake takes. */
+#define FAKE_REFUSED UINT64_C(0x8badbadbadbadbad)
 
 FAKE_API fake_config fake_defaults(void);
 /* Puts the fake in KVM's place, as after a start of the process. NULL for the defaults. */
@@ -56,9 +74,12 @@ typedef enum fake_kind {
   FAKE_SHUTDOWN,
   FAKE_INTERNAL,
   FAKE_FAIL_ENTRY,
-  FAKE_OTHER, /* an exit with `reason` and nothing else */
-  FAKE_ERRNO, /* KVM_RUN fails with `number` */
-  FAKE_SPIN   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
+  FAKE_OTHER,  /* an exit with `reason`, and `words` as what the run page says of it */
+  FAKE_CODE,   /* one instruction at `address`, which may touch `value`; see fake_debug.c */
+  FAKE_ERRNO,  /* KVM_RUN fails with `number` */
+  FAKE_SPIN,   /* the guest loops: KVM_RUN returns only for immediate_exit, a signal, `limit` */
+  FAKE_MSR,    /* RDMSR or WRMSR of the MSR `address`, `value` written */
+  FAKE_COLLECT /* a write to `address`, `pio` or not, that KVM collects while there is room */
 } fake_kind;
 
 /* What the guest does next. Fields that a kind does not name are ignored. */
@@ -67,16 +88,17 @@ typedef struct fake_step {
   uint64_t address; /* pio: port; mmio, errno with a memory fault: gpa */
   uint32_t size;    /* pio, mmio: bytes of an element */
   uint32_t count;   /* pio: elements, 0 is 1 */
-  bool write;       /* pio, mmio */
+  bool write;       /* pio, mmio, msr; true for collect */
+  bool pio;         /* collect */
   bool continues;   /* pio, mmio: the next step is a further part of the same instruction */
   uint8_t data[FAKE_DATA_SIZE]; /* pio, mmio: what a write carries */
   int number;                   /* errno */
   uint32_t reason;              /* errno, other: exit_reason */
-  uint64_t value;               /* fail_entry: the hardware's reason; memory fault: its flags */
-  uint32_t suberror;            /* internal */
-  uint32_t ndata;               /* internal */
-  uint64_t words[16];           /* internal; words[0] are the flags of an emulation failure */
-  uint8_t instruction[15];      /* internal: there where the flags say so */
+  uint64_t value;          /* fail_entry: the hardware's reason; memory fault: its flags; msr */
+  uint32_t suberror;       /* internal */
+  uint32_t ndata;          /* internal */
+  uint64_t words[16];      /* other, internal; words[0] are the flags of an emulation failure */
+  uint8_t instruction[15]; /* internal: there where the flags say so */
   uint8_t instruction_size;
   uint64_t limit;                /* spin: nanoseconds after which the guest goes on, 0 for never */
   const struct kvm_regs *regs;   /* the guest's registers from here on, or NULL */
@@ -90,8 +112,12 @@ typedef struct fake_step {
  * begins again. */
 FAKE_API void fake_script(const fake_step *steps, size_t count);
 FAKE_API void fake_script_endless(const fake_step *steps, size_t count);
+/* The next exit is one with this reason, and these words on the run page; then the guest halts. */
+FAKE_API void fake_exit(uint32_t reason, const uint64_t *words, size_t count);
 /* Every KVM_RUN gives this one exit, at little cost. Size 0 ends that. */
 FAKE_API void fake_endless_pio(uint16_t port, uint32_t size, bool in);
+/* The same with reads of `count` bytes at once, up to FAKE_BATCH. */
+FAKE_API void fake_endless_batch(uint16_t port, uint32_t count);
 FAKE_API void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write);
 
 /* The nth open, ioctl or map from now on, counted from 1, fails with the errno `number`. 0 takes
@@ -113,6 +139,12 @@ FAKE_API unsigned fake_mistakes(void);
 /* The path of the last open. */
 FAKE_API const char *fake_path(void);
 
+/* The hypercalls that the youngest open VM hands on. */
+FAKE_API uint64_t fake_hypercalls(void);
+/* The youngest open vCPU was halted for so long, in nanoseconds, says KVM: poll_success, poll_fail
+ * and wait. */
+FAKE_API void fake_halted(uint64_t poll_success, uint64_t poll_fail, uint64_t wait);
+
 /* The last memory attributes that the youngest open VM was given. */
 FAKE_API fake_attributes fake_last_attributes(void);
 
@@ -126,6 +158,17 @@ FAKE_API bool fake_write(uint64_t gpa);
 FAKE_API struct kvm_regs *fake_regs(void);
 FAKE_API struct kvm_sregs *fake_sregs(void);
 FAKE_API struct kvm_run *fake_run_page(void);
+/* What KVM_SET_GUEST_DEBUG last said to the youngest open vCPU, NULL where there is none. */
+FAKE_API const struct kvm_guest_debug *fake_guest_debug(void);
+/* fake_event.c, over all open VMs: eventfds, zones of collected writes, and how many make an exit
+ * of the MSR. */
+FAKE_API unsigned fake_eventfds(void);
+FAKE_API unsigned fake_zones(void);
+FAKE_API unsigned fake_msr_exits(uint32_t msr);
+/* The ranges of the youngest VM's filter. */
+FAKE_API unsigned fake_msr_ranges(void);
+/* How many accesses to MSRs have ended in a #GP. */
+FAKE_API unsigned fake_refused(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 

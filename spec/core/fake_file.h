@@ -12,7 +12,8 @@
 enum {
   FAKE_PAGE = 4096,
   FAKE_RUN_SIZE = 3 * FAKE_PAGE,
-  FAKE_VCPU_IDS = 4096
+  FAKE_VCPU_IDS = 4096,
+  FAKE_HALTED = 3 /* statistics of a vCPU that is halted */
 };
 
 typedef enum fake_file_kind {
@@ -25,8 +26,10 @@ typedef enum fake_file_kind {
 typedef struct fake_access {
   bool active;
   bool mmio;
+  bool hypercall;
   bool write;
   bool continues;
+  bool msr;
   uint32_t size;
   uint32_t count;
   uint64_t rip; /* of the instruction */
@@ -47,14 +50,23 @@ typedef struct fake_file {
   bool *vcpu_ids; /* a vCPU stays until its VM goes, though its file is closed */
   bool manual_protect;
   fake_attributes attributes;
+  uint64_t hypercalls;
+  struct fake_events *events; /* NULL until there are any */
   /* A vCPU's. */
   struct kvm_run *run;
   bool mapped;
   bool has_cpuid;
+  uint64_t cpuid_sum; /* of the table that was set */
+  bool ran;
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   fake_state state;
+  uint64_t halted[FAKE_HALTED];
   fake_access access;
+  const struct fake_file *vm;
+  struct kvm_guest_debug debug;
+  uint64_t step_rip; /* where the guest was when a single step was asked for */
+  bool steps;        /* and it is not forgotten */
 } fake_file;
 
 extern pthread_mutex_t fake_lock;
@@ -74,11 +86,28 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument);
 void fake_vm_free(fake_file *vm);
 uint32_t fake_slots_max(void);
 
+/* fake_event.c: eventfds, collected writes, filters of MSRs. */
+int fake_event_ioctl(fake_file *vm, unsigned long request, void *argument);
+int fake_event_enable(fake_file *vm, const struct kvm_enable_cap *capability);
+void fake_event_free(fake_file *vm);
+/* Puts a write into the ring of the vCPU; false where it is full. */
+bool fake_collect(const fake_file *vcpu, const fake_step *step);
+/* fake.c: the files, of which some may be NULL. */
+fake_file **fake_files(size_t *count);
+
 /* fake_vcpu.c: registers and KVM_RUN, which comes without the lock: a vCPU has one thread at
  * a time. */
 void fake_vcpu_reset(fake_file *vcpu);
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 int fake_vcpu_run(fake_file *vcpu);
+/* fake_stats.c: a descriptor of the vCPU's statistics. */
+int fake_stats_fd(const fake_file *vcpu);
+/* fake_debug.c. KVM_SET_GUEST_DEBUG; registers that came with KVM_RUN; one instruction: whether it
+ * ended in an exit, and whether it is done; what a guest without a script meets. */
+void fake_debug_set(fake_file *vcpu, const struct kvm_guest_debug *debug);
+void fake_debug_taken(fake_file *vcpu);
+bool fake_debug_code(fake_file *vcpu, const fake_step *step, bool *done);
+bool fake_debug_fall(fake_file *vcpu);
 /* Whether every KVM_RUN gives one and the same exit, and how many there were: without the lock. */
 extern atomic_bool fake_endless;
 extern atomic_ulong fake_endless_runs;

@@ -32,6 +32,15 @@ static int endless_pio(lua_State *state) {
   return 0;
 }
 
+/* fake.endless_batch(port, count): reads of so many bytes at once. */
+static int endless_batch(lua_State *state) {
+  lua_Integer port = luaL_checkinteger(state, 1);
+  lua_Integer count = luaL_checkinteger(state, 2);
+  luaL_argcheck(state, count >= 1 && count <= FAKE_BATCH, 2, "1 to FAKE_BATCH");
+  fake_endless_batch((uint16_t)port, (uint32_t)count);
+  return 0;
+}
+
 /* fake.endless_mmio(gpa, size, is_write): size 0 ends it. */
 static int endless_mmio(lua_State *state) {
   lua_Integer gpa = luaL_checkinteger(state, 1);
@@ -55,10 +64,32 @@ static int calls(lua_State *state) {
   return 1;
 }
 
+/* fake.exit(reason, words): the next exit has this reason and these words on the run page. */
+static int next_exit(lua_State *state) {
+  uint64_t words[16];
+  lua_Integer reason = luaL_checkinteger(state, 1);
+  luaL_checktype(state, 2, LUA_TTABLE);
+  lua_Unsigned count = lua_rawlen(state, 2);
+  luaL_argcheck(state, count <= sizeof words / sizeof *words, 2, "at most 16 words");
+  for (lua_Unsigned i = 0; i < count; i++) {
+    lua_rawgeti(state, 2, (lua_Integer)i + 1);
+    words[i] = (uint64_t)lua_tointeger(state, -1);
+    lua_pop(state, 1);
+  }
+  fake_exit((uint32_t)reason, words, count);
+  return 0;
+}
+
 int luaopen_fake(lua_State *state) {
   static const luaL_Reg functions[] = {
-      {"install", install}, {"remove", put_back}, {"endless_pio", endless_pio},
-      {"fail", fail},       {"calls", calls},     {"endless_mmio", endless_mmio},
+      {"install", install},
+      {"remove", put_back},
+      {"endless_pio", endless_pio},
+      {"endless_batch", endless_batch},
+      {"endless_mmio", endless_mmio},
+      {"exit", next_exit},
+      {"fail", fail},
+      {"calls", calls},
       {NULL, NULL},
   };
   luaL_newlib(state, functions);

@@ -3,12 +3,14 @@
  * vCPU. */
 #include "fake_state.h"
 
+#include "fake.h"
+
 #include <errno.h>
 #include <string.h>
 
 /* One more is listed than can be read, as KVM does with MSRs that its CPUID hides. */
 static const uint32_t listed[] = {0x10, 0x3b, 0x174, 0xc0000081, 0xc0000102, 0x4b564d00};
-static const uint32_t kept[FAKE_MSRS] = {0x3b, 0x174, 0xc0000081, 0xc0000102};
+static const uint32_t kept[FAKE_MSRS] = {0x10, 0x3b, 0x174, 0xc0000081, 0xc0000102};
 
 void fake_state_reset(fake_state *state) {
   memset(state, 0, sizeof *state);
@@ -39,11 +41,11 @@ static uint64_t *find_msr(fake_state *state, uint32_t index) {
   return NULL;
 }
 
-/* Stops at the first that is not there, as KVM does. */
+/* Stops at the first that is not there or not taken, as KVM does. */
 static int move_msrs(fake_state *state, struct kvm_msrs *msrs, int write) {
   for (uint32_t i = 0; i < msrs->nmsrs; i++) {
     uint64_t *msr = find_msr(state, msrs->entries[i].index);
-    if (!msr) {
+    if (!msr || (write && msrs->entries[i].data == FAKE_REFUSED)) {
       return (int)i;
     }
     if (write) {
@@ -71,6 +73,25 @@ static int give(void *to, const void *from, size_t size) {
   return 0;
 }
 
+static int refuse(void) {
+  errno = EINVAL;
+  return -1;
+}
+
+static int set_xcrs(fake_state *state, const struct kvm_xcrs *xcrs) {
+  return xcrs->xcrs[0].value == FAKE_REFUSED ? refuse() : give(&state->xcrs, xcrs, sizeof *xcrs);
+}
+
+static int set_debugregs(fake_state *state, const struct kvm_debugregs *debugregs) {
+  return debugregs->db[3] == FAKE_REFUSED ? refuse()
+                                          : give(&state->debugregs, debugregs, sizeof *debugregs);
+}
+
+/* Bytes 24 to 27 are MXCSR. */
+static int set_xsave(fake_state *state, const uint8_t *xsave) {
+  return xsave[26] || xsave[27] ? refuse() : give(state->xsave, xsave, sizeof state->xsave);
+}
+
 int fake_state_ioctl(fake_state *state, unsigned long request, void *argument) {
   switch (request) {
     case KVM_GET_VCPU_EVENTS:
@@ -80,19 +101,27 @@ int fake_state_ioctl(fake_state *state, unsigned long request, void *argument) {
     case KVM_GET_XCRS:
       return give(argument, &state->xcrs, sizeof state->xcrs);
     case KVM_SET_XCRS:
-      return give(&state->xcrs, argument, sizeof state->xcrs);
+      return set_xcrs(state, argument);
     case KVM_GET_DEBUGREGS:
       return give(argument, &state->debugregs, sizeof state->debugregs);
     case KVM_SET_DEBUGREGS:
-      return give(&state->debugregs, argument, sizeof state->debugregs);
+      return set_debugregs(state, argument);
     case KVM_GET_XSAVE:
       return give(argument, &state->xsave, sizeof state->xsave);
     case KVM_SET_XSAVE:
-      return give(&state->xsave, argument, sizeof state->xsave);
+      return set_xsave(state, argument);
     case KVM_GET_MSRS:
       return move_msrs(state, argument, 0);
     case KVM_SET_MSRS:
       return move_msrs(state, argument, 1);
+    case KVM_GET_LAPIC:
+      return give(argument, &state->lapic, sizeof state->lapic);
+    case KVM_SET_LAPIC:
+      return give(&state->lapic, argument, sizeof state->lapic);
+    case KVM_GET_MP_STATE:
+      return give(argument, &state->mp, sizeof state->mp);
+    case KVM_SET_MP_STATE:
+      return give(&state->mp, argument, sizeof state->mp);
     case KVM_GET_DEVICE_ATTR:
       return move_tsc(state, argument, 0);
     case KVM_SET_DEVICE_ATTR:

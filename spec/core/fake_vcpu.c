@@ -20,7 +20,8 @@ static size_t script_at;
 static bool script_loops;
 static bool hook_called; /* of the step at script_at */
 
-static uint8_t answer[FAKE_DATA_SIZE];
+static unsigned refused; /* accesses to MSRs */
+static uint8_t answer[FAKE_BATCH];
 static size_t answer_size;
 
 /* Read without the lock: set before the vCPUs run. */
@@ -74,6 +75,21 @@ static int set_sregs(fake_file *vcpu, const struct kvm_sregs *sregs) {
   return 0;
 }
 
+/* Since Linux 5.17, a vCPU that has run takes no other table. */
+static int set_cpuid(fake_file *vcpu, const struct kvm_cpuid2 *cpuid) {
+  uint64_t sum = cpuid->nent;
+  const uint8_t *bytes = (const uint8_t *)cpuid->entries;
+  for (size_t i = 0; i < cpuid->nent * sizeof *cpuid->entries; i++) {
+    sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
+  }
+  if ((vcpu->ran && vcpu->has_cpuid && sum != vcpu->cpuid_sum) || cpuid->nent > 256) {
+    return fake_refuse(EINVAL);
+  }
+  vcpu->has_cpuid = true;
+  vcpu->cpuid_sum = sum;
+  return 0;
+}
+
 static int translate(struct kvm_translation *translation) {
   translation->valid = !fake_host.translate_fails;
   translation->physical_address = translation->linear_address + fake_host.translate_offset;
@@ -83,19 +99,24 @@ static int translate(struct kvm_translation *translation) {
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
   switch (request) {
     case KVM_SET_CPUID2:
-      vcpu->has_cpuid = true;
-      return 0;
+      return set_cpuid(vcpu, argument);
     case KVM_GET_REGS:
       memcpy(argument, &vcpu->regs, sizeof vcpu->regs);
       return 0;
     case KVM_SET_REGS:
       memcpy(&vcpu->regs, argument, sizeof vcpu->regs);
+      fake_debug_taken(vcpu);
       return 0;
     case KVM_GET_SREGS:
       memcpy(argument, &vcpu->sregs, sizeof vcpu->sregs);
       return 0;
     case KVM_SET_SREGS:
       return set_sregs(vcpu, argument);
+    case KVM_GET_STATS_FD:
+      return fake_stats_fd(vcpu);
+    case KVM_SET_GUEST_DEBUG:
+      fake_debug_set(vcpu, argument);
+      return 0;
     case KVM_TRANSLATE:
       return translate(argument);
     default:
@@ -114,6 +135,7 @@ static int take_registers(fake_file *vcpu) {
   }
   if (run->kvm_dirty_regs & KVM_SYNC_X86_REGS) {
     vcpu->regs = run->s.regs.regs;
+    fake_debug_taken(vcpu);
     run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
   }
   if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) {
@@ -149,6 +171,9 @@ static void store_registers(const fake_file *vcpu) {
 }
 
 static uint8_t *access_data(const fake_file *vcpu) {
+  if (vcpu->access.hypercall) {
+    return (uint8_t *)&vcpu->run->hypercall.ret;
+  }
   return vcpu->access.mmio ? vcpu->run->mmio.data : (uint8_t *)vcpu->run + DATA_OFFSET;
 }
 
@@ -165,10 +190,29 @@ static void finish_read(fake_file *vcpu) {
   }
 }
 
+/* Unlike a port access, it moves RIP whatever that is by now. */
+static void finish_msr(fake_file *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  vcpu->access.active = false;
+  if (run->msr.error) {
+    refused++;
+    return;
+  }
+  if (!vcpu->access.write) {
+    vcpu->regs.rax = (uint32_t)run->msr.data;
+    vcpu->regs.rdx = run->msr.data >> 32;
+  }
+  vcpu->regs.rip += FAKE_INSTRUCTION_LENGTH;
+}
+
 /* A write by MMIO has moved RIP before its exit; the others do now, unless RIP was set to
  * elsewhere. */
 static void finish_access(fake_file *vcpu) {
   const fake_access *access = &vcpu->access;
+  if (access->msr) {
+    finish_msr(vcpu);
+    return;
+  }
   if (!access->write) {
     finish_read(vcpu);
   }
@@ -181,7 +225,7 @@ static void finish_access(fake_file *vcpu) {
 static void begin_access(fake_file *vcpu, const fake_step *step) {
   vcpu->access = (fake_access){
       .active = true,
-      .mmio = step->kind == FAKE_MMIO,
+      .mmio = step->kind == FAKE_MMIO || (step->kind == FAKE_COLLECT && !step->pio),
       .write = step->write,
       .continues = step->continues,
       .size = step->size,
@@ -220,6 +264,17 @@ static void report_mmio(fake_file *vcpu, const fake_step *step) {
   }
 }
 
+static void report_msr(fake_file *vcpu, const fake_step *step) {
+  struct kvm_run *run = vcpu->run;
+  vcpu->access =
+      (fake_access){.active = true, .msr = true, .write = step->write, .rip = vcpu->regs.rip};
+  run->exit_reason = step->write ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR;
+  run->msr.error = 1; /* what the library must not rely on */
+  run->msr.reason = KVM_MSR_EXIT_REASON_FILTER;
+  run->msr.index = (uint32_t)step->address;
+  run->msr.data = step->write ? step->value : 0;
+}
+
 static void report_internal(struct kvm_run *run, const fake_step *step) {
   run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
   run->internal.suberror = step->suberror;
@@ -228,6 +283,20 @@ static void report_internal(struct kvm_run *run, const fake_step *step) {
   if (step->instruction_size) {
     run->emulation_failure.insn_size = step->instruction_size;
     memcpy(run->emulation_failure.insn_bytes, step->instruction, sizeof step->instruction);
+  }
+}
+
+/* Of those that wait for user space, a hypercall: its result goes to RAX at the next entry. */
+static void report_other(fake_file *vcpu, const fake_step *step) {
+  struct kvm_run *run = vcpu->run;
+  run->exit_reason = step->reason;
+  memcpy(run->padding, step->words, sizeof step->words);
+  if (step->reason == KVM_EXIT_HYPERCALL) {
+    vcpu->access = (fake_access){.active = true,
+                                 .hypercall = true,
+                                 .size = sizeof run->hypercall.ret,
+                                 .count = 1,
+                                 .rip = vcpu->regs.rip};
   }
 }
 
@@ -249,6 +318,16 @@ static int report(fake_file *vcpu, const fake_step *step) {
     case FAKE_MMIO:
       report_mmio(vcpu, step);
       return 0;
+    case FAKE_COLLECT: /* without room in the ring */
+      if (step->pio) {
+        report_pio(vcpu, step);
+      } else {
+        report_mmio(vcpu, step);
+      }
+      return 0;
+    case FAKE_MSR:
+      report_msr(vcpu, step);
+      return 0;
     case FAKE_SHUTDOWN:
       run->exit_reason = KVM_EXIT_SHUTDOWN;
       return 0;
@@ -260,7 +339,7 @@ static int report(fake_file *vcpu, const fake_step *step) {
       run->fail_entry.hardware_entry_failure_reason = step->value;
       return 0;
     case FAKE_OTHER:
-      run->exit_reason = step->reason;
+      report_other(vcpu, step);
       return 0;
     case FAKE_ERRNO:
       return report_errno(run, step);
@@ -342,16 +421,30 @@ static int follow_script(fake_file *vcpu) {
     bool first;
     const fake_step *step = step_now(&first);
     if (!step) {
-      return report(vcpu, &halt);
+      return fake_debug_fall(vcpu) ? 0 : report(vcpu, &halt);
     }
     if (first) {
       load_state(vcpu, step);
+    }
+    if (step->kind == FAKE_CODE) {
+      bool done;
+      bool stopped = fake_debug_code(vcpu, step, &done);
+      if (done) {
+        step_over();
+      }
+      if (stopped) {
+        return 0;
+      }
+      continue;
     }
     if (step->kind != FAKE_SPIN) {
       if (first && step->hook) {
         step->hook(step->context);
       }
       step_over();
+      if (step->kind == FAKE_COLLECT && fake_collect(vcpu, step)) {
+        continue;
+      }
       return report(vcpu, step);
     }
     if (spin(vcpu, step, first) == 0) {
@@ -372,6 +465,7 @@ static int enter(fake_file *vcpu) {
   if (*(volatile uint8_t *)&vcpu->run->immediate_exit) {
     return fake_refuse(EINTR);
   }
+  vcpu->ran = true;
   vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
   if (atomic_load_explicit(&fake_endless, memory_order_acquire)) {
     return report(vcpu, &endless_step);
@@ -402,6 +496,7 @@ static void set_script(const fake_step *steps, size_t count, bool loops) {
   script_loops = loops;
   hook_called = false;
   answer_size = 0;
+  refused = 0;
   pthread_mutex_unlock(&fake_lock);
 }
 
@@ -411,6 +506,13 @@ void fake_script(const fake_step *steps, size_t count) {
 
 void fake_script_endless(const fake_step *steps, size_t count) {
   set_script(steps, count, true);
+}
+
+void fake_exit(uint32_t reason, const uint64_t *words, size_t count) {
+  static fake_step step;
+  step = (fake_step){.kind = FAKE_OTHER, .reason = reason};
+  memcpy(step.words, words, count * sizeof *words);
+  set_script(&step, 1, false);
 }
 
 static void set_endless(fake_step step) {
@@ -425,9 +527,17 @@ void fake_endless_pio(uint16_t port, uint32_t size, bool in) {
       .kind = FAKE_PIO, .address = port, .size = size, .count = 1, .write = !in, .data = {0x5a}});
 }
 
+void fake_endless_batch(uint16_t port, uint32_t count) {
+  set_endless((fake_step){.kind = FAKE_PIO, .address = port, .size = 1, .count = count});
+}
+
 void fake_endless_mmio(uint64_t gpa, uint32_t size, bool write) {
   set_endless(
       (fake_step){.kind = FAKE_MMIO, .address = gpa, .size = size, .write = write, .data = {0x5a}});
+}
+
+unsigned fake_refused(void) {
+  return refused;
 }
 
 const uint8_t *fake_answer(size_t *size) {

@@ -33,6 +33,13 @@ static int check_extension(long capability) {
       return (int)fake_host.memory_attributes;
     case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
       return (int)fake_host.manual_protect;
+    case KVM_CAP_COALESCED_MMIO:
+      return (int)fake_host.coalesced_page;
+    case KVM_CAP_COALESCED_PIO:
+      return (int)fake_host.coalesced_pio;
+    case KVM_CAP_X86_USER_SPACE_MSR:
+    case KVM_CAP_X86_MSR_FILTER:
+      return (int)fake_host.msr_exits;
     case KVM_CAP_READONLY_MEM:
     case KVM_CAP_USER_MEMORY:
       return 1;
@@ -42,13 +49,36 @@ static int check_extension(long capability) {
 }
 
 /* The leaf with the address width is the last one. */
+enum {
+  FAKE_CPUID_FEATURES = 8
+};
+
+/* What else the fake's processor has; the first leaves count up. */
+static const struct kvm_cpuid_entry2 features[FAKE_CPUID_FEATURES] = {
+    {.function = 0, .eax = 0x1f},
+    {.function = 1, .ebx = 0x5a000800, .edx = 0x078bfbff},
+    {.function = 0xd, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 0xe7, .ebx = 2432},
+    {.function = 0xd, .index = 2, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 256, .ebx = 576},
+    {.function = 0xd, .index = 5, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 64, .ebx = 832},
+    {.function = 0xd, .index = 6, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .eax = 512, .ebx = 896},
+    {.function = 0xd,
+     .index = 7,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .eax = 1024,
+     .ebx = 1408},
+    {.function = 0x80000001, .edx = 0x20100800},
+};
+
 static int get_cpuid(struct kvm_cpuid2 *cpuid) {
   uint32_t entries = fake_host.cpuid_entries;
   if (cpuid->nent < entries) {
     return fake_refuse(E2BIG);
   }
   for (uint32_t i = 0; i < entries; i++) {
-    cpuid->entries[i] = (struct kvm_cpuid_entry2){.function = i, .eax = 1, .ebx = i};
+    cpuid->entries[i] = (struct kvm_cpuid_entry2){.function = 0x100 + i, .eax = 1, .ebx = i};
+  }
+  for (uint32_t i = 0; entries > FAKE_CPUID_FEATURES && i < FAKE_CPUID_FEATURES; i++) {
+    cpuid->entries[i] = features[i];
   }
   if (entries > 0) {
     cpuid->entries[entries - 1] =
@@ -81,6 +111,7 @@ void fake_vm_free(fake_file *vm) {
   }
   free(vm->slots);
   free(vm->vcpu_ids);
+  fake_event_free(vm);
 }
 
 int fake_device_ioctl(unsigned long request, void *argument) {
@@ -244,6 +275,7 @@ static int create_vcpu(fake_file *vm, unsigned long id) {
     return fake_refuse(ENOMEM);
   }
   vcpu->run = run;
+  vcpu->vm = vm;
   vm->vcpus++;
   vm->vcpu_ids[id] = true;
   fake_vcpu_reset(vcpu);
@@ -260,8 +292,14 @@ static int set_attributes(fake_file *vm, const fake_attributes *change) {
 }
 
 static int enable(fake_file *vm, const struct kvm_enable_cap *capability) {
+  if (capability->cap == KVM_CAP_EXIT_HYPERCALL) {
+    if (capability->args[0] & ~fake_host.exit_hypercall) {
+      return fake_refuse(EINVAL);
+    }
+    vm->hypercalls = capability->args[0];
+  }
   vm->manual_protect |= capability->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  return 0;
+  return fake_event_enable(vm, capability);
 }
 
 int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
@@ -283,7 +321,6 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
     case KVM_CLEAR_DIRTY_LOG:
       return clear_log(vm, argument);
     default:
-      fake_mistake();
-      return fake_refuse(ENOTTY);
+      return fake_event_ioctl(vm, request, argument);
   }
 }

@@ -117,7 +117,9 @@ static void answer_is_in_the_run_page(void) {
 
 static void internal_error(void) {
   begin();
-  map_memory(0xffff0000, 0x10000, RWX, NULL); /* the code can be fetched */
+  uint8_t *memory;
+  map_memory(0xffff0000, 0x10000, RWX, &memory); /* the code can be fetched */
+  memcpy(memory + 0xfff0, "\x0f\x0b", 2);
   SCRIPT({.kind = FAKE_INTERNAL,
           .suberror = KVM_INTERNAL_ERROR_EMULATION,
           .ndata = 4,
@@ -129,17 +131,19 @@ static void internal_error(void) {
           .suberror = KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
           .ndata = 99,
           .words = {48, 5}});
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
   CHECK_EQ(e->reason, KVM_EXIT_INTERNAL_ERROR);
   CHECK_EQ(e->suberror, KVM_INTERNAL_ERROR_EMULATION);
   CHECK_EQ(e->data_count, 4);
   CHECK_EQ(e->instruction_size, 3);
   const uint8_t bytes[16] = {0x0f, 0x01, 0xc8};
   CHECK(memcmp(e->instruction, bytes, sizeof bytes) == 0);
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION); /* KVM does not say the bytes: those in memory */
   CHECK_EQ(e->data_count, 0);
-  CHECK_EQ(e->instruction_size, 0);
-  CHECK_EQ(e->instruction[0], 0);
+  CHECK_EQ(e->instruction_size, 15);
+  CHECK_EQ(e->instruction[0], 0x0f);
+  CHECK_EQ(e->instruction[1], 0x0b);
+  CHECK_EQ(e->instruction[2], 0);
   CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
   CHECK_EQ(e->suberror, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON);
   CHECK_EQ(e->data_count, 16);
@@ -160,7 +164,7 @@ static void other_fields_are_zero(void) {
           .instruction = {0x0f, 0x01, 0xc8},
           .instruction_size = 3},
          {.kind = FAKE_HLT});
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   CHECK_EQ(e->suberror, 0);
   CHECK_EQ(e->instruction_size, 0);
@@ -424,9 +428,14 @@ static void fetch_fault_paging(void) {
   check_access(0x105000, 0, LUNA_EXECUTE, 0);
   end();
   config.translate_fails = true;
+  config.sync_regs = 0;
   begin_with(&config);
   fake_script(steps, 1);
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
+  CHECK_EQ(e->instruction_size, 0); /* no memory is there to read it from */
+  CHECK_EQ(fake_calls(KVM_SET_REGS), 0);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(fake_calls(KVM_SET_REGS), 1); /* so that KVM forgets a #UD that it has queued */
   end();
 }
 

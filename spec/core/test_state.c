@@ -19,10 +19,13 @@ static uint64_t sample(int reg) {
       return 0x1200u + (unsigned)reg;
     case LUNA_CS_ACCESS:
       return 0x1d09b; /* L is clear */
+    case LUNA_MXCSR:
+      return 0x1f80;
     default:
       break;
   }
-  bool wide = reg < LUNA_CS_SELECTOR || (reg - LUNA_CS_SELECTOR) % 4 == 1;
+  bool wide = reg < LUNA_CS_SELECTOR || (reg >= LUNA_DR0 && reg <= LUNA_DR3) ||
+              (reg < LUNA_DR0 && (reg - LUNA_CS_SELECTOR) % 4 == 1);
   return wide ? (uint64_t)reg << 33 | (uint64_t)reg : (uint64_t)reg + 1;
 }
 

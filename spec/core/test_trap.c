@@ -29,7 +29,7 @@ static void end(void) {
 
 static void argument_errors(void) {
   begin();
-  check_refused(2, 0, 1, LUNA_ERROR_ARGUMENT, "there is no trap kind 2");
+  check_refused(3, 0, 1, LUNA_ERROR_ARGUMENT, "there is no trap kind 3");
   check_refused(-1, 0, 1, LUNA_ERROR_ARGUMENT, "there is no trap kind -1");
   check_refused(LUNA_TRAP_PIO, 0x10, 0, LUNA_ERROR_ARGUMENT, "cannot trap 0 bytes at port 0x10");
   check_refused(LUNA_TRAP_MMIO, 0x10, 0, LUNA_ERROR_ARGUMENT, "cannot trap 0 bytes at gpa 0x10");

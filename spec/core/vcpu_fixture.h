@@ -73,6 +73,27 @@ static inline void map_memory(uint64_t gpa, uint64_t size, uint32_t rights, uint
   luna_buffer_release(buffer);
 }
 
+/* The real KVM, on which the code at 0x1000 is to run: the test is skipped where there is none;
+ * with LUNA_REQUIRE_KVM=1 that is a failure. */
+static inline void begin_real_vm(const void *code, size_t size) {
+  uint8_t *data;
+  fake_remove();
+  if (luna_probe() != LUNA_OK) {
+    const char *required = getenv("LUNA_REQUIRE_KVM");
+    CHECK(!required || strcmp(required, "1") != 0);
+    test_skip(luna_error_message());
+  }
+  CHECK_OK(luna_vm_create(&vm));
+  map_memory(0, UINT64_C(2) * PAGE, RWX, &data);
+  memcpy(data + 0x1000, code, size);
+}
+
+static inline void begin_real_vcpu(uint32_t mode) {
+  const luna_vcpu_options options = {.mode = mode, .rip = 0x1000, .system = LUNA_SYSTEM_ALLOCATE};
+  CHECK_OK(luna_vcpu_create(vm, &options, &vcpu));
+  e = luna_vcpu_exit(vcpu);
+}
+
 static inline void check_access(uint64_t address, uint32_t size, uint32_t access, uint64_t value) {
   CHECK_EQ(e->address, address);
   CHECK_EQ(e->size, size);

@@ -73,9 +73,11 @@ Guest.__index = Guest
 
 --- Runs the guest. Without a timeout of the test's own, one that does not stop is an error.
 function Guest.run(self, options)
-  local timeout = options and options.timeout
-  local exit, message, code = self.cpu:run { timeout = timeout or TIMEOUT }
-  if exit and exit.kind == "timeout" and not timeout then
+  local all = { timeout = TIMEOUT }
+  for name, value in pairs(options or {}) do all[name] = value end
+  local exit, message, code = self.cpu:run(all)
+  local meant = options and (options.timeout or options.deadline)
+  if exit and exit.kind == "timeout" and not meant then
     error("the guest does not stop: " .. tostring(exit), 2)
   end
   return exit, message, code
@@ -98,15 +100,16 @@ function helper.code(source, bits, org)
 end
 
 --- A guest: .vm, .ram (`size`, "1M" by default, mapped at 0), .cpu in `mode` ("real" by default),
---- which begins at `org` (0x1000 by default) with the assembled `source`.
+--- which begins at `org` (0x1000 by default) with the assembled `source`. options.vm: luna.vm's.
 function helper.guest(options)
   local mode, org = options.mode or "real", options.org or 0x1000
-  local vm = helper.keep(luna.vm())
+  local vm = helper.keep(luna.vm(options.vm))
   local ram = helper.keep(luna.buffer(options.size or "1M"))
   assert(vm:map_space(0, ram, 0, ram.size, "rwx"))
   ram:write(org, helper.code(options.source, options.bits or default_bits[mode], org))
   local cpu = helper.keep(vm:vcpu {
     mode = mode, rip = org, rsp = options.rsp or 0x8000, system = options.system,
+    wait = options.wait,
   })
   return setmetatable({ vm = vm, ram = ram, cpu = cpu }, Guest)
 end

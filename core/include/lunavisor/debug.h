@@ -13,14 +13,35 @@ typedef enum luna_break_kind {
 } luna_break_kind;
 
 /* Sets a breakpoint and gives its number, from 1. The guest then leaves with LUNA_EXIT_DEBUG, whose
- * `breakpoint` says which. _LIMIT: all four debug registers are taken; _UNSUPPORTED: this host's
- * KVM does not stop there (luna_probe_value: "software_breakpoints"); _RANGE: a size or alignment
- * that the processor does not have. */
+ * `breakpoint` says which. A run that begins where the vCPU was last seen to stand (a debug exit
+ * there, or it has never run) executes that instruction first, without another exit for it; every
+ * other arrival is reported. `size` counts for watchpoints only; 0 is 1.
+ *
+ * _LIMIT: all four debug registers are taken. _RANGE: a size or alignment that the processor does
+ * not have. _UNSUPPORTED: this host's KVM does not stop there in the ring that the vCPU is in now
+ * (luna_probe_value: "hardware_breakpoints", "watchpoints", "software_breakpoints"; bit 0 is real
+ * mode, 1 ring 0 of the other modes, 2 ring 3), or a software breakpoint lies in memory that the
+ * host may not write. Software breakpoints where KVM does not know of them need the system area of
+ * the vCPU's mode as IDT.
+ *
+ * A software breakpoint is in guest memory only while the vCPU is in the guest: other vCPUs that
+ * run in that time, threads that read the memory and the guest itself see it. An address whose page
+ * is not present at the entry has none until the next. KVM's dirty log and luna_vm_dirty do not
+ * report it. */
 LUNA_API int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size,
                              uint32_t *breakpoint);
+/* Takes a breakpoint away. _NOT_FOUND if there is none of that number. */
 LUNA_API int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint);
-/* Runs one instruction: LUNA_EXIT_DEBUG with breakpoint 0, or any other exit that comes before.
+/* Runs one instruction, breakpoints or not: LUNA_EXIT_DEBUG with breakpoint 0 (or that of a
+ * watchpoint it hit), or any other exit that comes before. With an answered port or memory access
+ * under way, the step finishes that instruction. A REP instruction is one step an element or as
+ * many as KVM does in one go. HLT is LUNA_EXIT_HLT. In ring 3 of a KVM that gives the guest a #DB,
+ * only with the system area as IDT: otherwise whatever the guest makes of that comes.
  * `deadline` as for luna_vcpu_run. */
 LUNA_API int luna_vcpu_step(luna_vcpu *vcpu, uint64_t deadline);
+/* The next instruction's linear address and, where `gpa` is not NULL, its guest-physical one, which
+ * may take a system call. _NOT_FOUND where the guest's page
+ * tables lead nowhere; `*gva` is set all the same. */
+LUNA_API int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa);
 
 #endif

@@ -12,23 +12,31 @@ typedef enum luna_irqchip {
 /* ---- To one vCPU; any thread ---- */
 
 /* Delivers an external interrupt: without a controller in KVM, when the guest next accepts one (IF
- * set, no interrupt shadow), of several the highest vector first; with one, as a fixed edge
- * interrupt at the vCPU's LAPIC. A vector that waits already is not doubled. _RANGE below 16. */
+ * set, no interrupt shadow), of several the highest vector first; it also ends a HLT, before that
+ * becomes an exit. With one, as a fixed edge interrupt at the vCPU's LAPIC, by its number as APIC
+ * ID. 1 if it waits now; 0 if it waited already (without a controller), or the LAPIC is disabled
+ * (bit 8 of SVR).
+ * _RANGE below 16 and above 255. In the modes with a system area whose IDT the guest has kept, the
+ * interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
 /* Which vector waits, without a controller in KVM: the highest, or -1. */
 LUNA_API int luna_vcpu_interrupt_waiting(luna_vcpu *vcpu);
 /* A non-maskable interrupt; a system management interrupt (_UNSUPPORTED without KVM_CAP_X86_SMM).
- */
+ * The vCPU gets them when it is entered next; one that waits already is not doubled. */
 LUNA_API int luna_vcpu_nmi(luna_vcpu *vcpu);
 LUNA_API int luna_vcpu_smi(luna_vcpu *vcpu);
 
 /* ---- Through the VM's controllers ---- */
 
-/* Sets the level of an interrupt line: a GSI of the routing table. With the kernel's controllers
- * any; split: one that is routed as a message, on a rising level. */
+/* The calls of this part need a controller in KVM (_STATE). Every space has LAPICs of its own, and
+ * what is sent goes to each space in which a vCPU is; what a guest sends (ICR) stays in its space.
+ */
+
+/* Sets the level of an interrupt line: a GSI of the routing table (_NOT_FOUND without a route). A
+ * line that is routed as a message sends it whenever it is set to 1. Any thread. */
 LUNA_API int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level);
-/* Sends a message-signalled interrupt (SDM Vol. 3, 11.11). 1 if a LAPIC took it, 0 if it was
- * blocked. */
+/* Sends a message-signalled interrupt (SDM Vol. 3, 11.11). 1 if a LAPIC took it, 0 if none did: it
+ * is disabled or not there. Any thread. */
 LUNA_API int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data);
 
 typedef enum luna_chip {
@@ -48,18 +56,26 @@ typedef struct luna_route {
   uint32_t reserved;
 } luna_route;
 
-/* Replaces the whole routing table (api.rst, KVM_SET_GSI_ROUTING). */
+/* Replaces the whole routing table, in every space (api.rst, KVM_SET_GSI_ROUTING). Pins are for
+ * LUNA_IRQCHIP_KERNEL, where lines 0 to 23 lead to the IOAPIC and 0 to 15 to the PICs at first;
+ * split: no line has a route at first. */
 LUNA_API int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count);
 /* Lets an eventfd raise a line; `resample` is another that KVM signals at the end of a level
- * interrupt, or -1 for edge. `on` 0 takes it away. */
+ * interrupt (LUNA_IRQCHIP_KERNEL only), or -1 for edge. `on` 0 takes it away. The descriptors stay
+ * the caller's. _UNSUPPORTED with several spaces, and further spaces are, while there are some. */
 LUNA_API int luna_vm_irqfd(luna_vm *vm, uint32_t line, int fd, int resample, uint32_t on);
-/* The state of a controller (luna_chip) in the form of struct kvm_irqchip.chip, 512 bytes. */
+/* The state of a controller (luna_chip) in the form of struct kvm_irqchip.chip, 512 bytes.
+ * LUNA_IRQCHIP_KERNEL only (_STATE). */
 LUNA_API int luna_vm_get_chip(luna_vm *vm, int chip, void *state);
 LUNA_API int luna_vm_set_chip(luna_vm *vm, int chip, const void *state);
-/* The frequency of the LAPIC timers, 16 MHz to 2 GHz; before the first vCPU (_STATE). */
+/* The frequency of the LAPIC timers, 16 MHz to 2 GHz (_RANGE); before the first vCPU (_STATE).
+ * KVM's cycles are whole nanoseconds, so that it becomes the nearest of those, at most 1 GHz:
+ * luna_vm_apic_frequency tells. */
 LUNA_API int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz);
+/* 1 GHz where it was not set; 0 without LAPICs in KVM. */
+LUNA_API uint64_t luna_vm_apic_frequency(const luna_vm *vm);
 
-/* ---- A vCPU's LAPIC ---- */
+/* ---- A vCPU's LAPIC; _STATE without one in KVM, and while the vCPU runs on another thread ---- */
 
 enum {
   LUNA_APIC_SIZE = 1024 /* of the register page, struct kvm_lapic_state */
@@ -85,18 +101,22 @@ typedef enum luna_mp_state {
 /* Without a LAPIC in KVM a vCPU is always runnable. */
 LUNA_API int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state);
 LUNA_API int luna_vcpu_set_mp_state(luna_vcpu *vcpu, uint32_t state);
-/* What SIPI does (SDM Vol. 3, 9.4): real mode at vector << 12, runnable. For start-up by hand. */
+/* What INIT and SIPI do (SDM Vol. 3, 9.4): real mode at vector << 12, general registers 0,
+ * runnable. For start-up by hand, with any controller. _STATE while an exit is open. */
 LUNA_API int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector);
 
 /* ---- The time-stamp counter ---- */
 
-/* Its frequency in kHz; setting needs KVM_CAP_TSC_CONTROL (_UNSUPPORTED), except to the same. */
+/* Its frequency in kHz; setting needs KVM_CAP_TSC_CONTROL (_UNSUPPORTED), except to the same. None
+ * of these while the vCPU runs on another thread (_STATE). */
 LUNA_API int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz);
 LUNA_API int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz);
-/* Its distance to the host's. */
+/* Its distance to the host's, in ticks; _UNSUPPORTED where KVM keeps none (before Linux 5.16, or
+ * where guests read the host's counter as it is). */
 LUNA_API int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset);
 LUNA_API int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset);
-/* Makes the counters of all vCPUs of the VM show `tsc` at one and the same moment. */
+/* Makes the counters of all vCPUs of the VM show `tsc` at one and the same moment. Gets those that
+ * run out of the guest for it. */
 LUNA_API int luna_vm_sync_tsc(luna_vm *vm, uint64_t tsc);
 
 #endif

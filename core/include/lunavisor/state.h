@@ -13,20 +13,29 @@ typedef enum luna_vector {
 } luna_vector;
 
 /* Reads register `index` of a kind (luna_vector) into `bytes`, of the kind's size. _ARGUMENT for a
- * kind, index or size that is none, _UNSUPPORTED where this host's processor does not have it. */
+ * kind, index or size that is none, _UNSUPPORTED where this host's processor does not have it. A
+ * write between an exit that is open and its answer is before the instruction that exited: one that
+ * loads the register from a device overwrites it. */
 LUNA_API int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, void *bytes,
                                   size_t size);
 LUNA_API int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *bytes,
                                   size_t size);
 /* The whole x87, SSE and AVX state in the standard form of XSAVE (SDM Vol. 1, 13.4), which has
- * luna_capability("xsave_size") bytes. A shorter `size` from 512 on: only that part. */
+ * luna_capability("xsave_size") bytes. A shorter `size`, 512 or from 576 on: only that part. With
+ * 512, x87 and SSE count as written. */
 LUNA_API int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size);
 LUNA_API int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size);
 
 /* A model-specific register by its number. _NOT_FOUND where KVM has none of that number for this
- * vCPU, _RANGE where it refuses the value. */
+ * vCPU, _RANGE where it refuses the value. EFER, APIC_BASE, FS_BASE and GS_BASE are the registers
+ * LUNA_EFER, LUNA_APIC_BASE, LUNA_FS_BASE and LUNA_GS_BASE by another name. */
 LUNA_API int luna_vcpu_get_msr(luna_vcpu *vcpu, uint32_t index, uint64_t *value);
 LUNA_API int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value);
+
+/* The SDM's name of an MSR ("IA32_EFER"; Vol. 4, chapter 2), or NULL. */
+LUNA_API const char *luna_msr_name(uint32_t index);
+/* The MSR of that name, in any case, with or without "IA32_" or "MSR_". _NOT_FOUND without one. */
+LUNA_API int luna_msr_find(const char *name, uint32_t *index);
 
 /* What CPUID answers to one leaf. */
 typedef struct luna_cpuid {
@@ -47,13 +56,15 @@ LUNA_API int luna_vcpu_cpuid_next(luna_vcpu *vcpu, uint32_t index, luna_cpuid *a
 LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, size_t count);
 
 /* The whole state of the vCPU as bytes with a version: registers, system registers, events, XCR0,
- * extended state, debug registers, MSRs and, with a LAPIC in KVM, that and the MP state; not memory
- * and not CPUID. `*size` is the room on entry and the length on return; `state` NULL only asks for
- * the length. _STATE while an exit is open: answer it first. */
+ * extended state, debug registers, MSRs with the time-stamp counter and, with a LAPIC in KVM, that
+ * and the MP state; not memory and not CPUID. `*size` is the room on entry and the length on
+ * return; `state` NULL only asks for the length, and _RANGE says that the room does not hold it.
+ * _STATE while an exit is open: answer it first. */
 LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
 /* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
- * host. _ARGUMENT for bytes that are no state or of another version: nothing is changed. An open
- * exit is dropped. */
+ * host. _ARGUMENT for bytes that are no state, of another version or of another kind of host: then
+ * nothing is changed. An open exit is dropped. Where KVM refuses a part (_STATE, or the errno's
+ * status), what was written before is put back. */
 LUNA_API int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size);
 
 /* Looks for what the processor would refuse in the system registers (SDM Vol. 3, 27.3.1, "Checks on

@@ -6,23 +6,32 @@
 #define LUNAVISOR_THREAD_H
 
 /* Starts the vCPU on a thread of its own; from now on its other calls fail with _STATE, unless it
- * is paused or its exit has been taken from the queue. An exit that is open is queued at once. */
+ * is paused or its exit has been taken from the queue; luna_vcpu_run fails then too. An exit that
+ * is open is queued at once. The thread blocks all signals but the library's own. _STATE if it is
+ * started already, is run by another thread, or in a child of the process that made the VM. */
 LUNA_API int luna_vcpu_start(luna_vcpu *vcpu);
 /* Ends the thread: gets the vCPU out of the guest, and waits until it is out. The vCPU can be used,
- * run and started again; an exit that waited in the queue is its last exit, still open. */
+ * run and started again. An exit that waited in the queue is its last exit, and the next run or
+ * start gives it again; one that luna_vm_next gave is given again if it is open. Releasing the last
+ * reference stops too. */
 LUNA_API int luna_vcpu_stop(luna_vcpu *vcpu);
-/* Gets a started vCPU out of the guest, waits until it is, and keeps it out. Pauses count. */
+/* Gets a started vCPU out of the guest, waits until it is, and keeps it out. Pauses count. An exit
+ * that it came out with stays in the queue. */
 LUNA_API int luna_vcpu_pause(luna_vcpu *vcpu);
+/* Takes one pause back. _STATE if there is none. */
 LUNA_API int luna_vcpu_resume(luna_vcpu *vcpu);
 /* Whether it is started. */
 LUNA_API uint32_t luna_vcpu_started(const luna_vcpu *vcpu);
 
 /* Takes the next exit from the queue: the kind (its details are luna_vcpu_exit(*vcpu)), or a
  * negative status of the run that failed, with *vcpu; 0 and NULL if there was none up to `deadline`
- * (luna_clock(); 0: does not wait; LUNA_FOREVER). */
+ * (luna_clock(); 0: does not wait; LUNA_FOREVER), after luna_vm_wake, or when a signal handler ran
+ * in this thread while it slept. Several threads may wait. Who waits or answers may look at the
+ * queue for up to 0.1 ms before it sleeps, where a processor is free for that. */
 #define LUNA_FOREVER UINT64_MAX
 LUNA_API int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu);
-/* Lets a vCPU go on whose exit was taken from the queue and dealt with. */
+/* Lets a vCPU go on whose exit was taken from the queue and dealt with; an open exit that was not
+ * answered comes again. _STATE if none was taken. */
 LUNA_API int luna_vcpu_go(luna_vcpu *vcpu);
 /* A descriptor that can be polled: readable while an exit waits in the queue, or once the moment of
  * luna_vm_alarm has come. It is the VM's and lives as long. */

@@ -269,13 +269,15 @@ function vm:protect_space(target, gpa, size, rights, options) end
 ---@param port integer
 ---@param length integer
 ---@param device luna.device
----@return { close: fun(self) }?, string?, string?
-function vm:pio(port, length, device) end
+---@param options? luna.trap_options
+---@return luna.trap?, string?, string?
+function vm:pio(port, length, device, options) end
 ---@param gpa integer
 ---@param length luna.size
 ---@param device luna.device
----@return { close: fun(self) }?, string?, string?
-function vm:mmio(gpa, length, device) end
+---@param options? luna.trap_options
+---@return luna.trap?, string?, string?
+function vm:mmio(gpa, length, device, options) end
 ---@param options? luna.vcpu_options
 ---@return luna.vcpu?, string?, string?
 function vm:vcpu(options) end
@@ -289,7 +291,7 @@ function vm:vcpu(options) end
 ---@field exits integer how many exits run has had
 local vcpu = {}
 function vcpu:close() end
----@param options? { timeout: number }
+---@param options? luna.run_options
 ---@return luna.exit?, string?, string?
 function vcpu:run(options) end
 ---@param kind luna.exit_kind
@@ -316,7 +318,7 @@ function vcpu:regs() end
 ---@field _VERSION string
 ---@field u64 table
 local luna = {}
----@param options? { dirty: "bitmap"|"ring", dirty_ring: integer }
+---@param options? { dirty: "bitmap"|"ring", dirty_ring: integer, hypercalls: boolean }
 ---@return luna.vm?, string?, string?
 function luna.vm(options) end
 ---@param options luna.size|luna.buffer_options

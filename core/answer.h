@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ * Traps that the core answers on the vCPU's own thread: memory, or a function of the embedder. */
+#ifndef LUNA_ANSWER_H
+#define LUNA_ANSWER_H
+
+#include "lunavisor.h"
+
+#include <stdbool.h>
+
+typedef struct luna_answer {
+  luna_trap_function function; /* NULL for memory */
+  void *context;
+  luna_buffer *buffer;
+  uint64_t offset;
+  bool stable; /* nobody can take the memory away */
+} luna_answer;
+
+/* A copy on the heap, with a reference to the buffer; NULL without memory. */
+luna_answer *luna_answer_copy(const luna_answer *answer);
+void luna_answer_free(luna_answer *answer);
+/* Whether the calling thread is inside a trap's function. */
+bool luna_answer_inside(void);
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT
+ * Interrupts for one vCPU, from any thread: vectors that wait until the guest accepts one (api.rst,
+ * KVM_INTERRUPT), NMI and SMI. They are given to KVM with the vCPU's events, so that they move with
+ * it and no call is needed where the run page carries those. */
+#include "vcpu.h"
+
+#include "error.h"
+
+#include <stddef.h>
+
+enum {
+  POSTED_NMI = 1,
+  POSTED_SMI = 2,
+  FIRST_VECTOR = 16,
+  VECTORS = 256
+};
+
+/* ---- Any thread ---- */
+
+static void call_attention(luna_vcpu *vcpu) {
+  atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
+  luna_kick_attend(&vcpu->kick);
+}
+
+/* A fixed, edge-triggered message to the LAPIC with the vCPU's number (SDM Vol. 3, 11.11). */
+static int send(luna_vcpu *vcpu, uint32_t vector) {
+  if (vcpu->id > 254) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot interrupt vCPU %u: a message reaches APIC IDs up to 254", vcpu->id);
+  }
+  return luna_vm_msi(vcpu->vm, 0xfee00000 | (uint64_t)vcpu->id << 12, vector);
+}
+
+int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector) {
+  if (vector < FIRST_VECTOR || vector >= VECTORS) {
+    return luna_fail(LUNA_ERROR_RANGE,
+                     "cannot interrupt vCPU %u with vector %u: a LAPIC accepts %d to %d", vcpu->id,
+                     vector, FIRST_VECTOR, VECTORS - 1);
+  }
+  if (vcpu->vm->irqchip) {
+    return send(vcpu, vector);
+  }
+  const uint64_t bit = UINT64_C(1) << vector % 64;
+  bool new = !(atomic_fetch_or(&vcpu->waiting[vector / 64], bit) & bit);
+  call_attention(vcpu);
+  return new;
+}
+
+int luna_vcpu_interrupt_waiting(luna_vcpu *vcpu) {
+  for (int word = 3; word >= 0; word--) {
+    uint64_t bits = atomic_load(&vcpu->waiting[word]);
+    if (bits) {
+      return word * 64 + 63 - __builtin_clzll(bits);
+    }
+  }
+  return -1;
+}
+
+int luna_vcpu_nmi(luna_vcpu *vcpu) {
+  atomic_fetch_or(&vcpu->posted, POSTED_NMI);
+  call_attention(vcpu);
+  return LUNA_OK;
+}
+
+int luna_vcpu_smi(luna_vcpu *vcpu) {
+  if (!luna_kvm_has(KVM_CAP_X86_SMM)) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot send vCPU %u an SMI: this host's KVM has no KVM_CAP_X86_SMM",
+                     vcpu->id);
+  }
+  atomic_fetch_or(&vcpu->posted, POSTED_SMI);
+  call_attention(vcpu);
+  return LUNA_OK;
+}
+
+/* ---- The vCPU's thread ---- */
+
+bool luna_interrupt_wakes(const luna_vcpu *vcpu) {
+  if (!(atomic_load(&vcpu->attention) & LUNA_ATTEND_INTERRUPT)) {
+    return false;
+  }
+  bool vector = false;
+  for (int word = 0; word < 4; word++) {
+    vector |= atomic_load(&vcpu->waiting[word]) != 0;
+  }
+  return atomic_load(&vcpu->posted) != 0 || (vector && vcpu->run->if_flag);
+}
+
+static bool is_free(const struct kvm_vcpu_events *e) {
+  return !(e->exception.injected | e->exception.pending | e->nmi.injected | e->nmi.pending |
+           e->interrupt.injected | e->interrupt.shadow);
+}
+
+/* Whether the guest takes an interrupt before its next instruction. What the run page says is as
+ * old as the last exit: registers and events that were written since count, and where registers
+ * are known anyway, no window has to be waited for. */
+static bool accepts(luna_vcpu *vcpu) {
+  const luna_state *state = &vcpu->state;
+  bool ready = vcpu->run->ready_for_interrupt_injection;
+  if (!luna_state_interruptible(vcpu) || (!ready && !state->regs_known)) {
+    return false;
+  }
+  const struct kvm_vcpu_events *events =
+      ready && !state->events_known ? NULL : luna_state_events(vcpu);
+  return events ? is_free(events) : ready;
+}
+
+/* The events, to be written with the entry; from now on the run page brings them. */
+static struct kvm_vcpu_events *change_events(luna_vcpu *vcpu) {
+  struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  if (events) {
+    vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_EVENTS;
+    vcpu->state.events_written = true;
+  }
+  return events;
+}
+
+static int take_posted(luna_vcpu *vcpu) {
+  if (atomic_load(&vcpu->posted) == 0) {
+    return LUNA_OK;
+  }
+  struct kvm_vcpu_events *events = change_events(vcpu);
+  if (!events) {
+    return LUNA_ERROR_SYSTEM;
+  }
+  unsigned posted = atomic_exchange(&vcpu->posted, 0);
+  if (posted & POSTED_NMI) {
+    events->nmi.pending = 1;
+    events->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+  }
+  if (posted & POSTED_SMI) {
+    events->smi.pending = 1;
+    events->flags |= KVM_VCPUEVENT_VALID_SMM;
+  }
+  return LUNA_OK;
+}
+
+/* Gives KVM the highest vector that waits, or asks for an exit when the guest can take one. */
+static int take_vector(luna_vcpu *vcpu) {
+  int vector = luna_vcpu_interrupt_waiting(vcpu);
+  if (vector >= 0 && accepts(vcpu)) {
+    struct kvm_vcpu_events *events = change_events(vcpu);
+    if (!events) {
+      return LUNA_ERROR_SYSTEM;
+    }
+    atomic_fetch_and(&vcpu->waiting[vector / 64], ~(UINT64_C(1) << vector % 64));
+    events->interrupt.injected = 1;
+    events->interrupt.nr = (uint8_t)vector;
+    events->interrupt.soft = 0;
+    vector = luna_vcpu_interrupt_waiting(vcpu);
+  }
+  vcpu->run->request_interrupt_window = vector >= 0;
+  return LUNA_OK;
+}
+
+int luna_interrupt_enter(luna_vcpu *vcpu) {
+  if (!(atomic_load(&vcpu->attention) & LUNA_ATTEND_INTERRUPT)) {
+    return LUNA_OK;
+  }
+  luna_kick_attended(&vcpu->kick);
+  /* Who posts something now sets the bit again. */
+  atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_INTERRUPT);
+  int status = take_posted(vcpu);
+  status = status == LUNA_OK ? take_vector(vcpu) : status;
+  if (status != LUNA_OK || luna_vcpu_interrupt_waiting(vcpu) >= 0) {
+    atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
+  }
+  return status == LUNA_OK && vcpu->state.events_written ? luna_state_flush(vcpu) : status;
+}

@@ -1,0 +1,55 @@
+-- SPDX-License-Identifier: MIT
+-- Raw calls for LuaJIT: blocks of string I/O, names of KVM's exits, time spent in the guest.
+
+return function(M, shared)
+  local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
+  local vm_of, vcpu_of = shared.vm_of, shared.vcpu_of
+  local data_out = ffi.new "uint8_t *[1]"
+  local exec_out, idle_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
+
+  -- How many elements of a string are left, with the open one; 0 where none is open.
+  function M.block_count(object)
+    local handle = vcpu_of(object)
+    return C.luna_vcpu_block(handle, data_out) > 0 and C.luna_vcpu_exit(handle).count or 0
+  end
+
+  -- The bytes of those elements.
+  function M.block_read(object)
+    local size = C.luna_vcpu_block(vcpu_of(object), data_out)
+    return size > 0 and ffi.string(data_out[0], size) or ""
+  end
+
+  -- bytes: for a read, of that size, or nil.
+  function M.block_answer(object, bytes)
+    local handle = vcpu_of(object)
+    local size = C.luna_vcpu_block(handle, data_out)
+    if bytes and size > 0 then
+      if #bytes ~= size then error("as many bytes as the block has expected", 2) end
+      ffi.copy(data_out[0], bytes, size)
+    end
+    return done(C.luna_vcpu_answer_block(handle))
+  end
+
+  function M.reason_name(reason)
+    return text(C.luna_reason_name(reason))
+  end
+
+  function M.reason_text(reason)
+    return text(C.luna_reason_text(reason))
+  end
+
+  function M.account(object, on)
+    return done(C.luna_vcpu_account(vcpu_of(object), on and 1 or 0))
+  end
+
+  -- Nanoseconds in the guest, and of these halted.
+  function M.time(object)
+    local status = C.luna_vcpu_time(vcpu_of(object), exec_out, idle_out)
+    if status < 0 then return fail(status) end
+    return tonumber(exec_out[0]), tonumber(idle_out[0])
+  end
+
+  function M.hypercalls(object)
+    return done(C.luna_vm_hypercalls(vm_of(object)))
+  end
+end

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ * Raw calls for Lua 5.4: blocks of string I/O, names of KVM's exits, time spent in the guest. */
+#include "native.h"
+
+#include <string.h>
+
+/* vcpu: how many elements of a string are left, with the open one; 0 where none is open */
+static int raw_block_count(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  uint8_t *data;
+  uint32_t size = luna_vcpu_block(vcpu, &data);
+  lua_pushinteger(L, size ? luna_vcpu_exit(vcpu)->count : 0);
+  return 1;
+}
+
+/* vcpu: the bytes of those elements */
+static int raw_block_read(lua_State *L) {
+  uint8_t *data = NULL;
+  uint32_t size = luna_vcpu_block(luna_check_vcpu(L), &data);
+  lua_pushlstring(L, (const char *)data, size);
+  return 1;
+}
+
+/* vcpu, bytes for a read, of that size, or nil */
+static int raw_block_answer(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  uint8_t *data;
+  uint32_t size = luna_vcpu_block(vcpu, &data);
+  size_t length;
+  const char *bytes = luaL_optlstring(L, 2, NULL, &length);
+  if (bytes && size) {
+    luaL_argcheck(L, length == size, 2, "as many bytes as the block has expected");
+    memcpy(data, bytes, size);
+  }
+  return luna_push_done(L, luna_vcpu_answer_block(vcpu));
+}
+
+static int raw_reason_name(lua_State *L) {
+  lua_pushstring(L, luna_reason_name((uint32_t)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+static int raw_reason_text(lua_State *L) {
+  lua_pushstring(L, luna_reason_text((uint32_t)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+/* vcpu, whether to count */
+static int raw_account(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  return luna_push_done(L, luna_vcpu_account(vcpu, (uint32_t)lua_toboolean(L, 2)));
+}
+
+/* vcpu: nanoseconds in the guest, and of these halted */
+static int raw_time(lua_State *L) {
+  uint64_t exec_time;
+  uint64_t idle_time;
+  int status = luna_vcpu_time(luna_check_vcpu(L), &exec_time, &idle_time);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushinteger(L, (lua_Integer)exec_time);
+  lua_pushinteger(L, (lua_Integer)idle_time);
+  return 2;
+}
+
+static int raw_hypercalls(lua_State *L) {
+  return luna_push_done(L, luna_vm_hypercalls(luna_check_vm(L)));
+}
+
+const luaL_Reg luna_exit_functions[] = {
+    {"block_count", raw_block_count},
+    {"block_read", raw_block_read},
+    {"block_answer", raw_block_answer},
+    {"reason_name", raw_reason_name},
+    {"reason_text", raw_reason_text},
+    {"account", raw_account},
+    {"time", raw_time},
+    {"hypercalls", raw_hypercalls},
+    {NULL, NULL},
+};

@@ -1,0 +1,31 @@
+-- SPDX-License-Identifier: MIT
+-- Prints samples of what an exit costs that is queued from a vCPU's thread to the Lua thread, as a
+-- ratio to the same exit in cpu:run. In a process of its own, since it needs two CPUs.
+
+package.path = arg[0]:match "^(.*)/" .. "/?.lua;" .. package.path
+local luna = require "lunavisor"
+local rounds = require "rounds"
+
+local EXITS, PAIRS = 1000, 20
+
+local vm, cpu = rounds.guest("ba 10 00  ee  eb fd", 0x8000) -- mov dx, 0x10; next: out dx, al; jmp
+local left
+vm:pio(rounds.PORT, 1, { write = function()
+  left = left - 1
+  if left == 0 then cpu:stop() end
+end })
+
+local function timed(object)
+  return function()
+    left = EXITS
+    local begin = luna.clock()
+    local exit = assert(object:run { timeout = 60 })
+    assert(exit.kind == "stopped", tostring(exit))
+    return luna.clock() - begin
+  end
+end
+
+rounds.ratio(timed(vm), timed(cpu), 4) -- warms up
+for _ = 1, rounds.SESSIONS do
+  print(("%.6g"):format(rounds.ratio(timed(vm), timed(cpu), PAIRS)))
+end

@@ -1,0 +1,243 @@
+-- SPDX-License-Identifier: MIT
+-- Interrupt controllers inside KVM: lines, messages, routes, eventfds, their state. A VM with all of
+-- them takes 15 ms to close, so that most of this is done with LAPICs alone.
+
+local luna = require "lunavisor"
+local helper = require "spec.support.helper"
+local irq = require "spec.support.irq"
+local hex = luna.hex
+
+local features = luna.probe().features or {}
+local SPLIT, KERNEL = { irqchip = "split" }, { irqchip = "kernel" }
+local APIC = 0xfee00000
+-- Takes interrupts until port 0x30 is written: a HLT would wait inside KVM.
+local SPIN = "sti\n mov cx, 9000\n count: loop count\n cli\n out 0x30, al\n"
+
+local function with(name, feature, body)
+  helper.kvm(name, function()
+    if (features[feature] or 0) == 0 then
+      it("can be made", function() pending("this host's KVM has no " .. feature) end)
+    else
+      body()
+    end
+  end)
+end
+
+with("a VM with a split controller", "split_irqchip", function()
+  it("takes messages to its LAPICs", function()
+    local guest = irq.guest(SPIN, { vm = SPLIT })
+    assert.is_true(guest.vm:msi(APIC, 0x41))
+    assert.is_true(guest.cpu:irq(0x92))
+    assert.is_nil(guest.cpu.irq_waiting)
+    guest:stops "pio"
+    assert.same({ 0x92, 0x41 }, guest.taken)
+  end)
+
+  it("takes none where the LAPIC is off or absent", function()
+    local guest = irq.guest(SPIN, { vm = SPLIT })
+    assert.is_false(guest.vm:msi(APIC + 0x9000, 0x41))
+    guest.cpu.apic.svr = 0xff
+    assert.is_false(guest.vm:msi(APIC, 0x41))
+    assert.is_false(guest.cpu:irq(0x41))
+    guest:stops "pio"
+    assert.same({}, guest.taken)
+  end)
+
+  it("sends a message for a line that is routed to one", function()
+    local guest = irq.guest(SPIN, { vm = SPLIT })
+    helper.raises("cannot set interrupt line 5: it has no route",
+      function() guest.vm:irq(5, true) end)
+    assert.is_true(guest.vm:route { { line = 5, address = APIC, data = 0x65 },
+      { line = 900, address = luna.u64(APIC), data = 0x66 } })
+    assert.is_true(guest.vm:irq(5, true))
+    assert.is_true(guest.vm:irq(5, 0))
+    assert.is_true(guest.vm:irq(900, 1))
+    guest:stops "pio"
+    assert.same({ 0x66, 0x65 }, guest.taken)
+    assert.is_true(guest.vm:route {})
+    helper.raises("it has no route", function() guest.vm:irq(5, true) end)
+  end)
+
+  it("tells the end of a level interrupt", function()
+    local LEVEL = 0xc000 -- trigger mode level, assert
+    local guest = irq.guest(SPIN, { vm = SPLIT })
+    guest.vm:route { { line = 5, address = APIC, data = LEVEL + 0x31 } }
+    guest.vm:irq(5, true)
+    local exit = guest:stops "eoi"
+    assert.same({ 0x31, { 0x31 } }, { exit.vector, guest.taken })
+    helper.contains("eoi (vector 0x31) at rip ", tostring(exit))
+    guest:stops "pio"
+  end)
+
+  it("carries LAPICs along to another space, and sends to where they are", function()
+    local guest = irq.guest("mov al, [fs:0x80]\n out 0x31, al\n" .. SPIN, { vm = SPLIT })
+    local view = assert(guest.vm:space())
+    assert(view:map(guest.ram, 0))
+    guest.vm:route { { line = 3, address = APIC, data = 0x63 } }
+    local cpu, apic = guest.cpu, guest.cpu.apic
+    apic.tpr, apic.lvt_error = 0x40, 0x10055
+    assert.is_true(guest.vm:msi(APIC, 0x50)) -- it goes along
+    assert.is_true(cpu:set_space(view))
+    assert.same({ 0x40, 0x10055, 0x1ff, 0x10000 },
+      { apic.tpr, apic.lvt_error, apic.svr, apic.irr[2] })
+    assert.equal("runnable", cpu.mp_state)
+    assert.is_true(guest.vm:msi(APIC, 0x51))
+    assert.is_true(guest.vm:irq(3, true))
+    assert.is_true(cpu:irq(0x70))
+    assert.equal(0x40, guest:stops("pio").value)
+    cpu:answer()
+    guest:stops "pio"
+    assert.same({ 0x70, 0x63, 0x51, 0x50 }, guest.taken)
+    cpu:answer()
+    apic.tpr = 0x20
+    cpu:set_space(0)
+    assert.same({ 0x20, 0 }, { apic.tpr, apic.irr[2] })
+  end)
+
+  it("gives the next vCPU of a number a fresh LAPIC", function()
+    local vm = helper.keep(luna.vm(SPLIT))
+    local fresh = vm:vcpu()
+    local registers = fresh.apic:get()
+    irq.enable_apic(fresh)
+    fresh.apic.tpr, fresh.apic.lvt_timer, fresh.mp_state = 0x30, 0x20033, "halted"
+    fresh:irq(0x88)
+    fresh:close()
+    local again = vm:vcpu()
+    assert.same({ 0, "runnable" }, { again.id, again.mp_state })
+    assert.equal(registers, again.apic:get())
+    local second = vm:vcpu()
+    registers = second.apic:get()
+    second.apic.tpr = 0x70
+    second:close()
+    assert.equal(registers, vm:vcpu().apic:get())
+  end)
+
+  it("blocks in a HLT, until a kick, a timeout or an interrupt", function()
+    local guest = irq.guest("sti\n hlt\n out 0x30, al\n hlt", { vm = SPLIT })
+    assert.equal("0x1002", hex(guest:stops("timeout", { timeout = 0.01 }).rip))
+    assert.equal("halted", guest.cpu.mp_state)
+    guest.cpu:interrupt()
+    guest:stops "interrupted"
+    guest.cpu:irq(0x45)
+    guest:stops "pio"
+    assert.same({ { 0x45 }, "runnable" }, { guest.taken, guest.cpu.mp_state })
+    guest.cpu:answer()
+    guest:stops("timeout", { timeout = 0.01 })
+    guest.cpu:nmi()
+    guest:stops("timeout", { timeout = 0.05 })
+    assert.same({ 0x45, 2 }, guest.taken)
+  end)
+
+  it("has no controllers of its own to route to, to read or to resample", function()
+    local vm = helper.keep(luna.vm(SPLIT))
+    helper.raises("cannot route interrupt line 1 to a pin: the VM's controllers are not in KVM",
+      function() vm:route { { line = 1, chip = "ioapic", pin = 1 } } end)
+    helper.raises("the VM's IOAPIC and PICs are not in KVM", function() vm:chip "ioapic" end)
+    helper.refused("unsupported", "KVM resamples only with its own IOAPIC",
+      vm:irqfd(1, 0, { resample = 1 }))
+  end)
+
+  it("lets an eventfd raise a line, in one space", function()
+    if not helper.jit then pending "an eventfd is made with LuaJIT's ffi here" end
+    local ffi = require "ffi"
+    ffi.cdef "int eventfd(unsigned, int); long write(int, const void *, unsigned long);"
+    local fd = ffi.C.eventfd(0, 0)
+    helper.keep { close = function() ffi.cdef "int close(int);" ffi.C.close(fd) end }
+    local guest = irq.guest(SPIN, { vm = SPLIT })
+    guest.vm:route { { line = 30, address = APIC, data = 0x71 } }
+    local event = assert(guest.vm:irqfd(30, { fd = function() return fd end }))
+    assert.equal(("irqfd (line 30, descriptor %d)"):format(fd), tostring(event))
+    helper.refused("unsupported", "1 eventfd raises lines of the VM", guest.vm:space())
+    assert.equal(8, tonumber(ffi.C.write(fd, ffi.new("uint64_t[1]", 1), 8)))
+    guest:stops "pio"
+    assert.same({ 0x71 }, guest.taken)
+    event:close()
+    event:close()
+    assert(guest.vm:space())
+    helper.refused("unsupported", "the VM has several spaces", guest.vm:irqfd(30, fd))
+  end)
+
+  it("refuses what is no route", function()
+    local vm = helper.keep(luna.vm(SPLIT))
+    helper.raises("vm:route: route 1: line: a whole number from 0 to 0xfff expected, got 4096",
+      function() vm:route { { line = 4096, address = 0, data = 0 } } end)
+    helper.raises("vm:route: route 2: an address and data, or chip",
+      function() vm:route { { line = 1, address = 0, data = 0 }, { line = 2 } } end)
+    helper.raises("route 1: data: a whole number", function()
+      vm:route { { line = 1, address = 0 } }
+    end)
+    helper.raises("route 1: pin: a whole number from 0 to 0x17 expected, got 24",
+      function() vm:route { { line = 1, chip = "ioapic", pin = 24 } } end)
+    helper.raises("route 1: unknown option 'gsi'", function() vm:route { { gsi = 1 } } end)
+    helper.raises("vm:irqfd: eventfd: a whole number", function() vm:irqfd(30, "3") end)
+    helper.raises("vm:irq: level: a whole number", function() vm:irq(1, 2) end)
+    helper.raises("a list of routes expected, got nil", function() vm:route() end)
+  end)
+end)
+
+with("a VM with KVM's own controllers", "irqchip", function()
+  -- The PIC is masked; the IOAPIC's pin 4 leads, edge-triggered, to LAPIC 0 with vector 0x24.
+  local PROGRAM = "mov al, 0xff\n out 0x21, al\n mov dword [gs:0], 0x18\n mov dword [gs:0x10], 0x24\n"
+    .. "mov dword [gs:0], 0x19\n mov dword [gs:0x10], 0\n out 0x33, al\n"
+
+  it("takes lines, and keeps the state of its controllers", function()
+    local guest = irq.guest(PROGRAM .. SPIN, { vm = KERNEL })
+    local vm, cpu = guest.vm, guest.cpu
+    cpu.gs.base, cpu.gs.limit = 0xfec00000, 0xfffff
+    local before = vm:chip "ioapic"
+    guest:stops "pio"
+    cpu:answer()
+    local after = vm:chip "ioapic"
+    assert.is_true(before ~= after)
+    assert.is_true(vm:chip("ioapic", before))
+    assert.equal(before, vm:chip "ioapic")
+    assert.is_true(vm:chip("ioapic", after))
+    assert.is_true(vm:irq(4, true))
+    assert.is_true(vm:irq(4, false))
+    guest:stops "pio"
+    assert.same({ 0x24 }, guest.taken)
+    for _, name in ipairs { "pic_primary", "pic_secondary" } do
+      assert.is_true(vm:chip(name, vm:chip(name)))
+    end
+
+    -- The same pin by a line of another number.
+    assert.is_true(vm:route { { line = 70, chip = "ioapic", pin = 4 },
+      { line = 71, chip = "pic", pin = 9 } })
+    helper.raises("cannot set interrupt line 4: it has no route", function() vm:irq(4, 1) end)
+    cpu:answer()
+    cpu.rip, guest.taken[1] = 0x1000 + #helper.code(PROGRAM, 16, 0x1000), nil
+    vm:irq(70, true)
+    vm:irq(70, false)
+    guest:stops "pio"
+    assert.same({ 0x24 }, guest.taken)
+
+    helper.refused("unsupported", "cannot make a further space", vm:space())
+    helper.raises("vm:chip: 'ioapic'", function() vm:chip "apic" end)
+    helper.raises("a state is a string of 512 bytes", function() vm:chip("ioapic", "") end)
+  end)
+
+  it("can have a PIT, or is refused by name", function()
+    local vm, message, code = luna.vm { irqchip = "kernel", pit = true }
+    if vm then
+      helper.keep(vm)
+      assert.truthy(features.pit2 > 0)
+    else
+      helper.refused("unsupported", "a PIT (KVM_CREATE_PIT2)", vm, message, code)
+    end
+  end)
+end)
+
+helper.kvm("the options of luna.vm", function()
+  it("are checked", function()
+    helper.raises("luna.vm: irqchip: 'none', 'split' or 'kernel' expected, got pic",
+      function() luna.vm { irqchip = "pic" } end)
+    helper.raises("luna.vm: pit: true or false expected, got number",
+      function() luna.vm { pit = 1 } end)
+    helper.raises("a PIT in KVM: that needs KVM's own IOAPIC",
+      function() luna.vm { irqchip = "split", pit = true } end)
+    helper.raises("luna.vm: apic_frequency: a whole number from 16000000",
+      function() luna.vm { irqchip = "split", apic_frequency = 1e6 } end)
+    helper.raises("cannot change the frequency of the LAPIC timers: the VM was made without",
+      function() luna.vm { apic_frequency = 1e9 } end)
+  end)
+end)
