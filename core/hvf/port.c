@@ -11,38 +11,50 @@ enum {
   CS_DEFAULT_32 = 1 << 14
 };
 
-typedef struct code_segment {
-  uint64_t base;
-  uint32_t bits; /* 16, 32 or 64 */
-} code_segment;
+/* The code around an address: `before` bytes up to it, and `after` bytes from it. */
+typedef struct code {
+  uint64_t base; /* linear address of offset 0 in the code segment */
+  uint32_t bits; /* of the segment: 16, 32 or 64 */
+  uint32_t before;
+  uint32_t after;
+  uint8_t bytes[2 * LONGEST]; /* the address is in the middle */
+} code;
 
-static bool code_segment_of(hvf_vcpu *v, code_segment *cs) {
-  uint64_t access;
-  if (luna_vcpu_get(v->vcpu, LUNA_CS_ACCESS, &access) != LUNA_OK ||
-      luna_vcpu_get(v->vcpu, LUNA_CS_BASE, &cs->base) != LUNA_OK) {
-    return false;
-  }
-  if (access & CS_LONG) {
-    *cs = (code_segment){.bits = 64};
-  } else {
-    cs->bits = access & CS_DEFAULT_32 ? 32 : 16;
-  }
-  return true;
+static uint32_t smaller(uint64_t a, uint64_t b) {
+  return (uint32_t)(a < b ? a : b);
 }
 
-/* Copies up to `size` bytes of code at `rip`; how many there are. */
-static uint32_t read_code(hvf_vcpu *v, const code_segment *cs, uint64_t rip, uint8_t *bytes,
-                          uint32_t size) {
-  uint64_t linear = cs->bits == 64 ? rip : (uint32_t)(cs->base + rip);
-  uint32_t space = luna_vcpu_exit(v->vcpu)->space;
-  luna_vm *vm = hvf_the_vm.vm;
-  if (luna_vm_copy_space(vm, space, linear, bytes, size, LUNA_READ) == LUNA_OK) {
-    return size;
+static bool copy(hvf_vcpu *v, uint64_t linear, uint8_t *bytes, uint32_t size) {
+  return luna_vcpu_copy(v->vcpu, linear, bytes, size, LUNA_READ) == LUNA_OK;
+}
+
+/* Reads what it can: where the whole is not there, the parts in the address's own page. */
+static bool read_code(hvf_vcpu *v, uint64_t rip, code *c) {
+  uint64_t access;
+  if (luna_vcpu_get(v->vcpu, LUNA_CS_ACCESS, &access) != LUNA_OK ||
+      luna_vcpu_get(v->vcpu, LUNA_CS_BASE, &c->base) != LUNA_OK) {
+    return false;
   }
-  uint32_t in_page = LUNA_PAGE_SIZE - (uint32_t)(linear % LUNA_PAGE_SIZE);
-  bool part =
-      in_page < size && luna_vm_copy_space(vm, space, linear, bytes, in_page, LUNA_READ) == LUNA_OK;
-  return part ? in_page : 0;
+  c->bits = access & CS_DEFAULT_32 ? 32 : 16;
+  uint64_t linear = (uint32_t)(c->base + rip);
+  if (access & CS_LONG) {
+    c->bits = 64;
+    linear = rip;
+  }
+  c->before = smaller(LONGEST, rip < linear ? rip : linear);
+  c->after = LONGEST;
+  if (copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before + c->after)) {
+    return true;
+  }
+  uint32_t in_page = (uint32_t)(linear % LUNA_PAGE_SIZE);
+  c->before = smaller(c->before, in_page);
+  c->after = smaller(c->after, LUNA_PAGE_SIZE - in_page);
+  if (copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before + c->after)) {
+    return true;
+  }
+  c->after = 0; /* an instruction that ended a page, before one that is not there */
+  c->before = smaller(LONGEST, linear);
+  return copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before);
 }
 
 typedef struct prefixes {
@@ -137,23 +149,19 @@ static bool matches(hvf_vcpu *v, const luna_exit *e, const uint8_t *bytes, const
   return (uint16_t)number == e->address;
 }
 
-static bool find_at(hvf_vcpu *v, const luna_exit *e, const code_segment *cs, uint64_t rip,
-                    hvf_port *port) {
-  uint8_t bytes[LONGEST];
-  uint32_t size = read_code(v, cs, rip, bytes, sizeof bytes);
-  return decode(bytes, size, cs->bits, port) && matches(v, e, bytes, port);
+static bool find_at(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *port) {
+  const uint8_t *bytes = c->bytes + LONGEST;
+  return decode(bytes, c->after, c->bits, port) && matches(v, e, bytes, port);
 }
 
-/* Of the ways to read the bytes before `end`, a string instruction is taken with all its prefixes,
- * any other with as few as will do: only then do the prefixes make a difference. */
-static bool find_before(hvf_vcpu *v, const luna_exit *e, const code_segment *cs, uint64_t end,
-                        hvf_port *port) {
-  uint8_t bytes[LONGEST];
+/* Of the ways to read the bytes before the address, a string instruction is taken with all its
+ * prefixes, any other with as few as will do: only then do the prefixes make a difference. */
+static bool find_before(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *port) {
   bool found = false;
-  for (uint32_t length = 1; length <= LONGEST && length <= end; length++) {
+  for (uint32_t length = 1; length <= c->before; length++) {
+    const uint8_t *bytes = c->bytes + LONGEST - length;
     hvf_port one;
-    if (read_code(v, cs, end - length, bytes, length) == length &&
-        decode(bytes, length, cs->bits, &one) && one.length == length &&
+    if (decode(bytes, length, c->bits, &one) && one.length == length &&
         matches(v, e, bytes, &one) && (!found || one.string)) {
       *port = one;
       found = true;
@@ -163,8 +171,8 @@ static bool find_before(hvf_vcpu *v, const luna_exit *e, const code_segment *cs,
 }
 
 bool hvf_port_before(hvf_vcpu *v, const luna_exit *e, uint64_t end, hvf_port *port) {
-  code_segment cs;
-  return code_segment_of(v, &cs) && find_before(v, e, &cs, end, port);
+  code c;
+  return read_code(v, end, &c) && find_before(v, e, &c, port);
 }
 
 static bool elements_left(hvf_vcpu *v, const hvf_port *port) {
@@ -176,19 +184,19 @@ static bool elements_left(hvf_vcpu *v, const hvf_port *port) {
 /* KVM leaves RIP at IN and INS, and at OUTS with elements left; whether it is at or behind the last
  * OUTS and OUT depends on how KVM came to emulate it. */
 hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port *port) {
-  code_segment cs;
+  code c;
   hvf_port before;
-  if (!code_segment_of(v, &cs)) {
+  if (!read_code(v, rip, &c)) {
     return HVF_PLACE_UNKNOWN;
   }
-  bool at = find_at(v, e, &cs, rip, port);
+  bool at = find_at(v, e, &c, port);
   if (e->access == LUNA_READ) {
     return at ? HVF_PLACE_AT : HVF_PLACE_UNKNOWN;
   }
   if (at && port->string && port->repeat && elements_left(v, port)) {
     return HVF_PLACE_AT;
   }
-  bool behind = find_before(v, e, &cs, rip, &before);
+  bool behind = find_before(v, e, &c, &before);
   if (at == behind) {
     return HVF_PLACE_UNKNOWN;
   }
@@ -199,15 +207,14 @@ hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port 
 }
 
 uint32_t hvf_string_length(hvf_vcpu *v, uint64_t rip) {
-  code_segment cs;
-  uint8_t bytes[LONGEST];
-  if (!code_segment_of(v, &cs)) {
+  code c;
+  if (!read_code(v, rip, &c)) {
     return 0;
   }
-  uint32_t size = read_code(v, &cs, rip, bytes, sizeof bytes);
-  uint32_t count = read_prefixes(bytes, size, cs.bits).count;
+  const uint8_t *bytes = c.bytes + LONGEST;
+  uint32_t count = read_prefixes(bytes, c.after, c.bits).count;
   /* MOVS, CMPS: A4 to A7; STOS, LODS, SCAS: AA to AF */
-  bool string = count < size &&
+  bool string = count < c.after &&
                 ((bytes[count] & 0xfc) == 0xa4 || (bytes[count] >= 0xaa && bytes[count] <= 0xaf));
   return string ? count + 1 : 0;
 }

@@ -9,7 +9,7 @@
  *   VMCS_RO_VMEXIT_INSTR_LEN is its length. The program does the instruction's work (writes RAX for
  *   IN) and adds the length to RIP; otherwise the instruction is executed again. INS and OUTS come
  *   with the first element, and the program does all of them. KVM tells neither the length nor the
- *   form of a port instruction: they are read from the guest's code. Memory that INS is to write may
+ *   form of a port instruction: they are read from its code. Memory that INS is to write may
  *   have been written with zeroes when its exit comes.
  *
  * EPT violation of a read. As on a Mac: RIP is at the instruction. Either map memory there and run
@@ -27,7 +27,7 @@
  * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
  *   registers.
  *
- * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that say it is valid,
+ * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there for fetches and while the guest has no paging. */
 #ifndef HYPERVISOR_HV_VMX_H
 #define HYPERVISOR_HV_VMX_H
