@@ -434,15 +434,15 @@ int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
 }
 
 int luna_vcpu_finish(luna_vcpu *vcpu) {
-  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot finish the instruction of vCPU %u: it is running",
-                     vcpu->id);
+  int kind = luna_vcpu_claim(vcpu, "finish the instruction of");
+  if (kind != LUNA_OK) {
+    return kind;
   }
-  int kind =
+  kind =
       vcpu->pending.open
           ? luna_fail(LUNA_ERROR_STATE,
                       "cannot finish the instruction of vCPU %u: answer its exit first", vcpu->id)
           : luna_vcpu_settle(vcpu);
-  atomic_store_explicit(&vcpu->running, false, memory_order_release);
+  luna_vcpu_disclaim(vcpu);
   return kind;
 }

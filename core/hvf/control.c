@@ -16,8 +16,9 @@ static const control controls[HVF_CONTROLS] = {
     [HV_VMX_CAP_PINBASED] = {0x16 | PIN_BASED_INTR | PIN_BASED_NMI, PIN_BASED_VIRTUAL_NMI},
     /* Without a local APIC in KVM, HLT exits; every port does. */
     [HV_VMX_CAP_PROCBASED] = {0x04006172 | CPU_BASED_HLT | CPU_BASED_UNCOND_IO |
-                                  CPU_BASED_MSR_BITMAPS | CPU_BASED_SECONDARY_CTLS,
-                              0},
+                                  CPU_BASED_MSR_BITMAPS | CPU_BASED_SECONDARY_CTLS |
+                                  CPU_BASED_TSC_OFFSET,
+                              CPU_BASED_IRQ_WND | CPU_BASED_MTF},
     /* The guest has these instructions where CPUID says so. */
     [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP |
                                    CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS,
@@ -39,7 +40,7 @@ void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
   *may = controls[kind].must | controls[kind].may;
   if (kind == HV_VMX_CAP_PROCBASED && hvf_the_vm.vm && hvf_the_vm.options & HV_VM_ACCEL_APIC) {
     *must &= ~CPU_BASED_HLT;
-    *may &= ~CPU_BASED_HLT;
+    *may &= ~(CPU_BASED_HLT | CPU_BASED_IRQ_WND);
   }
 }
 
@@ -85,6 +86,9 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
   }
   if (result == HV_SUCCESS) {
     v->controls[kind] = (uint32_t)value;
+  }
+  if (result == HV_SUCCESS && kind == HV_VMX_CAP_PROCBASED) {
+    luna_vcpu_window(v->vcpu, !!(value & CPU_BASED_IRQ_WND));
   }
   return result;
 }

@@ -18,6 +18,13 @@ hv_return_t hvf_entry_check(uint64_t info) {
     return HV_SUCCESS;
   }
   switch (info & TYPE_BITS) {
+    case IRQ_INFO_NMI:
+      return (info & VECTOR_BITS) == 2 ? HV_SUCCESS
+                                       : hvf_fail(HV_BAD_ARGUMENT, "an NMI has vector 2");
+    case IRQ_INFO_EXT_IRQ:
+      return hvf_the_vm.options & HV_VM_ACCEL_APIC
+                 ? hvf_fail(HV_UNSUPPORTED, "the local APIC in KVM injects interrupts: send one")
+                 : HV_SUCCESS;
     case IRQ_INFO_HARD_EXC:
       return (info & VECTOR_BITS) < 32 && (info & VECTOR_BITS) != 2
                  ? HV_SUCCESS
@@ -29,15 +36,30 @@ hv_return_t hvf_entry_check(uint64_t info) {
   }
 }
 
-hv_return_t hvf_entry_inject(hvf_vcpu *v) {
+static int inject_exception(hvf_vcpu *v) {
   uint64_t cr2;
-  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_CR2, &cr2));
-  if (result == HV_SUCCESS) {
-    result =
-        hvf_status(luna_vcpu_inject(v->vcpu, v->entry_event & VECTOR_BITS, v->entry_error, cr2));
+  int status = luna_vcpu_get(v->vcpu, LUNA_CR2, &cr2);
+  return status == LUNA_OK
+             ? luna_vcpu_inject(v->vcpu, v->entry_event & VECTOR_BITS, v->entry_error, cr2)
+             : status;
+}
+
+/* An interrupt that the guest does not accept now waits until it does; a processor would refuse to
+ * enter. */
+hv_return_t hvf_entry_inject(hvf_vcpu *v) {
+  int status;
+  switch (v->entry_event & TYPE_BITS) {
+    case IRQ_INFO_NMI:
+      status = luna_vcpu_nmi(v->vcpu);
+      break;
+    case IRQ_INFO_EXT_IRQ:
+      status = luna_vcpu_interrupt_vector(v->vcpu, v->entry_event & VECTOR_BITS);
+      break;
+    default:
+      status = inject_exception(v);
   }
-  if (result == HV_SUCCESS) {
+  if (status >= 0) {
     v->entry_event = 0;
   }
-  return result;
+  return hvf_status(status);
 }

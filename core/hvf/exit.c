@@ -11,7 +11,8 @@ enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
   LONGEST = 15,      /* of any instruction */
   MOST_PARTS = 8192, /* exits that one instruction can make */
-  VALID_LINEAR = 3 << 7
+  VALID_LINEAR = 3 << 7,
+  EXIT_WINDOW = 7 /* KVM_EXIT_IRQ_WINDOW_OPEN */
 };
 
 static bool is_fault(const hvf_vcpu *v) {
@@ -143,12 +144,28 @@ static hv_return_t place_halt(hvf_vcpu *v) {
   return result;
 }
 
+/* KVM leaves RIP at RDMSR and WRMSR until they are done. */
+static hv_return_t place_msr(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
+  x->length = 2;
+  x->placed = result == HV_SUCCESS;
+  return result;
+}
+
 static hv_return_t place(hvf_vcpu *v) {
   const hvf_exit *x = &v->exit;
   if (x->placed || x->stage == HVF_STAGE_NONE) {
     return HV_SUCCESS;
   }
-  return x->kind == LUNA_EXIT_PIO ? place_port(v) : place_halt(v);
+  switch (x->kind) {
+    case LUNA_EXIT_PIO:
+      return place_port(v);
+    case LUNA_EXIT_MSR:
+      return place_msr(v);
+    default:
+      return place_halt(v);
+  }
 }
 
 /* ---- Registers ---- */
@@ -181,8 +198,8 @@ hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
     if (reg == LUNA_RIP) {
       return get_rip(v, value);
     }
-    if (reg == LUNA_RAX && x->rax_written) {
-      *value = x->rax;
+    if ((reg == LUNA_RAX && x->rax_written) || (reg == LUNA_RDX && x->rdx_written)) {
+      *value = reg == LUNA_RAX ? x->rax : x->rdx;
       return HV_SUCCESS;
     }
     bool counts = reg == LUNA_RCX || reg == LUNA_RSI || reg == LUNA_RDI;
@@ -202,9 +219,15 @@ static bool set_in_view(hvf_vcpu *v, int reg, uint64_t value) {
     x->rip_written = true;
     return true;
   }
-  if (reg == LUNA_RAX && x->kind == LUNA_EXIT_PIO && x->e->access == LUNA_READ) {
+  bool answers = !is_fault(v) && x->stage == HVF_STAGE_OPEN && x->e->access == LUNA_READ;
+  if (reg == LUNA_RAX && answers) {
     x->rax = value;
     x->rax_written = true;
+    return true;
+  }
+  if (reg == LUNA_RDX && answers && x->kind == LUNA_EXIT_MSR) {
+    x->rdx = value;
+    x->rdx_written = true;
     return true;
   }
   return false;
@@ -364,20 +387,57 @@ static int answer_in(hvf_vcpu *v) {
   return status;
 }
 
-static hv_return_t leave_port(hvf_vcpu *v) {
+/* The same for RDMSR, whose answer is in EDX and EAX. */
+static int answer_rdmsr(hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  uint64_t rax = x->rax;
+  uint64_t rdx = x->rdx;
+  int status = x->rax_written ? LUNA_OK : luna_vcpu_get(v->vcpu, LUNA_RAX, &rax);
+  if (status == LUNA_OK && !x->rdx_written) {
+    status = luna_vcpu_get(v->vcpu, LUNA_RDX, &rdx);
+  }
+  status = status == LUNA_OK ? luna_vcpu_answer(v->vcpu, rdx << 32 | (uint32_t)rax) : status;
+  if (status == LUNA_OK && rax > UINT32_MAX) {
+    status = luna_vcpu_set(v->vcpu, LUNA_RAX, rax);
+  }
+  if (status == LUNA_OK && rdx > UINT32_MAX) {
+    status = luna_vcpu_set(v->vcpu, LUNA_RDX, rdx);
+  }
+  return status;
+}
+
+/* The instruction is executed again, with what the program wrote to its registers. */
+static hv_return_t repeat(hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  int status = LUNA_OK;
+  hv_return_t result = take_back(v);
+  if (result == HV_SUCCESS && x->rax_written) {
+    status = luna_vcpu_set(v->vcpu, LUNA_RAX, x->rax);
+  }
+  if (result == HV_SUCCESS && status == LUNA_OK && x->rdx_written) {
+    status = luna_vcpu_set(v->vcpu, LUNA_RDX, x->rdx);
+  }
+  return result == HV_SUCCESS ? hvf_status(status) : result;
+}
+
+static int answer_access(hvf_vcpu *v) {
+  if (v->exit.e->access == LUNA_WRITE) {
+    return luna_vcpu_answer(v->vcpu, 0);
+  }
+  return v->exit.kind == LUNA_EXIT_PIO ? answer_in(v) : answer_rdmsr(v);
+}
+
+/* Of a port or an MSR. */
+static hv_return_t leave_access(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
   hv_return_t result = place(v);
   if (result != HV_SUCCESS || x->stage == HVF_STAGE_NONE) {
     return result;
   }
-  bool in = x->e->access == LUNA_READ;
-  if (x->port.string || (in && !x->rip_written)) { /* it is executed again */
-    result = take_back(v);
-    return result == HV_SUCCESS && x->rax_written
-               ? hvf_status(luna_vcpu_set(v->vcpu, LUNA_RAX, x->rax))
-               : result;
+  if (x->port.string || (x->e->access == LUNA_READ && !x->rip_written)) {
+    return repeat(v);
   }
-  int status = in ? answer_in(v) : luna_vcpu_answer(v->vcpu, 0);
+  int status = answer_access(v);
   uint64_t rip = x->rip_written ? x->rip : x->start;
   if (status == LUNA_OK && rip != x->start + x->length) {
     status = luna_vcpu_set(v->vcpu, LUNA_RIP, rip);
@@ -409,13 +469,13 @@ static hv_return_t leave(hvf_vcpu *v) {
     case HVF_STAGE_BEHIND:
       return leave_halt(v);
     case HVF_STAGE_OPEN:
-      return is_fault(v) ? leave_fault(v) : leave_port(v);
+      return is_fault(v) ? leave_fault(v) : leave_access(v);
     default:
       return HV_SUCCESS;
   }
 }
 
-static uint32_t reason_of(int kind) {
+static uint32_t reason_of(int kind, const luna_exit *e) {
   switch (kind) {
     case LUNA_EXIT_HLT:
       return VMX_REASON_HLT;
@@ -424,8 +484,14 @@ static uint32_t reason_of(int kind) {
     case LUNA_EXIT_FAULT:
     case LUNA_EXIT_HOST_FAULT:
       return VMX_REASON_EPT_VIOLATION;
+    case LUNA_EXIT_MSR:
+      return e->access == LUNA_READ ? VMX_REASON_RDMSR : VMX_REASON_WRMSR;
     case LUNA_EXIT_SHUTDOWN:
       return VMX_REASON_TRIPLE_FAULT;
+    case LUNA_EXIT_DEBUG:
+      return VMX_REASON_MTF;
+    case LUNA_EXIT_OTHER:
+      return VMX_REASON_IRQ_WND;
     case LUNA_EXIT_TIMEOUT:
       return VMX_REASON_VMX_TIMER_EXPIRED;
     case LUNA_EXIT_FAIL_ENTRY:
@@ -440,6 +506,7 @@ static hvf_stage stage_of(int kind, const luna_exit *e) {
     case LUNA_EXIT_HLT:
       return HVF_STAGE_BEHIND;
     case LUNA_EXIT_PIO:
+    case LUNA_EXIT_MSR:
     case LUNA_EXIT_FAULT:
       return HVF_STAGE_OPEN;
     case LUNA_EXIT_HOST_FAULT:
@@ -471,16 +538,18 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
   hvf_exit *x = &v->exit;
   x->kind = kind;
   x->e = luna_vcpu_exit(v->vcpu);
-  x->reason = reason_of(kind);
+  x->reason = reason_of(kind, x->e);
   x->stage = stage_of(kind, x->e);
-  x->placed = x->rip_written = x->rax_written = false;
+  x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
   x->length = 0;
   switch (kind) {
     case LUNA_EXIT_HOST_FAULT:
     case LUNA_EXIT_INTERNAL:
     case LUNA_EXIT_INSTRUCTION:
-    case LUNA_EXIT_OTHER:
+    case LUNA_EXIT_SYSTEM_EVENT:
       return fail_exit(v, kind);
+    case LUNA_EXIT_OTHER:
+      return x->e->reason == EXIT_WINDOW ? HV_SUCCESS : fail_exit(v, kind);
     default:
       return HV_SUCCESS;
   }
@@ -517,12 +586,38 @@ hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
   if (result != HV_SUCCESS) {
     return result;
   }
-  int kind = luna_vcpu_run(v->vcpu, deadline);
+  int kind;
+  bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
+  do {
+    kind = step ? luna_vcpu_step(v->vcpu, deadline) : luna_vcpu_run(v->vcpu, deadline);
+  } while (kind == LUNA_EXIT_MSR && hvf_msr_serve(v));
   if (was_open &&
       (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED || kind == LUNA_EXIT_SIGNAL)) {
     kind = finish_early(v, kind);
   }
   return kind < 0 ? present_failure(v, kind) : present(v, kind);
+}
+
+/* Bit 31 says that the processor looked at the guest's state; otherwise the entry itself failed, for
+ * the reason of VMCS_RO_INSTR_ERROR (SDM Vol. 3, 31.2 and 31.4). */
+uint32_t hvf_entry_error(const hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  bool failed = x->kind == LUNA_EXIT_FAIL_ENTRY && x->e->kind == LUNA_EXIT_FAIL_ENTRY;
+  return failed && !(x->e->value & VMX_REASON_ENTRY_FAILURE) ? (uint32_t)x->e->value : 0;
+}
+
+hv_return_t hv_vcpu_vmx_status(hv_vcpuid_t vcpu, uint32_t *status) {
+  const uint32_t zero_flag = 0x40;
+  hvf_vcpu *v;
+  hv_return_t result = hvf_owned(vcpu, &v);
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  if (!status) {
+    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put the status");
+  }
+  *status = hvf_entry_error(v) ? zero_flag : 0;
+  return HV_SUCCESS;
 }
 
 /* ---- Accesses that KVM has decoded ---- */

@@ -59,6 +59,26 @@ uint32_t hvf_limit_rights(hv_vm_space_t space, hv_gpaddr_t gpa, size_t size);
 void hvf_limit_drop_space(hv_vm_space_t space);
 void hvf_limit_drop_all(void);
 
+/* ---- notifier.c ---- */
+
+void hvf_notifier_drop_all(void);
+
+/* ---- msr.c: which MSRs the guest may access ---- */
+
+typedef struct hvf_msr {
+  uint32_t index;
+  hv_msr_flags_t flags;
+} hvf_msr;
+
+/* Makes all MSRs exit, when the VM is made. The lock is held. */
+hv_return_t hvf_msr_begin(void);
+void hvf_msr_drop_all(void);
+/* A vCPU comes, which may access none, or goes. The lock is held. */
+hv_return_t hvf_msr_join(void);
+void hvf_msr_leave(hvf_vcpu *v);
+/* Does the access of the open MSR exit if the vCPU may; false if it is the program's. */
+bool hvf_msr_serve(hvf_vcpu *v);
+
 /* ---- port.c: the port instruction that exited, as its code has it ---- */
 
 typedef struct hvf_port {
@@ -104,10 +124,12 @@ typedef struct hvf_exit {
   bool placed;        /* start, length and port are known */
   bool rip_written;
   bool rax_written;
+  bool rdx_written;
   uint64_t start;  /* of the instruction */
   uint64_t length; /* of it, as the program sees it */
   uint64_t rip;    /* that the program wrote */
   uint64_t rax;
+  uint64_t rdx;
   hvf_port port;
   luna_exit seen;
 } hvf_exit;
@@ -120,7 +142,11 @@ struct hvf_vcpu {
   luna_vcpu *vcpu;
   hv_vcpuid_t id;
   hv_vm_space_t space;
+  hv_vcpu_options_t options;
   hvf_exit exit;
+  hvf_msr *msrs; /* that were announced */
+  uint32_t msr_count;
+  uint32_t msr_room;
   uint32_t controls[HVF_CONTROLS]; /* by hv_vmx_capability_t */
   uint32_t entry_event;            /* VMCS_CTRL_VMENTRY_IRQ_INFO */
   uint32_t entry_error;
@@ -141,6 +167,8 @@ hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value);
 hv_return_t hvf_exit_length(hvf_vcpu *v, uint64_t *value);
 hv_return_t hvf_exit_linear(hvf_vcpu *v, uint64_t *value);
 hv_return_t hvf_exit_instruction(hvf_vcpu *v, uint64_t *value);
+/* Why VMLAUNCH failed, as VMCS_RO_INSTR_ERROR has it; 0 if it did not. */
+uint32_t hvf_entry_error(const hvf_vcpu *v);
 /* Runs the vCPU; `deadline` as luna_vcpu_run has it. */
 hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline);
 

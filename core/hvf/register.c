@@ -26,10 +26,10 @@ static const int8_t numbers[HV_X86_REGISTERS_MAX] = {
     [HV_X86_TSS_LIMIT] = LUNA_TR_LIMIT, [HV_X86_TSS_AR] = LUNA_TR_ACCESS,
     [HV_X86_CR0] = LUNA_CR0, [HV_X86_CR1] = NOT_HERE, [HV_X86_CR2] = LUNA_CR2,
     [HV_X86_CR3] = LUNA_CR3, [HV_X86_CR4] = LUNA_CR4,
-    [HV_X86_DR0] = NOT_HERE, [HV_X86_DR1] = NOT_HERE, [HV_X86_DR2] = NOT_HERE,
-    [HV_X86_DR3] = NOT_HERE, [HV_X86_DR4] = NOT_HERE, [HV_X86_DR5] = NOT_HERE,
-    [HV_X86_DR6] = NOT_HERE, [HV_X86_DR7] = NOT_HERE,
-    [HV_X86_TPR] = LUNA_CR8, [HV_X86_XCR0] = NOT_HERE,
+    [HV_X86_DR0] = LUNA_DR0, [HV_X86_DR1] = LUNA_DR1, [HV_X86_DR2] = LUNA_DR2,
+    [HV_X86_DR3] = LUNA_DR3, [HV_X86_DR4] = LUNA_DR6, [HV_X86_DR5] = LUNA_DR7,
+    [HV_X86_DR6] = LUNA_DR6, [HV_X86_DR7] = LUNA_DR7,
+    [HV_X86_TPR] = LUNA_CR8, [HV_X86_XCR0] = LUNA_XCR0,
 };
 /* clang-format on */
 
@@ -44,7 +44,7 @@ static hv_return_t find(hv_vcpuid_t vcpu, hv_x86_reg_t reg, hvf_vcpu **v, int *n
   *number = numbers[reg];
   return *number != NOT_HERE
              ? HV_SUCCESS
-             : hvf_fail(HV_UNSUPPORTED, "register %u cannot be reached", (unsigned)reg);
+             : hvf_fail(HV_UNSUPPORTED, "a processor has no register %u", (unsigned)reg);
 }
 
 hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t *value) {

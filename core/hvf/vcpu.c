@@ -41,7 +41,9 @@ hv_return_t hvf_owned(hv_vcpuid_t id, hvf_vcpu **v) {
 static void release(hvf_vcpu *v) {
   hvf_the_vm.vcpus[v->id] = NULL;
   hvf_the_vm.vcpu_count--;
+  hvf_msr_leave(v);
   luna_vcpu_release(v->vcpu);
+  free(v->msrs);
   free(v);
 }
 
@@ -75,9 +77,13 @@ static hv_return_t make(hvf_vcpu *v) {
     return result;
   }
   v->id = luna_vcpu_id(v->vcpu);
-  if (!hvf_room((void **)&hvf_the_vm.vcpus, &hvf_the_vm.vcpu_room, v->id, sizeof(hvf_vcpu *))) {
+  result = hvf_room((void **)&hvf_the_vm.vcpus, &hvf_the_vm.vcpu_room, v->id, sizeof(hvf_vcpu *))
+               ? hvf_status(luna_vcpu_account(v->vcpu, 1))
+               : hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
+  result = result == HV_SUCCESS ? hvf_msr_join() : result;
+  if (result != HV_SUCCESS) {
     luna_vcpu_release(v->vcpu);
-    return hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
+    return result;
   }
   hvf_control_reset(v);
   hvf_the_vm.vcpus[v->id] = v;
@@ -86,7 +92,7 @@ static hv_return_t make(hvf_vcpu *v) {
   return HV_SUCCESS;
 }
 
-static hv_return_t create(hv_vcpuid_t *id) {
+static hv_return_t create(hv_vcpuid_t *id, hv_vcpu_options_t options) {
   if (self) {
     return hvf_fail(HV_BUSY, "this thread owns vCPU %u already, and can own one", self->id);
   }
@@ -94,6 +100,7 @@ static hv_return_t create(hv_vcpuid_t *id) {
   if (!v) {
     return hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
   }
+  v->options = options;
   hv_return_t result = make(v);
   if (result != HV_SUCCESS) {
     free(v);
@@ -113,7 +120,7 @@ hv_return_t hv_vcpu_create(hv_vcpuid_t *vcpu, hv_vcpu_options_t flags) {
   result = !vcpu || flags & ~known_options
                ? hvf_fail(HV_BAD_ARGUMENT, "cannot make a vCPU with options 0x%" PRIx64 " at %p",
                           flags, (void *)vcpu)
-               : create(vcpu);
+               : create(vcpu, flags);
   hvf_leave();
   return result;
 }

@@ -48,6 +48,25 @@ hv_return_t hv_capability(hv_capability_t capability, uint64_t *value) {
   return hvf_status(luna_capability(names[capability], value));
 }
 
+static void drop_all(void) {
+  hvf_limit_drop_all();
+  hvf_notifier_drop_all();
+  hvf_msr_drop_all();
+}
+
+static void release(void) {
+  if (hvf_the_vm.vm) {
+    luna_vm_release(hvf_the_vm.vm);
+  }
+  free(hvf_the_vm.vcpus);
+  free(hvf_the_vm.spaces);
+  hvf_the_vm.vm = NULL;
+  hvf_the_vm.vcpus = NULL;
+  hvf_the_vm.spaces = NULL;
+  hvf_the_vm.vcpu_room = hvf_the_vm.space_room = 0;
+  drop_all();
+}
+
 static hv_return_t create(hv_vm_options_t options) {
   if (hvf_the_vm.vm) {
     return hvf_fail(HV_BUSY, "this process has a VM already, and can have one");
@@ -55,16 +74,19 @@ static hv_return_t create(hv_vm_options_t options) {
   const luna_vm_options luna_options = {.irqchip = options & HV_VM_ACCEL_APIC ? LUNA_IRQCHIP_KERNEL
                                                                               : LUNA_IRQCHIP_NONE};
   hv_return_t result = hvf_status(luna_vm_open(&luna_options, &hvf_the_vm.vm));
-  if (result == HV_SUCCESS) {
-    hvf_the_vm.options = options;
+  result = result == HV_SUCCESS ? hvf_msr_begin() : result;
+  if (result != HV_SUCCESS) {
+    release();
+    return result;
   }
-  return result;
+  hvf_the_vm.options = options;
+  return HV_SUCCESS;
 }
 
 /* In a child after fork: the VM is the parent's. Its memory here is a copy that nobody uses. */
 static void forget(void) {
   hvf_the_vm = (hvf_vm){.lock = PTHREAD_MUTEX_INITIALIZER};
-  hvf_limit_drop_all();
+  drop_all();
 }
 
 static void hold(void) {
@@ -93,14 +115,7 @@ static hv_return_t destroy(void) {
     return hvf_fail(HV_BUSY, "cannot destroy the VM: it has %u vCPUs; destroy them first",
                     hvf_the_vm.vcpu_count);
   }
-  luna_vm_release(hvf_the_vm.vm);
-  free(hvf_the_vm.vcpus);
-  free(hvf_the_vm.spaces);
-  hvf_the_vm.vm = NULL;
-  hvf_the_vm.vcpus = NULL;
-  hvf_the_vm.spaces = NULL;
-  hvf_the_vm.vcpu_room = hvf_the_vm.space_room = 0;
-  hvf_limit_drop_all();
+  release();
   return HV_SUCCESS;
 }
 

@@ -12,7 +12,9 @@ typedef enum field_kind {
   FIELD_CONTROL,  /* `number` is an hv_vmx_capability_t */
   FIELD_CONSTANT, /* always `value`: nothing else can be written */
   FIELD_SHADOW,   /* of CR0 or CR4: free, as no bit is masked */
-  FIELD_EVENT     /* VMCS_CTRL_VMENTRY_* */
+  FIELD_EVENT,    /* VMCS_CTRL_VMENTRY_* */
+  FIELD_MSR,      /* `number` is that of an MSR */
+  FIELD_STATE     /* of the vCPU, by a call of its own: state_get, state_set */
 } field_kind;
 
 typedef struct vmcs_field {
@@ -96,6 +98,9 @@ static vmcs_field register_field(uint32_t number) {
     case VMCS_GUEST_IDTR_LIMIT:
       found.number = LUNA_IDTR_LIMIT;
       break;
+    case VMCS_GUEST_DR7:
+      found.number = LUNA_DR7;
+      break;
     default:
       if (!segment_field(number, &found)) {
         found.kind = FIELD_NONE;
@@ -133,10 +138,31 @@ static vmcs_field control_field(uint32_t number) {
     case VMCS_CTRL_CR4_MASK:
     case VMCS_CTRL_CR3_COUNT:
     case VMCS_CTRL_TPR_THRESHOLD:
-    case VMCS_GUEST_ACTIVITY_STATE: /* active: KVM shows no halted vCPU without a local APIC */
       return (vmcs_field){.kind = FIELD_CONSTANT, .value = 0};
     default:
       return (vmcs_field){.kind = FIELD_NONE};
+  }
+}
+
+/* The fields of the guest's state that are neither registers nor controls. */
+static vmcs_field state_field(uint32_t number) {
+  switch (number) {
+    case VMCS_GUEST_IA32_SYSENTER_CS:
+      return (vmcs_field){.kind = FIELD_MSR, .number = 0x174};
+    case VMCS_GUEST_SYSENTER_ESP:
+      return (vmcs_field){.kind = FIELD_MSR, .number = 0x175};
+    case VMCS_GUEST_SYSENTER_EIP:
+      return (vmcs_field){.kind = FIELD_MSR, .number = 0x176};
+    case VMCS_GUEST_IA32_DEBUGCTL:
+      return (vmcs_field){.kind = FIELD_MSR, .number = 0x1d9};
+    case VMCS_GUEST_IA32_PAT:
+      return (vmcs_field){.kind = FIELD_MSR, .number = 0x277};
+    case VMCS_CTRL_TSC_OFFSET:
+    case VMCS_GUEST_INTERRUPTIBILITY:
+    case VMCS_GUEST_ACTIVITY_STATE:
+      return (vmcs_field){.kind = FIELD_STATE};
+    default:
+      return (vmcs_field){.kind = FIELD_ABSENT};
   }
 }
 
@@ -173,10 +199,7 @@ static vmcs_field find(uint32_t number) {
   if (found.kind == FIELD_NONE) {
     found = control_field(number);
   }
-  if (found.kind == FIELD_NONE) {
-    found.kind = FIELD_ABSENT;
-  }
-  return found;
+  return found.kind == FIELD_NONE ? state_field(number) : found;
 }
 
 static hv_return_t fail_field(uint32_t number, field_kind kind) {
@@ -204,6 +227,9 @@ static hv_return_t read_exit(hvf_vcpu *v, uint32_t number, uint64_t *value) {
       return hvf_exit_instruction(v, value);
     case VMCS_RO_GUEST_LIN_ADDR:
       return hvf_exit_linear(v, value);
+    case VMCS_RO_INSTR_ERROR:
+      *value = hvf_entry_error(v);
+      return HV_SUCCESS;
     case VMCS_GUEST_PHYSICAL_ADDRESS:
       *value = v->exit.reason == VMX_REASON_EPT_VIOLATION ? v->exit.e->address : 0;
       return HV_SUCCESS;
@@ -226,6 +252,33 @@ static hv_return_t read_event(const hvf_vcpu *v, uint32_t number, uint64_t *valu
   return HV_SUCCESS;
 }
 
+/* The activity states of the VMCS (SDM Vol. 3, 25.4.2), by luna_mp_state. There is no halted or
+ * waiting vCPU without a local APIC in KVM. */
+static const uint8_t activities[] = {
+    [LUNA_MP_RUNNABLE] = 0,      [LUNA_MP_UNINITIALIZED] = 3, [LUNA_MP_INIT_RECEIVED] = 3,
+    [LUNA_MP_SIPI_RECEIVED] = 3, [LUNA_MP_HALTED] = 1,
+};
+
+static hv_return_t read_state(hvf_vcpu *v, uint32_t number, uint64_t *value) {
+  uint32_t found = 0;
+  int64_t offset;
+  int status;
+  switch (number) {
+    case VMCS_CTRL_TSC_OFFSET:
+      status = luna_vcpu_get_tsc_offset(v->vcpu, &offset);
+      *value = status == LUNA_OK ? (uint64_t)offset : 0;
+      return hvf_status(status);
+    case VMCS_GUEST_INTERRUPTIBILITY:
+      status = luna_vcpu_get_blocking(v->vcpu, &found);
+      *value = found;
+      return hvf_status(status);
+    default:
+      status = luna_vcpu_get_mp_state(v->vcpu, &found);
+      *value = status == LUNA_OK ? activities[found] : 0;
+      return hvf_status(status);
+  }
+}
+
 static hv_return_t read_field(hvf_vcpu *v, uint32_t number, uint64_t *value) {
   vmcs_field found = find(number);
   switch (found.kind) {
@@ -243,6 +296,10 @@ static hv_return_t read_field(hvf_vcpu *v, uint32_t number, uint64_t *value) {
       return HV_SUCCESS;
     case FIELD_EVENT:
       return read_event(v, number, value);
+    case FIELD_MSR:
+      return hvf_status(luna_vcpu_get_msr(v->vcpu, (uint32_t)found.number, value));
+    case FIELD_STATE:
+      return read_state(v, number, value);
     default:
       return fail_field(number, found.kind);
   }
@@ -275,6 +332,38 @@ static hv_return_t write_event(hvf_vcpu *v, uint32_t number, uint64_t value) {
     default:
       v->entry_length = (uint32_t)value;
       return result;
+  }
+}
+
+static hv_return_t write_activity(hvf_vcpu *v, uint64_t value) {
+  const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
+  switch (value) {
+    case 0:
+      return hvf_status(luna_vcpu_set_mp_state(v->vcpu, LUNA_MP_RUNNABLE));
+    case 1:
+    case 3:
+      if (accelerated) {
+        return hvf_status(
+            luna_vcpu_set_mp_state(v->vcpu, value == 1 ? LUNA_MP_HALTED : LUNA_MP_INIT_RECEIVED));
+      }
+      break;
+    default:
+      break;
+  }
+  return hvf_fail(HV_UNSUPPORTED,
+                  "KVM has no activity state %" PRIu64 " (halted and waiting: with "
+                  "HV_VM_ACCEL_APIC)",
+                  value);
+}
+
+static hv_return_t write_state(hvf_vcpu *v, uint32_t number, uint64_t value) {
+  switch (number) {
+    case VMCS_CTRL_TSC_OFFSET:
+      return hvf_status(luna_vcpu_set_tsc_offset(v->vcpu, (int64_t)value));
+    case VMCS_GUEST_INTERRUPTIBILITY:
+      return hvf_status(luna_vcpu_set_blocking(v->vcpu, (uint32_t)value));
+    default:
+      return write_activity(v, value);
   }
 }
 
@@ -312,6 +401,10 @@ static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
       return HV_SUCCESS;
     case FIELD_EVENT:
       return write_event(v, number, value);
+    case FIELD_MSR:
+      return hvf_status(luna_vcpu_set_msr(v->vcpu, (uint32_t)found.number, value));
+    case FIELD_STATE:
+      return write_state(v, number, value);
     default:
       return fail_field(number, found.kind);
   }
@@ -338,6 +431,8 @@ static hv_return_t allowed(uint32_t number, uint64_t *must, uint64_t *may) {
     case FIELD_REGISTER:
     case FIELD_SHADOW:
     case FIELD_EVENT:
+    case FIELD_MSR:
+    case FIELD_STATE:
       *must = 0;
       *may = widest(number);
       return HV_SUCCESS;

@@ -6,6 +6,7 @@
 /* Every call of the owner's, on the vCPU `id`; all of them have to give the same. */
 static void check_all(hv_vcpuid_t id, hv_return_t want) {
   uint64_t value, other;
+  uint32_t status;
   hv_ext_access access;
   HV_IS(hv_vcpu_destroy(id), want);
   HV_IS(hv_vcpu_set_space(id, 0), want);
@@ -22,6 +23,17 @@ static void check_all(hv_vcpuid_t id, hv_return_t want) {
   HV_IS(hv_vmx_vcpu_set_shadow_access(id, VMCS_GUEST_RIP, HV_SHADOW_VMCS_READ), want);
   HV_IS(hv_ext_vcpu_access(id, &access), want);
   HV_IS(hv_ext_vcpu_complete(id, 0), want);
+  HV_IS(hv_vcpu_read_fpstate(id, page, 512), want);
+  HV_IS(hv_vcpu_write_fpstate(id, page, 512), want);
+  HV_IS(hv_vcpu_enable_native_msr(id, 0x10, true), want);
+  HV_IS(hv_vcpu_enable_managed_msr(id, 0x10, true), want);
+  HV_IS(hv_vcpu_set_msr_access(id, 0x10, HV_MSR_READ), want);
+  HV_IS(hv_vcpu_read_msr(id, 0x10, &value), want);
+  HV_IS(hv_vcpu_write_msr(id, 0x10, 0), want);
+  HV_IS(hv_vcpu_get_exec_time(id, &value), want);
+  HV_IS(hv_vcpu_get_idle_time(id, &value), want);
+  HV_IS(hv_vcpu_set_tsc_relative(id, 0), want);
+  HV_IS(hv_vcpu_vmx_status(id, &status), want);
   HV_IS(hv_vcpu_flush(id), HV_UNSUPPORTED);
 }
 
@@ -82,22 +94,39 @@ static void vcpu_numbers_are_given_out_again(void) {
 
 /* ---- Registers and fields ---- */
 
+/* A value that the register can have. */
+static uint64_t sample(hv_x86_reg_t reg) {
+  switch (reg) {
+    case HV_X86_TPR:
+      return 0x30;
+    case HV_X86_XCR0:
+      return 3;
+    case HV_X86_DR4:
+    case HV_X86_DR6:
+      return 0xffff0ff1;
+    case HV_X86_DR5:
+    case HV_X86_DR7:
+      return 0x401;
+    default:
+      return 0x1000u + (uint64_t)reg;
+  }
+}
+
 static void registers_keep_what_is_written(void) {
   uint64_t value;
   BEGIN(0xf4);
   for (hv_x86_reg_t reg = HV_X86_RIP; reg < HV_X86_REGISTERS_MAX; reg++) {
-    bool absent = reg == HV_X86_CR1;
-    bool later = (reg >= HV_X86_DR0 && reg <= HV_X86_DR7) || reg == HV_X86_XCR0;
-    if (absent || later) {
+    if (reg == HV_X86_CR1) {
       HV_IS(hv_vcpu_read_register(vcpu, reg, &value), HV_UNSUPPORTED);
       HV_IS(hv_vcpu_write_register(vcpu, reg, 0), HV_UNSUPPORTED);
       continue;
     }
-    uint64_t wanted = reg == HV_X86_TPR ? 0x30 : 0x1000u + (uint64_t)reg;
     test_note("register %d", reg);
-    set(reg, wanted);
-    CHECK_EQ(get(reg), wanted);
+    set(reg, sample(reg));
+    CHECK_EQ(get(reg), sample(reg));
   }
+  CHECK_EQ(get(HV_X86_DR4), get(HV_X86_DR6));
+  CHECK_EQ(get(HV_X86_DR5), get(HV_X86_DR7));
   HV_IS(hv_vcpu_read_register(vcpu, HV_X86_REGISTERS_MAX, &value), HV_BAD_ARGUMENT);
   HV_IS(hv_vcpu_read_register(vcpu, HV_X86_RAX, NULL), HV_BAD_ARGUMENT);
   HV_IS(hv_vcpu_write_register(vcpu, HV_X86_REGISTERS_MAX, 0), HV_BAD_ARGUMENT);
@@ -412,6 +441,98 @@ static void an_exception_can_be_injected(void) {
   HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO,
                                IRQ_INFO_VALID | IRQ_INFO_SOFT_IRQ | 40),
         HV_UNSUPPORTED);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_NMI | 3),
+        HV_BAD_ARGUMENT);
+  end();
+}
+
+/* A vector table whose entries lead to a HLT at 0:2000 + vector. */
+static void set_vectors(void) {
+  set_field(VMCS_GUEST_IDTR_BASE, 0);
+  set_field(VMCS_GUEST_IDTR_LIMIT, 0x3ff);
+  for (unsigned vector = 0; vector < 256; vector++) {
+    ram[vector * 4] = (uint8_t)vector;
+    ram[vector * 4 + 1] = 0x20;
+    ram[0x2000 + vector] = 0xf4;
+  }
+}
+
+static void interrupts_and_nmis_can_be_injected(void) {
+  static const struct {
+    uint32_t info, vector;
+  } events[] = {{IRQ_INFO_EXT_IRQ | 8, 8}, {IRQ_INFO_EXT_IRQ | 0x70, 0x70}, {IRQ_INFO_NMI | 2, 2}};
+  for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+    BEGIN(0x90, 0xf4);
+    set_vectors();
+    set(HV_X86_RFLAGS, 0x202);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | events[i].info);
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), 0x2000 + events[i].vector);
+    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), events[i].vector == 2 ? 8 : 0);
+    end();
+  }
+}
+
+/* A KVM that emulates looks for the window only now and then: the guest waits for it. */
+static void an_interrupt_window_is_an_exit(void) {
+  BEGIN(0x90, 0xfb, 0x90, 0xeb, 0xfe); /* nop; sti; nop; for ever */
+  set_vectors();
+  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_IRQ_WND);
+  set(HV_X86_RFLAGS, 2);
+  CHECK_EQ(run(), VMX_REASON_IRQ_WND);
+  CHECK(get(HV_X86_RIP) >= CODE + 2);
+  CHECK_EQ(get(HV_X86_RFLAGS) & 0x200, 0x200);
+  uint64_t rip = get(HV_X86_RIP);
+  CHECK_EQ(run(), VMX_REASON_IRQ_WND); /* it is open still */
+  CHECK_EQ(get(HV_X86_RIP), rip);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  set_field(VMCS_CTRL_CPU_BASED, controls);
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_EXT_IRQ | 0x21);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RIP), 0x2021);
+  end();
+}
+
+static void blocking_is_seen_and_lifted(void) {
+  BEGIN(0xfb, 0xe6, 0x10, 0xf4); /* sti; out 0x10, al; hlt */
+  CHECK_EQ(run(), VMX_REASON_IO);
+  set_field(VMCS_GUEST_INTERRUPTIBILITY, 1);
+  CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 1);
+  set_field(VMCS_GUEST_INTERRUPTIBILITY, 2);
+  CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 2);
+  set_field(VMCS_GUEST_INTERRUPTIBILITY, 0);
+  CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 0);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_INTERRUPTIBILITY, 4), HV_BAD_ARGUMENT);
+  CHECK_EQ(field(VMCS_GUEST_ACTIVITY_STATE), 0);
+  set_field(VMCS_GUEST_ACTIVITY_STATE, 0);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_ACTIVITY_STATE, 1), HV_UNSUPPORTED);
+  end();
+}
+
+static void the_monitor_trap_flag_steps(void) {
+  BEGIN(0x40, 0x43, 0xf4); /* inc ax; inc bx; hlt */
+  set(HV_X86_RAX, 0);
+  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_MTF);
+  CHECK_EQ(run(), VMX_REASON_MTF);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 1);
+  CHECK_EQ(run(), VMX_REASON_MTF);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 2);
+  set_field(VMCS_CTRL_CPU_BASED, controls);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX), 1);
+  end();
+}
+
+static void entries_do_not_fail_before_the_guest_s_state(void) {
+  uint32_t status = 1;
+  BEGIN(0xf4);
+  HV_IS(hv_vcpu_vmx_status(vcpu, NULL), HV_BAD_ARGUMENT);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  HV(hv_vcpu_vmx_status(vcpu, &status));
+  CHECK_EQ(status, 0);
+  CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 0);
   end();
 }
 
@@ -435,5 +556,10 @@ int main(void) {
   RUN_KVM(several_are_interrupted_at_once);
   RUN_KVM(the_tlb_can_be_invalidated);
   RUN_KVM(an_exception_can_be_injected);
+  RUN_KVM(interrupts_and_nmis_can_be_injected);
+  RUN_KVM(an_interrupt_window_is_an_exit);
+  RUN_KVM(blocking_is_seen_and_lifted);
+  RUN_KVM(the_monitor_trap_flag_steps);
+  RUN_KVM(entries_do_not_fail_before_the_guest_s_state);
   return test_end();
 }

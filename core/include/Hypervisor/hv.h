@@ -34,6 +34,22 @@ HV_API hv_return_t hv_vm_create(hv_vm_options_t flags);
 /* Destroys it, with its spaces, maps and notifiers. HV_BUSY while it has a vCPU. */
 HV_API hv_return_t hv_vm_destroy(void);
 
+/* Makes the time-stamp counters of all vCPUs show `tsc` now. HV_UNSUPPORTED where KVM keeps no
+ * offset of them. */
+HV_API hv_return_t hv_vm_sync_tsc(uint64_t tsc);
+
+/* Makes writes of `size` bytes (1, 2, 4) of `value` to I/O port `addr` signal an eventfd instead of
+ * exiting. `port` is its descriptor, which stays the caller's: on Linux, it stands for the Mach
+ * port. It becomes readable and counts the writes; there is no message, and it is never full. With
+ * HV_ION_ANY_VALUE `value` has no meaning; with HV_ION_ANY_SIZE, which needs that, neither has
+ * `size`. HV_BUSY if the I/O port has one already, HV_UNSUPPORTED for HV_ION_EXIT_FULL,
+ * HV_BAD_ARGUMENT for a descriptor that is no eventfd. */
+HV_API hv_return_t hv_vm_add_pio_notifier(uint16_t addr, size_t size, uint32_t value,
+                                          mach_port_t port, hv_ion_flags_t flags);
+/* Takes away what was added with the same arguments. HV_BAD_ARGUMENT if there is none. */
+HV_API hv_return_t hv_vm_remove_pio_notifier(uint16_t addr, size_t size, uint32_t value,
+                                             mach_port_t port, hv_ion_flags_t flags);
+
 /* ---- Guest-physical address spaces ---- */
 
 /* Makes a further space, empty; `*asid` is the lowest number that is free. */
@@ -81,6 +97,27 @@ HV_API hv_return_t hv_vcpu_set_space(hv_vcpuid_t vcpu, hv_vm_space_t asid);
 HV_API hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t *value);
 HV_API hv_return_t hv_vcpu_write_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t value);
 
+/* The x87, SSE and AVX state, in the standard form of XSAVE on this host (SDM Vol. 1, 13.4): 512
+ * bytes for x87 and SSE, 576 or more for the header and as much as fits. Of a larger buffer, reading
+ * zeroes and writing ignores the rest. Owner. */
+HV_API hv_return_t hv_vcpu_read_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size);
+HV_API hv_return_t hv_vcpu_write_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size);
+
+/* MSRs. The guest's RDMSR and WRMSR exit (VMX_REASON_RDMSR, VMX_REASON_WRMSR), except of those that
+ * it may access: KVM has all MSRs that it knows, so a managed MSR is one that can be allowed, and a
+ * native one is managed and allowed. Those of the x2APIC never exit. Owner.
+ *
+ * enable_native: allows both, or takes that back. enable_managed: announces the MSR, or forgets it
+ * and what was allowed. set_msr_access: what the guest may do (HV_MSR_*) with an MSR that was
+ * announced, HV_BAD_ARGUMENT for any other. HV_UNSUPPORTED for an MSR that KVM does not have. */
+HV_API hv_return_t hv_vcpu_enable_native_msr(hv_vcpuid_t vcpu, uint32_t msr, bool enable);
+HV_API hv_return_t hv_vcpu_enable_managed_msr(hv_vcpuid_t vcpu, uint32_t msr, bool enable);
+HV_API hv_return_t hv_vcpu_set_msr_access(hv_vcpuid_t vcpu, uint32_t msr, hv_msr_flags_t flags);
+/* The value of an MSR that KVM has, announced or not (HV_BAD_ARGUMENT for another, and for a value
+ * that KVM refuses). Owner. */
+HV_API hv_return_t hv_vcpu_read_msr(hv_vcpuid_t vcpu, uint32_t msr, uint64_t *value);
+HV_API hv_return_t hv_vcpu_write_msr(hv_vcpuid_t vcpu, uint32_t msr, uint64_t value);
+
 /* Obsolete in macOS 11: has no effect. HV_UNSUPPORTED, always. */
 HV_API hv_return_t hv_vcpu_flush(hv_vcpuid_t vcpu);
 /* Drops what the vCPU remembers of the guest's page tables. Owner. */
@@ -99,6 +136,24 @@ HV_API hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline);
  * VMX_REASON_IRQ: never lost, and two before it are one. HV_BAD_ARGUMENT if one does not exist:
  * then none is interrupted. */
 HV_API hv_return_t hv_vcpu_interrupt(hv_vcpuid_t *vcpus, unsigned int vcpu_count);
+
+/* Nanoseconds that the vCPU has executed; and those that it was halted inside KVM, which it is with
+ * HV_VM_ACCEL_APIC only. Up to its last exit. Owner. */
+HV_API hv_return_t hv_vcpu_get_exec_time(hv_vcpuid_t vcpu, uint64_t *time);
+HV_API hv_return_t hv_vcpu_get_idle_time(hv_vcpuid_t vcpu, uint64_t *time);
+
+/* This processor's time-stamp counter. */
+HV_API uint64_t hv_tsc_clock(void);
+/* Makes the guest's counter hv_tsc_clock() + `offset`. Owner. HV_UNSUPPORTED unless the vCPU was
+ * made with HV_VCPU_TSC_RELATIVE, and where KVM keeps no offset. */
+HV_API hv_return_t hv_vcpu_set_tsc_relative(hv_vcpuid_t vcpu, int64_t offset);
+
+/* How the last VM entry failed, if it did before the guest's state was looked at: RFLAGS after
+ * VMLAUNCH, CF or ZF; 0 if it did not. With ZF, VMCS_RO_INSTR_ERROR has the reason. Owner. */
+HV_API hv_return_t hv_vcpu_vmx_status(hv_vcpuid_t vcpu, uint32_t *status);
+
+/* For ARM processors: HV_UNSUPPORTED. Needs no VM. */
+HV_API hv_return_t hv_sme_config_get_max_svl_bytes(size_t *value);
 
 HV_END
 

@@ -71,6 +71,25 @@ typedef uint64_t hv_shadow_flags_t;
  * fields of a processor. */
 HV_API hv_return_t hv_vmx_read_capability(hv_vmx_capability_t field, uint64_t *value);
 
+/* What the guest's MSRs have: their value for the INFO_ ones, the bits that can be set for the
+ * VALID_ ones, those that have to be for the NEED_ ones. */
+typedef uint64_t hv_vmx_msr_info_t;
+enum {
+  HV_VMX_INFO_MSR_IA32_ARCH_CAPABILITIES = 0,
+  HV_VMX_INFO_MSR_IA32_PERF_CAPABILITIES = 1,
+  HV_VMX_VALID_MSR_IA32_PERFEVNTSEL = 2,
+  HV_VMX_VALID_MSR_IA32_FIXED_CTR_CTRL = 3,
+  HV_VMX_VALID_MSR_IA32_PERF_GLOBAL_CTRL = 4,
+  HV_VMX_VALID_MSR_IA32_PERF_GLOBAL_STATUS = 5,
+  HV_VMX_VALID_MSR_IA32_DEBUGCTL = 6,
+  HV_VMX_VALID_MSR_IA32_SPEC_CTRL = 7,
+  HV_VMX_NEED_MSR_IA32_SPEC_CTRL = 8
+};
+
+/* Needs no VM. The bits that can be set are found by setting each on a vCPU of its own, which takes
+ * a moment. HV_UNSUPPORTED without KVM, and for an MSR that KVM does not have. */
+HV_API hv_return_t hv_vmx_get_msr_info(hv_vmx_msr_info_t field, uint64_t *value);
+
 /* A field of the VMCS. Owner. HV_BAD_ARGUMENT for a number that is no field, a value that the field
  * cannot hold, and control bits outside the capability; HV_DENIED for a write to a read-only field;
  * HV_UNSUPPORTED for a field that KVM has nothing like (of the host, of pages that the processor
