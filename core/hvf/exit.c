@@ -323,6 +323,11 @@ static bool linear_address(hvf_vcpu *v, uint64_t *linear) {
   return true;
 }
 
+/* Linear accesses for data: read 0, write 1; for an instruction fetch 2 (SDM Vol. 3, table 28-6). */
+static uint64_t apic_access_type(uint32_t access) {
+  return access == LUNA_WRITE ? 1 : access == LUNA_EXECUTE ? 2 : 0;
+}
+
 hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
   const hvf_exit *x = &v->exit;
   uint64_t linear;
@@ -331,6 +336,10 @@ hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
     hv_return_t result = place(v);
     *value = port_qualification(x->e, &x->port);
     return result;
+  }
+  if (x->reason == VMX_REASON_APIC_ACCESS) {
+    *value = x->apic_offset | apic_access_type(x->e->access) << 12;
+    return HV_SUCCESS;
   }
   if (is_fault(v)) {
     *value = x->e->access | rights_at(x->e) << 3;
@@ -475,6 +484,34 @@ static hv_return_t leave(hvf_vcpu *v) {
   }
 }
 
+/* An exit that is for the program, rather than for something here to deal with. */
+static bool is_for_program(hvf_vcpu *v, int kind) {
+  switch (kind) {
+    case LUNA_EXIT_MSR:
+      return !hvf_msr_serve(v);
+    case LUNA_EXIT_EOI:
+      return hvf_apic_note_eoi(v, (uint8_t)luna_vcpu_exit(v->vcpu)->vector);
+    case LUNA_EXIT_INTERRUPTED:
+      return atomic_exchange(&v->interrupted, false);
+    default:
+      return true;
+  }
+}
+
+/* An access to the page of the local APIC is no ordinary EPT violation. */
+static hv_return_t note_apic_access(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  int offset = hvf_apic_offset(v, x->e);
+  if (offset < 0) {
+    return HV_SUCCESS;
+  }
+  x->reason = VMX_REASON_APIC_ACCESS;
+  x->apic_offset = (uint32_t)offset;
+  return hvf_the_vm.options & HV_VM_ACCEL_APIC && x->e->access == LUNA_READ
+             ? hvf_apic_note_read(v, x->apic_offset)
+             : HV_SUCCESS;
+}
+
 static uint32_t reason_of(int kind, const luna_exit *e) {
   switch (kind) {
     case LUNA_EXIT_HLT:
@@ -492,6 +529,8 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
       return VMX_REASON_MTF;
     case LUNA_EXIT_OTHER:
       return VMX_REASON_IRQ_WND;
+    case LUNA_EXIT_EOI:
+      return VMX_REASON_VIRTUALIZED_EOI;
     case LUNA_EXIT_TIMEOUT:
       return VMX_REASON_VMX_TIMER_EXPIRED;
     case LUNA_EXIT_FAIL_ENTRY:
@@ -550,6 +589,8 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
       return fail_exit(v, kind);
     case LUNA_EXIT_OTHER:
       return x->e->reason == EXIT_WINDOW ? HV_SUCCESS : fail_exit(v, kind);
+    case LUNA_EXIT_FAULT:
+      return v->apic_page_count ? note_apic_access(v) : HV_SUCCESS;
     default:
       return HV_SUCCESS;
   }
@@ -572,12 +613,15 @@ static int finish_early(hvf_vcpu *v, int kind) {
     return kind;
   }
   if (kind == LUNA_EXIT_INTERRUPTED) {
+    atomic_store(&v->interrupted, true);
     luna_vcpu_interrupt(v->vcpu);
   }
   return further;
 }
 
 hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
+  const bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
+  const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = leave(v);
   if (result == HV_SUCCESS && v->entry_event) {
@@ -586,11 +630,15 @@ hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
   if (result != HV_SUCCESS) {
     return result;
   }
-  int kind;
-  bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
+  v->info = (hvf_info){.code = HV_VM_EXITINFO_VMX};
+  int kind = 0;
   do {
+    result = accelerated ? hvf_extint_offer(v) : HV_SUCCESS;
+    if (result != HV_SUCCESS) {
+      return result;
+    }
     kind = step ? luna_vcpu_step(v->vcpu, deadline) : luna_vcpu_run(v->vcpu, deadline);
-  } while (kind == LUNA_EXIT_MSR && hvf_msr_serve(v));
+  } while (!is_for_program(v, kind));
   if (was_open &&
       (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED || kind == LUNA_EXIT_SIGNAL)) {
     kind = finish_early(v, kind);
