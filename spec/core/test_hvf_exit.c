@@ -451,6 +451,90 @@ static void ports_can_be_completed(void) {
   end();
 }
 
+/* ---- Long mode, with the code at another linear address ---- */
+
+enum {
+  LINEAR = 0x40000000
+};
+
+static void store(uint32_t gpa, uint64_t value) {
+  memcpy(ram + gpa, &value, sizeof value);
+}
+
+/* Linear 0 to 4 MiB leads to the same gpa, LINEAR to CODE. */
+static void write_tables(void) {
+  store(0x9000, 0xa003);
+  store(0xa000, 0xb003);
+  store(0xa008, 0xc003);
+  store(0xb000, 0x83);
+  store(0xb008, 0x200083);
+  store(0xc000, 0xd003);
+  store(0xd000, CODE | 3);
+}
+
+static void begin_long(const void *code, size_t size) {
+  begin_with(code, size, HV_VM_DEFAULT);
+  write_tables();
+  set_field(VMCS_CTRL_VMENTRY_CONTROLS, field(VMCS_CTRL_VMENTRY_CONTROLS) | VMENTRY_GUEST_IA32E);
+  set_field(VMCS_GUEST_IA32_EFER, 0x500);
+  set_field(VMCS_GUEST_CR0, 0x80000031);
+  set_field(VMCS_GUEST_CR3, 0x9000);
+  set_field(VMCS_GUEST_CR4, 0x20);
+  set_field(VMCS_GUEST_CS, 8);
+  set_field(VMCS_GUEST_CS_LIMIT, 0xffffffff);
+  set_field(VMCS_GUEST_CS_AR, 0xa09b);
+  set_field(VMCS_GUEST_SS, 16);
+  set_field(VMCS_GUEST_SS_LIMIT, 0xffffffff);
+  set_field(VMCS_GUEST_SS_AR, 0xc093);
+  set_field(VMCS_GUEST_TR_AR, 0x8b);
+  set(HV_X86_RIP, LINEAR);
+  set(HV_X86_RFLAGS, 2);
+}
+
+static void code_is_read_through_the_page_tables(void) {
+  /* out 0x10, al; 64-bit rep outsd; in eax, 0x20; hlt */
+  static const uint8_t code[] = {0xe6, 0x10, 0xf3, 0x6f, 0xe5, 0x20, 0xf4};
+  begin_long(code, sizeof code);
+  set(HV_X86_RDX, 0x30);
+  set(HV_X86_RSI, 0x2000);
+  set(HV_X86_RCX, 3);
+  check_io(LINEAR, 2, 0x100000 | IO_IMMEDIATE);
+  skip();
+  check_io(LINEAR + 2, 2, 0x300003 | IO_STRING | IO_REP);
+  CHECK_EQ(field(VMCS_RO_VMX_INSTR_INFO), 2 << 7 | 3 << 15); /* 64-bit addresses, DS */
+  CHECK_EQ(get(HV_X86_RSI), 0x2000);
+  CHECK_EQ(get(HV_X86_RCX), 3);
+  set(HV_X86_RCX, 0);
+  skip();
+  check_io(LINEAR + 4, 2, 0x200003 | IO_IN | IO_IMMEDIATE);
+  set(HV_X86_RAX, 0xffffffff87654321);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX), 0xffffffff87654321);
+  CHECK_EQ(get(HV_X86_RIP), LINEAR + 6);
+  end();
+}
+
+static void linear_addresses_are_told_of_fetches_only(void) {
+  /* mov eax, [0x200000]; jmp to the page behind */
+  static const uint8_t code[] = {0x8b, 0x04, 0x25, 0x00, 0x00, 0x20,
+                                 0x00, 0xe9, 0xf4, 0x0f, 0x00, 0x00};
+  begin_long(code, sizeof code);
+  store(0xd008, 0x300003);
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 1);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x200000);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), 0);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 7);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 4 | 3 << 7);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x300000);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), LINEAR + 0x1000);
+  CHECK_EQ(get(HV_X86_RIP), LINEAR + 0x1000);
+  end();
+}
+
 /* ---- Others ---- */
 
 static void a_triple_fault_is_one(void) {
@@ -517,6 +601,8 @@ int main(void) {
   RUN_KVM(a_fetch_violation_is_retried);
   RUN_KVM(a_fetch_violation_can_be_left_by_rip);
   RUN_KVM(ports_can_be_completed);
+  RUN_KVM(code_is_read_through_the_page_tables);
+  RUN_KVM(linear_addresses_are_told_of_fetches_only);
   RUN_KVM(a_triple_fault_is_one);
   RUN_KVM(registers_that_are_refused_are_an_entry_failure);
   RUN_KVM(an_interrupt_before_the_instruction_is_done_shows_it_done);
