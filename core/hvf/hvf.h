@@ -46,7 +46,8 @@ hv_return_t hvf_enter(void);
 void hvf_leave(void);
 /* Whether the space exists. The lock is held. */
 bool hvf_has_space(hv_vm_space_t asid);
-/* Makes room for index `index` in an array of `size`-byte elements, zeroed; false without memory. */
+/* Makes room for index `index` in an array of `size`-byte elements, zeroed; false without
+ * memory. */
 bool hvf_room(void **array, uint32_t *room, uint32_t index, size_t size);
 
 /* ---- limit.c: what HV_MEMORY_MAXPROT withholds. The lock is held. ---- */

@@ -25,8 +25,8 @@ enum hv_boot_state {
   HV_BS_RUNNING = 2 /* runs, or is halted */
 };
 
-/* A local APIC. `lvt` is in the order of the registers: timer, thermal, performance counters, LINT0,
- * LINT1, error, CMCI. KVM does not tell esr_pending and aeoi, which are 0. */
+/* A local APIC. `lvt` is in the order of the registers: timer, thermal, performance counters,
+ * LINT0, LINT1, error, CMCI. KVM does not tell esr_pending and aeoi, which are 0. */
 struct hv_apic_state {
   uint64_t apic_gpa;
   uint64_t apic_controls; /* HV_APIC_CTRL_* */
@@ -205,11 +205,11 @@ HV_API hv_return_t hv_vcpu_apic_lsc_invalidate(hv_vcpuid_t vcpu);
 
 /* The page of the local APIC, in the default space or another; a multiple of 4096
  * (HV_BAD_ARGUMENT). With HV_VM_ACCEL_APIC, the one for the default space is where KVM has the
- * vCPU's, in every space. Any other page, and all without HV_VM_ACCEL_APIC, are such that no memory
- * may be mapped there, and accesses exit: VMX_REASON_APIC_ACCESS, whose qualification has the offset
- * and the kind of access (SDM Vol. 3, table 28-6); or, for a read with HV_VM_ACCEL_APIC,
- * HV_VM_EXITINFO_APIC_ACCESS_READ, with the value of the register. How the instruction is done: as
- * after an EPT violation. */
+ * vCPU's, in every space. On any other page, and on all without HV_VM_ACCEL_APIC, no memory is to
+ * be mapped, and accesses exit: VMX_REASON_APIC_ACCESS, whose qualification has the offset and the
+ * kind of access (SDM Vol. 3, table 28-6). For a read with HV_VM_ACCEL_APIC there is also
+ * HV_VM_EXITINFO_APIC_ACCESS_READ, with the value of the register. The instruction is done as after
+ * an EPT violation. */
 HV_API hv_return_t hv_vmx_vcpu_set_apic_address(hv_vcpuid_t vcpu, hv_gpaddr_t gpa);
 HV_API hv_return_t hv_vmx_vcpu_set_apic_address_space(hv_vcpuid_t vcpu, hv_vm_space_t asid,
                                                       hv_gpaddr_t gpa);

@@ -16,8 +16,9 @@ typedef enum luna_irqchip {
  * becomes an exit. With one, as a fixed edge interrupt at the vCPU's LAPIC, by its number as APIC
  * ID. 1 if it waits now; 0 if it waited already (without a controller), or the LAPIC is disabled
  * (bit 8 of SVR).
- * _RANGE above 255, and below 16 with a controller in KVM. In the modes with a system area whose IDT the guest has kept, the
- * interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came before. */
+ * _RANGE above 255, and below 16 with a controller in KVM. In the modes with a system area whose
+ * IDT the guest has kept, the interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the
+ * instruction that it came before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
 /* Lets luna_vcpu_run end as soon as the guest accepts an interrupt, for a controller that is the
  * embedder's: LUNA_EXIT_OTHER, whose reason is KVM_EXIT_IRQ_WINDOW_OPEN (7); at once if it accepts
