@@ -60,6 +60,7 @@ local function new(vm, options)
     handle, vm = vm,
     handlers = {},     -- by exit kind
     stopping = false,  -- { value } once cpu:stop was called
+    temporary = false, -- the breakpoint of a run to an address
     -- [1]: the coroutine that runs it; weak, since a collected one runs no more
     runner = setmetatable({}, { __mode = "v" }),
     id = 0,
@@ -240,6 +241,10 @@ end
 -- Runs body(self, ...) with handlers at work. To be tail called: level 3 is the method's caller.
 local function protect(self, who, body, ...)
   check_idle(self, who)
+  if self.temporary then -- of a run that was suspended and dropped
+    self.temporary:close()
+    self.temporary = false
+  end
   self.runner[1] = coroutine.running() or "main"
   self.stopping = false
   return finish(self, xpcall(body, traceback, self, ...))

@@ -160,8 +160,10 @@ end
 local function run_to(cpu, deadline, inner, gva)
   local breakpoint, message, code = set_either(cpu, gva, { access = "x", temporary = true })
   if not breakpoint then return nil, message, code end
+  cpu.temporary = breakpoint
   local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, deadline,
     raw.run)
+  cpu.temporary = false
   breakpoint:close()
   if not ok then error(exit, 0) end
   return exit, problem, why
