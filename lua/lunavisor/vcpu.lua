@@ -77,6 +77,7 @@ local function new(vm, options)
     runner = runner.new(),
     limit = { 0, 0 },  -- of cpu:run: when to come out, for a timer too; its deadline
     parked = false,    -- by the "park" of a handler under vm:run
+    temporary = false, -- the breakpoint of a run to an address
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
@@ -169,6 +170,10 @@ end
 -- tail called: level 3 is the method's caller.
 local function protect(self, who, deadline, body, ...)
   check_idle(self, who)
+  if self.temporary then -- of a run that was suspended and dropped
+    self.temporary:close()
+    self.temporary = false
+  end
   runner.enter(self.runner)
   self.stopping = false
   local limit = self.limit

@@ -162,7 +162,9 @@ end
 local function run_to(cpu, limit, inner, gva, enter)
   local breakpoint, message, code = set_either(cpu, gva, { access = "x", temporary = true })
   if not breakpoint then return nil, message, code end
+  cpu.temporary = breakpoint
   local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, limit, enter)
+  cpu.temporary = false
   breakpoint:close()
   if not ok then error(exit, 0) end
   return exit, problem, why

@@ -50,6 +50,21 @@ static void first_instruction(void) {
   end();
 }
 
+/* The guest has gone on and may have come back: that it was seen there before says nothing. */
+static void arrival_that_a_timeout_ends(void) {
+  begin_debug(NULL);
+  LINE();
+  CHECK_EQ(step(), LUNA_EXIT_DEBUG);
+  check_debug(0, NEXT);
+  SCRIPT({.kind = FAKE_SPIN}, {.kind = FAKE_CODE, .address = NEXT});
+  CHECK_EQ(luna_vcpu_run(vcpu, luna_clock() + 20 * MILLISECOND), LUNA_EXIT_TIMEOUT);
+  set_break(LUNA_BREAK_EXECUTE, NEXT);
+  fake_script(steps + 1, 1);
+  CHECK_EQ(run(), LUNA_EXIT_DEBUG);
+  check_debug(number, NEXT);
+  end();
+}
+
 static void closed_breakpoint_costs_nothing(void) {
   begin_debug(NULL);
   set_break(LUNA_BREAK_EXECUTE, NEXT);
@@ -343,6 +358,7 @@ int main(void) {
   RUN(breakpoint);
   RUN(next_arrival_is_reported);
   RUN(first_instruction);
+  RUN(arrival_that_a_timeout_ends);
   RUN(closed_breakpoint_costs_nothing);
   RUN(watchpoint);
   RUN(watchpoint_while_getting_over);
