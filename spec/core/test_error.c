@@ -169,12 +169,15 @@ static void probe(void) {
     uint64_t value = 77;
     CHECK_OK(luna_probe_value(count, &value));
     const char *name = luna_probe_name(count);
-    uint64_t want = strcmp(name, "nr_memslots") == 0      ? 509
-                    : strcmp(name, "max_vcpus") == 0      ? 64
-                    : strcmp(name, "sync_regs") == 0      ? 7
-                    : strcmp(name, "immediate_exit") == 0 ? 1
-                    : strcmp(name, "readonly_mem") == 0   ? 1
-                                                          : 0;
+    uint64_t want = strcmp(name, "nr_memslots") == 0          ? 509
+                    : strcmp(name, "max_vcpus") == 0          ? 64
+                    : strcmp(name, "sync_regs") == 0          ? 7
+                    : strcmp(name, "immediate_exit") == 0     ? 1
+                    : strcmp(name, "readonly_mem") == 0       ? 1
+                    : strcmp(name, "coalesced_pio") == 0      ? 1
+                    : strcmp(name, "x86_user_space_msr") == 0 ? 1
+                    : strcmp(name, "x86_msr_filter") == 0     ? 1
+                                                              : 0;
     test_note("%s", name);
     CHECK_EQ(value, want);
     count++;
