@@ -169,8 +169,9 @@ local function conclude(cpu, exit, answer)
     raw_answer(cpu, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
     return nil
   end
-  error(("a handler answered %s with %s: nil, \"stop\", \"park\", \"continue\", \"skip\", "
-    .. "\"retry\" or, for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
+  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\", "
+    .. "\"refuse\", \"park\" or, for a read, a value expected")
+    :format(tostring(exit), tostring(answer)), 0)
 end
 
 --- Set by vcpu_debug.lua: who answers a debug exit.

@@ -261,9 +261,8 @@ static void next_vcpu_has_none(void) {
 static void foreign_trap(void) {
   begin_debug(NULL);
   set_break(LUNA_BREAK_EXECUTE, CODE);
-  SCRIPT({.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG});
-  fake_run_page()->debug.arch =
-      (struct kvm_debug_exit_arch){.exception = 1, .pc = NEXT, .dr6 = 0xffff0ff4};
+  /* struct kvm_debug_exit_arch: exception, pc, dr6 */
+  SCRIPT({.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG, .words = {1, NEXT, 0xffff0ff4}});
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   struct kvm_debugregs debugregs;
   CHECK_EQ(luna_kvm_get_debugregs(vcpu->fd, &debugregs), 0);

@@ -54,7 +54,7 @@ static void guests_own(void) {
   set_break(LUNA_BREAK_SOFTWARE, CODE);
   memory[NEXT] = INT3;
   SCRIPT({.kind = FAKE_CODE, .address = NEXT});
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
   CHECK_EQ(memory[NEXT], INT3);
   end();
   begin_software(FAKE_STOP_INT3);
