@@ -25,6 +25,8 @@ local expected = {
   ["stealth_breakpoint.lua"] = { "^the breakpoint was hit 3 times, the function ran 3 times\n"
     .. "the guest's checksum of the code: (%x+) before, %1 after\n"
     .. "6 moves between the spaces$" },
+  ["timer_interrupt.lua"] = { "^10 ms: tick\n20 ms: tick\n30 ms: tick\n40 ms: tick\n50 ms: tick\n"
+    .. "hlt after 5 ticks$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

@@ -237,6 +237,9 @@ fake_config fake_defaults(void) {
       .immediate_exit = 1,
       .address_bits = 40,
       .cpuid_entries = 40,
+      .controllers = true,
+      .pit = true,
+      .bus_cycles = true,
   };
 }
 
@@ -255,6 +258,7 @@ void fake_install(const fake_config *wanted) {
   fake_host = wanted ? *wanted : fake_defaults();
   forget_files();
   mistakes = 0;
+  fake_interrupt_install();
   last_path[0] = '\0';
   pthread_mutex_unlock(&fake_lock);
   fake_forget();

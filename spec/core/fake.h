@@ -31,6 +31,11 @@ typedef struct fake_config {
   uint32_t memory_attributes; /* the attributes that KVM_SET_MEMORY_ATTRIBUTES takes */
   uint32_t manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
   uint32_t cpuid_entries;
+  bool controllers; /* interrupt controllers can be made */
+  bool pit;
+  bool smm;
+  bool tsc_control;
+  bool bus_cycles; /* KVM_CAP_X86_APIC_BUS_CYCLES_NS */
   bool translate_fails;
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
 } fake_config;
@@ -126,6 +131,11 @@ FAKE_API bool fake_write(uint64_t gpa);
 FAKE_API struct kvm_regs *fake_regs(void);
 FAKE_API struct kvm_sregs *fake_sregs(void);
 FAKE_API struct kvm_run *fake_run_page(void);
+/* The vectors that guests took since fake_install, in their order; how many. */
+FAKE_API size_t fake_taken(const uint8_t **vectors);
+/* How many messages the youngest open VM got, and how many routes it has. */
+FAKE_API uint64_t fake_messages(void);
+FAKE_API uint32_t fake_routes(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 

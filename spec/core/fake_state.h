@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum {
-  FAKE_MSRS = 4
+  FAKE_MSRS = 5
 };
 
 typedef struct fake_state {

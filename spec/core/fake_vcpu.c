@@ -99,7 +99,7 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
     case KVM_TRANSLATE:
       return translate(argument);
     default:
-      return fake_state_ioctl(&vcpu->state, request, argument);
+      return fake_interrupt_vcpu_ioctl(vcpu, request, argument);
   }
 }
 
@@ -144,6 +144,7 @@ static void store_registers(const fake_file *vcpu) {
   if (run->kvm_valid_regs & KVM_SYNC_X86_EVENTS) {
     run->s.regs.events = vcpu->state.events;
   }
+  fake_interrupt_leave(vcpu);
   run->cr8 = vcpu->sregs.cr8;
   run->apic_base = vcpu->sregs.apic_base;
 }
@@ -373,6 +374,9 @@ static int enter(fake_file *vcpu) {
     return fake_refuse(EINTR);
   }
   vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
+  if (fake_interrupt_enter(vcpu)) {
+    return 0;
+  }
   if (atomic_load_explicit(&fake_endless, memory_order_acquire)) {
     return report(vcpu, &endless_step);
   }

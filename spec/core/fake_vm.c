@@ -37,7 +37,7 @@ static int check_extension(long capability) {
     case KVM_CAP_USER_MEMORY:
       return 1;
     default:
-      return 0;
+      return fake_interrupt_extension(capability);
   }
 }
 
@@ -247,6 +247,7 @@ static int create_vcpu(fake_file *vm, unsigned long id) {
   vm->vcpus++;
   vm->vcpu_ids[id] = true;
   fake_vcpu_reset(vcpu);
+  fake_interrupt_reset(vcpu, vm, (uint32_t)id);
   return vcpu->fd;
 }
 
@@ -261,7 +262,7 @@ static int set_attributes(fake_file *vm, const fake_attributes *change) {
 
 static int enable(fake_file *vm, const struct kvm_enable_cap *capability) {
   vm->manual_protect |= capability->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  return 0;
+  return fake_interrupt_enable(vm, capability);
 }
 
 int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
@@ -283,7 +284,6 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
     case KVM_CLEAR_DIRTY_LOG:
       return clear_log(vm, argument);
     default:
-      fake_mistake();
-      return fake_refuse(ENOTTY);
+      return fake_interrupt_vm_ioctl(vm, request, argument);
   }
 }
