@@ -17,10 +17,10 @@ ram:write(0x1000, assert(luna.asm([[
     mov ax, 10         ; milliseconds
     out 0x40, ax
     sti
-  wait:
+  idle:
     hlt
     cmp bx, 5
-    jb wait
+    jb idle
     cli
     mov ax, bx
     out 0x41, ax       ; done

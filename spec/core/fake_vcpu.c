@@ -71,6 +71,7 @@ static int set_sregs(fake_file *vcpu, const struct kvm_sregs *sregs) {
     return fake_refuse(EINVAL);
   }
   vcpu->sregs = *sregs;
+  vcpu->lapic.regs[0x80] = (char)(sregs->cr8 << 4); /* TPR */
   return 0;
 }
 
@@ -92,6 +93,7 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       memcpy(&vcpu->regs, argument, sizeof vcpu->regs);
       return 0;
     case KVM_GET_SREGS:
+      vcpu->sregs.cr8 = vcpu->irqchip ? (uint8_t)vcpu->lapic.regs[0x80] >> 4 : vcpu->sregs.cr8;
       memcpy(argument, &vcpu->sregs, sizeof vcpu->sregs);
       return 0;
     case KVM_SET_SREGS:
@@ -105,8 +107,8 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
 
 /* ---- KVM_RUN ---- */
 
-/* sync_regs: a group that was taken is no longer dirty. There is no interrupt controller in the
- * kernel, so that CR8 is the run page's. */
+/* sync_regs: a group that was taken is no longer dirty. Without a LAPIC in KVM, CR8 is the run
+ * page's. */
 static int take_registers(fake_file *vcpu) {
   struct kvm_run *run = vcpu->run;
   if ((run->kvm_valid_regs | run->kvm_dirty_regs) & ~(uint64_t)fake_host.sync_regs) {
@@ -129,7 +131,9 @@ static int take_registers(fake_file *vcpu) {
   if (run->cr8 > 15) {
     return fake_refuse(EINVAL);
   }
-  vcpu->sregs.cr8 = run->cr8;
+  if (!vcpu->irqchip) {
+    vcpu->sregs.cr8 = run->cr8;
+  }
   return 0;
 }
 
