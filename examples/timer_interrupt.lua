@@ -23,7 +23,7 @@ ram:write(0x1000, assert(luna.asm([[
     jb idle
     cli
     mov ax, bx
-    out 0x41, ax       ; done
+    out 0x44, ax       ; done
     hlt
 ]], { bits = 16, org = 0x1000 })))
 
@@ -34,7 +34,7 @@ ram:write(0x1100, assert(luna.asm([[
 
 local period, time, ticks = 0, 0, nil
 vm:pio(0x40, 2, { write = function(_, _, _, value) period = value end })
-vm:pio(0x41, 2, { write = function(_, _, _, value) ticks = value end })
+vm:pio(0x44, 2, { write = function(_, _, _, value) ticks = value end })
 
 local cpu = assert(vm:vcpu { mode = "real", rip = 0x1000, rsp = 0x3000 })
 
