@@ -8,7 +8,7 @@
 
 /* One more is listed than can be read, as KVM does with MSRs that its CPUID hides. */
 static const uint32_t listed[] = {0x10, 0x3b, 0x174, 0xc0000081, 0xc0000102, 0x4b564d00};
-static const uint32_t kept[FAKE_MSRS] = {0x3b, 0x174, 0xc0000081, 0xc0000102, 0x1b};
+static const uint32_t kept[FAKE_MSRS] = {0x3b, 0x174, 0xc0000081, 0xc0000102, 0x1b, 0x10};
 
 void fake_state_reset(fake_state *state) {
   memset(state, 0, sizeof *state);

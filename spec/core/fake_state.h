@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum {
-  FAKE_MSRS = 5
+  FAKE_MSRS = 6
 };
 
 typedef struct fake_state {

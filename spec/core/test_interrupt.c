@@ -91,6 +91,24 @@ static void kicked(void) {
   end();
 }
 
+/* What KVM does not take now waits on. */
+static void failing(void) {
+  begin_without_sync();
+  SCRIPT({.kind = FAKE_HLT, .regs = &open_regs});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  luna_vcpu_interrupt_vector(vcpu, 0x50);
+  CHECK_OK(luna_vcpu_nmi(vcpu));
+  for (uint64_t nth = 1; nth <= 2; nth++) { /* reading the events, writing them */
+    fake_fail(nth, ENOMEM);
+    CHECK_FAILS(run(), LUNA_ERROR_MEMORY, "the events of vCPU 0");
+  }
+  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0x50);
+  check_taken("");
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  check_taken("\x02\x50");
+  end();
+}
+
 static void *send_all(void *unused) {
   (void)unused;
   for (uint32_t vector = 32; vector < 64; vector++) {
@@ -313,10 +331,33 @@ static void tsc(void) {
   end();
 }
 
+/* The fake's counters stand still at 0: the host's is at 77 where the offset is -77. */
+static void synchronized(void) {
+  begin();
+  luna_vcpu *second;
+  uint32_t space;
+  int64_t offset;
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  CHECK_OK(luna_vcpu_create(vm, NULL, &second));
+  CHECK_OK(luna_vcpu_set_space(second, space, 0));
+  CHECK_OK(luna_vcpu_set_tsc_offset(vcpu, -77));
+  CHECK_OK(luna_vm_sync_tsc(vm, 1000));
+  CHECK_OK(luna_vcpu_get_tsc_offset(vcpu, &offset));
+  CHECK_EQ(offset, 1000 - 77);
+  CHECK_OK(luna_vcpu_set_space(second, 0, 0));
+  CHECK_OK(luna_vcpu_get_tsc_offset(second, &offset));
+  CHECK_EQ(offset, 1000 - 77);
+  fake_fail(1, ENXIO);
+  CHECK_FAILS(luna_vm_sync_tsc(vm, 5), LUNA_ERROR_UNSUPPORTED, "cannot synchronize the TSCs");
+  luna_vcpu_release(second);
+  end();
+}
+
 int main(void) {
   RUN(window);
   RUN(halt);
   RUN(kicked);
+  RUN(failing);
   RUN(from_a_thread);
   RUN(refused_vectors);
   RUN(without_controllers);
@@ -326,5 +367,6 @@ int main(void) {
   RUN(line_events);
   RUN(waiting);
   RUN(tsc);
+  RUN(synchronized);
   return test_end();
 }
