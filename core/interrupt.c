@@ -121,7 +121,7 @@ static int take_posted(luna_vcpu *vcpu) {
   }
   struct kvm_vcpu_events *events = change_events(vcpu);
   if (!events) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   unsigned posted = atomic_exchange(&vcpu->posted, 0);
   if (posted & POSTED_NMI) {
@@ -141,7 +141,7 @@ static int take_vector(luna_vcpu *vcpu) {
   if (vector >= 0 && accepts(vcpu)) {
     struct kvm_vcpu_events *events = change_events(vcpu);
     if (!events) {
-      return LUNA_ERROR_SYSTEM;
+      return luna_error_status();
     }
     atomic_fetch_and(&vcpu->waiting[vector / 64], ~(UINT64_C(1) << vector % 64));
     events->interrupt.injected = 1;

@@ -37,6 +37,8 @@ local expected = {
     .. "the guest gives 12 to port 0x10\n"
     .. "debug %(%l+ breakpoint at 0x1010 %(2 hits%)%) at rip 0x1010\n"
     .. "round 2, and the divisor is 0xc$" },
+  ["timer_interrupt.lua"] = { "^10 ms: tick\n20 ms: tick\n30 ms: tick\n40 ms: tick\n50 ms: tick\n"
+    .. "hlt after 5 ticks$" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

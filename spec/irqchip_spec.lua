@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Interrupt controllers inside KVM: lines, messages, routes, eventfds, their state. A VM with all of
--- them takes 15 ms to close, so that most of this is done with LAPICs alone.
+-- Interrupt controllers inside KVM: lines, messages, routes, eventfds, their state. A VM with all
+-- of them takes 15 ms to close, so that most of this is done with LAPICs alone.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
@@ -177,7 +177,8 @@ end)
 
 with("a VM with KVM's own controllers", "irqchip", function()
   -- The PIC is masked; the IOAPIC's pin 4 leads, edge-triggered, to LAPIC 0 with vector 0x24.
-  local PROGRAM = "mov al, 0xff\n out 0x21, al\n mov dword [gs:0], 0x18\n mov dword [gs:0x10], 0x24\n"
+  local PROGRAM = "mov al, 0xff\n out 0x21, al\n"
+    .. "mov dword [gs:0], 0x18\n mov dword [gs:0x10], 0x24\n"
     .. "mov dword [gs:0], 0x19\n mov dword [gs:0x10], 0\n out 0x33, al\n"
 
   it("takes lines, and keeps the state of its controllers", function()

@@ -155,7 +155,7 @@ return function(methods)
       local ok, message, code = raw.set_apic_frequency(self, hertz)
       if not ok then return check.result(nil, message, code) end
     end
-    local now = raw.apic_frequency(self)
+    local now = raw.get_apic_frequency(self)
     return now > 0 and now or nil
   end
 
