@@ -220,6 +220,7 @@ helper.kvm("a started vCPU", function()
       contains("vCPU 0", message)
       contains("started", message)
     end
+    assert.matches("^vcpu 0 %(started, %d+ exits%)$", tostring(cpu))
     raises("it is started already", function() cpu:start() end)
     assert(cpu:pause())
     cpu.rbx = 3
