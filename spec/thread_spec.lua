@@ -193,6 +193,22 @@ helper.kvm("vm:run", function()
     assert.equal("0x5", hex(cpu.rax))
   end)
 
+  it("says why KVM refuses to run a vCPU", function()
+    local vm, cpus = machine(SPIN, SPIN)
+    cpus[2].cr0 = 0x80000000 -- paging without protection
+    for _ = 1, 2 do
+      helper.refused("system", "cannot run vCPU 1: KVM refuses its system registers", run(vm))
+      for i = 1, 2 do assert.is_false(cpus[i].started) end
+    end
+    assert(cpus[2]:start())
+    local exit, message, code
+    repeat exit, message, code = vm:poll() until exit or message
+    helper.refused("system", "cannot run vCPU 1", exit, message, code)
+    assert.is_false(cpus[2].started)
+    cpus[2].cr0 = 0x10
+    assert.equal("timeout", vm:run({ timeout = 0.02 }).kind)
+  end)
+
   it("refuses nonsense", function()
     local vm = machine(SPIN)
     raises("vm:run: unknown option 'time'", function() vm:run { time = 1 } end)
@@ -220,6 +236,7 @@ helper.kvm("a started vCPU", function()
       contains("vCPU 0", message)
       contains("started", message)
     end
+    assert.matches("^vcpu 0 %(started, %d+ exits%)$", tostring(cpu))
     raises("it is started already", function() cpu:start() end)
     assert(cpu:pause())
     cpu.rbx = 3

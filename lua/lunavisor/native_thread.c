@@ -71,8 +71,7 @@ static int raw_alarm(lua_State *L) {
 }
 
 const luaL_Reg luna_thread_functions[] = {
-    {"start", raw_start},   {"stop", raw_stop},       {"pause", raw_pause},
-    {"resume", raw_resume}, {"started", raw_started}, {"next", raw_next},
-    {"go", raw_go},         {"vm_fd", raw_vm_fd},     {"alarm", raw_alarm},
-    {NULL, NULL},
+    {"start", raw_start},     {"stop", raw_stop}, {"pause", raw_pause}, {"resume", raw_resume},
+    {"started", raw_started}, {"next", raw_next}, {"go", raw_go},       {"vm_fd", raw_vm_fd},
+    {"alarm", raw_alarm},     {NULL, NULL},
 };

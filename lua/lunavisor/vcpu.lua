@@ -360,6 +360,7 @@ VCPU.__close = methods.close
 
 function VCPU.__tostring(self)
   if not self[1] then return "vcpu (closed)" end
+  if self.started then return ("vcpu %d (started, %d exits)"):format(self.id, self.exits) end
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end
 

@@ -16,6 +16,7 @@ local pairs, ipairs = pairs, ipairs
 
 local FOREVER = 2 ^ 62
 local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
+local LONGEST = 1e9   -- seconds, 30 years
 local POLL_MOST = 64 -- exits of one vm:poll: the loop that calls it has other things to do
 
 local function new_exit(kind, value)
@@ -164,7 +165,7 @@ local function poll(self)
     if exit then break end
     local kind, trap, offset, size, value, access, id = raw_next(self, 0)
     if kind == 0 then return end
-    if not kind then
+    if not kind then -- nil, message, code, number of the vCPU
       if size then self.started[size]:join() end
       return nil, trap, offset
     end
@@ -297,8 +298,8 @@ return function(methods)
     check.callable("vm:timer: function", fn)
     local period = check.options("vm:timer", options, timer_options).period
     if period ~= nil then
-      period = math.floor(seconds("vm:timer: period", period, 1e-6) * 1e9)
+      period = math.floor(math.min(seconds("vm:timer: period", period, 1e-6), LONGEST) * 1e9)
     end
-    return timers.new(self, math.floor(delay * 1e9), fn, period)
+    return timers.new(self, math.floor(math.min(delay, LONGEST) * 1e9), fn, period)
   end
 end

@@ -12,9 +12,9 @@ error "annotations are not to be required"
 ---@alias luna.rights string
 ---@alias luna.exit_kind
 ---| "hlt" | "pio" | "mmio" | "fault" | "exception" | "shutdown" | "internal" | "fail_entry"
----| "host_fault" | "timeout" | "interrupted" | "signal" | "other" | "stopped"
+---| "host_fault" | "timeout" | "interrupted" | "signal" | "other" | "stopped" | "parked"
 ---What a handler of an exit answers.
----@alias luna.answer nil|"stop"|"continue"|"skip"|"retry"|integer|luna.u64|luna.injection
+---@alias luna.answer nil|"stop"|"park"|"continue"|"skip"|"retry"|integer|luna.u64|luna.injection
 
 ---@class luna.injection
 ---@field inject string|integer exception name ("#PF") or vector
