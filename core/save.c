@@ -147,7 +147,7 @@ static int put_groups(luna_vcpu *vcpu, writer *w) {
   put(w, TAG_DEBUG, &held->debugregs, sizeof held->debugregs);
   put(w, TAG_MSRS, held->msrs->entries, held->msrs->count * ENTRY_SIZE);
   put(w, TAG_LATE, late.entries, late.count * ENTRY_SIZE);
-  return put_lapic(vcpu, w);
+  return LUNA_OK;
 }
 
 static int fail_open(const luna_vcpu *vcpu) {
@@ -163,6 +163,8 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
     status = fail_open(vcpu);
   }
   writer w = {.to = state, .room = *size, .used = sizeof(header)};
+  /* Asking for the MP state lets KVM take an INIT that has arrived. */
+  status = status == LUNA_OK ? put_lapic(vcpu, &w) : status;
   status = status == LUNA_OK ? put_registers(vcpu, &w) : status;
   status = status == LUNA_OK ? put_groups(vcpu, &w) : status;
   if (status != LUNA_OK) {
