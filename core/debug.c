@@ -48,6 +48,9 @@ static int settle_registers(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = luna_debug_locate(vcpu, gva);
   if (status != LUNA_OK || !gpa) {
     return status;

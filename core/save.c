@@ -158,6 +158,9 @@ static int fail_open(const luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = vcpu->pending.open ? LUNA_OK : luna_extended_settle(vcpu);
   if (status == LUNA_OK && vcpu->pending.open) {
     status = fail_open(vcpu);
@@ -450,6 +453,9 @@ static int restore(parts *p, luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   size_t xsave = luna_host_get()->xsave_size;
   parts *p = calloc(1, sizeof *p + 2 * xsave);
   if (!p) {

@@ -33,6 +33,9 @@ static void forget_others(const luna_vcpu *vcpu) {
 /* ---- Frequency ---- */
 
 int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "read the TSC frequency");
   if (status != LUNA_OK) {
     return status;
@@ -46,6 +49,9 @@ int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz) {
 }
 
 int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   uint32_t now;
   int status = luna_vcpu_get_tsc_frequency(vcpu, &now);
   if (status != LUNA_OK || now == kilohertz) {
@@ -91,6 +97,9 @@ static int fail_offset(int number, const luna_vcpu *vcpu, const char *what) {
 }
 
 int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "read the TSC offset");
   uint64_t found;
   if (status == LUNA_OK && luna_kvm_get_tsc_offset(vcpu->fd, &found) != 0) {
@@ -114,6 +123,9 @@ static int set_offset(const luna_seat *seat, uint64_t offset) {
 }
 
 int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "set the TSC offset");
   if (status == LUNA_OK && set_offset(vcpu->seat, (uint64_t)offset) != 0) {
     status = fail_offset(errno, vcpu, "set");

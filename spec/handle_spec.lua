@@ -298,7 +298,7 @@ helper.kvm("what nobody knows", function()
     raises("luna.vm: unknown option 'memory'", function() luna.vm { memory = "2M" } end)
     raises("luna.vm: a table of options expected, got number", function() luna.vm(5) end)
     local guest = helper.guest { source = "hlt" }
-    raises("cpu:run: unknown option 'time'; the options are timeout",
+    raises("cpu:run: unknown option 'time'; the options are deadline, max_exits, timeout,",
       function() guest.cpu:run { time = 5 } end)
     raises("cpu:run: a table of options expected, got number", function() guest.cpu:run(5) end)
     for _, timeout in ipairs { -1, "5", 0 / 0, true } do

@@ -234,7 +234,7 @@ local texts = {
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
   local code = code_of(exit)
-  return exit.kind .. (text and " (" .. text(exit) .. ")" or "") 
+  return exit.kind .. (text and " (" .. text(exit) .. ")" or "")
     .. (exit.rip and " at rip " .. u64.hex(exit.rip) or "")
     .. (code and ": " .. disasm.text(code[1], code[2], exit.rip) or "")
 end

@@ -14,7 +14,7 @@ local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 
 local raw_run, raw_answer = raw.run, raw.answer
-local serve, handle = dispatch.serve, dispatch.handle
+local serve, answer_exit = dispatch.serve, dispatch.handle
 local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
@@ -54,8 +54,8 @@ end
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
 --- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
---- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function for
---- cpu.cpuid:filter or a list of answers, changes what CPUID answers.
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function
+--- for cpu.cpuid:filter or a list of answers, changes what CPUID answers.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
@@ -133,7 +133,7 @@ local function loop(self, limit, enter)
       answer = special[trap](self, offset, size, value, access)
     elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
       -- at a signal, the hook of 5.4 and LuaJIT has run by now
-      local exit = handle(self, kind, enter)
+      local exit = answer_exit(self, kind, enter)
       if exit and not self.stopping then return exit end
     end
     if self.stopping then
@@ -212,8 +212,8 @@ inner.loop, inner.protect, inner.traceback = loop, protect, traceback
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
----   "retry"        the access again, now that memory is mapped there; instruction, exception: it is
----                  executed again
+---   "retry"        the access again, now that memory is mapped there; instruction, exception: the
+---                  instruction again
 ---   "skip"         instruction, exception: goes on behind the instruction
 ---   "refuse"       msr: the guest gets a #GP
 ---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under

@@ -84,7 +84,7 @@ local function stop_asked(self)
 end
 
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
-local function dispatch(self, kind, trap, offset, size, value, access, id)
+local function hand_over(self, kind, trap, offset, size, value, access, id)
   local cpu, device, answer = self.started[id], self.devices[trap], nil
   if device then
     answer = serve(device, offset, size, value, access)
@@ -132,7 +132,7 @@ local function loop(self, deadline)
         raw_next(self, moment < slice and moment or slice)
       if not kind then return nil, trap, offset end
       if kind ~= 0 then
-        exit, cpu = dispatch(self, kind, trap, offset, size, value, access, id)
+        exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
       else
         slice = idle()
       end
@@ -169,7 +169,7 @@ local function poll(self)
       if size then self.started[size]:join() end
       return nil, trap, offset
     end
-    exit, cpu = dispatch(self, kind, trap, offset, size, value, access, id)
+    exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
   end
   if exit then
     if not cpu then
