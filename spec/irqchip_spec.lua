@@ -138,23 +138,28 @@ with("a VM with a split controller", "split_irqchip", function()
   end)
 
   it("lets an eventfd raise a line, in one space", function()
-    if not helper.jit then pending "an eventfd is made with LuaJIT's ffi here" end
-    local ffi = require "ffi"
-    ffi.cdef "int eventfd(unsigned, int); long write(int, const void *, unsigned long);"
-    local fd = ffi.C.eventfd(0, 0)
-    helper.keep { close = function() ffi.cdef "int close(int);" ffi.C.close(fd) end }
     local guest = irq.guest(SPIN, { vm = SPLIT })
     guest.vm:route { { line = 30, address = APIC, data = 0x71 } }
-    local event = assert(guest.vm:irqfd(30, { fd = function() return fd end }))
-    assert.equal(("irqfd (line 30, descriptor %d)"):format(fd), tostring(event))
+    local event = assert(guest.vm:eventfd { port = 0x70, size = 1 })
+    local irqfd = assert(guest.vm:irqfd(30, event))
+    assert.equal(("irqfd (line 30, descriptor %d)"):format(event.fd), tostring(irqfd))
     helper.refused("unsupported", "1 eventfd raises lines of the VM", guest.vm:space())
-    assert.equal(8, tonumber(ffi.C.write(fd, ffi.new("uint64_t[1]", 1), 8)))
+    assert(event:write())
     guest:stops "pio"
     assert.same({ 0x71 }, guest.taken)
-    event:close()
-    event:close()
+    irqfd:close()
+    irqfd:close()
     assert(guest.vm:space())
-    helper.refused("unsupported", "the VM has several spaces", guest.vm:irqfd(30, fd))
+    helper.refused("unsupported", "the VM has several spaces", guest.vm:irqfd(30, event.fd))
+  end)
+
+  it("lets the guest raise its own line by a doorbell", function()
+    local guest = irq.guest("out 0x70, al\n wait_for_it: jmp wait_for_it", { vm = SPLIT })
+    guest.vm:route { { line = 30, address = APIC, data = 0x71 } }
+    assert(guest.vm:irqfd(30, assert(guest.vm:eventfd { port = 0x70, size = 1 })))
+    guest.cpu.rflags = 0x202
+    guest:stops("timeout", { timeout = 0.05 })
+    assert.same({ 0x71 }, guest.taken)
   end)
 
   it("refuses what is no route", function()

@@ -30,6 +30,9 @@ LUNA_API int luna_vm_eventfd_add(luna_vm *vm, luna_eventfd *event);
 LUNA_API int luna_vm_eventfd_remove(luna_vm *vm, const luna_eventfd *event);
 /* How many writes there were since the last call. A descriptor that blocks waits for the first. */
 LUNA_API int luna_eventfd_read(int32_t fd, uint64_t *count);
+/* Adds to the counter, as the guest's writes do: wakes who waits for it, and raises the line of
+ * luna_vm_irqfd. */
+LUNA_API int luna_eventfd_write(int32_t fd, uint64_t count);
 
 /* Lets KVM collect the writes to a trapped range of ports or addresses and give them, in order, at
  * the next exit that comes for another reason, before that (api.rst, KVM_REGISTER_COALESCED_MMIO):

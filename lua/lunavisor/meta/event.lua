@@ -42,6 +42,7 @@ error "annotations are not to be required"
 ---@class luna.eventfd
 ---@field fd integer? nil when closed
 ---@field read fun(self: luna.eventfd): integer?, string?, string?
+---@field write fun(self: luna.eventfd, count?: integer): boolean?, string?, string?
 ---@field close fun(self: luna.eventfd)
 
 ---@class luna.vm_options
