@@ -66,7 +66,7 @@ static int read_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
 static int write_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (luna_kvm_set_lapic(vcpu->fd, lapic) != 0) {
     return luna_fail_errno(errno, "cannot write the LAPIC of vCPU %u", vcpu->id);
@@ -231,7 +231,7 @@ int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector) {
                      vcpu->pending.open ? "has an open exit; answer that first" : "is running");
   }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  int status = sregs ? luna_vcpu_set_mp_state(vcpu, LUNA_MP_RUNNABLE) : LUNA_ERROR_SYSTEM;
+  int status = sregs ? luna_vcpu_set_mp_state(vcpu, LUNA_MP_RUNNABLE) : luna_error_status();
   if (status != LUNA_OK) {
     return status;
   }
@@ -315,7 +315,7 @@ int luna_apic_move(luna_vcpu *vcpu, luna_seat *target) {
   uint32_t state;
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (luna_kvm_get_mp_state(vcpu->fd, &state) != 0 || read_page(vcpu, &lapic) != LUNA_OK ||
       write_msr(target, MSR_APIC_BASE, sregs->apic_base) != 0 ||

@@ -82,7 +82,7 @@ static int begin(luna_vcpu *vcpu, walker *w) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   const luna_host *host = luna_host_get();
   if (!sregs || !host) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   choose_format(w, sregs);
   w->space = vcpu->target ? vcpu->target : vcpu->space;
