@@ -300,8 +300,8 @@ end
 
 --- Lets the guest take an exception, by name ("#GP") or vector, before its next instruction;
 --- error_code for those that have one, address (CR2) for #PF. An open read, fetch, access to an MSR
---- or hypercall is taken back, and the exception is at its instruction; a write was finished by KVM,
---- and the exception is at the instruction behind it.
+--- or hypercall is taken back, and the exception is at its instruction; a write was finished by
+--- KVM, and the exception is at the instruction behind it.
 function methods.inject(self, exception, error_code, address)
   check.open(self)
   local vector = exits.vectors[exception] or exception
