@@ -51,7 +51,8 @@ LUNA_API int luna_vm_trap_memory(luna_vm *vm, int kind, uint64_t first, uint64_t
 /* A function of the embedder that answers a trap on the thread that runs the vCPU: `access` is
  * LUNA_READ or LUNA_WRITE, `*value` the value read or written. 0 when the access is done; anything
  * else makes it an exit. When luna_vm_untrap returns, it is not called any more; it must not call
- * that itself (_STATE). */
+ * that itself (_STATE), and not luna_vcpu_stop, luna_vcpu_pause or the last luna_vcpu_release for
+ * the vCPU that it is called for: they would wait for it. */
 typedef int (*luna_trap_function)(void *context, uint64_t offset, uint32_t size, uint32_t access,
                                   uint64_t *value);
 LUNA_API int luna_vm_trap_function(luna_vm *vm, int kind, uint64_t first, uint64_t length,

@@ -12,6 +12,7 @@ error "annotations are not to be required"
 ---@field closed boolean
 ---@field handler? luna.handler
 local breakpoint = {}
+---@return true?, string?, string?
 function breakpoint:close() end
 
 ---@class luna.break_options
