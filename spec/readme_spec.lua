@@ -70,7 +70,7 @@ describe("the README", function()
   end)
 
   it("has a line for each example", function()
-    for name in helper.sh("ls examples"):gmatch "[^\n]+" do
+    for name in helper.sh("ls examples"):gmatch "[%w_]+%.[%w]+" do
       helper.contains("\n| `" .. name .. "` |", readme)
     end
   end)

@@ -237,8 +237,8 @@ function methods.on(self, kind, handler)
   self.handlers[number] = handler
 end
 
---- Answers the pio, mmio, msr or fault exit that run returned: `value` for a read, nothing for a
---- write.
+--- Answers the pio, mmio, msr, fault or hypercall exit that run returned: `value` for a read (of a
+--- hypercall, RAX), nothing for a write.
 function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
@@ -257,7 +257,8 @@ function methods.refuse(self)
   return check.result(raw.refuse(self))
 end
 
---- Does the access of the fault exit that run returned again, after memory was mapped there.
+--- Does the access of the fault or mmio exit that run returned again, after memory was mapped there
+--- or the vCPU was moved.
 function methods.retry(self)
   check.open(self)
   return check.result(raw.retry(self))
@@ -298,9 +299,9 @@ function methods.set_space(self, space, options)
 end
 
 --- Lets the guest take an exception, by name ("#GP") or vector, before its next instruction;
---- error_code for those that have one, address (CR2) for #PF. An open read or fetch is taken back,
---- and the exception is at its instruction; a write was finished by KVM, and the exception is at
---- the instruction behind it.
+--- error_code for those that have one, address (CR2) for #PF. An open read, fetch, access to an MSR
+--- or hypercall is taken back, and the exception is at its instruction; a write was finished by
+--- KVM, and the exception is at the instruction behind it.
 function methods.inject(self, exception, error_code, address)
   check.open(self)
   local vector = exits.vectors[exception] or exception

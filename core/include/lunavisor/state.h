@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Part of lunavisor.h: the state of a vCPU beyond its numbered registers. None of these calls may
- * be made while the vCPU runs on another thread: LUNA_ERROR_STATE. */
+ * Part of lunavisor.h: the state of a vCPU beyond its numbered registers. None of the calls on a
+ * vCPU may be made while it runs; LUNA_ERROR_STATE where it is started and its thread has it. */
 #ifndef LUNAVISOR_STATE_H
 #define LUNAVISOR_STATE_H
 

@@ -1,15 +1,7 @@
----@meta lunavisor
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations: interrupts, their controllers, start-up and the time-stamp counter.
 error "annotations are not to be required"
-
----@class luna.vm_options
----@field irqchip? "none"|"split"|"kernel"
----@field pit? boolean
----@field apic_frequency? integer Hz
-
----@class luna.vcpu_options
----@field wait? boolean for INIT and SIPI
 
 ---@class luna.route
 ---@field line integer 0 to 4095
@@ -51,6 +43,7 @@ local apic = {}
 ---@return string registers 1024 bytes
 function apic:get() end
 ---@param registers string
+---@return true?, string?, string?
 function apic:set(registers) end
 ---@return boolean fired false where it is masked
 function apic:fire_timer() end

@@ -1,4 +1,4 @@
----@meta lunavisor
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations: vCPUs on threads of their own, timers, event loops.
 error "annotations are not to be required"
