@@ -155,6 +155,8 @@ end
 local function check_idle(self, who)
   if runner.busy(self.runner) then
     error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  elseif self.vm.started[self.id] == self then
+    error(who .. ": this vCPU is started, and its thread runs it; cpu:join ends that", 3)
   end
 end
 
@@ -243,7 +245,7 @@ function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
   if value ~= nil then
-    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
   elseif exit.access == 1 then
     error("cpu:answer: the guest reads: a value expected", 2)
   end

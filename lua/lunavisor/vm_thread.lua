@@ -6,6 +6,7 @@ local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local dispatch = require "lunavisor.dispatch"
 local exits = require "lunavisor.exit"
+local limits = require "lunavisor.limit"
 local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 local vcpus = require "lunavisor.vcpu"
@@ -193,18 +194,6 @@ local function seconds(what, value, least)
   return value
 end
 
-local function deadline_of(options)
-  options = check.options("vm:run", options, run_options, 2)
-  local moment = FOREVER
-  if options.timeout ~= nil then
-    moment = math.min(moment, clock() + options.timeout * 1e9)
-  end
-  if options.deadline ~= nil then
-    moment = math.min(moment, options.deadline * 1e9)
-  end
-  return math.floor(moment)
-end
-
 local function check_free(self, what)
   if runner.busy(self.runner) then
     error(what .. ": this VM is running: a handler is at work, or its coroutine is suspended", 3)
@@ -226,11 +215,9 @@ return function(methods)
   --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
     check.open(self)
-    if options and type(options) == "table" then
-      if options.timeout ~= nil then seconds("vm:run: timeout", options.timeout, 0) end
-      if options.deadline ~= nil then seconds("vm:run: deadline", options.deadline, 0) end
-    end
-    local deadline = deadline_of(options)
+    options = check.options("vm:run", options, run_options)
+    local deadline = limits.deadline("vm:run", options)
+    if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
     check_vcpus(self)
     runner.enter(self.runner)
