@@ -31,7 +31,7 @@ return function(methods, readers, writers)
       error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
     end
     local ok, message, code = raw.restore(self, state)
-    if not ok and self.started then error(message, 2) end
+    if code == "state" and self.started then error(message, 2) end
     return ok, message, code
   end
 

@@ -48,6 +48,16 @@ local function stop_all(self)
   end
 end
 
+-- true, or the first failure.
+local function each_started(self, call)
+  local result = { true }
+  for _, cpu in ipairs(sorted(self.started)) do
+    local ok, message, code = call(cpu)
+    if not ok and result[1] then result = { nil, message, code } end
+  end
+  return result[1], result[2], result[3]
+end
+
 local function all_parked(self)
   for _, cpu in pairs(self.started) do
     if not cpu.parked then return false end
@@ -243,15 +253,15 @@ return function(methods)
     end
   end
 
-  --- cpu:pause and cpu:resume for all vCPUs that are started.
+  --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
   function methods.pause(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:pause() end
+    return check.result(each_started(self, raw.pause))
   end
 
   function methods.resume(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:resume() end
+    return check.result(each_started(self, raw.resume))
   end
 
   --- Answers what waits, without waiting: the exits of started vCPUs and the timers that are due.
