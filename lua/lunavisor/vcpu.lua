@@ -156,7 +156,8 @@ local function check_idle(self, who)
   if runner.busy(self.runner) then
     error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
   elseif self.vm.started[self.id] == self then
-    error(who .. ": this vCPU is started, and its thread runs it; cpu:join ends that", 3)
+    error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
+      :format(who, self.id), 3)
   end
 end
 
