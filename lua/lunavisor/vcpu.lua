@@ -105,8 +105,9 @@ end
 local function stopped(self)
   local value = self.stopping
   self.stopping = false
-  return setmetatable({ kind = value.kind or "stopped", value = value[1], rip = self.rip },
-    exits.class)
+  local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
+  if self[1] then exit.rip, exit.space = self.rip, self.space end
+  return setmetatable(exit, exits.class)
 end
 
 -- At the end of the run's time, or when a timer's moment has come: whether it was the former.

@@ -24,15 +24,18 @@ local function numbered(cpu)
   return list
 end
 
---- Takes the breakpoint away. Doing it twice is fine, and so is doing it in its own handler.
+--- Takes the breakpoint away. Doing it twice is fine, and so is doing it in its own handler; not
+--- while the vCPU is started and in the guest.
 function Breakpoint.close(self)
-  if self.closed then return end
-  self.closed = true
+  if self.closed then return true end
   local cpu = self.cpu
   if cpu[1] then
-    raw.break_clear(cpu, self.number)
+    local ok, message, code = raw.break_clear(cpu, self.number)
+    if not ok then return check.result(nil, message, code) end
     cpu.breakpoints[self.number] = nil
   end
+  self.closed = true
+  return true
 end
 
 Breakpoint.__close = Breakpoint.close
@@ -68,7 +71,7 @@ end
 -- The exit of a run that ended without one: the vCPU stands at `address`.
 local function standing(cpu, address)
   return setmetatable({ kind = "debug", reason = 0, rip = cpu.rip, address = address, dr6 = 0,
-    space = cpu.space }, exits.class)
+    cpu = cpu, space = cpu.space, serial = cpu.exits }, exits.class)
 end
 
 -- ---- Breakpoints ----
