@@ -74,7 +74,7 @@ local function serve_msr(cpu, device, offset, value, access)
   local given = "refuse"
   if fn then given = fn(device, offset, 8, value) end
   if given == "refuse" then
-    raw.refuse(cpu)
+    if cpu[1] then raw.refuse(cpu) end
     return nil
   end
   return access == WRITE and 0 or check_value(given, offset, 8, "the device")
@@ -189,7 +189,8 @@ function M.handle(cpu, kind, enter)
     handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa) or cpu.handlers[kind]
   end
   if not handler then return exit, true end
-  local verdict = conclude(cpu, exit, handler(cpu, exit))
+  local answer = handler(cpu, exit)
+  local verdict = cpu[1] and conclude(cpu, exit, answer) -- unless it has closed the vCPU
   if verdict then return exit, verdict end
 end
 

@@ -141,7 +141,8 @@ local function words_text(words)
 end
 
 -- What raw.code says of the rip of an exit, as a table; nil for kinds without, where the vCPU has
--- gone on, and for the exits of vm:run that have none. A write has moved rip on already, so that what is there did not do it.
+-- gone on, and for the exits of vm:run that have none. A write has moved rip on already, so that
+-- what is there did not do it.
 local function code_of(exit)
   if exit.code then return exit.code end
   local cpu = exit.cpu

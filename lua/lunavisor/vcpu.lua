@@ -93,8 +93,10 @@ local function new(vm, options)
   return self
 end
 
---- Closes the vCPU. Doing it twice is fine.
+--- Closes the vCPU; a run in whose handler that is done ends with exit.kind "stopped". Doing it
+--- twice is fine.
 function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   self.vm.vcpus[self] = nil
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
@@ -115,7 +117,7 @@ local function is_over(self)
   timers.fire(self.vm)
   local limit = self.limit
   limit[1] = timers.limit(self.vm, limit[2])
-  return limit[2] ~= 0 and raw.clock() >= limit[2]
+  return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
@@ -138,7 +140,7 @@ local function loop(self, limit, enter)
       if exit and not self.stopping then return exit end
     end
     if self.stopping then
-      if answer ~= nil then raw_answer(self, answer) end
+      if answer ~= nil and self[1] then raw_answer(self, answer) end
       return stopped(self)
     end
   end
@@ -211,7 +213,7 @@ function methods.run(self, options)
 end
 
 -- For the further subjects.
-inner.loop, inner.protect, inner.traceback = loop, protect, traceback
+inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on

@@ -135,13 +135,15 @@ local function steps(cpu, limit, loop, count)
   return exit
 end
 
-local function trace(cpu, limit, loop, fn, count)
+local function trace(cpu, limit, inner, fn, count)
   local exit, message, code
   for _ = 1, count do
     local address, problem, why = raw.place(cpu)
     if not address then return nil, problem, why end
-    if fn(cpu, address) == "stop" then return standing(cpu, address) end
-    exit, message, code = loop(cpu, limit, raw.step)
+    local stop = fn(cpu, address) == "stop"
+    if cpu.stopping then return inner.stopped(cpu) end
+    if stop then return standing(cpu, address) end
+    exit, message, code = inner.loop(cpu, limit, raw.step)
     if not exit or exit.kind ~= "debug" or exit.breakpoint then return exit, message, code end
   end
   return exit
@@ -243,7 +245,7 @@ return function(methods, _readers, _writers, inner)
     options = check.options("cpu:trace", options, trace_options)
     local count = check.whole("cpu:trace: count", options.count or MANY, 1)
     local deadline = limits.deadline("cpu:trace", options)
-    return inner.protect(self, "cpu:trace", deadline, trace, inner.loop, fn, count)
+    return inner.protect(self, "cpu:trace", deadline, trace, inner, fn, count)
   end
 
   --- cpu:run's until_rip and until_gpa.

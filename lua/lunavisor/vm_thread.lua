@@ -111,7 +111,7 @@ local function hand_over(self, kind, trap, offset, size, value, access, id)
     end
   end
   if cpu.stopping or self.stopping then
-    if answer ~= nil then raw_answer(cpu, answer) end
+    if answer ~= nil and cpu[1] then raw_answer(cpu, answer) end
     return stop_asked(self)
   end
   go(self, cpu, id, answer)
