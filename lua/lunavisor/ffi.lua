@@ -370,8 +370,14 @@ function M.space_destroy(object, space)
   return done(C.luna_vm_space_destroy(vm_of(object), space))
 end
 
+-- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
+local function room(size)
+  if size >= 2 ^ 31 then error("not enough memory", 0) end
+  return ffi.new("uint8_t[?]", size)
+end
+
 function M.space_read(object, space, gpa, size)
-  local data = ffi.new("uint8_t[?]", size)
+  local data = room(size)
   local status = C.luna_vm_copy_space(vm_of(object), space, gpa, data, size, READ)
   if status < 0 then return fail(status) end
   return ffi.string(data, size)
@@ -531,7 +537,7 @@ end
 local shared = {
   ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
-  u64_out = u64_out, u32_out = u32_out,
+  u64_out = u64_out, u32_out = u32_out, room = room,
 }
 for _, part in ipairs { "state", "linear", "event", "exit", "debug", "interrupt", "thread" } do
   require("lunavisor.ffi_" .. part)(M, shared)

@@ -93,8 +93,10 @@ local function new(vm, options)
   return self
 end
 
---- Closes the vCPU. Doing it twice is fine.
+--- Closes the vCPU; a run in whose handler that is done ends with exit.kind "stopped". Doing it
+--- twice is fine.
 function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   self.vm.vcpus[self] = nil
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
@@ -105,8 +107,9 @@ end
 local function stopped(self)
   local value = self.stopping
   self.stopping = false
-  return setmetatable({ kind = value.kind or "stopped", value = value[1], rip = self.rip },
-    exits.class)
+  local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
+  if self[1] then exit.rip, exit.space = self.rip, self.space end
+  return setmetatable(exit, exits.class)
 end
 
 -- At the end of the run's time, or when a timer's moment has come: whether it was the former.
@@ -114,7 +117,7 @@ local function is_over(self)
   timers.fire(self.vm)
   local limit = self.limit
   limit[1] = timers.limit(self.vm, limit[2])
-  return limit[2] ~= 0 and raw.clock() >= limit[2]
+  return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
@@ -137,7 +140,7 @@ local function loop(self, limit, enter)
       if exit and not self.stopping then return exit end
     end
     if self.stopping then
-      if answer ~= nil then raw_answer(self, answer) end
+      if answer ~= nil and self[1] then raw_answer(self, answer) end
       return stopped(self)
     end
   end
@@ -155,6 +158,9 @@ end
 local function check_idle(self, who)
   if runner.busy(self.runner) then
     error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  elseif self.vm.started[self.id] == self then
+    error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
+      :format(who, self.id), 3)
   end
 end
 
@@ -207,7 +213,7 @@ function methods.run(self, options)
 end
 
 -- For the further subjects.
-inner.loop, inner.protect, inner.traceback = loop, protect, traceback
+inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
@@ -243,7 +249,7 @@ function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
   if value ~= nil then
-    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
   elseif exit.access == 1 then
     error("cpu:answer: the guest reads: a value expected", 2)
   end

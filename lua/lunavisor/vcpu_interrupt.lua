@@ -76,13 +76,13 @@ function APIC.__newindex(apic, name, value)
   write_register(apic, name, offset, value)
 end
 
-function APIC.__tostring(apic)
+APIC.__tostring = check.text("apic", function(apic)
   local parts = {}
   for name in pairs(offsets) do parts[#parts + 1] = name end
   table.sort(parts, function(a, b) return offsets[a] < offsets[b] end)
   for i, name in ipairs(parts) do parts[i] = ("%s 0x%x"):format(name, apic[name]) end
   return "apic (" .. table.concat(parts, ", ") .. ")"
-end
+end)
 
 --- The whole register page as a string of 1024 bytes.
 function apic_methods.get(self)

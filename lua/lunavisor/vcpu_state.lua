@@ -30,7 +30,9 @@ return function(methods, readers, writers)
     if type(state) ~= "string" then
       error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
     end
-    return raw.restore(self, state)
+    local ok, message, code = raw.restore(self, state)
+    if code == "state" and self.started then error(message, 2) end
+    return ok, message, code
   end
 
   --- Looks for what the processor would refuse in the registers: true, or nil and the sentence that

@@ -6,6 +6,7 @@ local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local dispatch = require "lunavisor.dispatch"
 local exits = require "lunavisor.exit"
+local limits = require "lunavisor.limit"
 local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 local vcpus = require "lunavisor.vcpu"
@@ -45,6 +46,16 @@ local function stop_all(self)
   for _, cpu in ipairs(sorted(self.started)) do
     if cpu[1] then cpu:join() end
   end
+end
+
+-- true, or the first failure.
+local function each_started(self, call)
+  local result = { true }
+  for _, cpu in ipairs(sorted(self.started)) do
+    local ok, message, code = call(cpu)
+    if not ok and result[1] then result = { nil, message, code } end
+  end
+  return result[1], result[2], result[3]
 end
 
 local function all_parked(self)
@@ -100,7 +111,7 @@ local function hand_over(self, kind, trap, offset, size, value, access, id)
     end
   end
   if cpu.stopping or self.stopping then
-    if answer ~= nil then raw_answer(cpu, answer) end
+    if answer ~= nil and cpu[1] then raw_answer(cpu, answer) end
     return stop_asked(self)
   end
   go(self, cpu, id, answer)
@@ -193,18 +204,6 @@ local function seconds(what, value, least)
   return value
 end
 
-local function deadline_of(options)
-  options = check.options("vm:run", options, run_options, 2)
-  local moment = FOREVER
-  if options.timeout ~= nil then
-    moment = math.min(moment, clock() + options.timeout * 1e9)
-  end
-  if options.deadline ~= nil then
-    moment = math.min(moment, options.deadline * 1e9)
-  end
-  return math.floor(moment)
-end
-
 local function check_free(self, what)
   if runner.busy(self.runner) then
     error(what .. ": this VM is running: a handler is at work, or its coroutine is suspended", 3)
@@ -226,11 +225,9 @@ return function(methods)
   --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
     check.open(self)
-    if options and type(options) == "table" then
-      if options.timeout ~= nil then seconds("vm:run: timeout", options.timeout, 0) end
-      if options.deadline ~= nil then seconds("vm:run: deadline", options.deadline, 0) end
-    end
-    local deadline = deadline_of(options)
+    options = check.options("vm:run", options, run_options)
+    local deadline = limits.deadline("vm:run", options)
+    if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
     check_vcpus(self)
     runner.enter(self.runner)
@@ -256,15 +253,15 @@ return function(methods)
     end
   end
 
-  --- cpu:pause and cpu:resume for all vCPUs that are started.
+  --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
   function methods.pause(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:pause() end
+    return check.result(each_started(self, raw.pause))
   end
 
   function methods.resume(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:resume() end
+    return check.result(each_started(self, raw.resume))
   end
 
   --- Answers what waits, without waiting: the exits of started vCPUs and the timers that are due.

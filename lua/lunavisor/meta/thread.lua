@@ -26,7 +26,9 @@ function vm:run(options) end
 function vm:start() end
 ---@param value? any exit.value, from a handler
 function vm:stop(value) end
+---@return true?, string? message, string? code
 function vm:pause() end
+---@return true?, string? message, string? code
 function vm:resume() end
 ---@return luna.exit?, luna.vcpu|string|nil vcpu_or_message, string? code
 function vm:poll() end
