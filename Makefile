@@ -4,6 +4,7 @@
 
 VERSION := 0.1.0
 SONAME := liblunavisor.so.0
+HVF_SONAME := libHypervisor.so.0
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -39,11 +40,14 @@ LUA_CMOD ?= $(if $(filter /usr,$(PREFIX)),$(LUA_CMOD_OF),$(LIBDIR)/lua/5.4)
 # ---- What is made of what -----------------------------------------------------------------------
 
 OUT := $(abspath $(BUILD))
+COMMA := ,
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 
 HEADERS := $(wildcard core/include/lunavisor/*.h)
+HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
 CORE := $(call objects,core/*.c)
+HVF := $(call objects,core/hvf/*.c)
 NATIVE := $(call objects,lua/lunavisor/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake*.c))
 FAKE_MODULE := $(call objects,spec/core/fake_module.c)
@@ -69,6 +73,7 @@ LINK := $(CC) -pthread $(SANITIZERS) $(LDFLAGS)
 link_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(NATIVE) -L$(BUILD) -llunavisor
 
 all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
+  $(BUILD)/libHypervisor.so $(BUILD)/libHypervisor.a $(BUILD)/Hypervisor.pc \
   $(addprefix $(BUILD)/lua/5.4/,$(NATIVE_SO)) \
   $(addprefix $(BUILD)/lua/,$(LUA_MADE)) ## Build the libraries and the Lua modules (default)
 
@@ -76,7 +81,7 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
 tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c) \
+objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
   $(call objects,scripts/bench.d/*.c)
 
 # Changes when the way of compiling does, so that everything is made anew.
@@ -101,6 +106,18 @@ $(BUILD)/liblunavisor.a: $(CORE)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
+# Apple's Hypervisor framework: a library of its own over lunavisor.h.
+$(BUILD)/$(HVF_SONAME): $(HVF) $(BUILD)/liblunavisor.so
+	$(LINK) -shared -Wl,-soname,$(HVF_SONAME) -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
+	  -Wl,-rpath,'$$ORIGIN' -o $@ $(HVF) -L$(BUILD) -llunavisor
+
+$(BUILD)/libHypervisor.so: $(BUILD)/$(HVF_SONAME)
+	@ln -sf $(HVF_SONAME) $@
+
+$(BUILD)/libHypervisor.a: $(HVF)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
 $(BUILD)/lua/5.4/lunavisor/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
 	$(call link_native,$@,$$ORIGIN/../../..)
@@ -115,15 +132,23 @@ $(BUILD)/lua/lunavisor/library.lua: $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(call library,$(OUT)/$(SONAME)) >$@
 
-pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: lunavisor' \
-  'Description: Guest-physical address spaces, EPT slots and vCPUs over Linux/KVM' \
-  'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -llunavisor' \
-  'Libs.private: -pthread'
+pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: $(3)' 'Description: $(4)' \
+  'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -l$(3)'
+luna_pc = $(call pc,$(1),$(2),lunavisor,Guest-physical address spaces$(COMMA) EPT slots and vCPUs \
+  over Linux/KVM) 'Libs.private: -pthread'
+hvf_pc = $(call pc,$(1),$(2),Hypervisor,The Hypervisor framework of macOS over Linux/KVM) \
+  'Requires.private: lunavisor'
 $(BUILD)/lunavisor.pc: $(BUILD)/flags Makefile
-	@$(call pc,$(CURDIR)/core/include,$(OUT)) >$@
+	@$(call luna_pc,$(CURDIR)/core/include,$(OUT)) >$@
+$(BUILD)/Hypervisor.pc: $(BUILD)/flags Makefile
+	@$(call hvf_pc,$(CURDIR)/core/include,$(OUT)) >$@
 
 # The C unit tests reach hidden functions: they link the objects.
 $(BUILD)/spec/test_%: $(BUILD)/obj/spec/core/test_%.o $(FAKE) $(CORE)
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^
+
+$(BUILD)/spec/test_hvf_%: $(BUILD)/obj/spec/core/test_hvf_%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^
 
@@ -180,9 +205,11 @@ env: ## Print the variables that make a checkout usable: eval "$(make -s env)"
 # ---- Installing ---------------------------------------------------------------------------------
 
 LMODS := $(sort $(LUA_LMOD) $(LUAJIT_LMOD))
-LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so
-INSTALLED := $(INCLUDEDIR)/lunavisor.h $(HEADERS:core/include/%=$(INCLUDEDIR)/%) \
-  $(PKGCONFIGDIR)/lunavisor.pc \
+LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so \
+  libHypervisor.a libHypervisor.so.$(VERSION) $(HVF_SONAME) libHypervisor.so
+C_HEADERS := lunavisor.h $(patsubst core/include/%,%,$(HEADERS) $(HVF_HEADERS))
+INSTALLED := $(addprefix $(INCLUDEDIR)/,$(C_HEADERS)) \
+  $(addprefix $(PKGCONFIGDIR)/,lunavisor.pc Hypervisor.pc) \
   $(addprefix $(LIBDIR)/,$(LIBRARIES)) $(addprefix $(LUA_CMOD)/,$(NATIVE_SO)) \
   $(foreach dir,$(LMODS),$(addprefix $(dir)/,$(LUA_FILES) $(LUA_MADE)))
 
@@ -197,15 +224,20 @@ install: install-files ## Install to PREFIX (default /usr/local), below DESTDIR 
 	$(call hint,$(LUAJIT),path,$(LUAJIT_LMOD),$(LUAJIT_LMOD)/?.lua;$(LUAJIT_LMOD)/?/init.lua)
 
 install-files: all
-	@for file in lunavisor.h $(HEADERS:core/include/%=%); do \
+	@for file in $(C_HEADERS); do \
 	  $(INSTALL) -D -m 644 core/include/$$file $(DESTDIR)$(INCLUDEDIR)/$$file || exit; \
 	done
 	$(INSTALL) -D -m 644 $(BUILD)/liblunavisor.a $(DESTDIR)$(LIBDIR)/liblunavisor.a
 	$(INSTALL) -D -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so.$(VERSION)
 	ln -sf liblunavisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so
+	$(INSTALL) -m 644 $(BUILD)/libHypervisor.a $(DESTDIR)$(LIBDIR)/libHypervisor.a
+	$(INSTALL) -m 755 $(BUILD)/$(HVF_SONAME) $(DESTDIR)$(LIBDIR)/libHypervisor.so.$(VERSION)
+	ln -sf libHypervisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(HVF_SONAME)
+	ln -sf $(HVF_SONAME) $(DESTDIR)$(LIBDIR)/libHypervisor.so
 	$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR)
-	@$(call pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/lunavisor.pc
+	@$(call luna_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/lunavisor.pc
+	@$(call hvf_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/Hypervisor.pc
 ifneq ($(NATIVE_SO),)
 	$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor
 	$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/native.so,$(LIBDIR))

@@ -320,8 +320,8 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       return luna_debug_exit(vcpu);
     case KVM_EXIT_DIRTY_RING_FULL:
       return luna_vm_drain(vcpu->vm, vcpu->space);
-    case KVM_EXIT_IRQ_WINDOW_OPEN: /* for interrupt.c, at the next entry */
-      return 0;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+      return luna_interrupt_window(vcpu);
     case KVM_EXIT_INTR:
       return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
     default:

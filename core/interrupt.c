@@ -6,6 +6,7 @@
 
 #include "error.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 enum {
@@ -32,10 +33,10 @@ static int send(luna_vcpu *vcpu, uint32_t vector) {
 }
 
 int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector) {
-  if (vector < FIRST_VECTOR || vector >= VECTORS) {
-    return luna_fail(LUNA_ERROR_RANGE,
-                     "cannot interrupt vCPU %u with vector %u: a LAPIC accepts %d to %d", vcpu->id,
-                     vector, FIRST_VECTOR, VECTORS - 1);
+  uint32_t first = vcpu->vm->irqchip ? FIRST_VECTOR : 0; /* a PIC has any */
+  if (vector < first || vector >= VECTORS) {
+    return luna_fail(LUNA_ERROR_RANGE, "cannot interrupt vCPU %u with vector %u: they are %u to %d",
+                     vcpu->id, vector, first, VECTORS - 1);
   }
   if (vcpu->vm->irqchip) {
     return send(vcpu, vector);
@@ -149,8 +150,15 @@ static int take_vector(luna_vcpu *vcpu) {
     events->interrupt.soft = 0;
     vector = luna_vcpu_interrupt_waiting(vcpu);
   }
-  vcpu->run->request_interrupt_window = vector >= 0;
+  vcpu->run->request_interrupt_window = vector >= 0 || vcpu->window;
   return LUNA_OK;
+}
+
+/* KVM may not have been entered: what the run page says of its last exit is not of this one. */
+static int window_exit(luna_vcpu *vcpu) {
+  luna_exit_set(vcpu, LUNA_EXIT_OTHER);
+  vcpu->exit.reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+  return LUNA_EXIT_OTHER;
 }
 
 int luna_interrupt_enter(luna_vcpu *vcpu) {
@@ -162,8 +170,78 @@ int luna_interrupt_enter(luna_vcpu *vcpu) {
   atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_INTERRUPT);
   int status = take_posted(vcpu);
   status = status == LUNA_OK ? take_vector(vcpu) : status;
-  if (status != LUNA_OK || luna_vcpu_interrupt_waiting(vcpu) >= 0) {
+  if (status != LUNA_OK || vcpu->window || luna_vcpu_interrupt_waiting(vcpu) >= 0) {
     atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
   }
+  if (status == LUNA_OK && vcpu->window && accepts(vcpu)) {
+    return window_exit(vcpu);
+  }
   return status == LUNA_OK && vcpu->state.events_written ? luna_state_flush(vcpu) : status;
+}
+
+int luna_interrupt_window(luna_vcpu *vcpu) {
+  return vcpu->window ? window_exit(vcpu) : 0;
+}
+
+/* ---- For a controller of the embedder's ---- */
+
+void luna_vcpu_window(luna_vcpu *vcpu, uint32_t on) {
+  vcpu->window = on != 0;
+  atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
+}
+
+int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector) {
+  if (vector >= VECTORS) {
+    return luna_fail(LUNA_ERROR_RANGE, "cannot interrupt vCPU %u with vector %u: the last is %d",
+                     vcpu->id, vector, VECTORS - 1);
+  }
+  if (vcpu->vm->irqchip != LUNA_IRQCHIP_SPLIT || atomic_load(&vcpu->running)) {
+    return luna_fail(LUNA_ERROR_STATE,
+                     "cannot hand vCPU %u a PIC's vector: that needs irqchip 'split', and a vCPU "
+                     "that does not run",
+                     vcpu->id);
+  }
+  if (luna_kvm_interrupt(vcpu->fd, vector) == 0) {
+    return LUNA_OK;
+  }
+  return errno == EEXIST
+             ? luna_fail(LUNA_ERROR_BUSY, "vCPU %u has a PIC's vector waiting already", vcpu->id)
+             : luna_fail_errno(errno, "cannot hand vCPU %u vector %u", vcpu->id, vector);
+}
+
+enum {
+  BLOCKING_STI = 1,
+  BLOCKING_MOV_SS = 2,
+  BLOCKING_NMI = 8
+};
+
+int luna_vcpu_get_blocking(luna_vcpu *vcpu, uint32_t *blocking) {
+  int status = luna_vcpu_guard(vcpu);
+  const struct kvm_vcpu_events *events = status == LUNA_OK ? luna_state_events(vcpu) : NULL;
+  if (!events) {
+    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+  }
+  uint8_t shadow = events->interrupt.shadow;
+  *blocking = (shadow & KVM_X86_SHADOW_INT_STI ? BLOCKING_STI : 0) |
+              (shadow & KVM_X86_SHADOW_INT_MOV_SS ? BLOCKING_MOV_SS : 0) |
+              (events->nmi.masked ? BLOCKING_NMI : 0);
+  return LUNA_OK;
+}
+
+int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking) {
+  const uint32_t known = BLOCKING_STI | BLOCKING_MOV_SS | BLOCKING_NMI;
+  if (blocking & ~known) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot set blocking 0x%x of vCPU %u: 0x%x are known",
+                     blocking, vcpu->id, known);
+  }
+  int status = luna_vcpu_guard(vcpu);
+  struct kvm_vcpu_events *events = status == LUNA_OK ? change_events(vcpu) : NULL;
+  if (!events) {
+    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+  }
+  events->interrupt.shadow = (blocking & BLOCKING_STI ? KVM_X86_SHADOW_INT_STI : 0) |
+                             (blocking & BLOCKING_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+  events->nmi.masked = (blocking & BLOCKING_NMI) != 0;
+  events->flags |= KVM_VCPUEVENT_VALID_SHADOW;
+  return LUNA_OK;
 }

@@ -104,6 +104,7 @@ int luna_kvm_call(int fd, unsigned long request, const void *argument);
 int luna_kvm_create_irqchip(int vm_fd);
 int luna_kvm_create_pit(int vm_fd);
 int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level);
+int luna_kvm_interrupt(int vcpu_fd, uint32_t vector);
 int luna_kvm_signal_msi(int vm_fd, uint64_t address, uint32_t data);
 int luna_kvm_set_routing(int vm_fd, const struct kvm_irq_routing *routing);
 int luna_kvm_irqfd(int vm_fd, const struct kvm_irqfd *irqfd);

@@ -16,6 +16,11 @@ int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level) {
   return luna_kvm_call(vm_fd, KVM_IRQ_LINE, &change);
 }
 
+int luna_kvm_interrupt(int vcpu_fd, uint32_t vector) {
+  struct kvm_interrupt interrupt = {.irq = vector};
+  return luna_kvm_call(vcpu_fd, KVM_INTERRUPT, &interrupt);
+}
+
 int luna_kvm_signal_msi(int vm_fd, uint64_t address, uint32_t data) {
   struct kvm_msi msi = {
       .address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data};

@@ -431,3 +431,17 @@ int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline) {
   }
   return kind;
 }
+
+int luna_vcpu_finish(luna_vcpu *vcpu) {
+  int kind = luna_vcpu_claim(vcpu, "finish the instruction of");
+  if (kind != LUNA_OK) {
+    return kind;
+  }
+  kind =
+      vcpu->pending.open
+          ? luna_fail(LUNA_ERROR_STATE,
+                      "cannot finish the instruction of vCPU %u: answer its exit first", vcpu->id)
+          : luna_vcpu_settle(vcpu);
+  luna_vcpu_disclaim(vcpu);
+  return kind;
+}

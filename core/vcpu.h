@@ -85,6 +85,7 @@ struct luna_vcpu {
   atomic_uint attention;    /* LUNA_ATTEND_* */
   atomic_ullong waiting[4]; /* bit n: vector n, for the guest without a LAPIC */
   atomic_uint posted;       /* interrupt.c: NMI and SMI */
+  bool window;              /* luna_vcpu_window */
   uint32_t tsc_khz;         /* set by the script, or 0 */
   luna_state state;
   luna_pending pending;
@@ -187,6 +188,8 @@ void luna_account_sit(luna_vcpu *vcpu);
 /* interrupt.c: hands what waits to KVM, as far as the guest takes it now. 0, or a negative status.
  */
 int luna_interrupt_enter(luna_vcpu *vcpu);
+/* What the exit means that KVM makes when the guest accepts an interrupt: the kind, or 0. */
+int luna_interrupt_window(luna_vcpu *vcpu);
 /* Whether something waits that ends the HLT at which the vCPU stands. */
 bool luna_interrupt_wakes(const luna_vcpu *vcpu);
 

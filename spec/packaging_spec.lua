@@ -2,6 +2,8 @@
 -- Installing, uninstalling, the rock, and what scripts/setup says where it cannot install. It works
 -- on a copy of the sources. LUNA_SKIP=packaging leaves it out.
 
+local helper = require "spec.support.helper"
+
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
@@ -62,7 +64,10 @@ describe("packaging", function()
     run "make -s -C @tree install DESTDIR=@tmp/stage PREFIX=/opt/luna"
     local files = run "cd @tmp/stage && find . ! -type d | sort"
     for _, name in ipairs {
-      "include/lunavisor.h", "lib/liblunavisor.a", "lib/liblunavisor.so", "lib/liblunavisor.so.0",
+      "include/lunavisor.h", "include/Hypervisor/hv.h", "lib/libHypervisor.a",
+      "lib/libHypervisor.so", "lib/libHypervisor.so.0", "lib/libHypervisor.so.0.1.0",
+      "lib/pkgconfig/Hypervisor.pc",
+      "lib/liblunavisor.a", "lib/liblunavisor.so", "lib/liblunavisor.so.0",
       "lib/liblunavisor.so.0.1.0", "lib/pkgconfig/lunavisor.pc", "lib/lua/5.4/lunavisor/native.so",
       "share/lua/5.4/lunavisor/init.lua", "share/lua/5.1/lunavisor/init.lua",
       "share/lua/5.1/lunavisor/ffi.lua", "share/lua/5.1/lunavisor/cdef.lua",
@@ -94,6 +99,47 @@ describe("packaging", function()
         'int main(void) { puts(luna_version()); return 0; }' >program.c
       gcc -o program program.c $(pkg-config --cflags --libs lunavisor)
       LD_LIBRARY_PATH=@prefix/lib ./program]])
+  end)
+
+  for _, compiler in ipairs { "gcc", "clang" } do
+    it("compiles programs for the Hypervisor framework with " .. compiler, function()
+      if not has(compiler) then
+        pending(compiler .. " is not installed")
+      end
+      at.cc = compiler .. " -Wall -Wextra -Wpedantic -Werror"
+      at.stage = at.tmp .. "/hvf-" .. compiler
+      run "make -s -C @tree install-files DESTDIR=@stage PREFIX=/opt/luna"
+      run [[cd @stage && inc=@stage/opt/luna/include lib=@stage/opt/luna/lib
+        for header in $(cd $inc && ls Hypervisor/*.h); do
+          echo "#include <$header>" | @cc -x c -std=c11 -I$inc -fsyntax-only -
+          echo "#include <$header>" | @cc -x c++ -I$inc -fsyntax-only -
+        done
+        for name in hello spaces; do
+          @cc -o $name @tree/examples/hvf/$name.c -I$inc -L$lib -lHypervisor
+          @cc -o $name.static @tree/examples/hvf/$name.c -I$inc \
+            $lib/libHypervisor.a $lib/liblunavisor.a -pthread
+        done]]
+      local text = run "readelf -d @stage/hello"
+      assert.truthy(text:find "libHypervisor%.so%.0")
+    end)
+  end
+
+  helper.kvm("a program for the Hypervisor framework", function()
+    local expected = {
+      hello = "hello, stranger!\n29 exits, halted at rip 0x101a",
+      spaces = "space 0: sees 'A', counts 1, exit 12\nspace 1: sees 'B', counts 2, exit 12\n" ..
+        "space 0: sees 'A', counts 3, exit 12\nspace 1: sees 'B', counts 4, exit 12\n" ..
+        "destroying a space in use: 0xfae94002",
+    }
+    for name, output in pairs(expected) do
+      it("does what it should: " .. name, function()
+        at.name = name
+        run [[cd @tmp && export PKG_CONFIG_PATH=@prefix/lib/pkgconfig
+          gcc -o @name @tree/examples/hvf/@name.c $(pkg-config --cflags --libs Hypervisor)]]
+        local command = "cd @tmp && LD_LIBRARY_PATH=@prefix/lib timeout 60 ./@name "
+        assert.equal(output, run(command .. "'stranger!\n'"))
+      end)
+    end
   end)
 
   it("loads under Lua 5.4 from there", function()

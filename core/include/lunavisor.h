@@ -474,6 +474,11 @@ LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
  * while no region allows it; the exit then stays open. _UNSUPPORTED for a port, an MSR and a
  * hypercall. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
+/* Lets KVM finish the instruction whose exit has been answered, without running the guest further:
+ * then registers and memory are as behind it. 0; or the kind of a further exit that it made, open
+ * as from luna_vcpu_run (the next element of string I/O, the other part of an access); _STATE while
+ * an exit is open or the vCPU runs. */
+LUNA_API int luna_vcpu_finish(luna_vcpu *vcpu);
 /* Lets the guest take an exception (vectors 0 to 31 without 2) before its next instruction.
  * `error_code` is used by the vectors that have one, `address` (CR2) by #PF. An open exit is
  * closed: a read, a fetch, an access to an MSR or a hypercall is taken back, so that the exception

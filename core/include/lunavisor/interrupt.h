@@ -15,10 +15,24 @@ typedef enum luna_irqchip {
  * set, no interrupt shadow), of several the highest vector first; it also ends a HLT, before that
  * becomes an exit. With one, as a fixed edge interrupt at the vCPU's LAPIC, by its number as APIC
  * ID. 1 if it waits now; 0 if it waited already (without a controller), or the LAPIC is disabled
- * (bit 8 of SVR). _RANGE below 16 and above 255; _UNSUPPORTED with a controller for vCPUs from
- * number 255 on. In the modes with a system area whose IDT the guest has kept, the interrupt is a
- * LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came before. */
+ * (bit 8 of SVR). _RANGE above 255, and below 16 with a controller in KVM; _UNSUPPORTED with a
+ * controller for vCPUs from number 255 on. In the modes with a system area whose IDT the guest has
+ * kept, the interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came
+ * before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
+/* Lets luna_vcpu_run end as soon as the guest accepts an interrupt, for a controller that is the
+ * embedder's: LUNA_EXIT_OTHER, whose reason is KVM_EXIT_IRQ_WINDOW_OPEN (7); at once if it accepts
+ * one now. Until `on` is 0. Not while the vCPU runs. */
+LUNA_API void luna_vcpu_window(luna_vcpu *vcpu, uint32_t on);
+/* Hands KVM the vector of a PIC that is the embedder's, with LUNA_IRQCHIP_SPLIT (_STATE): the guest
+ * takes it when it accepts interrupts and LINT0 of its LAPIC is open for them. One at a time: _BUSY
+ * while one waits. Not while the vCPU runs. */
+LUNA_API int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector);
+/* What keeps events from the guest, in the form of the VMCS (SDM Vol. 3, 25.4.2): for one
+ * instruction, STI (bit 0) or a load of SS (bit 1); NMIs until IRET (bit 3). _STATE while the vCPU
+ * runs on another thread. */
+LUNA_API int luna_vcpu_get_blocking(luna_vcpu *vcpu, uint32_t *blocking);
+LUNA_API int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking);
 /* Which vector waits, without a controller in KVM: the highest, or -1. */
 LUNA_API int luna_vcpu_interrupt_waiting(luna_vcpu *vcpu);
 /* A non-maskable interrupt; a system management interrupt (_UNSUPPORTED without KVM_CAP_X86_SMM).

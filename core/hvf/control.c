@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT
+ * The VMCS's controls: what KVM does anyway must be 1, what it cannot do must be 0, and between the
+ * two there is little (SDM Vol. 3, 25.6 to 25.8 and appendix A). */
+#include "hvf.h"
+
+#include <inttypes.h>
+
+typedef struct control {
+  uint32_t must;
+  uint32_t may; /* on top of those */
+} control;
+
+/* The bits that Intel has reserved as 1, and: */
+static const control controls[HVF_CONTROLS] = {
+    /* External interrupts and NMIs are the host's. */
+    [HV_VMX_CAP_PINBASED] = {0x16 | PIN_BASED_INTR | PIN_BASED_NMI, PIN_BASED_VIRTUAL_NMI},
+    /* Without a local APIC in KVM, HLT exits; every port does. */
+    [HV_VMX_CAP_PROCBASED] = {0x04006172 | CPU_BASED_HLT | CPU_BASED_UNCOND_IO |
+                                  CPU_BASED_MSR_BITMAPS | CPU_BASED_SECONDARY_CTLS |
+                                  CPU_BASED_TSC_OFFSET,
+                              CPU_BASED_IRQ_WND | CPU_BASED_MTF},
+    /* The guest has these instructions where CPUID says so. */
+    [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP |
+                                   CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS,
+                               CPU_BASED2_VPID},
+    /* EFER is among the guest's registers, and IA-32e mode is its LMA. */
+    [HV_VMX_CAP_ENTRY] = {0x11fb | VMENTRY_LOAD_EFER,
+                          VMENTRY_LOAD_DBG_CONTROLS | VMENTRY_GUEST_IA32E | VMENTRY_LOAD_IA32_PAT},
+    [HV_VMX_CAP_EXIT] = {0x36dfb | VMEXIT_HOST_IA32E | VMEXIT_SAVE_EFER | VMEXIT_LOAD_EFER,
+                         VMEXIT_SAVE_DBG_CONTROLS | VMEXIT_ACK_INTR | VMEXIT_SAVE_IA32_PAT |
+                             VMEXIT_LOAD_IA32_PAT},
+};
+
+enum {
+  EFER_LMA = 1 << 10
+};
+
+void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
+  *must = controls[kind].must;
+  *may = controls[kind].must | controls[kind].may;
+  if (kind == HV_VMX_CAP_PROCBASED && hvf_the_vm.vm && hvf_the_vm.options & HV_VM_ACCEL_APIC) {
+    *must &= ~CPU_BASED_HLT;
+    *may &= ~(CPU_BASED_HLT | CPU_BASED_IRQ_WND);
+  }
+}
+
+void hvf_control_reset(hvf_vcpu *v) {
+  for (int kind = 0; kind < HVF_CONTROLS; kind++) {
+    uint32_t may;
+    hvf_control_bits((hv_vmx_capability_t)kind, &v->controls[kind], &may);
+  }
+}
+
+hv_return_t hvf_control_get(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t *value) {
+  uint64_t efer = 0;
+  hv_return_t result = HV_SUCCESS;
+  if (kind == HV_VMX_CAP_ENTRY) {
+    result = hvf_get(v, LUNA_EFER, &efer);
+  }
+  *value = v->controls[kind] | (efer & EFER_LMA ? VMENTRY_GUEST_IA32E : 0);
+  return result;
+}
+
+static hv_return_t set_long_mode(hvf_vcpu *v, bool on) {
+  uint64_t efer;
+  hv_return_t result = hvf_get(v, LUNA_EFER, &efer);
+  if (result == HV_SUCCESS && on != !!(efer & EFER_LMA)) {
+    result = hvf_set(v, LUNA_EFER, efer ^ EFER_LMA);
+  }
+  return result;
+}
+
+hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t value) {
+  uint32_t must, may;
+  hvf_control_bits(kind, &must, &may);
+  if (value & ~(uint64_t)may || must & ~value) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "controls 0x%" PRIx64 " are outside the capability: 0x%08x must be 1, 0x%08x "
+                    "may be",
+                    value, must, may);
+  }
+  hv_return_t result = HV_SUCCESS;
+  if (kind == HV_VMX_CAP_ENTRY) {
+    result = set_long_mode(v, value & VMENTRY_GUEST_IA32E);
+    value &= ~(uint64_t)VMENTRY_GUEST_IA32E; /* the register has it */
+  }
+  if (result == HV_SUCCESS) {
+    v->controls[kind] = (uint32_t)value;
+  }
+  if (result == HV_SUCCESS && kind == HV_VMX_CAP_PROCBASED) {
+    luna_vcpu_window(v->vcpu, !!(value & CPU_BASED_IRQ_WND));
+  }
+  return result;
+}
+
+/* CR0.PE, NE and PG and CR4.VMXE are fixed for a processor in VMX operation, not for KVM's guests;
+ * fixed to 1 is nothing then, and what can be 1 is what the processor has. */
+static hv_return_t fixed(hv_vmx_capability_t field, uint64_t *value) {
+  switch (field) {
+    case HV_VMX_CAP_CR0_FIXED0:
+    case HV_VMX_CAP_CR4_FIXED0:
+    case HV_VMX_CAP_EPT_VPID_CAP: /* no memory that can only be executed, no accessed bits */
+      *value = 0;
+      return HV_SUCCESS;
+    case HV_VMX_CAP_CR0_FIXED1:
+      *value = 0xe005003f; /* PG CD NW AM WP NE ET TS EM MP PE */
+      return HV_SUCCESS;
+    default:
+      return hvf_fail(HV_UNSUPPORTED, "KVM does not tell capability %u", (unsigned)field);
+  }
+}
+
+hv_return_t hv_vmx_read_capability(hv_vmx_capability_t field, uint64_t *value) {
+  if (!value) {
+    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put capability %u", (unsigned)field);
+  }
+  unsigned kind = (unsigned)field;
+  if (kind >= HV_VMX_CAP_TRUE_PINBASED && kind <= HV_VMX_CAP_TRUE_EXIT) {
+    static const uint8_t plain[] = {HV_VMX_CAP_PINBASED, HV_VMX_CAP_PROCBASED, HV_VMX_CAP_ENTRY,
+                                    HV_VMX_CAP_EXIT};
+    kind = plain[kind - HV_VMX_CAP_TRUE_PINBASED];
+  }
+  if (kind < HVF_CONTROLS) {
+    uint32_t must, may;
+    hvf_control_bits((hv_vmx_capability_t)kind, &must, &may);
+    *value = (uint64_t)may << 32 | must;
+    return HV_SUCCESS;
+  }
+  switch (kind) {
+    case HV_VMX_CAP_BASIC:
+      *value = VMX_BASIC_TRUE_CTLS | UINT64_C(1) << 54; /* and INS and OUTS are described */
+      return HV_SUCCESS;
+    case HV_VMX_CAP_PREEMPTION_TIMER: /* of hv_vcpu_run_until: in nanoseconds */
+      *value = 1;
+      return HV_SUCCESS;
+    default:
+      return kind <= HV_VMX_CAP_EPT_VPID_CAP
+                 ? fixed(field, value)
+                 : hvf_fail(HV_BAD_ARGUMENT, "there is no capability %u", kind);
+  }
+}

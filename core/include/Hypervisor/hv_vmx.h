@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ * The VMCS over KVM. There is none underneath, not even an Intel processor need be: the guest-state
+ * fields are the vCPU's registers, the exit fields are made from what KVM tells, and the control
+ * fields take what KVM does. Errors common to all: see hv.h.
+ *
+ * What the program finds after an exit, and what it does to go on:
+ *
+ * HLT, IO, RDMSR, WRMSR, CPUID. As on a Mac: RIP is at the instruction, registers are as before it,
+ *   VMCS_RO_VMEXIT_INSTR_LEN is its length. The program does the instruction's work (writes RAX for
+ *   IN) and adds the length to RIP; otherwise the instruction is executed again. INS and OUTS come
+ *   with the first element, and the program does all of them. KVM tells neither the length nor the
+ *   form of a port instruction: they are read from its code. Memory that INS is to write may
+ *   have been written with zeroes when its exit comes.
+ *
+ * EPT violation of a read. As on a Mac: RIP is at the instruction. Either map memory there and run
+ *   again, or do the instruction's work, write the registers and advance RIP. An instruction that
+ *   also writes memory may have written zeroes there.
+ *
+ * EPT violation of a write. KVM tells only when the instruction is done but for the write: RIP is
+ *   behind it, the other registers it changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so
+ *   that adding it to RIP is right. Map memory there and run again: the write is done. Write RIP,
+ *   with whatever value, and it is not. To know what is written where, hv_ext_vcpu_access() of
+ *   hv_linux.h gives address, size and value, for reads too: no instruction need be decoded.
+ *
+ * EPT violation of a fetch. As on a Mac.
+ *
+ * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
+ *   registers.
+ *
+ * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
+ * are there for fetches and while the guest has no paging. */
+#ifndef HYPERVISOR_HV_VMX_H
+#define HYPERVISOR_HV_VMX_H
+
+#include <Hypervisor/hv_arch_vmx.h>
+#include <Hypervisor/hv_types.h>
+
+HV_BEGIN
+
+typedef enum {
+  HV_VMX_CAP_PINBASED = 0,
+  HV_VMX_CAP_PROCBASED = 1,
+  HV_VMX_CAP_PROCBASED2 = 2,
+  HV_VMX_CAP_ENTRY = 3,
+  HV_VMX_CAP_EXIT = 4,
+  HV_VMX_CAP_BASIC = 5,
+  HV_VMX_CAP_TRUE_PINBASED = 6,
+  HV_VMX_CAP_TRUE_PROCBASED = 7,
+  HV_VMX_CAP_TRUE_ENTRY = 8,
+  HV_VMX_CAP_TRUE_EXIT = 9,
+  HV_VMX_CAP_MISC = 10,
+  HV_VMX_CAP_CR0_FIXED0 = 11,
+  HV_VMX_CAP_CR0_FIXED1 = 12,
+  HV_VMX_CAP_CR4_FIXED0 = 13,
+  HV_VMX_CAP_CR4_FIXED1 = 14,
+  HV_VMX_CAP_VMCS_ENUM = 15,
+  HV_VMX_CAP_EPT_VPID_CAP = 16,
+  HV_VMX_CAP_PREEMPTION_TIMER = 32
+} hv_vmx_capability_t;
+
+/* hv_vmx_vcpu_set_shadow_access. */
+typedef uint64_t hv_shadow_flags_t;
+#define HV_SHADOW_VMCS_NONE (UINT64_C(0))
+#define HV_SHADOW_VMCS_READ (UINT64_C(1) << 0)
+#define HV_SHADOW_VMCS_WRITE (UINT64_C(1) << 1)
+
+/* What the control fields can be, in the layout of Intel's capability MSRs (SDM Vol. 3, appendix
+ * A). For the five kinds of controls and their TRUE forms, which are the same here: the low half
+ * has the bits that must be 1, the high half those that may be. With HV_VM_ACCEL_APIC, HLT exiting
+ * is not among the latter: KVM halts. Needs no VM. HV_UNSUPPORTED for VMCS_ENUM, which counts
+ * fields of a processor. */
+HV_API hv_return_t hv_vmx_read_capability(hv_vmx_capability_t field, uint64_t *value);
+
+/* What the guest's MSRs have: their value for the INFO_ ones, the bits that can be set for the
+ * VALID_ ones, those that have to be for the NEED_ ones. */
+typedef uint64_t hv_vmx_msr_info_t;
+enum {
+  HV_VMX_INFO_MSR_IA32_ARCH_CAPABILITIES = 0,
+  HV_VMX_INFO_MSR_IA32_PERF_CAPABILITIES = 1,
+  HV_VMX_VALID_MSR_IA32_PERFEVNTSEL = 2,
+  HV_VMX_VALID_MSR_IA32_FIXED_CTR_CTRL = 3,
+  HV_VMX_VALID_MSR_IA32_PERF_GLOBAL_CTRL = 4,
+  HV_VMX_VALID_MSR_IA32_PERF_GLOBAL_STATUS = 5,
+  HV_VMX_VALID_MSR_IA32_DEBUGCTL = 6,
+  HV_VMX_VALID_MSR_IA32_SPEC_CTRL = 7,
+  HV_VMX_NEED_MSR_IA32_SPEC_CTRL = 8
+};
+
+/* Needs no VM. The bits that can be set are found by setting each on a vCPU of its own, which takes
+ * a moment. HV_UNSUPPORTED without KVM, and for an MSR that KVM does not have. */
+HV_API hv_return_t hv_vmx_get_msr_info(hv_vmx_msr_info_t field, uint64_t *value);
+
+/* A field of the VMCS. Owner. HV_BAD_ARGUMENT for a number that is no field, a value that the field
+ * cannot hold, and control bits outside the capability; HV_DENIED for a write to a read-only field;
+ * HV_UNSUPPORTED for a field that KVM has nothing like (of the host, of pages that the processor
+ * reads), or a value that it cannot follow: exceptions to exit for, masked bits of CR0 or CR4. */
+HV_API hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
+HV_API hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
+/* What a write of the field accepts: bits of a control that must be 1 and may be 1; for other
+ * fields, 0 and the bits that it can have. Owner. HV_UNSUPPORTED for fields that no write is
+ * accepted to. */
+HV_API hv_return_t hv_vmx_vcpu_get_cap_write_vmcs(hv_vcpuid_t vcpu, uint32_t field,
+                                                  uint64_t *allowed_0, uint64_t *allowed_1);
+
+/* For guests that are hypervisors themselves, which KVM does inside: HV_UNSUPPORTED. Owner. */
+HV_API hv_return_t hv_vmx_vcpu_read_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
+HV_API hv_return_t hv_vmx_vcpu_write_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
+HV_API hv_return_t hv_vmx_vcpu_set_shadow_access(hv_vcpuid_t vcpu, uint32_t field,
+                                                 hv_shadow_flags_t flags);
+
+HV_END
+
+#endif
