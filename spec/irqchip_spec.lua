@@ -162,6 +162,11 @@ with("a VM with a split controller", "split_irqchip", function()
     assert.same({ 0x71 }, guest.taken)
   end)
 
+  it("takes no vector below 16 at its LAPICs", function()
+    local guest = irq.guest("hlt", { vm = SPLIT })
+    helper.raises("with vector 15", function() guest.cpu:irq(15) end)
+  end)
+
   it("refuses what is no route", function()
     local vm = helper.keep(luna.vm(SPLIT))
     helper.raises("vm:route: route 1: line: a whole number from 0 to 0xfff expected, got 4096",

@@ -116,12 +116,13 @@ local mp_numbers = {}
 for number, name in pairs(mp_names) do mp_numbers[name] = number end
 
 return function(methods, readers, writers)
-  --- Interrupts the guest with a vector from 16 to 255. Without a controller in KVM it waits until
-  --- the guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC.
-  --- false if it waited already (without a controller), or the LAPIC is disabled.
+  --- Interrupts the guest with a vector up to 255. Without a controller in KVM it waits until the
+  --- guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC, which
+  --- takes vectors from 16 on. false if it waited already (without a controller), or the LAPIC is
+  --- disabled.
   function methods.irq(self, vector)
     check.open(self)
-    vector = check.whole("cpu:irq: vector", vector, 16, 255)
+    vector = check.whole("cpu:irq: vector", vector, 0, 255)
     return check.result(raw.interrupt_vector(self, vector))
   end
 
