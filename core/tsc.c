@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 
@@ -15,19 +16,6 @@ static int check(const luna_vcpu *vcpu, const char *what) {
   return atomic_load(&vcpu->running)
              ? luna_fail(LUNA_ERROR_STATE, "cannot %s of vCPU %u: it is running", what, vcpu->id)
              : LUNA_OK;
-}
-
-/* The vCPU's seats in other spaces take the counter over when it comes there again. */
-static void forget_others(const luna_vcpu *vcpu) {
-  pthread_rwlock_rdlock(&vcpu->vm->lock);
-  for (uint32_t i = 0; i < vcpu->vm->space_count; i++) {
-    const luna_space *space = vcpu->vm->spaces[i];
-    luna_seat *seat = space && vcpu->id < space->seat_count ? space->seats[vcpu->id] : NULL;
-    if (seat && seat != vcpu->seat) {
-      seat->tsc_set = false;
-    }
-  }
-  pthread_rwlock_unlock(&vcpu->vm->lock);
 }
 
 /* ---- Frequency ---- */
@@ -71,7 +59,7 @@ int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
                            kilohertz);
   }
   vcpu->tsc_khz = kilohertz;
-  forget_others(vcpu);
+  luna_msr_part_counters(vcpu);
   return LUNA_OK;
 }
 
@@ -131,7 +119,7 @@ int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
     status = fail_offset(errno, vcpu, "set");
   }
   if (status == LUNA_OK) {
-    forget_others(vcpu);
+    luna_msr_part_counters(vcpu);
   }
   return status;
 }

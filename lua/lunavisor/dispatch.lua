@@ -44,7 +44,7 @@ local function check_value(value, offset, size, who, level)
   bad_value(value, offset, size, who, level)
 end
 
-M.check_value = check_value
+M.check_value, M.bad_value = check_value, bad_value
 
 -- ---- Devices ----
 
@@ -66,7 +66,7 @@ local function serve(device, offset, size, value, access)
   return check_value(read(device, offset, size), offset, size, "the device")
 end
 
-M.serve = serve
+M.serve, M.missing = serve, missing
 
 -- The same for MSRs; nil where the guest gets a #GP instead.
 local function serve_msr(cpu, device, offset, value, access)

@@ -14,7 +14,7 @@ local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 
 local raw_run, raw_answer = raw.run, raw.answer
-local serve, answer_exit = dispatch.serve, dispatch.handle
+local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
 local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
@@ -25,6 +25,7 @@ local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna
 local known_options = {
   mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
 }
+local WRITE = 2 -- luna_access
 local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
@@ -127,11 +128,22 @@ local function loop(self, limit, enter)
   local answer
   while true do
     local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
-    if not kind then return nil, trap, offset end
+    if not kind then
+      if kind == false then bad_value(answer, offset, size, "the device") end
+      return nil, trap, offset
+    end
     answer = nil
     local device = devices[trap]
-    if device then
-      answer = serve(device, offset, size, value, access)
+    if device then -- dispatch.serve in place; raw.run looks whether a read's answer is one
+      if access == WRITE then
+        local write = device.write or missing(device, "write", offset)
+        write(device, offset, size, value)
+        answer = 0
+      else
+        local read = device.read or missing(device, "read", offset)
+        answer = read(device, offset, size)
+        if answer == nil then bad_value(nil, offset, size, "the device") end
+      end
     elseif special[trap] then
       answer = special[trap](self, offset, size, value, access)
     elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
