@@ -306,3 +306,104 @@ helper.kvm("interrupts and threads", function()
     assert.is_false(second.started)
   end)
 end)
+
+helper.kvm("a saved state", function()
+  local function guest_with(chip)
+    local vm = helper.keep(luna.vm { irqchip = chip })
+    local ram = helper.keep(luna.buffer "64K")
+    assert(vm:map_space(0, ram, 0, ram.size, "rwx"))
+    ram:write(0x1000, helper.code("sti\n again: hlt\n jmp again", 16, 0x1000))
+    return vm, helper.keep(vm:vcpu { rip = 0x1000, rsp = 0x8000 }),
+      helper.keep(vm:vcpu { rip = 0x1000, rsp = 0x8000 })
+  end
+
+  for _, chip in ipairs { "split", "kernel" } do
+    it("leaves a LAPIC its number, with irqchip " .. chip, function()
+      if features[chip == "split" and "split_irqchip" or "irqchip"] ~= 1 then
+        pending "this host's KVM has no such irqchip"
+      end
+      local vm, first, second = guest_with(chip)
+      first.apic.svr, first.apic.tpr = 0x1ff, 0x20
+      assert.equal("timeout", first:run({ timeout = 0.01 }).kind)
+      assert.equal("halted", first.mp_state)
+      local id, base = second.apic.id, second.msr.apic_base
+      assert.is_true(second:set_state(first:state()))
+      assert.same({ id, hex(base) }, { second.apic.id, hex(second.msr.apic_base) })
+      assert.same({ "halted", 0x20, 0x1ff },
+        { second.mp_state, second.apic.tpr, second.apic.svr })
+      assert.is_true(second:irq(0x41))
+      assert.same({ 0, 2 }, { first.apic.irr[2], second.apic.irr[2] })
+      assert.is_true(vm:msi(APIC, 0x42))
+      assert.same({ 4, 2 }, { first.apic.irr[2], second.apic.irr[2] })
+
+      local _, third = guest_with(chip)
+      assert.is_true(third:set_state(second:state()))
+      assert.same({ 2, 0 }, { third.apic.irr[2], third.apic.id })
+    end)
+  end
+
+  it("has neither vectors that wait nor breakpoints", function()
+    local guest = irq.guest("sti\n nop\n nop\n hlt")
+    local cpu = guest.cpu
+    local state = cpu:state()
+    cpu:irq(0x33)
+    assert.equal(#state, #cpu:state())
+    assert.is_true(cpu:set_state(state))
+    assert.equal(0x33, cpu.irq_waiting)
+    local point = cpu:breakpoint(0x1001)
+    local saved = cpu:state()
+    if point then
+      assert.equal(point, guest:stops("debug").breakpoint)
+      assert.is_true(cpu:set_state(saved))
+      assert.equal(point, guest:stops("debug").breakpoint)
+      point:close()
+    end
+    guest:stops "hlt"
+    assert.same({ 0x33 }, guest.taken)
+    assert.is_true(cpu:set_state(saved))
+    guest:stops "hlt"
+    assert.same({ 0x33 }, guest.taken)
+  end)
+
+  it("can be had behind an answered MSR exit, in another space and VM", function()
+    local source = "mov ecx, 0xc0000103\n rdmsr\n mov ebx, eax\n hlt"
+    local vm, cpus = machine({ source }, { unknown_msrs = "exit" })
+    local cpu = cpus[1]
+    vm:msr(0xc0000103, { read = function()
+      local view = assert(vm:space())
+      assert(view:map(helper.keep(luna.buffer "4K"), 0)) -- or KVM has no room for page tables
+      assert(cpu:set_space(view))
+      return u64(0x77)
+    end })
+    cpu:on("fault", function(_, exit)
+      assert.equal(1, exit.space.id)
+      return "stop"
+    end)
+    local exit = assert(cpu:run { timeout = 5 })
+    assert.equal("fault", exit.kind)
+    helper.raises("open", function() local _ = cpu:state() end)
+    local view = vm.spaces[1]
+    assert(view:map(helper.keep(luna.buffer "4K"), 0x1000))
+    view:write(0x1000, vm.default:read(0x1000, 0x100))
+    assert(cpu:retry())
+    exit = assert(cpu:run { timeout = 5 })
+    assert.same({ "hlt", "0x77" }, { exit.kind, hex(cpu.rbx) })
+    local state = cpu:state()
+    local other, others = machine({ source })
+    others[1]:set_state(state)
+    assert.same({ hex(cpu.rip), "0x77" }, { hex(others[1].rip), hex(others[1].rbx) })
+    other.default:write(0x1000, "\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4\xf4")
+    assert.equal("hlt", others[1]:run({ timeout = 5 }).kind)
+  end)
+
+  it("takes the place of an exit that nobody was told", function()
+    local vm, cpus = machine({ "hlt\n hlt", "hlt" })
+    local state = cpus[1]:state()
+    assert(cpus[1]:start())
+    os.execute "sleep 0.02"
+    cpus[1]:join()
+    assert.is_true(cpus[1]:set_state(state))
+    vm.default:write(0x1000, helper.code("jmp $", 16, 0x1000))
+    assert.equal("timeout", cpus[1]:run({ timeout = 0.01 }).kind)
+  end)
+end)
