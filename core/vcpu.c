@@ -279,6 +279,11 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
     case EIO:
       return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
                        luna_error_foreign);
+    case ENOSPC: /* of KVM's shadow page tables, of which it has none before the first slot */
+      return luna_fail(LUNA_ERROR_LIMIT,
+                       "cannot run vCPU %u: KVM has no room for page tables, which it makes by how "
+                       "much memory is mapped; map some in space %u",
+                       vcpu->id, vcpu->space->id);
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }

@@ -230,6 +230,22 @@ helper.kvm("a vCPU on a thread", function()
     stops(vm, "timeout", { timeout = 0.01 })
   end)
 
+  it("is not started by vm:start or vm:run in a handler of cpu:run", function()
+    local vm, cpus = machine({ "out 0x10, al\n hlt", "jmp $" })
+    local tried = 0
+    vm:pio(0x10, 1, { write = function()
+      for _, name in ipairs { "start", "run" } do
+        helper.raises("vm:" .. name .. ": cpu:run is running one of its vCPUs",
+          function() vm[name](vm) end)
+        tried = tried + 1
+      end
+      assert(cpus[2]:start())
+    end })
+    assert.equal("hlt", cpus[1]:run({ timeout = 5 }).kind)
+    assert.same({ 2, true }, { tried, cpus[2].started })
+    assert.is_true(vm:stop())
+  end)
+
   it("tells its time while it runs", function()
     local vm, cpus = machine({ "again: out 0x80, al\n jmp again" })
     assert(vm:eventfd { port = 0x81, size = 1 })

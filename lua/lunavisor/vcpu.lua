@@ -217,7 +217,8 @@ function methods.run(self, options)
   check.open(self)
   options = check.options("cpu:run", options, run_options)
   local deadline = limits.deadline("cpu:run", options)
-  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL) or raw_run
+  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
+    or raw_run
   if options.until_rip ~= nil or options.until_gpa ~= nil then
     return inner.run_until(self, deadline, options, enter)
   end

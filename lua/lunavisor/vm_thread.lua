@@ -35,17 +35,11 @@ end
 local function start_all(self)
   for _, cpu in ipairs(sorted(self.vcpus)) do
     if not cpu.parked and not cpu.started then
-      local ok, message, code = cpu:start()
+      local ok, message, code = runner.start(cpu)
       if not ok then return nil, message, code end
     end
   end
   return true
-end
-
-local function stop_all(self)
-  for _, cpu in ipairs(sorted(self.started)) do
-    if cpu[1] then cpu:join() end
-  end
 end
 
 -- true, or the first failure.
@@ -56,6 +50,10 @@ local function each_started(self, call)
     if not ok and result[1] then result = { nil, message, code } end
   end
   return result[1], result[2], result[3]
+end
+
+local function stop_all(self)
+  return each_started(self, runner.join)
 end
 
 local function all_parked(self)
@@ -177,7 +175,7 @@ local function poll(self)
     local kind, trap, offset, size, value, access, id = raw_next(self, 0)
     if kind == 0 then return end
     if not kind then -- nil, message, code, number of the vCPU
-      if size then self.started[size]:join() end
+      if size then runner.join(self.started[size]) end
       return nil, trap, offset
     end
     exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
@@ -186,7 +184,7 @@ local function poll(self)
     if not cpu then
       stop_all(self)
     elseif cpu.started then
-      cpu:join()
+      runner.join(cpu)
     end
   end
   return exit, cpu
@@ -210,9 +208,9 @@ local function check_free(self, what)
   end
 end
 
-local function check_vcpus(self)
+local function check_vcpus(self, what)
   for cpu in pairs(self.vcpus) do
-    if runner.busy(cpu.runner) then error("vm:run: cpu:run is running one of its vCPUs", 3) end
+    if runner.busy(cpu.runner) then error(what .. ": cpu:run is running one of its vCPUs", 3) end
   end
 end
 
@@ -229,7 +227,7 @@ return function(methods)
     local deadline = limits.deadline("vm:run", options)
     if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
-    check_vcpus(self)
+    check_vcpus(self, "vm:run")
     runner.enter(self.runner)
     self.stopping = false
     for cpu in pairs(self.vcpus) do cpu.stopping = false end
@@ -239,6 +237,7 @@ return function(methods)
   --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
   function methods.start(self)
     check.open(self)
+    check_vcpus(self, "vm:start")
     return check.result(start_all(self))
   end
 
@@ -248,9 +247,9 @@ return function(methods)
     check.open(self)
     if runner.busy(self.runner) then
       self.stopping = { value }
-    else
-      stop_all(self)
+      return true
     end
+    return check.result(stop_all(self))
   end
 
   --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.

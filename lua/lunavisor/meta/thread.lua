@@ -25,6 +25,7 @@ function vm:run(options) end
 ---@return true?, string? message, string? code
 function vm:start() end
 ---@param value? any exit.value, from a handler
+---@return true?, string? message, string? code
 function vm:stop(value) end
 ---@return true?, string? message, string? code
 function vm:pause() end
