@@ -94,6 +94,9 @@ void luna_account_sit(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (atomic_load(&vcpu->running)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot begin or end to count the time of vCPU %u: it runs",
                      vcpu->id);

@@ -66,7 +66,7 @@ static int read_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
 static int write_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (luna_kvm_set_lapic(vcpu->fd, lapic) != 0) {
     return luna_fail_errno(errno, "cannot write the LAPIC of vCPU %u", vcpu->id);
@@ -77,11 +77,17 @@ static int write_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
 }
 
 int luna_vcpu_get_apic(luna_vcpu *vcpu, void *registers) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "read the LAPIC");
   return status == LUNA_OK ? read_page(vcpu, registers) : status;
 }
 
 int luna_vcpu_set_apic(luna_vcpu *vcpu, const void *registers) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   struct kvm_lapic_state lapic;
   memcpy(&lapic, registers, sizeof lapic);
   int status = check(vcpu, "write the LAPIC");
@@ -97,6 +103,9 @@ static int check_offset(uint32_t offset) {
 }
 
 int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   struct kvm_lapic_state lapic;
   int status = check_offset(offset);
   status = status == LUNA_OK ? luna_vcpu_get_apic(vcpu, &lapic) : status;
@@ -107,6 +116,9 @@ int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value) {
 }
 
 int luna_vcpu_write_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t value) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   struct kvm_lapic_state lapic;
   int status = check_offset(offset);
   status = status == LUNA_OK ? luna_vcpu_get_apic(vcpu, &lapic) : status;
@@ -119,6 +131,9 @@ int luna_vcpu_write_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t value) {
 
 /* KVM has no call for it; a message with the entry's vector does the same. */
 int luna_vcpu_fire_timer(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   uint32_t entry;
   int status = luna_vcpu_read_apic(vcpu, APIC_LVT_TIMER, &entry);
   if (status != LUNA_OK || entry & LVT_MASKED) {
@@ -137,6 +152,9 @@ static int set_mp_state(luna_vcpu *vcpu, uint32_t state) {
 }
 
 int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (!vcpu->vm->irqchip) {
     *state = LUNA_MP_RUNNABLE;
     return LUNA_OK;
@@ -149,6 +167,9 @@ int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state) {
 }
 
 int luna_vcpu_set_mp_state(luna_vcpu *vcpu, uint32_t state) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (state > LUNA_MP_SIPI_RECEIVED) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no MP state %u", state);
   }
@@ -198,6 +219,9 @@ int luna_apic_begin(luna_vcpu *vcpu, const luna_vcpu_options *options) {
 
 /* SDM Vol. 3, 9.4.1 and table 10-1: the state after INIT, with CS:IP where SIPI puts it. */
 int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (vector > 0xff) {
     return luna_fail(LUNA_ERROR_RANGE, "cannot start vCPU %u at vector 0x%x: the last is 0xff",
                      vcpu->id, vector);
@@ -207,7 +231,7 @@ int luna_vcpu_sipi(luna_vcpu *vcpu, uint32_t vector) {
                      vcpu->pending.open ? "has an open exit; answer that first" : "is running");
   }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  int status = sregs ? luna_vcpu_set_mp_state(vcpu, LUNA_MP_RUNNABLE) : LUNA_ERROR_SYSTEM;
+  int status = sregs ? luna_vcpu_set_mp_state(vcpu, LUNA_MP_RUNNABLE) : luna_error_status();
   if (status != LUNA_OK) {
     return status;
   }
@@ -291,7 +315,7 @@ int luna_apic_move(luna_vcpu *vcpu, luna_seat *target) {
   uint32_t state;
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (luna_kvm_get_mp_state(vcpu->fd, &state) != 0 || read_page(vcpu, &lapic) != LUNA_OK ||
       write_msr(target, MSR_APIC_BASE, sregs->apic_base) != 0 ||

@@ -110,6 +110,9 @@ int luna_debug_add(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint3
 }
 
 int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint32_t *breakpoint) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   size = size ? size : 1;
   int status = check_shape(kind, gva, size);
   status = status == LUNA_OK ? luna_debug_check(vcpu, kind) : status;
@@ -120,6 +123,9 @@ int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint
 }
 
 int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   luna_debug *debug = vcpu->debug;
   for (int i = 0; debug && i < LUNA_DEBUG_REGISTERS; i++) {
     if (debug->points[i] && debug->points[i]->number == breakpoint) {

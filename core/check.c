@@ -460,6 +460,9 @@ bool luna_check_canonical(luna_vcpu *vcpu, uint64_t address) {
 }
 
 int luna_vcpu_check(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   char text[256];
   int found = luna_check_find(vcpu, false, text, sizeof text);
   return found > 0 ? luna_fail(LUNA_ERROR_STATE, "%s", text) : found;

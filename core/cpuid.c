@@ -62,6 +62,9 @@ void luna_cpuid_end(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_cpuid_next(luna_vcpu *vcpu, uint32_t index, luna_cpuid *answer) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   const struct kvm_cpuid2 *table = vcpu->cpuid;
   if (index >= table->nent) {
     return luna_fail(LUNA_ERROR_NOT_FOUND, "vCPU %u has %u CPUID answers, none of index %u",
@@ -129,6 +132,9 @@ static int check_change(const luna_vcpu *vcpu, size_t count) {
 }
 
 int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, size_t count) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check_change(vcpu, count);
   if (status != LUNA_OK) {
     return status;

@@ -19,7 +19,7 @@ enum {
 int luna_debug_locate(luna_vcpu *vcpu, uint64_t *gva) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   uint64_t rip;
-  int status = sregs ? luna_vcpu_get(vcpu, LUNA_RIP, &rip) : LUNA_ERROR_SYSTEM;
+  int status = sregs ? luna_vcpu_get(vcpu, LUNA_RIP, &rip) : luna_error_status();
   if (status == LUNA_OK) {
     *gva = sregs->cs.l ? rip : (uint32_t)(sregs->cs.base + rip);
   }
@@ -48,6 +48,9 @@ static int settle_registers(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = luna_debug_locate(vcpu, gva);
   if (status != LUNA_OK || !gpa) {
     return status;

@@ -204,3 +204,14 @@ int luna_eventfd_read(int32_t fd, uint64_t *count) {
   }
   return luna_fail_errno(got < 0 ? errno : EINVAL, "cannot read eventfd %d", fd);
 }
+
+int luna_eventfd_write(int32_t fd, uint64_t count) {
+  ssize_t done;
+  do {
+    done = write(fd, &count, sizeof count);
+  } while (done < 0 && errno == EINTR);
+  return done == (ssize_t)sizeof count
+             ? LUNA_OK
+             : luna_fail_errno(done < 0 ? errno : EINVAL, "cannot add %" PRIu64 " to eventfd %d",
+                               count, fd);
+}

@@ -193,7 +193,7 @@ int luna_exception_exit(luna_vcpu *vcpu, int vector) {
   bool code = luna_exception_has_code((uint32_t)vector);
   frame f;
   if (!regs || !sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (!read_frame(vcpu, sregs, regs->rsp, code, &f) || !unwind(vcpu, sregs, &f, code)) {
     return luna_fail(LUNA_ERROR_STATE,

@@ -409,6 +409,9 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_refuse(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (!vcpu->pending.open || vcpu->exit.kind != LUNA_EXIT_MSR) {
     return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
   }
@@ -419,7 +422,7 @@ int luna_vcpu_refuse(luna_vcpu *vcpu) {
 
 uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
   const luna_pending *pending = &vcpu->pending;
-  if (!pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
+  if (luna_vcpu_guard(vcpu) || !pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
     return 0;
   }
   *data = pending->data;
@@ -427,6 +430,9 @@ uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
 }
 
 int luna_vcpu_answer_block(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   uint8_t *data;
   if (luna_vcpu_block(vcpu, &data) == 0) {
     return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open port access to answer as a block",

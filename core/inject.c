@@ -56,7 +56,7 @@ int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint
   }
   struct kvm_vcpu_events *events = luna_state_events(vcpu);
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  status = events && sregs ? close_exit(vcpu) : LUNA_ERROR_SYSTEM;
+  status = events && sregs ? close_exit(vcpu) : luna_error_status();
   if (status != LUNA_OK) {
     return status;
   }

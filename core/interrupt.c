@@ -122,7 +122,7 @@ static int take_posted(luna_vcpu *vcpu) {
   }
   struct kvm_vcpu_events *events = change_events(vcpu);
   if (!events) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   unsigned posted = atomic_exchange(&vcpu->posted, 0);
   if (posted & POSTED_NMI) {
@@ -142,7 +142,7 @@ static int take_vector(luna_vcpu *vcpu) {
   if (vector >= 0 && accepts(vcpu)) {
     struct kvm_vcpu_events *events = change_events(vcpu);
     if (!events) {
-      return LUNA_ERROR_SYSTEM;
+      return luna_error_status();
     }
     atomic_fetch_and(&vcpu->waiting[vector / 64], ~(UINT64_C(1) << vector % 64));
     events->interrupt.injected = 1;
@@ -219,7 +219,7 @@ int luna_vcpu_get_blocking(luna_vcpu *vcpu, uint32_t *blocking) {
   int status = luna_vcpu_guard(vcpu);
   const struct kvm_vcpu_events *events = status == LUNA_OK ? luna_state_events(vcpu) : NULL;
   if (!events) {
-    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+    return luna_error_status();
   }
   uint8_t shadow = events->interrupt.shadow;
   *blocking = (shadow & KVM_X86_SHADOW_INT_STI ? BLOCKING_STI : 0) |
@@ -237,7 +237,7 @@ int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking) {
   int status = luna_vcpu_guard(vcpu);
   struct kvm_vcpu_events *events = status == LUNA_OK ? change_events(vcpu) : NULL;
   if (!events) {
-    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+    return luna_error_status();
   }
   events->interrupt.shadow = (blocking & BLOCKING_STI ? KVM_X86_SHADOW_INT_STI : 0) |
                              (blocking & BLOCKING_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);

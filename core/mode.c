@@ -212,7 +212,7 @@ int luna_mode_set(luna_vcpu *vcpu, const luna_vcpu_options *options) {
   }
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   if (options->mode == LUNA_MODE_REAL) {
     set_real(sregs);

@@ -57,7 +57,9 @@ static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
   if (status == LUNA_OK) {
     seat->owner = vcpu->serial;
     luna_vcpu_sit(vcpu, vcpu->target, seat);
-    status = luna_apic_waits(vcpu) ? luna_state_commit(vcpu) : LUNA_OK;
+    if (luna_apic_waits(vcpu)) {
+      luna_state_commit(vcpu); /* where that fails, they stay on the run page */
+    }
   }
   if (moving) {
     pthread_mutex_unlock(moving);

@@ -87,6 +87,9 @@ static int read_msr(const luna_vcpu *vcpu, uint32_t index, uint64_t *value) {
 }
 
 int luna_vcpu_get_msr(luna_vcpu *vcpu, uint32_t index, uint64_t *value) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int reg = register_of(index);
   if (reg >= 0) {
     return luna_vcpu_get(vcpu, reg, value);
@@ -152,6 +155,9 @@ static int write_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
 }
 
 int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int reg = register_of(index);
   if (reg >= 0) {
     return set_register(vcpu, index, reg, value);

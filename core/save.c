@@ -147,7 +147,7 @@ static int put_groups(luna_vcpu *vcpu, writer *w) {
   put(w, TAG_DEBUG, &held->debugregs, sizeof held->debugregs);
   put(w, TAG_MSRS, held->msrs->entries, held->msrs->count * ENTRY_SIZE);
   put(w, TAG_LATE, late.entries, late.count * ENTRY_SIZE);
-  return put_lapic(vcpu, w);
+  return LUNA_OK;
 }
 
 static int fail_open(const luna_vcpu *vcpu) {
@@ -158,11 +158,16 @@ static int fail_open(const luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = vcpu->pending.open ? LUNA_OK : luna_extended_settle(vcpu);
   if (status == LUNA_OK && vcpu->pending.open) {
     status = fail_open(vcpu);
   }
   writer w = {.to = state, .room = *size, .used = sizeof(header)};
+  /* Asking for the MP state lets KVM take an INIT that has arrived. */
+  status = status == LUNA_OK ? put_lapic(vcpu, &w) : status;
   status = status == LUNA_OK ? put_registers(vcpu, &w) : status;
   status = status == LUNA_OK ? put_groups(vcpu, &w) : status;
   if (status != LUNA_OK) {
@@ -196,6 +201,7 @@ typedef struct parts {
   late_msrs late;
   luna_held wanted; /* refers to msrs here, and to the state's bytes */
   /* What the vCPU had before. */
+  struct kvm_lapic_state lapic;
   struct kvm_lapic_state old_lapic;
   uint32_t old_mp;
   luna_msrs old_msrs;
@@ -351,6 +357,21 @@ static int keep_old(parts *p, luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+/* Which LAPIC it is, and whether the bootstrap processor's, belongs to the vCPU: messages to it
+ * would go astray with another's number. */
+static void keep_identity(parts *p, const luna_vcpu *vcpu) {
+  enum {
+    APIC_ID = 0x20,
+    BASE_BSP = 0x100 /* of IA32_APIC_BASE */
+  };
+  if (vcpu->vm->irqchip) {
+    const uint64_t bsp = vcpu->state.sregs.apic_base & BASE_BSP;
+    p->sregs.apic_base = (p->sregs.apic_base & ~(uint64_t)BASE_BSP) | bsp;
+    memcpy(&p->lapic, p->contents[TAG_LAPIC], sizeof p->lapic);
+    memcpy(p->lapic.regs + APIC_ID, p->old_lapic.regs + APIC_ID, sizeof(uint32_t));
+  }
+}
+
 /* System registers wait for the next entry, unless the LAPIC depends on them, or they look as if
  * KVM would refuse them then. */
 static int try_sregs(parts *p, luna_vcpu *vcpu) {
@@ -371,12 +392,7 @@ static int try_sregs(parts *p, luna_vcpu *vcpu) {
 }
 
 static int write_lapic(const parts *p, const luna_vcpu *vcpu) {
-  struct kvm_lapic_state lapic;
-  if (!vcpu->vm->irqchip) {
-    return LUNA_OK;
-  }
-  memcpy(&lapic, p->contents[TAG_LAPIC], sizeof lapic);
-  return luna_kvm_set_lapic(vcpu->fd, &lapic) == 0
+  return !vcpu->vm->irqchip || luna_kvm_set_lapic(vcpu->fd, &p->lapic) == 0
              ? LUNA_OK
              : luna_fail_errno(errno, "cannot restore the LAPIC of vCPU %u", vcpu->id);
 }
@@ -428,7 +444,7 @@ static void put_back(const parts *p, luna_vcpu *vcpu) {
 static int drop_exit(luna_vcpu *vcpu) {
   vcpu->pending.open = false;
   luna_vcpu_abandon(vcpu);
-  vcpu->pending.open = false;
+  vcpu->pending.open = vcpu->pending.untold = false;
   return vcpu->pending.incomplete ? luna_error_status() : LUNA_OK;
 }
 
@@ -438,6 +454,7 @@ static int restore(parts *p, luna_vcpu *vcpu) {
   if (status != LUNA_OK) {
     return status;
   }
+  keep_identity(p, vcpu);
   status = write_all(p, vcpu);
   if (status != LUNA_OK) {
     put_back(p, vcpu);
@@ -448,6 +465,9 @@ static int restore(parts *p, luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   size_t xsave = luna_host_get()->xsave_size;
   parts *p = calloc(1, sizeof *p + 2 * xsave);
   if (!p) {

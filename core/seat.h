@@ -72,13 +72,23 @@ struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id);
 /* Gives the seat the table, unless it has it. _STATE where it has run with another. */
 int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table);
 
-/* Makes sure that the copies of these groups (bits by luna_group) are true. */
+bool luna_seat_same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b);
+/* A seat of a VM of its own, to be freed with the space. */
+int luna_seat_scratch(luna_space **scratch, luna_seat **seat);
+
+/* group.c. Makes sure that the copies of these groups (bits by luna_group) are true. */
 int luna_seat_fetch(luna_seat *seat, uint32_t groups);
 /* Makes the target hold what the source's copies say; nothing is written that it holds already. */
 int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups);
 /* Makes the seat hold what `wanted` says of the groups; the target's copies are true afterwards. */
 int luna_seat_write(luna_seat *seat, const luna_held *wanted, uint32_t groups);
-/* Gives a seat that a former vCPU has used the state of a fresh one. */
+/* fresh.c. Gives a seat that a former vCPU has used the state of a fresh one. */
 int luna_seat_reset(luna_seat *seat, uint32_t id);
+
+/* seat_msrs.c: the group of MSRs, of which only those that differ are written; and the time-stamp
+ * counter, by its offset to the host's, or where this KVM does not tell it, by its value. */
+int luna_seat_fetch_msrs(luna_seat *seat);
+int luna_seat_write_msrs(luna_seat *target, const luna_held *source);
+int luna_seat_copy_tsc(luna_seat *target, const luna_seat *source);
 
 #endif

@@ -178,6 +178,12 @@ int luna_vcpu_start(luna_vcpu *vcpu) {
 
 static int check_started(const luna_vcpu *vcpu, const char *what) {
   const luna_thread *t = &vcpu->thread;
+  if (own == vcpu) {
+    return luna_fail(LUNA_ERROR_STATE,
+                     "cannot %s vCPU %u from a trap's function that its own thread calls: do it "
+                     "from another thread, or interrupt it",
+                     what, vcpu->id);
+  }
   if (!atomic_load(&t->started) || t->stopping) {
     return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is not started", what, vcpu->id);
   }

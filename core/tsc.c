@@ -4,6 +4,7 @@
 #include "vcpu.h"
 
 #include "error.h"
+#include "extended.h"
 
 #include <errno.h>
 
@@ -17,22 +18,12 @@ static int check(const luna_vcpu *vcpu, const char *what) {
              : LUNA_OK;
 }
 
-/* The vCPU's seats in other spaces take the counter over when it comes there again. */
-static void forget_others(const luna_vcpu *vcpu) {
-  pthread_rwlock_rdlock(&vcpu->vm->lock);
-  for (uint32_t i = 0; i < vcpu->vm->space_count; i++) {
-    const luna_space *space = vcpu->vm->spaces[i];
-    luna_seat *seat = space && vcpu->id < space->seat_count ? space->seats[vcpu->id] : NULL;
-    if (seat && seat != vcpu->seat) {
-      seat->tsc_set = false;
-    }
-  }
-  pthread_rwlock_unlock(&vcpu->vm->lock);
-}
-
 /* ---- Frequency ---- */
 
 int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "read the TSC frequency");
   if (status != LUNA_OK) {
     return status;
@@ -46,6 +37,9 @@ int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz) {
 }
 
 int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   uint32_t now;
   int status = luna_vcpu_get_tsc_frequency(vcpu, &now);
   if (status != LUNA_OK || now == kilohertz) {
@@ -65,7 +59,7 @@ int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
                            kilohertz);
   }
   vcpu->tsc_khz = kilohertz;
-  forget_others(vcpu);
+  luna_msr_part_counters(vcpu);
   return LUNA_OK;
 }
 
@@ -91,6 +85,9 @@ static int fail_offset(int number, const luna_vcpu *vcpu, const char *what) {
 }
 
 int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "read the TSC offset");
   uint64_t found;
   if (status == LUNA_OK && luna_kvm_get_tsc_offset(vcpu->fd, &found) != 0) {
@@ -114,12 +111,15 @@ static int set_offset(const luna_seat *seat, uint64_t offset) {
 }
 
 int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check(vcpu, "set the TSC offset");
   if (status == LUNA_OK && set_offset(vcpu->seat, (uint64_t)offset) != 0) {
     status = fail_offset(errno, vcpu, "set");
   }
   if (status == LUNA_OK) {
-    forget_others(vcpu);
+    luna_msr_part_counters(vcpu);
   }
   return status;
 }

@@ -279,6 +279,11 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
     case EIO:
       return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
                        luna_error_foreign);
+    case ENOSPC: /* of KVM's shadow page tables, of which it has none before the first slot */
+      return luna_fail(LUNA_ERROR_LIMIT,
+                       "cannot run vCPU %u: KVM has no room for page tables, which it makes by how "
+                       "much memory is mapped; map some in space %u",
+                       vcpu->id, vcpu->space->id);
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }
@@ -328,11 +333,10 @@ static int decode_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
 }
 
 /* The writes that KVM has collected come first: the guest made them before it left. */
-static int finish_leave(luna_vcpu *vcpu, uint64_t deadline) {
-  int tries = 0;
+static int finish_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
   int kind = luna_coalesced_next(vcpu);
   vcpu->leave.kept = kind != 0;
-  return kind == 0 ? decode_leave(vcpu, deadline, &tries) : kind;
+  return kind == 0 ? decode_leave(vcpu, deadline, tries) : kind;
 }
 
 /* Enters once, for what is then in luna_vcpu.leave. */
@@ -353,7 +357,7 @@ static void enter(luna_vcpu *vcpu, unsigned attention) {
 /* Enters until there is something to report. */
 static int loop(luna_vcpu *vcpu, uint64_t deadline) {
   int tries = 0;
-  int kind = vcpu->leave.kept ? finish_leave(vcpu, deadline) : 0;
+  int kind = vcpu->leave.kept ? finish_leave(vcpu, deadline, &tries) : 0;
   while (kind == 0) {
     kind = prepare(vcpu);
     unsigned attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
@@ -362,7 +366,7 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     }
     if (kind == 0) {
       enter(vcpu, attention);
-      kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline)
+      kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline, &tries)
                                                : decode_leave(vcpu, deadline, &tries);
     }
   }

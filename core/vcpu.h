@@ -132,6 +132,9 @@ void luna_state_entered(luna_vcpu *vcpu);
 /* Explains an entry that KVM refused with EINVAL. */
 int luna_state_fail(luna_vcpu *vcpu);
 
+/* register.c: where a general register is. */
+uint64_t *luna_register_place(struct kvm_regs *regs, int reg);
+
 /* exit.c: what KVM's run page says. The kind, or 0 where the core has dealt with it and the guest
  * goes on. */
 int luna_exit_decode(luna_vcpu *vcpu);

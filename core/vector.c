@@ -95,6 +95,9 @@ static int place_pieces(int kind, uint32_t index, size_t size, piece pieces[PIEC
 }
 
 int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, void *bytes, size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   piece pieces[PIECES_MOST + 1];
   int status = place_pieces(kind, index, size, pieces);
   if (status != LUNA_OK) {
@@ -113,6 +116,9 @@ int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, void *bytes,
 
 int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *bytes,
                          size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   piece pieces[PIECES_MOST + 1];
   int status = place_pieces(kind, index, size, pieces);
   status = status == LUNA_OK ? luna_extended_settle(vcpu) : status;
@@ -145,6 +151,9 @@ static int check_size(size_t size) {
 }
 
 int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check_size(size);
   if (status != LUNA_OK) {
     return status;
@@ -158,6 +167,9 @@ int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size) {
 }
 
 int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   int status = check_size(size);
   status = status == LUNA_OK ? luna_extended_settle(vcpu) : status;
   if (status != LUNA_OK) {

@@ -15,7 +15,7 @@
 
 enum {
   LONGEST_LOOK = 100000,    /* nanoseconds */
-  LOOKS = 32,               /* between two yields */
+  LOOKS = 4,                /* between two yields */
   SLEEP_SECONDS_MOST = 3600 /* a sleep without an end would be restarted behind a signal handler */
 };
 

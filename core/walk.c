@@ -82,7 +82,7 @@ static int begin(luna_vcpu *vcpu, walker *w) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   const luna_host *host = luna_host_get();
   if (!sregs || !host) {
-    return LUNA_ERROR_SYSTEM;
+    return luna_error_status();
   }
   choose_format(w, sregs);
   w->space = vcpu->target ? vcpu->target : vcpu->space;
@@ -214,6 +214,9 @@ static int walk_tables(const walker *w, uint64_t gva, luna_walk *walk) {
 }
 
 int luna_vcpu_translate(luna_vcpu *vcpu, uint64_t gva, luna_walk *walk) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   walker w;
   int status = begin(vcpu, &w);
   if (status != LUNA_OK) {
@@ -353,6 +356,9 @@ static int copy_locked(const walker *w, uint64_t gva, void *bytes, uint64_t size
 }
 
 int luna_vcpu_copy(luna_vcpu *vcpu, uint64_t gva, void *bytes, uint64_t size, uint32_t access) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (access != LUNA_READ && access != LUNA_WRITE) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot copy with access %u: LUNA_READ or LUNA_WRITE",
                      access);
@@ -382,6 +388,9 @@ static uint64_t code_address(const struct kvm_sregs *sregs, uint64_t rip) {
 }
 
 int luna_vcpu_code(luna_vcpu *vcpu, uint64_t rip, luna_code *code) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   walker w;
   int status = begin(vcpu, &w);
   if (status != LUNA_OK) {
@@ -409,6 +418,9 @@ int luna_vcpu_code(luna_vcpu *vcpu, uint64_t rip, luna_code *code) {
 }
 
 int luna_vcpu_instruction(luna_vcpu *vcpu, luna_instruction *instruction) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   uint64_t rip;
   luna_code code;
   int status = luna_vcpu_get(vcpu, LUNA_RIP, &rip);

@@ -237,7 +237,7 @@ helper.kvm("a breakpoint", function()
   it("says what it is", function()
     local guest = nops "long"
     local bp = assert(guest.cpu:breakpoint(0x1002, { software = false }))
-    assert.equal("debug (x breakpoint at 0x1002 (1 hit)) at rip 0x1002",
+    helper.contains("debug (x breakpoint at 0x1002 (1 hit)) at rip 0x1002",
       tostring(guest:stops "debug"))
     bp:close()
     assert.equal("x breakpoint at 0x1002 (1 hit), closed", tostring(bp))

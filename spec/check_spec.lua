@@ -95,6 +95,20 @@ helper.kvm("cpu:check", function()
     assert.is_true(cpu:check())
   end)
 
+  it("is in the text of a fail_entry exit", function()
+    local raw, exits = require "lunavisor.backend", require "lunavisor.exit"
+    local cpu, real = cpu_of "long", raw.exit
+    cpu.cr3 = u64(0x80000000, 0)
+    raw.exit = function() -- no processor here can be made to fail an entry
+      return { kind = exits.numbers.fail_entry, reason = 9, value = u64 "0x80000021", space = 0 }
+    end
+    local ok, exit = pcall(exits.new, cpu)
+    raw.exit = real
+    assert.is_true(ok, exit)
+    helper.contains("cr3 bit 63 is set", exit.rule)
+    helper.contains("fail_entry (hardware reason 0x80000021: cr3 bit 63 is set: ", tostring(exit))
+  end)
+
   it("is what a refused run says", function()
     local guest = helper.guest { source = "hlt" }
     guest.cpu.cr0 = u64 "0x80000010"

@@ -32,7 +32,7 @@ helper.kvm("the CPUID table", function()
   it("is the host's, with the number of the vCPU as its APIC ID", function()
     local vm = helper.keep(luna.vm())
     for id = 0, 2 do
-      local cpu = assert(vm:vcpu())
+      local cpu = helper.keep(vm:vcpu())
       assert.equal(id, math.floor(cpu.cpuid[1].ebx / 2 ^ 24))
       local topology = cpu.cpuid[0xb]
       if topology then assert.equal(id, topology.edx) end

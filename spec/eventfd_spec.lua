@@ -22,6 +22,18 @@ helper.kvm("vm:eventfd", function()
     assert.equal(0, event:read())
   end)
 
+  it("is counted up by the script too", function()
+    local vm = helper.keep(luna.vm())
+    local event = assert(vm:eventfd { port = 0x50, size = 1 })
+    assert.is_true(event:write())
+    assert.is_true(event:write(41))
+    assert.equal(42, event:read())
+    assert.equal(0, event:read())
+    helper.raises("eventfd:write: count: a whole number", function() event:write(0) end)
+    event:close()
+    helper.raises("attempt to use a closed eventfd", function() event:write() end)
+  end)
+
   it("counts writes to an address", function()
     local guest = helper.guest { mode = "long", source = [[
       mov dword [0x70000000], 1

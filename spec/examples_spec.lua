@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Runs every example under this engine, and the C ones that are built, and checks what they print.
 
+local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 
 -- By file: the whole output as a pattern, and the argument. "@check" is a file with the text
@@ -35,8 +36,14 @@ local expected = {
   ["trace.lua"] = { "^0x1000  rax = 0x30\n0x1005  rbx = 0x24\n0x100a  %-\n"
     .. "0x100c  rax = 0x1, rdx = 0xc\n.*\n0x1010  rbx = 0x0\n0x1012  %-\n0x1014  %-\n"
     .. "the guest gives 12 to port 0x10\n"
-    .. "debug %(%l+ breakpoint at 0x1010 %(2 hits%)%) at rip 0x1010\n"
+    .. "debug %(%l+ breakpoint at 0x1010 %(2 hits%)%) at rip 0x1010: [^\n]+\n"
     .. "round 2, and the divisor is 0xc$" },
+  ["timer_interrupt.lua"] = { "^10 ms: tick\n20 ms: tick\n30 ms: tick\n40 ms: tick\n50 ms: tick\n"
+    .. "hlt after 5 ticks$" },
+  ["smp.lua"] = { luna.probe().features.split_irqchip == 1
+    and "^second: uninitialized\nfirst:  starting the other one\nsecond: started in real mode\n"
+      .. "first:  both are up\nstopped: off$"
+    or "^this host's KVM has no LAPICs" },
   ["embed.c"] = { "^hello from a guest run by C\n29 exits$" },
 }
 

@@ -48,14 +48,16 @@ describe("over the fake", function()
     it("has a name and a text for every number that KVM knows", function()
       begin()
       cpu:on("signal", function() return "stop" end)
+      -- What the core deals with, or needs more of the run page.
+      local others = { intr = true, dirty_ring_full = true, irq_window_open = true }
       for reason = 0, #reasons do
-        if reasons[reason] ~= "intr" and reasons[reason] ~= "dirty_ring_full" then
+        if not others[reasons[reason]] then
           local exit = exit_of(reason, ACCESS)
           assert.equal(reason, exit.reason)
           assert.equal(reasons[reason], exit.reason_name)
           local text = tostring(exit)
           assert.equal(exit.kind, text:match "^[%w_]+")
-          assert.matches(" at rip 0x%x+$", text)
+          assert.matches(" at rip 0x%x+", text)
           if exit.kind == "other" then helper.contains(exit.reason_name .. ": ", text) end
           if exit.access then cpu:answer(0) end
           halts()

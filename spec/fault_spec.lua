@@ -177,7 +177,7 @@ helper.kvm("the answer of a fault handler", function()
     { "mov al, [0x40000000]", "what", 'with what: nil, "stop", "continue", "skip", "retry"' },
     { "mov al, [0x40000000]", 256, "answered a read of 1 byte at offset 0x0 with 0x100" },
     { "mov al, [0x40000000]", -1, "answered a read of 1 byte at offset 0x0 with" },
-    { "mov [0x40000000], al", 5, 'with 5: nil, "stop", "continue", "skip", "retry"' },
+    { "mov [0x40000000], al", 5, 'with 5: nil, "stop", "continue", "skip", "retry", "refuse"' },
   }
   for _, case in ipairs(wrong) do
     it(("%s to %q raises"):format(tostring(case[2]), case[1]:match "[^\n]*$"), function()

@@ -174,8 +174,8 @@ helper.kvm("cpu:on", function()
 
   for _, verdict in ipairs { "go on", "", true, false } do
     it(("refuses the verdict %q"):format(tostring(verdict)), function()
-      contains(('a handler answered hlt at rip 0x1001 with %s: nil, "stop", "park", "continue", '
-        .. '"skip", "retry" or, for a read, a value expected'):format(tostring(verdict)),
+      contains(('a handler answered hlt at rip 0x1001 with %s: nil, "stop", "continue", "skip", '
+        .. '"retry", "refuse", "park" or, for a read, a value expected'):format(tostring(verdict)),
         (function()
           local guest = helper.guest { source = "hlt" }
           guest.cpu:on("hlt", function() return verdict end)

@@ -161,7 +161,7 @@ helper.kvm("an exception", function()
   it("cannot be skipped where its instruction is done", function()
     local guest = helper.guest { mode = "user", source = "int3\n out 0x10, al" }
     guest.cpu:on("exception", function() return "skip" end)
-    helper.contains('with "skip": that is for a pio, mmio, fault or instruction exit or an '
+    helper.contains('with "skip": that is for a pio, mmio, msr, fault or instruction exit or an '
       .. "exception that an instruction failed with", helper.fails(guest))
   end)
 

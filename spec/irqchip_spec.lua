@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Interrupt controllers inside KVM: lines, messages, routes, eventfds, their state. A VM with all of
--- them takes 15 ms to close, so that most of this is done with LAPICs alone.
+-- Interrupt controllers inside KVM: lines, messages, routes, eventfds, their state. A VM with all
+-- of them takes 15 ms to close, so that most of this is done with LAPICs alone.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
@@ -138,23 +138,33 @@ with("a VM with a split controller", "split_irqchip", function()
   end)
 
   it("lets an eventfd raise a line, in one space", function()
-    if not helper.jit then pending "an eventfd is made with LuaJIT's ffi here" end
-    local ffi = require "ffi"
-    ffi.cdef "int eventfd(unsigned, int); long write(int, const void *, unsigned long);"
-    local fd = ffi.C.eventfd(0, 0)
-    helper.keep { close = function() ffi.cdef "int close(int);" ffi.C.close(fd) end }
     local guest = irq.guest(SPIN, { vm = SPLIT })
     guest.vm:route { { line = 30, address = APIC, data = 0x71 } }
-    local event = assert(guest.vm:irqfd(30, { fd = function() return fd end }))
-    assert.equal(("irqfd (line 30, descriptor %d)"):format(fd), tostring(event))
+    local event = assert(guest.vm:eventfd { port = 0x70, size = 1 })
+    local irqfd = assert(guest.vm:irqfd(30, event))
+    assert.equal(("irqfd (line 30, descriptor %d)"):format(event.fd), tostring(irqfd))
     helper.refused("unsupported", "1 eventfd raises lines of the VM", guest.vm:space())
-    assert.equal(8, tonumber(ffi.C.write(fd, ffi.new("uint64_t[1]", 1), 8)))
+    assert(event:write())
     guest:stops "pio"
     assert.same({ 0x71 }, guest.taken)
-    event:close()
-    event:close()
+    irqfd:close()
+    irqfd:close()
     assert(guest.vm:space())
-    helper.refused("unsupported", "the VM has several spaces", guest.vm:irqfd(30, fd))
+    helper.refused("unsupported", "the VM has several spaces", guest.vm:irqfd(30, event.fd))
+  end)
+
+  it("lets the guest raise its own line by a doorbell", function()
+    local guest = irq.guest("out 0x70, al\n wait_for_it: jmp wait_for_it", { vm = SPLIT })
+    guest.vm:route { { line = 30, address = APIC, data = 0x71 } }
+    assert(guest.vm:irqfd(30, assert(guest.vm:eventfd { port = 0x70, size = 1 })))
+    guest.cpu.rflags = 0x202
+    guest:stops("timeout", { timeout = 0.05 })
+    assert.same({ 0x71 }, guest.taken)
+  end)
+
+  it("takes no vector below 16 at its LAPICs", function()
+    local guest = irq.guest("hlt", { vm = SPLIT })
+    helper.raises("with vector 15", function() guest.cpu:irq(15) end)
   end)
 
   it("refuses what is no route", function()
@@ -177,7 +187,8 @@ end)
 
 with("a VM with KVM's own controllers", "irqchip", function()
   -- The PIC is masked; the IOAPIC's pin 4 leads, edge-triggered, to LAPIC 0 with vector 0x24.
-  local PROGRAM = "mov al, 0xff\n out 0x21, al\n mov dword [gs:0], 0x18\n mov dword [gs:0x10], 0x24\n"
+  local PROGRAM = "mov al, 0xff\n out 0x21, al\n"
+    .. "mov dword [gs:0], 0x18\n mov dword [gs:0x10], 0x24\n"
     .. "mov dword [gs:0], 0x19\n mov dword [gs:0x10], 0\n out 0x33, al\n"
 
   it("takes lines, and keeps the state of its controllers", function()

@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- The annotations in lua/lunavisor/meta name what the classes have, and nothing else.
+-- The annotations in lua/lunavisor/meta name what the classes and options have, and nothing else.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
+local exits = require "lunavisor.exit"
+local raw = require "lunavisor.backend"
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -45,6 +47,40 @@ local function methods_in(pattern)
   return names
 end
 
+-- The fields of an annotated class, from all its places.
+local function fields_of(class)
+  local names = {}
+  for body in ("\n" .. meta):gmatch("\n%-%-%-@class luna%." .. class .. "\n(.-)\n%l") do
+    body = body:match "^(.-)\n%-%-%-@class" or body
+    for name in ("\n" .. body):gmatch "\n%-%-%-@field ([%w_]+)" do names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+local function sorted(list)
+  table.sort(list)
+  return list
+end
+
+-- The options that a call knows, by what it says of one that it does not.
+local function options_of(call)
+  local _, message = pcall(call, { _ = true })
+  local names = {}
+  for name in message:match("the options are ([%w_, ]+)"):gmatch "[%w_]+" do
+    names[#names + 1] = name
+  end
+  return names
+end
+
+-- The kinds that an alias lists, without the aliases that it takes in.
+local function alternatives(alias)
+  local names = {}
+  local body = (meta .. "\n"):match("%-%-%-@alias luna%." .. alias .. "[ \n](.-)\n%-%-%-[^|]")
+  for name in body:gmatch '"([%w_]+)"' do names[#names + 1] = name end
+  return sorted(names)
+end
+
 describe("the annotations", function()
   it("name every function of the module", function()
     assert.same(functions_of(luna), annotated "function luna%.([%w_]+)%(")
@@ -61,7 +97,73 @@ describe("the annotations", function()
     assert.same(methods_in "lua/lunavisor/vcpu*.lua", annotated "function vcpu:([%w_]+)%(")
   end)
 
+  it("name every kind of exit", function()
+    local kinds = {}
+    for _, name in ipairs(exits.names) do kinds[#kinds + 1] = name end
+    assert.same(sorted(kinds), alternatives "exit_cause")
+    assert.same({ "limit", "parked", "stopped" }, alternatives "exit_kind")
+  end)
+
+  it("name every answer of a handler", function()
+    local source = read_all "lua/lunavisor/dispatch.lua"
+    local verdicts = {}
+    for name in source:match("local verdicts = (%b{})"):gmatch "\n  (%l+) = function" do
+      verdicts[#verdicts + 1] = name
+    end
+    assert.same(sorted(verdicts), alternatives "answer")
+  end)
+
+  it("name every field of an exit", function()
+    local known = {}
+    for _, name in ipairs(fields_of "exit") do known[name] = true end
+    for _, path in ipairs { "exit", "vcpu", "vcpu_debug", "vm_thread" } do
+      for names in read_all("lua/lunavisor/" .. path .. ".lua"):gmatch "\n *(exit%.[%w_., ]+) = " do
+        for name in names:gmatch "exit%.([%w_]+)" do assert.is_true(known[name], name) end
+      end
+    end
+    for name in ("kind rip cpu space serial reason reason_name value"):gmatch "%S+" do
+      assert.is_true(known[name], name)
+    end
+  end)
+
+  it("name every register", function()
+    local known, index = {}, 0
+    for _, name in ipairs(fields_of "vcpu") do known[name] = true end
+    while raw.register_name(index) do
+      local name = raw.register_name(index):match "^%w+"
+      assert.is_true(known[name], name)
+      index = index + 1
+    end
+  end)
+
+  it("name the options of luna.vm and of luna.buffer", function()
+    assert.same(options_of(luna.vm), fields_of "vm_options")
+    assert.same(options_of(luna.buffer), fields_of "buffer_options")
+  end)
+
   it("are not to be loaded", function()
     assert.has_error(function() require "lunavisor.meta.lunavisor" end)
+  end)
+end)
+
+helper.kvm("the annotations of a VM's calls", function()
+  local function check(class, call)
+    assert.same(options_of(call), fields_of(class), class)
+  end
+
+  it("name their options", function()
+    local guest = helper.guest { source = "hlt" }
+    local vm, cpu, ram = guest.vm, guest.cpu, guest.ram
+    check("vcpu_options", function(o) vm:vcpu(o) end)
+    check("eventfd_options", function(o) vm:eventfd(o) end)
+    check("trap_options", function(o) vm:pio(0, 1, { read = print }, o) end)
+    check("map_options", function(o) vm.default:map(ram, 0, o) end)
+    check("vm_run_options", function(o) vm:run(o) end)
+    check("timer_options", function(o) vm:timer(1, print, o) end)
+    check("run_options", function(o) cpu:run(o) end)
+    check("break_options", function(o) cpu:breakpoint(0, o) end)
+    check("step_options", function(o) cpu:step(1, o) end)
+    check("trace_options", function(o) cpu:trace(print, o) end)
+    check("route", function(o) vm:route { o } end)
   end)
 end)

@@ -65,6 +65,15 @@ helper.kvm("vm:msr", function()
     assert.equal(luna.u64(0), g.cpu.rdx)
   end)
 
+  it("takes the name of a register", function()
+    local g = guest(read)
+    local trap = assert(g.vm:msr("IA32_SYSENTER_CS", { read = function() return 0x1234 end }))
+    helper.contains("msr 0x174..0x174", tostring(trap))
+    g:stops "hlt"
+    assert.equal(luna.u64(0x1234), g.cpu.rax)
+    raises("vm:msr: ", function() g.vm:msr("no such register", { read = print }) end)
+  end)
+
   it("leaves the neighbours to KVM, and gives the register back when it is closed", function()
     local g = guest(([[
       mov ecx, 0x%x
@@ -176,7 +185,7 @@ helper.kvm("vm:msr", function()
     helper.refused("limit", "KVM's filter has 16 ranges of 0x3000 MSRs", vm:msr(0x130000, device))
     assert(vm:msr(0x100001, 0x2fff, device))
     raises("is trapped already", function() vm:msr(0x100000, device) end)
-    raises("vm:msr: index: a whole number", function() vm:msr("TSC", device) end)
+    raises("vm:msr: index: a whole number", function() vm:msr(0.5, device) end)
     raises("vm:msr: length: a whole number", function() vm:msr(0x10, "1", device) end)
     raises("cannot trap 0 registers at MSR 0x10", function() vm:msr(0x10, 0, device) end)
     raises("vm:msr: a device expected", function() vm:msr(0x10, 1, print) end)

@@ -34,12 +34,13 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
 
   it("begins at once, whatever its number, unless it is to wait", function()
     local vm = helper.keep(luna.vm(SPLIT))
-    assert.equal("runnable", vm:vcpu({ mode = "reset" }).mp_state)
-    assert.equal("runnable", vm:vcpu({ mode = "real" }).mp_state)
-    assert.equal("uninitialized", vm:vcpu({ mode = "reset" }).mp_state)
-    assert.equal("uninitialized", vm:vcpu({ mode = "real", wait = true }).mp_state)
+    local function begins(of, options) return helper.keep(of:vcpu(options)).mp_state end
+    assert.equal("runnable", begins(vm, { mode = "reset" }))
+    assert.equal("runnable", begins(vm, { mode = "real" }))
+    assert.equal("uninitialized", begins(vm, { mode = "reset" }))
+    assert.equal("uninitialized", begins(vm, { mode = "real", wait = true }))
     local other = helper.keep(luna.vm(SPLIT))
-    assert.equal("uninitialized", other:vcpu({ wait = true }).mp_state)
+    assert.equal("uninitialized", begins(other, { wait = true }))
     helper.raises("cannot make a vCPU that waits for INIT and SIPI: the VM was made without",
       function() helper.keep(luna.vm()):vcpu { wait = true } end)
     helper.raises("vm:vcpu: wait: true or false expected",

@@ -21,7 +21,7 @@ for _, mode in ipairs { "real", "protected", "long", "user" } do
       assert.same({ "debug 0x1001", "debug 0x1002", "debug 0x1004" },
         { stepped(guest), stepped(guest), stepped(guest) })
       assert.equal(u64(0x42), guest.cpu.rax)
-      assert.equal("debug (single step) at rip 0x1005", tostring(guest.cpu:step(1, PATIENCE)))
+      helper.contains("debug (single step) at rip 0x1005", tostring(guest.cpu:step(1, PATIENCE)))
     end)
 
     it("runs several, through branches", function()

@@ -193,6 +193,22 @@ helper.kvm("vm:run", function()
     assert.equal("0x5", hex(cpu.rax))
   end)
 
+  it("says why KVM refuses to run a vCPU", function()
+    local vm, cpus = machine(SPIN, SPIN)
+    cpus[2].cr0 = 0x80000000 -- paging without protection
+    for _ = 1, 2 do
+      helper.refused("system", "cannot run vCPU 1: KVM refuses its system registers", run(vm))
+      for i = 1, 2 do assert.is_false(cpus[i].started) end
+    end
+    assert(cpus[2]:start())
+    local exit, message, code
+    repeat exit, message, code = vm:poll() until exit or message
+    helper.refused("system", "cannot run vCPU 1", exit, message, code)
+    assert.is_false(cpus[2].started)
+    cpus[2].cr0 = 0x10
+    assert.equal("timeout", vm:run({ timeout = 0.02 }).kind)
+  end)
+
   it("refuses nonsense", function()
     local vm = machine(SPIN)
     raises("vm:run: unknown option 'time'", function() vm:run { time = 1 } end)
@@ -220,6 +236,7 @@ helper.kvm("a started vCPU", function()
       contains("vCPU 0", message)
       contains("started", message)
     end
+    assert.matches("^vcpu 0 %(started, %d+ exits%)$", tostring(cpu))
     raises("it is started already", function() cpu:start() end)
     assert(cpu:pause())
     cpu.rbx = 3
@@ -282,8 +299,10 @@ helper.kvm("a started vCPU", function()
         assert(cpu:start())
         local child = ffi.C.fork()
         if child == 0 then
-          local ok, message = pcall(vm.poll, vm)
-          print(ok, message:match "forked from it")
+          for _, name in ipairs { "poll", "run", "pause", "stop", "poll" } do
+            local ok, message = pcall(function() assert(vm[name](vm)) end)
+            print(ok, message:match "forked from it", message:match "lua/lunavisor/")
+          end
           io.stdout:flush()
           ffi.C._exit(0)
         end
@@ -291,7 +310,7 @@ helper.kvm("a started vCPU", function()
         cpu:join()
         print "joined"
       ]]
-      assert.equal("false\tforked from it\njoined", output)
+      assert.equal(("false\tforked from it\tnil\n"):rep(5) .. "joined", output)
     end)
   end
 end)

@@ -128,6 +128,14 @@ helper.kvm("a timer", function()
     assert.equal("0x8", luna.hex(cpu.rax))
   end)
 
+  it("may be as far away as it likes", function()
+    local guest = helper.guest { source = "jmp $" }
+    guest.vm:fd()
+    guest.vm:timer(math.huge, print, { period = math.huge })
+    assert.equal("timeout", guest.vm:run({ timeout = 0.01 }).kind)
+    assert.equal("timeout", guest.cpu:run({ timeout = 0.01 }).kind)
+  end)
+
   it("goes with its VM", function()
     local vm = luna.vm()
     local timer = vm:timer(0.001, function() error "too late" end)

@@ -96,6 +96,18 @@ helper.kvm("until_rip", function()
     guest.vm:close()
   end)
 
+  it("leaves no breakpoint behind when its coroutine is dropped", function()
+    local guest = helper.guest { mode = "long", source = "out 0x20, al\n nop\n out 0x10, al" }
+    guest.vm:pio(0x20, 1, { write = function() coroutine.yield "waiting" end })
+    local run = coroutine.wrap(function() return run_to(guest, { until_rip = 0x1002 }) end)
+    assert.equal("waiting", run())
+    run = nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    guest.cpu:answer()
+    assert.equal(0x10, guest:stops("pio").port)
+  end)
+
   it("is refused where no breakpoint is left", function()
     local probe = luna.probe().features
     local guest = helper.guest { mode = "real", source = "times 8 nop" }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * lunavisor: guest-physical address spaces, EPT slots and vCPUs over Linux/KVM on x86-64. This is
- * the whole public C API. It is also, preprocessed, what LuaJIT's ffi.cdef reads, so it holds only
- * opaque handles, fixed-width integers, enums and plain structs passed by pointer.
+ * lunavisor: guest-physical address spaces, EPT slots and vCPUs over Linux/KVM on x86-64. With the
+ * files that it includes at its end, this is the whole public C API. It is also, preprocessed, what
+ * LuaJIT's ffi.cdef reads, so it holds only opaque handles, fixed-width integers, enums and plain
+ * structs passed by pointer.
  *
  * Conventions. A function that can fail returns LUNA_OK (0) or a negative luna_status; the sentence
  * that says what was tried, with which values, why it failed and what to do is
@@ -12,9 +13,13 @@
  * Guest-physical addresses are called gpa.
  *
  * Threads. Different VMs are independent. The calls on one VM may come from any thread and are
- * serialized inside. The calls on one vCPU must not overlap in time, except luna_vcpu_interrupt,
- * which any thread (and a signal handler) may call at any moment. KVM ties a VM to the process that
- * made it: not usable after fork. */
+ * serialized inside. The calls on one vCPU must not overlap in time, but for those that any thread
+ * may make at any moment: luna_vcpu_interrupt (signal handlers too), luna_vcpu_interrupt_vector,
+ * luna_vcpu_nmi, luna_vcpu_smi, and what lunavisor/thread.h has. A vCPU runs on the thread that
+ * calls luna_vcpu_run, which may be another each time; or, once luna_vcpu_start was called, on one
+ * of its own. That thread then has the vCPU, and the other calls on it fail with _STATE, unless it
+ * is paused or its exit has been taken from the VM's queue. KVM ties a VM to the process that made
+ * it: not usable after fork. */
 #ifndef LUNAVISOR_H
 #define LUNAVISOR_H
 
@@ -37,7 +42,7 @@ typedef enum luna_status {
   LUNA_ERROR_RANGE = -2,     /* beyond the end of a buffer, a port range or the address width */
   LUNA_ERROR_OVERLAP = -3,   /* something is already mapped or registered there */
   LUNA_ERROR_NOT_FOUND = -4, /* nothing is mapped or registered there; no such space */
-  LUNA_ERROR_STATE = -5,     /* not now: the vCPU is running, or has no exit to answer */
+  LUNA_ERROR_STATE = -5,     /* not now: the vCPU is running or started, or has no exit to answer */
   LUNA_ERROR_BUSY = -6,      /* in use by someone else */
   LUNA_ERROR_LIMIT = -7,     /* a limit of this host's KVM: slots, vCPUs */
   LUNA_ERROR_MEMORY = -8,    /* the host has no memory for it */
@@ -202,7 +207,8 @@ typedef enum luna_access {
 } luna_access;
 
 /* Further spaces, as hv_vm_space_create makes them: a map of its own over the same host memory. The
- * number is the lowest that is free; 0 is the default space and lives as long as the VM. */
+ * number is the lowest that is free; 0 is the default space and lives as long as the VM. _LIMIT
+ * where the process has no descriptor left, _UNSUPPORTED with LUNA_IRQCHIP_KERNEL or an irqfd. */
 LUNA_API int luna_vm_space_create(luna_vm *vm, uint32_t *space);
 /* _BUSY while a vCPU is in the space, _ARGUMENT for space 0. Its regions go with it. */
 LUNA_API int luna_vm_space_destroy(luna_vm *vm, uint32_t space);
@@ -303,10 +309,12 @@ typedef enum luna_trap_kind {
 /* Claims [first, first + length) for a handler. Exits for an access that begins there carry
  * `*trap`, a small positive number, and the offset from `first`. Memory goes before a trap: an
  * access that a region allows never exits. Fails with _ARGUMENT (length 0), _RANGE (past port
- * 0xffff or the address width), _OVERLAP (names the other trap). */
+ * 0xffff, the address width or 32 bits), _OVERLAP (names the other trap); for MSRs also with
+ * _UNSUPPORTED (before Linux 5.10; the x2APIC's, 0x800 to 0x8ff) and _LIMIT (KVM's filter has 16
+ * ranges of 0x3000 MSRs). lunavisor/event.h has traps that are answered without an exit. */
 LUNA_API int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap);
-/* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Numbers are used
- * again. */
+/* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Where KVM refuses to
+ * take an MSR out of its filter, the trap stays. Numbers are used again. */
 LUNA_API int luna_vm_untrap(luna_vm *vm, uint32_t trap);
 
 /* ---- vCPUs ----------------------------------------------------------------------------------- */
@@ -344,10 +352,12 @@ typedef struct luna_vcpu_options {
   uint64_t system;
 } luna_vcpu_options;
 
-/* Makes a vCPU in space 0. It holds a reference to the VM. Its number is the lowest that is
- * free. */
+/* Makes a vCPU in space 0; `options` NULL is all zero. It holds a reference to the VM. Its number
+ * is the lowest that is free. */
 LUNA_API int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **vcpu);
 LUNA_API void luna_vcpu_retain(luna_vcpu *vcpu);
+/* Drops a reference. With the last one the vCPU's thread ends and its instruction under way is
+ * finished. */
 LUNA_API void luna_vcpu_release(luna_vcpu *vcpu);
 /* The number of the vCPU in its VM, from 0. */
 LUNA_API uint32_t luna_vcpu_id(const luna_vcpu *vcpu);
@@ -360,8 +370,9 @@ typedef enum luna_move_flag {
 } luna_move_flag;
 
 /* Moves the vCPU to another space of its VM, as hv_vcpu_set_space does: the same processor, another
- * map. Its whole state goes with it, unless `flags` (luna_move_flag bits) leave groups behind,
- * which then keep the values that they last had in that space. An instruction whose port or memory
+ * map. Its whole state goes with it, its LAPIC and the interrupts that wait too, unless `flags`
+ * (luna_move_flag bits) leave groups behind, which then keep the values that they last had in that
+ * space. An instruction whose port or memory
  * access is under way finishes in the old space first: with an exit open, the move takes place in a
  * later luna_vcpu_run. A system area that the library allocated is mapped in the new space where it
  * is free there. _STATE while the vCPU runs on another thread, _NOT_FOUND without such a space. */
@@ -375,10 +386,10 @@ typedef enum luna_exit_kind {
   LUNA_EXIT_MMIO = 3, /* access in the range of an MMIO trap: answer it */
   LUNA_EXIT_FAULT =
       4, /* access that no region allows and no trap owns: answer it, or map and retry */
-  LUNA_EXIT_EXCEPTION =
-      5, /* an exception in the modes that have a system area; registers are as at the fault */
-  LUNA_EXIT_SHUTDOWN = 6, /* triple fault */
-  LUNA_EXIT_INTERNAL = 7, /* KVM could not go on: suberror, instruction bytes */
+  LUNA_EXIT_EXCEPTION = 5, /* an exception, or an interrupt, in the modes that have a system area;
+                              registers are as at the instruction */
+  LUNA_EXIT_SHUTDOWN = 6,  /* triple fault */
+  LUNA_EXIT_INTERNAL = 7,  /* KVM could not go on: suberror, instruction bytes */
   LUNA_EXIT_FAIL_ENTRY =
       8, /* the processor refused the guest state: value is the hardware's reason */
   LUNA_EXIT_HOST_FAULT = 9, /* the host memory behind a region is gone; open where size is not 0 */
@@ -390,7 +401,8 @@ typedef enum luna_exit_kind {
                            words of what the run page says of it */
   LUNA_EXIT_DEBUG = 14,     /* a breakpoint, or a single step is done */
   LUNA_EXIT_MSR = 15,       /* RDMSR or WRMSR of a trapped MSR: answer or refuse it */
-  LUNA_EXIT_HYPERCALL = 16, /* VMCALL or VMMCALL that KVM hands on: answer it, value is RAX */
+  LUNA_EXIT_HYPERCALL = 16, /* VMCALL or VMMCALL that KVM hands on (luna_vm_hypercalls): answer it,
+                               the value is RAX */
   LUNA_EXIT_INSTRUCTION = 17,  /* an instruction that this host's KVM cannot emulate: do its work,
                                   set rip behind it, and run on */
   LUNA_EXIT_SYSTEM_EVENT = 18, /* the guest asks for a reset or to be switched off */
@@ -405,22 +417,23 @@ LUNA_API const char *luna_exit_name(int kind);
 /* Why the guest stopped. Fields that a kind does not name are 0. */
 typedef struct luna_exit {
   uint32_t kind;             /* luna_exit_kind */
-  uint32_t trap;             /* pio, mmio: the trap that owns the address, or 0 */
+  uint32_t trap;             /* pio, mmio, msr: the trap that owns the address, or 0 */
   uint64_t address;          /* pio: port; mmio, fault, host_fault: gpa; exception 14: CR2; msr:
                                 its number; debug: the linear address of the instruction; tpr:
                                 RIP of the access */
-  uint64_t offset;           /* pio, mmio with a trap: address - first address of the trap */
+  uint64_t offset;           /* pio, mmio, msr with a trap: address - first address of the trap */
   uint64_t value;            /* a write's data, zero extended; fail_entry: the hardware's reason;
                                 hypercall: its number; system_event: KVM_SYSTEM_EVENT_*; tpr: the
                                 priority (CR8) that was set */
-  uint32_t size;             /* pio, mmio, fault: bytes of the access, 1 to 8; 0 for a fetch;
-                                hypercall: 8, those of the answer */
-  uint32_t access;           /* pio, mmio, fault: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE;
-                                hypercall: LUNA_READ; tpr: how the guest accessed it, or 0 where it
-                                lowered it */
+  uint32_t size;             /* pio, mmio, fault, host_fault, msr: bytes of the access, 1 to 8; 0
+                                for a fetch; hypercall: 8, those of the answer */
+  uint32_t access;           /* the same: LUNA_READ, LUNA_WRITE or LUNA_EXECUTE; hypercall:
+                                LUNA_READ; tpr: how the guest accessed it, or 0 where it lowered
+                                it */
   uint32_t reason;           /* KVM_EXIT_* as the kernel gave it */
   uint32_t suberror;         /* internal, instruction: KVM_INTERNAL_ERROR_* */
-  uint32_t vector;           /* exception: 0 to 31; eoi: of the interrupt that ended */
+  uint32_t vector;           /* exception: 0 to 31, or that of an interrupt; eoi: of the interrupt
+                                that ended */
   uint32_t error_code;       /* exception: as the processor pushed it, or 0 */
   uint32_t instruction_size; /* instruction, internal: how many of `instruction` are there */
   uint32_t data_count;       /* how many of `data` are there */
@@ -438,31 +451,43 @@ typedef struct luna_exit {
 /* Enters the guest until something happens; the kind (positive) or a negative status. The details
  * are in luna_vcpu_exit(vcpu) until the next call. `deadline` is on luna_clock()'s time line, 0 for
  * none; one that has passed gives LUNA_EXIT_TIMEOUT, at the latest before the guest is entered
- * again. pio, mmio and fault exits are open until luna_vcpu_answer or luna_vcpu_retry: without it,
- * run gives them again. String I/O (REP INS, REP OUTS) comes element by element. The timer behind
- * `deadline` stays armed over open exits, so that answering them costs no system call: a caller
- * that stops running there calls luna_vcpu_disarm. */
+ * again. The timer behind it stays armed over open exits, so that answering them costs no system
+ * call: a caller that stops running there calls luna_vcpu_disarm.
+ *
+ * pio, mmio, msr, fault and hypercall exits, and a host_fault of an access, are open until
+ * luna_vcpu_answer, luna_vcpu_retry, luna_vcpu_refuse (msr) or luna_vcpu_inject: without one of
+ * these, run gives them again. String I/O (REP INS, REP OUTS) comes element by element, each an
+ * exit of its own, without another entry between those that KVM brings at once; luna_vcpu_block
+ * has them together. Accesses that a trap answers in the core are no exits, and writes that KVM
+ * has collected come before the exit that it left the guest for (lunavisor/event.h).
+ *
+ * _STATE while another thread runs it, after luna_vcpu_start, and in a child of the process that
+ * made the VM. _SYSTEM where KVM refuses to go on: the message names the rule that the registers
+ * break, if that is why. */
 LUNA_API int luna_vcpu_run(luna_vcpu *vcpu, uint64_t deadline);
 /* How many exits luna_vcpu_run has given so far. */
 LUNA_API uint64_t luna_vcpu_exits(const luna_vcpu *vcpu);
 /* The last exit of the vCPU; the same address for its whole life. */
 LUNA_API const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu);
-/* Answers an open exit: `value` is what a read gives to the guest (its low `size` bytes); a write
- * ignores it. _STATE if no exit is open, _UNSUPPORTED for a fetch (map memory and retry). */
+/* Answers an open exit: `value` is what a read gives to the guest (its low `size` bytes), and RAX
+ * for a hypercall; a write ignores it. Of string I/O, the next element is the open exit then.
+ * _STATE if no exit is open, _UNSUPPORTED for a fetch (map memory and retry). */
 LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
-/* Closes an open fault by doing the access again, after memory was mapped there or the vCPU was
- * moved (luna_vcpu_set_space): then it is done in the new space. _NOT_FOUND while no region allows
- * it; the exit then stays open. */
+/* Closes an open mmio exit, fault or host_fault by doing the access again, after memory was mapped
+ * there or the vCPU was moved (luna_vcpu_set_space): then it is done in the new space. _NOT_FOUND
+ * while no region allows it; the exit then stays open. _UNSUPPORTED for a port, an MSR and a
+ * hypercall. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
 /* Lets KVM finish the instruction whose exit has been answered, without running the guest further:
  * then registers and memory are as behind it. 0; or the kind of a further exit that it made, open
  * as from luna_vcpu_run (the next element of string I/O, the other part of an access); _STATE while
  * an exit is open or the vCPU runs. */
 LUNA_API int luna_vcpu_finish(luna_vcpu *vcpu);
-/* Lets the guest take an exception before its next instruction. `error_code` is used by the vectors
- * that have one, `address` (CR2) by #PF. An open exit is closed: a read or a fetch is taken back,
- * so that the exception is at the instruction that failed; a write has been finished by KVM, and
- * the exception is at the instruction behind it. */
+/* Lets the guest take an exception (vectors 0 to 31 without 2) before its next instruction.
+ * `error_code` is used by the vectors that have one, `address` (CR2) by #PF. An open exit is
+ * closed: a read, a fetch, an access to an MSR or a hypercall is taken back, so that the exception
+ * is at the instruction that failed; a write has been finished by KVM, and the exception is at the
+ * instruction behind it. */
 LUNA_API int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code,
                               uint64_t address);
 /* Makes the run that is under way, or else the next one, end with LUNA_EXIT_INTERRUPTED. Never
@@ -505,8 +530,9 @@ LUNA_API const char *luna_register_name(int reg);
 /* Reads a register. While a read exit is open the destination register still has its old value. */
 LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
 /* Writes a register. Between an exit and the next run a write counts as made after the instruction
- * that exited. The processor's rules are checked by KVM when the vCPU runs: luna_vcpu_run then
- * fails and names the state. */
+ * that exited; a write of rip drops an open fetch. _RANGE for a value that is too wide, and for one
+ * of XCR0 or MXCSR that the processor would refuse. The rules of the system registers are checked
+ * when the vCPU runs: luna_vcpu_run then fails and names the rule, as luna_vcpu_check does. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 
 #include "lunavisor/debug.h"

@@ -45,6 +45,7 @@ function M.serve(cpu, device, offset, size, access)
   else
     bytes = ask(device, offset, size, count)
   end
+  if not cpu[1] then return true end -- the device has closed it
   local ok, message = block_answer(cpu, bytes)
   if not ok then error(message, 0) end
   return true

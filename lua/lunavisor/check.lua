@@ -108,6 +108,15 @@ function M.callable(what, value, depth)
   return value
 end
 
+--- A __tostring for what is read from a vCPU when it is asked for: where that cannot be read, the
+--- text says why.
+function M.text(name, fn)
+  return function(self)
+    local ok, text = pcall(fn, self)
+    return ok and text or ("%s (%s)"):format(name, (text:gsub("^[^\n]-:%d+: ", "")))
+  end
+end
+
 -- Mistakes of the script raise; what the world refuses is returned (nil, message, code).
 local mistake = { argument = true, range = true, overlap = true, not_found = true, state = true }
 

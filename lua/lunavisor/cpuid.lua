@@ -178,13 +178,13 @@ function Table.__newindex(self, leaf, values)
   change(rawget(self, "cpu"), leaf, 0, values, 2)
 end
 
-function Table.__tostring(self)
+Table.__tostring = check.text("cpuid", function(self)
   local lines = {}
   for i, answer in ipairs(raw.cpuid(rawget(self, "cpu"))) do
     lines[i] = Answer.__tostring { values = answer }
   end
   return table.concat(lines, "\n")
-end
+end)
 
 --- The table of the vCPU.
 function M.table(cpu)

@@ -20,15 +20,16 @@ local FAULT, DEBUG = exits.numbers.fault, exits.numbers.debug
 
 local limits = { 2 ^ 8, 2 ^ 16, 2 ^ 24, 2 ^ 32 }
 
-local function bad_value(value, offset, size, who)
+local function bad_value(value, offset, size, who, level)
   local shown = value
   if u64.exact(value) ~= nil then shown = u64.hex(value) end
   error(("%s answered a read of %d byte%s at offset 0x%x with %s: an unsigned integer of that size "
-    .. "expected"):format(who, size, size == 1 and "" or "s", offset, tostring(shown)), 0)
+    .. "expected"):format(who, size, size == 1 and "" or "s", offset, tostring(shown)), level or 0)
 end
 
--- What somebody gave for a read, if it is an integer of `size` bytes.
-local function check_value(value, offset, size, who)
+-- What somebody gave for a read, if it is an integer of `size` bytes. `level` is whom error() in
+-- bad_value blames, nobody where nil.
+local function check_value(value, offset, size, who, level)
   local limit = limits[size]
   if type(value) == "number" and limit then
     if value >= 0 and value < limit and value % 1 == 0 then return value end
@@ -40,10 +41,10 @@ local function check_value(value, offset, size, who)
   elseif u64.exact(value) ~= nil and u64.lt(value, limit) then
     return u64.tonumber(value)
   end
-  bad_value(value, offset, size, who)
+  bad_value(value, offset, size, who, level)
 end
 
-M.check_value = check_value
+M.check_value, M.bad_value = check_value, bad_value
 
 -- ---- Devices ----
 
@@ -65,7 +66,7 @@ local function serve(device, offset, size, value, access)
   return check_value(read(device, offset, size), offset, size, "the device")
 end
 
-M.serve = serve
+M.serve, M.missing = serve, missing
 
 -- The same for MSRs; nil where the guest gets a #GP instead.
 local function serve_msr(cpu, device, offset, value, access)
@@ -73,7 +74,7 @@ local function serve_msr(cpu, device, offset, value, access)
   local given = "refuse"
   if fn then given = fn(device, offset, 8, value) end
   if given == "refuse" then
-    raw.refuse(cpu)
+    if cpu[1] then raw.refuse(cpu) end
     return nil
   end
   return access == WRITE and 0 or check_value(given, offset, 8, "the device")
@@ -169,8 +170,9 @@ local function conclude(cpu, exit, answer)
     raw_answer(cpu, check_value(answer, 0, exit.size, "the " .. exit.kind .. " handler"))
     return nil
   end
-  error(("a handler answered %s with %s: nil, \"stop\", \"park\", \"continue\", \"skip\", "
-    .. "\"retry\" or, for a read, a value expected"):format(tostring(exit), tostring(answer)), 0)
+  error(("a handler answered %s with %s: nil, \"stop\", \"continue\", \"skip\", \"retry\", "
+    .. "\"refuse\", \"park\" or, for a read, a value expected")
+    :format(tostring(exit), tostring(answer)), 0)
 end
 
 --- Set by vcpu_debug.lua: who answers a debug exit.
@@ -187,7 +189,8 @@ function M.handle(cpu, kind, enter)
     handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa) or cpu.handlers[kind]
   end
   if not handler then return exit, true end
-  local verdict = conclude(cpu, exit, handler(cpu, exit))
+  local answer = handler(cpu, exit)
+  local verdict = cpu[1] and conclude(cpu, exit, answer) -- unless it has closed the vCPU
   if verdict then return exit, verdict end
 end
 

@@ -140,12 +140,13 @@ local function words_text(words)
   return last > 0 and ", data " .. table.concat(list, " ") or ""
 end
 
--- What raw.code says of the rip of an exit, as a table; nil for kinds without, and where the vCPU
--- has gone on. A write has moved rip on already, so that what is there did not do it.
+-- What raw.code says of the rip of an exit, as a table; nil for kinds without, where the vCPU has
+-- gone on, and for the exits of vm:run that have none. A write has moved rip on already, so that
+-- what is there did not do it.
 local function code_of(exit)
   if exit.code then return exit.code end
   local cpu = exit.cpu
-  if shows_code[exit.kind] == nil or exit.access == "w" or not cpu[1]
+  if shows_code[exit.kind] == nil or exit.access == "w" or not cpu or not cpu[1]
     or raw.vcpu_exits(cpu) ~= exit.serial then return nil end
   return { raw.code(cpu, exit.rip) }
 end
@@ -234,7 +235,7 @@ local texts = {
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
   local code = code_of(exit)
-  return exit.kind .. (text and " (" .. text(exit) .. ")" or "") 
+  return exit.kind .. (text and " (" .. text(exit) .. ")" or "")
     .. (exit.rip and " at rip " .. u64.hex(exit.rip) or "")
     .. (code and ": " .. disasm.text(code[1], code[2], exit.rip) or "")
 end

@@ -370,8 +370,14 @@ function M.space_destroy(object, space)
   return done(C.luna_vm_space_destroy(vm_of(object), space))
 end
 
+-- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
+local function room(size)
+  if size >= 2 ^ 31 then error("not enough memory", 0) end
+  return ffi.new("uint8_t[?]", size)
+end
+
 function M.space_read(object, space, gpa, size)
-  local data = ffi.new("uint8_t[?]", size)
+  local data = room(size)
   local status = C.luna_vm_copy_space(vm_of(object), space, gpa, data, size, READ)
   if status < 0 then return fail(status) end
   return ffi.string(data, size)
@@ -448,16 +454,62 @@ local function answer_to(handle, value)
   return C.luna_vcpu_answer(handle, value)
 end
 
--- vcpu, deadline, answer to the open exit or nil: kind, trap, offset, size, value, access
-function M.run(object, deadline, answer)
-  local handle = vcpu_of(object)
-  if answer ~= nil then answer_to(handle, answer) end
-  local kind = C.luna_vcpu_run(handle, deadline)
+-- The record of the last exit, which stays where it is for the life of the vCPU.
+local function record_of(object, handle)
+  local record = rawget(object, "record")
+  if not record then
+    record = C.luna_vcpu_exit(handle)
+    rawset(object, "record", record)
+  end
+  return record
+end
+
+-- What raw.run gives: kind, trap, offset, size, value and access of the exit, or the failure.
+local function exit_values(e, kind)
   if kind < 0 then return fail(kind) end
-  local e = C.luna_vcpu_exit(handle)
   local value = e.value
   if e.size <= 4 then value = tonumber(value) end
   return kind, e.trap, tonumber(e.offset), e.size, value, e.access
+end
+
+local limits = { 2 ^ 8, 2 ^ 16, 2 ^ 24, 2 ^ 32, 2 ^ 40, 2 ^ 48, 2 ^ 56 } -- by size, but for 8
+
+-- Whether a value can be the answer to a read of `size` bytes.
+local function is_answer(value, size)
+  local limit = limits[size]
+  if limit and type(value) == "number" then
+    return value >= 0 and value < limit and value % 1 == 0
+  end
+  local exact = to_u64(value)
+  return exact ~= nil and (not limit or exact < ffi.cast(uint64, limit))
+end
+
+-- Gives the answer to the open exit; false if it cannot be one.
+local function give(e, handle, answer)
+  if e.access == READ and not is_answer(answer, e.size) then return false end
+  answer_to(handle, answer)
+  return true
+end
+
+local function bad_answer(e)
+  return false, e.trap, tonumber(e.offset), e.size
+end
+
+-- vcpu, deadline, answer to the open exit or nil. false, trap, offset, size of the open exit where
+-- that cannot be the answer.
+function M.run(object, deadline, answer)
+  local handle = vcpu_of(object)
+  local e = record_of(object, handle)
+  if answer ~= nil and not give(e, handle, answer) then return bad_answer(e) end
+  return exit_values(e, C.luna_vcpu_run(handle, deadline))
+end
+
+-- The same for one instruction.
+function M.step(object, deadline, answer)
+  local handle = vcpu_of(object)
+  local e = record_of(object, handle)
+  if answer ~= nil and not give(e, handle, answer) then return bad_answer(e) end
+  return exit_values(e, C.luna_vcpu_step(handle, deadline))
 end
 
 function M.answer(object, value)
@@ -531,7 +583,7 @@ end
 local shared = {
   ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
-  u64_out = u64_out, u32_out = u32_out,
+  u64_out = u64_out, u32_out = u32_out, room = room,
 }
 for _, part in ipairs { "state", "linear", "event", "exit", "debug", "interrupt", "thread" } do
   require("lunavisor.ffi_" .. part)(M, shared)

@@ -7,18 +7,6 @@ return function(M, shared)
   local u32_out, place_out = shared.u32_out, ffi.new "uint64_t[2]"
   local NOT_FOUND = tonumber(C.LUNA_ERROR_NOT_FOUND)
 
-  -- vcpu, deadline, answer to the open exit or nil: as raw.run, for one instruction
-  function M.step(object, deadline, answer)
-    if answer ~= nil then M.answer(object, answer) end
-    local handle = vcpu_of(object)
-    local kind = C.luna_vcpu_step(handle, deadline)
-    if kind < 0 then return fail(kind) end
-    local e = C.luna_vcpu_exit(handle)
-    local value = e.value
-    if e.size <= 4 then value = tonumber(value) end
-    return kind, e.trap, tonumber(e.offset), e.size, value, e.access
-  end
-
   -- vcpu, kind, gva, size: its number
   function M.break_set(object, kind, gva, size)
     local status = C.luna_vcpu_break(vcpu_of(object), kind, to_u64(gva), size, u32_out)

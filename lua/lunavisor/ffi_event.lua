@@ -44,6 +44,10 @@ return function(M, shared)
     return tonumber(u64_out[0])
   end
 
+  function M.eventfd_write(fd, count)
+    return done(C.luna_eventfd_write(fd, count))
+  end
+
   function M.refuse(vcpu)
     return done(C.luna_vcpu_refuse(vcpu_of(vcpu)))
   end

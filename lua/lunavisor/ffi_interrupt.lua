@@ -86,7 +86,7 @@ return function(M, shared)
     return done(C.luna_vm_set_apic_frequency(vm_of(object), hertz))
   end
 
-  function M.apic_frequency(object)
+  function M.get_apic_frequency(object)
     return tonumber(C.luna_vm_apic_frequency(vm_of(object)))
   end
 

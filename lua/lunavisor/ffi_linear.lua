@@ -28,7 +28,7 @@ return function(M, shared)
   end
 
   function M.linear_read(object, gva, size)
-    local bytes = ffi.new("uint8_t[?]", size)
+    local bytes = shared.room(size)
     local status = C.luna_vcpu_copy(vcpu_of(object), to_u64(gva), bytes, size, READ)
     if status < 0 then return fail(status) end
     return ffi.string(bytes, size)

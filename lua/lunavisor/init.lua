@@ -35,8 +35,8 @@ end
 
 --- A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
 --- the process: each takes a file descriptor, and one more for each vCPU that was in it),
---- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries). nil, message, code
---- where KVM cannot be asked.
+--- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
+--- cpu.xsave). nil, message, code where KVM cannot be asked.
 function luna.capability(name)
   if type(name) ~= "string" then
     error(("luna.capability: a name expected, got %s"):format(type(name)), 2)

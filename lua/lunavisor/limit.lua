@@ -31,13 +31,13 @@ function M.deadline(who, options)
 end
 
 --- raw.run for a run that ends after `most` exits: it then gives the exit kind `signal`, which the
---- loop passes over, and stops the run. Only a run that has such a limit pays for it. To be called
---- by the public function.
-function M.entries(most, signal)
+--- loop passes over, and stops the run. Neither signals count nor `timeout`, for timers come that
+--- way. Only a run that has such a limit pays for it. To be called by the public function.
+function M.entries(most, signal, timeout)
   local left = check.whole("cpu:run: max_exits", most, 1, nil, 2)
   local run, answer_with = raw.run, raw.answer
   local function count(kind, ...)
-    if kind ~= signal then left = left - 1 end
+    if kind ~= signal and kind ~= timeout then left = left - 1 end
     return kind, ...
   end
   return function(self, deadline, answer)

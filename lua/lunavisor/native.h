@@ -6,6 +6,9 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lunavisor.h>
+#include <stdbool.h>
+
+#define LUNA_EXACT 9007199254740992.0 /* 2^53: every whole number up to here is exact in a double */
 
 typedef enum luna_handle_kind {
   HANDLE_VM,
@@ -31,6 +34,49 @@ luna_handle *luna_new_handle(lua_State *L, luna_handle_kind kind);
 
 int luna_push_failure(lua_State *L, int status); /* nil, message, status name */
 int luna_push_done(lua_State *L, int status);    /* true, or the failure */
+
+/* Answers the open exit with the value at `index`; false if that is a read and the value no unsigned
+ * integer of its size. */
+static inline bool luna_give(lua_State *L, luna_vcpu *vcpu, int index) {
+  const luna_exit *e = luna_vcpu_exit(vcpu);
+  int whole = lua_isinteger(L, index);
+  lua_Integer value = whole ? lua_tointeger(L, index) : 0;
+  if (!whole && lua_type(L, index) == LUA_TNUMBER) {
+    lua_Number number = lua_tonumber(L, index);
+    value = lua_tointegerx(L, index, &whole);
+    whole = whole && number <= LUNA_EXACT && number >= -LUNA_EXACT;
+  }
+  if (e->access == LUNA_READ && (!whole || (e->size < 8 && (uint64_t)value >> 8 * e->size))) {
+    return false;
+  }
+  luna_vcpu_answer(vcpu, (uint64_t)value);
+  return true;
+}
+
+/* For raw.run, where the answer was none: false, and trap, offset and size of the open exit. */
+static inline int luna_push_bad_answer(lua_State *L, const luna_vcpu *vcpu) {
+  const luna_exit *e = luna_vcpu_exit(vcpu);
+  lua_pushboolean(L, 0);
+  lua_pushinteger(L, e->trap);
+  lua_pushinteger(L, (lua_Integer)e->offset);
+  lua_pushinteger(L, e->size);
+  return 4;
+}
+
+/* What raw.run gives: kind, trap, offset, size, value and access of the exit, or the failure. */
+static inline int luna_push_exit(lua_State *L, const luna_vcpu *vcpu, int kind) {
+  if (kind < 0) {
+    return luna_push_failure(L, kind);
+  }
+  const luna_exit *e = luna_vcpu_exit(vcpu);
+  lua_pushinteger(L, kind);
+  lua_pushinteger(L, e->trap);
+  lua_pushinteger(L, (lua_Integer)e->offset);
+  lua_pushinteger(L, e->size);
+  lua_pushinteger(L, (lua_Integer)e->value);
+  lua_pushinteger(L, e->access);
+  return 6;
+}
 
 extern const luaL_Reg luna_buffer_functions[];
 extern const luaL_Reg luna_space_functions[];

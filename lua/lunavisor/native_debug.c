@@ -7,21 +7,10 @@
 /* vcpu, deadline, answer to the open exit or nil: as raw.run, for one instruction */
 static int raw_step(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
-  if (!lua_isnoneornil(L, 3)) {
-    luna_vcpu_answer(vcpu, (uint64_t)lua_tointeger(L, 3));
+  if (!lua_isnoneornil(L, 3) && !luna_give(L, vcpu, 3)) {
+    return luna_push_bad_answer(L, vcpu);
   }
-  int kind = luna_vcpu_step(vcpu, (uint64_t)lua_tonumber(L, 2));
-  if (kind < 0) {
-    return luna_push_failure(L, kind);
-  }
-  const luna_exit *e = luna_vcpu_exit(vcpu);
-  lua_pushinteger(L, kind);
-  lua_pushinteger(L, e->trap);
-  lua_pushinteger(L, (lua_Integer)e->offset);
-  lua_pushinteger(L, e->size);
-  lua_pushinteger(L, (lua_Integer)e->value);
-  lua_pushinteger(L, e->access);
-  return 6;
+  return luna_push_exit(L, vcpu, luna_vcpu_step(vcpu, (uint64_t)lua_tonumber(L, 2)));
 }
 
 /* vcpu, kind, gva, size: its number */

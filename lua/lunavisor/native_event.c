@@ -63,6 +63,11 @@ static int raw_eventfd_read(lua_State *L) {
   return 1;
 }
 
+static int raw_eventfd_write(lua_State *L) {
+  return luna_push_done(
+      L, luna_eventfd_write((int32_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2)));
+}
+
 static int raw_refuse(lua_State *L) {
   return luna_push_done(L, luna_vcpu_refuse(luna_check_vcpu(L)));
 }
@@ -73,6 +78,7 @@ const luaL_Reg luna_event_functions[] = {
     {"eventfd_add", raw_eventfd_add},
     {"eventfd_remove", raw_eventfd_remove},
     {"eventfd_read", raw_eventfd_read},
+    {"eventfd_write", raw_eventfd_write},
     {"refuse", raw_refuse},
     {NULL, NULL},
 };

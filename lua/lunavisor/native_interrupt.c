@@ -111,7 +111,7 @@ static int raw_set_apic_frequency(lua_State *L) {
   return luna_push_done(L, luna_vm_set_apic_frequency(vm, (uint64_t)luaL_checkinteger(L, 2)));
 }
 
-static int raw_apic_frequency(lua_State *L) {
+static int raw_get_apic_frequency(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)luna_vm_apic_frequency(luna_check_vm(L)));
   return 1;
 }
@@ -225,7 +225,7 @@ const luaL_Reg luna_interrupt_functions[] = {
     {"get_chip", raw_get_chip},
     {"set_chip", raw_set_chip},
     {"set_apic_frequency", raw_set_apic_frequency},
-    {"apic_frequency", raw_apic_frequency},
+    {"get_apic_frequency", raw_get_apic_frequency},
     {"get_apic", raw_get_apic},
     {"set_apic", raw_set_apic},
     {"read_apic", raw_read_apic},

@@ -28,23 +28,16 @@ static int raw_started(lua_State *L) {
 static int raw_next(lua_State *L) {
   luna_vcpu *vcpu;
   int kind = luna_vm_next(luna_check_vm(L), (uint64_t)lua_tonumber(L, 2), &vcpu);
-  lua_pushinteger(L, kind);
+  if (kind == 0) {
+    lua_pushinteger(L, 0);
+    return 1;
+  }
   if (!vcpu) {
-    return kind < 0 ? luna_push_failure(L, kind) : 1;
+    return luna_push_failure(L, kind);
   }
-  if (kind < 0) {
-    luna_push_failure(L, kind);
-    lua_pushinteger(L, luna_vcpu_id(vcpu));
-    return 4;
-  }
-  const luna_exit *e = luna_vcpu_exit(vcpu);
-  lua_pushinteger(L, e->trap);
-  lua_pushinteger(L, (lua_Integer)e->offset);
-  lua_pushinteger(L, e->size);
-  lua_pushinteger(L, (lua_Integer)e->value);
-  lua_pushinteger(L, e->access);
+  int count = luna_push_exit(L, vcpu, kind);
   lua_pushinteger(L, luna_vcpu_id(vcpu));
-  return 7;
+  return count + 1;
 }
 
 /* vcpu, answer to the open exit or nil */
@@ -71,8 +64,7 @@ static int raw_alarm(lua_State *L) {
 }
 
 const luaL_Reg luna_thread_functions[] = {
-    {"start", raw_start},   {"stop", raw_stop},       {"pause", raw_pause},
-    {"resume", raw_resume}, {"started", raw_started}, {"next", raw_next},
-    {"go", raw_go},         {"vm_fd", raw_vm_fd},     {"alarm", raw_alarm},
-    {NULL, NULL},
+    {"start", raw_start},     {"stop", raw_stop}, {"pause", raw_pause}, {"resume", raw_resume},
+    {"started", raw_started}, {"next", raw_next}, {"go", raw_go},       {"vm_fd", raw_vm_fd},
+    {"alarm", raw_alarm},     {NULL, NULL},
 };

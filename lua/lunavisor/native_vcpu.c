@@ -22,24 +22,14 @@ static int raw_vcpu_create(lua_State *L) {
   return 1;
 }
 
-/* vcpu, deadline, answer to the open exit or nil: kind, trap, offset, size, value, access */
+/* vcpu, deadline, answer to the open exit or nil; false, trap, offset, size of the open exit where
+ * that cannot be the answer */
 static int raw_run(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
-  if (!lua_isnoneornil(L, 3)) {
-    luna_vcpu_answer(vcpu, (uint64_t)lua_tointeger(L, 3));
+  if (!lua_isnoneornil(L, 3) && !luna_give(L, vcpu, 3)) {
+    return luna_push_bad_answer(L, vcpu);
   }
-  int kind = luna_vcpu_run(vcpu, (uint64_t)lua_tonumber(L, 2));
-  if (kind < 0) {
-    return luna_push_failure(L, kind);
-  }
-  const luna_exit *e = luna_vcpu_exit(vcpu);
-  lua_pushinteger(L, kind);
-  lua_pushinteger(L, e->trap);
-  lua_pushinteger(L, (lua_Integer)e->offset);
-  lua_pushinteger(L, e->size);
-  lua_pushinteger(L, (lua_Integer)e->value);
-  lua_pushinteger(L, e->access);
-  return 6;
+  return luna_push_exit(L, vcpu, luna_vcpu_run(vcpu, (uint64_t)lua_tonumber(L, 2)));
 }
 
 static int raw_answer(lua_State *L) {

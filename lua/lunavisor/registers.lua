@@ -2,6 +2,7 @@
 -- Registers by their SDM names: cpu.rax, cpu.cr3, cpu.cs.base; 64-bit ones are u64.
 
 local raw = require "lunavisor.backend"
+local check = require "lunavisor.check"
 local u64 = require "lunavisor.u64"
 
 local M = {}
@@ -60,14 +61,14 @@ function Group.__newindex(self, field, value)
   write(rawget(self, "cpu"), id, value, 2)
 end
 
-function Group.__tostring(self)
+Group.__tostring = check.text("segment", function(self)
   local parts = {}
   for _, field in ipairs { "selector", "base", "limit", "access" } do
     local value = self[field]
     if value then parts[#parts + 1] = field .. " " .. u64.hex(value) end
   end
   return rawget(self, "name") .. " (" .. table.concat(parts, ", ") .. ")"
-end
+end)
 
 --- The register or group of that name, or nil.
 function M.get(cpu, name)

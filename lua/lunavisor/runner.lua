@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- Who is running a vCPU or a VM: the coroutine in which handlers are at work. It is held weakly,
--- since one that was collected while it was suspended runs no more.
+-- Who is running a vCPU or a VM: the coroutine in which handlers are at work, and a vCPU's thread.
+-- The coroutine is held weakly, since one that was collected while it was suspended runs no more.
+
+local raw = require "lunavisor.backend"
 
 local M = {}
 
@@ -22,6 +24,19 @@ end
 function M.busy(runner)
   local routine = runner[1]
   return routine ~= nil and (routine == "main" or coroutine.status(routine) ~= "dead")
+end
+
+--- Starts a vCPU's thread, and ends it: true, or nil, message, code.
+function M.start(cpu)
+  local ok, message, code = raw.start(cpu)
+  if ok then cpu.vm.started[cpu.id] = cpu end
+  return ok, message, code
+end
+
+function M.join(cpu)
+  local ok, message, code = raw.stop(cpu)
+  if ok then cpu.vm.started[cpu.id] = nil end
+  return ok, message, code
 end
 
 return M

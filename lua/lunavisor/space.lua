@@ -148,6 +148,7 @@ end
 
 --- The KVM memory slots of the space, in order of address: tables with slot, gpa, size, read_only.
 function methods.slots(self)
+  vm_of(self)
   local list = {}
   for _, region in ipairs(methods.regions(self)) do
     if region.slot then

@@ -14,7 +14,7 @@ local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 
 local raw_run, raw_answer = raw.run, raw.answer
-local serve, handle = dispatch.serve, dispatch.handle
+local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
 local type, error, tostring = type, error, tostring
 
 local VCPU = { __name = "vcpu" }
@@ -25,6 +25,7 @@ local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna
 local known_options = {
   mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
 }
+local WRITE = 2 -- luna_access
 local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
@@ -54,8 +55,8 @@ end
 --- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
 --- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
---- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function for
---- cpu.cpuid:filter or a list of answers, changes what CPUID answers.
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function
+--- for cpu.cpuid:filter or a list of answers, changes what CPUID answers.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
@@ -77,6 +78,7 @@ local function new(vm, options)
     runner = runner.new(),
     limit = { 0, 0 },  -- of cpu:run: when to come out, for a timer too; its deadline
     parked = false,    -- by the "park" of a handler under vm:run
+    temporary = false, -- the breakpoint of a run to an address
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
@@ -92,8 +94,10 @@ local function new(vm, options)
   return self
 end
 
---- Closes the vCPU. Doing it twice is fine.
+--- Closes the vCPU; a run in whose handler that is done ends with exit.kind "stopped". Doing it
+--- twice is fine.
 function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   self.vm.vcpus[self] = nil
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
@@ -104,8 +108,9 @@ end
 local function stopped(self)
   local value = self.stopping
   self.stopping = false
-  return setmetatable({ kind = value.kind or "stopped", value = value[1], rip = self.rip },
-    exits.class)
+  local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
+  if self[1] then exit.rip, exit.space = self.rip, self.space end
+  return setmetatable(exit, exits.class)
 end
 
 -- At the end of the run's time, or when a timer's moment has come: whether it was the former.
@@ -113,7 +118,7 @@ local function is_over(self)
   timers.fire(self.vm)
   local limit = self.limit
   limit[1] = timers.limit(self.vm, limit[2])
-  return limit[2] ~= 0 and raw.clock() >= limit[2]
+  return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
@@ -123,20 +128,31 @@ local function loop(self, limit, enter)
   local answer
   while true do
     local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
-    if not kind then return nil, trap, offset end
+    if not kind then
+      if kind == false then bad_value(answer, offset, size, "the device") end
+      return nil, trap, offset
+    end
     answer = nil
     local device = devices[trap]
-    if device then
-      answer = serve(device, offset, size, value, access)
+    if device then -- dispatch.serve in place; raw.run looks whether a read's answer is one
+      if access == WRITE then
+        local write = device.write or missing(device, "write", offset)
+        write(device, offset, size, value)
+        answer = 0
+      else
+        local read = device.read or missing(device, "read", offset)
+        answer = read(device, offset, size)
+        if answer == nil then bad_value(nil, offset, size, "the device") end
+      end
     elseif special[trap] then
       answer = special[trap](self, offset, size, value, access)
     elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
       -- at a signal, the hook of 5.4 and LuaJIT has run by now
-      local exit = handle(self, kind, enter)
+      local exit = answer_exit(self, kind, enter)
       if exit and not self.stopping then return exit end
     end
     if self.stopping then
-      if answer ~= nil then raw_answer(self, answer) end
+      if answer ~= nil and self[1] then raw_answer(self, answer) end
       return stopped(self)
     end
   end
@@ -154,6 +170,9 @@ end
 local function check_idle(self, who)
   if runner.busy(self.runner) then
     error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  elseif self.vm.started[self.id] == self then
+    error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
+      :format(who, self.id), 3)
   end
 end
 
@@ -169,6 +188,10 @@ end
 -- tail called: level 3 is the method's caller.
 local function protect(self, who, deadline, body, ...)
   check_idle(self, who)
+  if self.temporary then -- of a run that was suspended and dropped
+    self.temporary:close()
+    self.temporary = false
+  end
   runner.enter(self.runner)
   self.stopping = false
   local limit = self.limit
@@ -194,7 +217,8 @@ function methods.run(self, options)
   check.open(self)
   options = check.options("cpu:run", options, run_options)
   local deadline = limits.deadline("cpu:run", options)
-  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL) or raw_run
+  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
+    or raw_run
   if options.until_rip ~= nil or options.until_gpa ~= nil then
     return inner.run_until(self, deadline, options, enter)
   end
@@ -202,13 +226,13 @@ function methods.run(self, options)
 end
 
 -- For the further subjects.
-inner.loop, inner.protect, inner.traceback = loop, protect, traceback
+inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
 
 --- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
 ---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
 ---   a number       the value of a read                 "skip"      drop a write, read all ones
----   "retry"        the access again, now that memory is mapped there; instruction, exception: it is
----                  executed again
+---   "retry"        the access again, now that memory is mapped there; instruction, exception: the
+---                  instruction again
 ---   "skip"         instruction, exception: goes on behind the instruction
 ---   "refuse"       msr: the guest gets a #GP
 ---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under
@@ -232,13 +256,13 @@ function methods.on(self, kind, handler)
   self.handlers[number] = handler
 end
 
---- Answers the pio, mmio, msr or fault exit that run returned: `value` for a read, nothing for a
---- write.
+--- Answers the pio, mmio, msr, fault or hypercall exit that run returned: `value` for a read (of a
+--- hypercall, RAX), nothing for a write.
 function methods.answer(self, value)
   check.open(self)
   local exit = raw.exit(self)
   if value ~= nil then
-    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer")
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
   elseif exit.access == 1 then
     error("cpu:answer: the guest reads: a value expected", 2)
   end
@@ -252,7 +276,8 @@ function methods.refuse(self)
   return check.result(raw.refuse(self))
 end
 
---- Does the access of the fault exit that run returned again, after memory was mapped there.
+--- Does the access of the fault or mmio exit that run returned again, after memory was mapped there
+--- or the vCPU was moved.
 function methods.retry(self)
   check.open(self)
   return check.result(raw.retry(self))
@@ -293,9 +318,9 @@ function methods.set_space(self, space, options)
 end
 
 --- Lets the guest take an exception, by name ("#GP") or vector, before its next instruction;
---- error_code for those that have one, address (CR2) for #PF. An open read or fetch is taken back,
---- and the exception is at its instruction; a write was finished by KVM, and the exception is at
---- the instruction behind it.
+--- error_code for those that have one, address (CR2) for #PF. An open read, fetch, access to an MSR
+--- or hypercall is taken back, and the exception is at its instruction; a write was finished by
+--- KVM, and the exception is at the instruction behind it.
 function methods.inject(self, exception, error_code, address)
   check.open(self)
   local vector = exits.vectors[exception] or exception
@@ -355,6 +380,7 @@ VCPU.__close = methods.close
 
 function VCPU.__tostring(self)
   if not self[1] then return "vcpu (closed)" end
+  if self.started then return ("vcpu %d (started, %d exits)"):format(self.id, self.exits) end
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end
 

@@ -24,15 +24,18 @@ local function numbered(cpu)
   return list
 end
 
---- Takes the breakpoint away. Doing it twice is fine, and so is doing it in its own handler.
+--- Takes the breakpoint away. Doing it twice is fine, and so is doing it in its own handler; not
+--- while the vCPU is started and in the guest.
 function Breakpoint.close(self)
-  if self.closed then return end
-  self.closed = true
+  if self.closed then return true end
   local cpu = self.cpu
   if cpu[1] then
-    raw.break_clear(cpu, self.number)
+    local ok, message, code = raw.break_clear(cpu, self.number)
+    if not ok then return check.result(nil, message, code) end
     cpu.breakpoints[self.number] = nil
   end
+  self.closed = true
+  return true
 end
 
 Breakpoint.__close = Breakpoint.close
@@ -68,7 +71,7 @@ end
 -- The exit of a run that ended without one: the vCPU stands at `address`.
 local function standing(cpu, address)
   return setmetatable({ kind = "debug", reason = 0, rip = cpu.rip, address = address, dr6 = 0,
-    space = cpu.space }, exits.class)
+    cpu = cpu, space = cpu.space, serial = cpu.exits }, exits.class)
 end
 
 -- ---- Breakpoints ----
@@ -132,13 +135,15 @@ local function steps(cpu, limit, loop, count)
   return exit
 end
 
-local function trace(cpu, limit, loop, fn, count)
+local function trace(cpu, limit, inner, fn, count)
   local exit, message, code
   for _ = 1, count do
     local address, problem, why = raw.place(cpu)
     if not address then return nil, problem, why end
-    if fn(cpu, address) == "stop" then return standing(cpu, address) end
-    exit, message, code = loop(cpu, limit, raw.step)
+    local stop = fn(cpu, address) == "stop"
+    if cpu.stopping then return inner.stopped(cpu) end
+    if stop then return standing(cpu, address) end
+    exit, message, code = inner.loop(cpu, limit, raw.step)
     if not exit or exit.kind ~= "debug" or exit.breakpoint then return exit, message, code end
   end
   return exit
@@ -162,7 +167,9 @@ end
 local function run_to(cpu, limit, inner, gva, enter)
   local breakpoint, message, code = set_either(cpu, gva, { access = "x", temporary = true })
   if not breakpoint then return nil, message, code end
+  cpu.temporary = breakpoint
   local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, limit, enter)
+  cpu.temporary = false
   breakpoint:close()
   if not ok then error(exit, 0) end
   return exit, problem, why
@@ -238,7 +245,7 @@ return function(methods, _readers, _writers, inner)
     options = check.options("cpu:trace", options, trace_options)
     local count = check.whole("cpu:trace: count", options.count or MANY, 1)
     local deadline = limits.deadline("cpu:trace", options)
-    return inner.protect(self, "cpu:trace", deadline, trace, inner.loop, fn, count)
+    return inner.protect(self, "cpu:trace", deadline, trace, inner, fn, count)
   end
 
   --- cpu:run's until_rip and until_gpa.

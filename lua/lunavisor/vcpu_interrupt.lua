@@ -76,13 +76,13 @@ function APIC.__newindex(apic, name, value)
   write_register(apic, name, offset, value)
 end
 
-function APIC.__tostring(apic)
+APIC.__tostring = check.text("apic", function(apic)
   local parts = {}
   for name in pairs(offsets) do parts[#parts + 1] = name end
   table.sort(parts, function(a, b) return offsets[a] < offsets[b] end)
   for i, name in ipairs(parts) do parts[i] = ("%s 0x%x"):format(name, apic[name]) end
   return "apic (" .. table.concat(parts, ", ") .. ")"
-end
+end)
 
 --- The whole register page as a string of 1024 bytes.
 function apic_methods.get(self)
@@ -116,12 +116,13 @@ local mp_numbers = {}
 for number, name in pairs(mp_names) do mp_numbers[name] = number end
 
 return function(methods, readers, writers)
-  --- Interrupts the guest with a vector from 16 to 255. Without a controller in KVM it waits until
-  --- the guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC.
-  --- false if it waited already (without a controller), or the LAPIC is disabled.
+  --- Interrupts the guest with a vector up to 255. Without a controller in KVM it waits until the
+  --- guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC, which
+  --- takes vectors from 16 on. false if it waited already (without a controller), or the LAPIC is
+  --- disabled.
   function methods.irq(self, vector)
     check.open(self)
-    vector = check.whole("cpu:irq: vector", vector, 16, 255)
+    vector = check.whole("cpu:irq: vector", vector, 0, 255)
     return check.result(raw.interrupt_vector(self, vector))
   end
 

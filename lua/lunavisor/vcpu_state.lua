@@ -16,8 +16,9 @@ return function(methods, readers, writers)
   readers.cpuid, writers.cpuid = cpuid.table, cpuid.assign
 
   --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
-  --- registers, MSRs; not memory and not CPUID. It can be kept in a file, and put back by
-  --- cpu:set_state on this or another vCPU. An error while an exit is open.
+  --- registers, MSRs, the LAPIC in KVM but for its number; not memory, CPUID, vectors that wait
+  --- (cpu.irq_waiting) and breakpoints. It can be kept in a file, and put back by cpu:set_state on
+  --- this or another vCPU. An error while an exit is open.
   function methods.state(self)
     check.open(self)
     return check.result(raw.save(self))
@@ -30,7 +31,9 @@ return function(methods, readers, writers)
     if type(state) ~= "string" then
       error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
     end
-    return raw.restore(self, state)
+    local ok, message, code = raw.restore(self, state)
+    if code == "state" and self.started then error(message, 2) end
+    return ok, message, code
   end
 
   --- Looks for what the processor would refuse in the registers: true, or nil and the sentence that

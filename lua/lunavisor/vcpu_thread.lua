@@ -14,18 +14,14 @@ return function(methods, readers, _writers)
     if runner.busy(self.runner) then
       error("cpu:start: cpu:run is running this vCPU", 2)
     end
-    local ok, message, code = raw.start(self)
-    if ok then self.vm.started[self.id] = self end
-    return check.result(ok, message, code)
+    return check.result(runner.start(self))
   end
 
   --- Ends the thread: gets the vCPU out of the guest and waits until it is. An exit that waited for
   --- an answer, or that nobody has seen yet, is given by the next run.
   function methods.join(self)
     check.open(self)
-    local ok, message, code = raw.stop(self)
-    if ok then self.vm.started[self.id] = nil end
-    return check.result(ok, message, code)
+    return check.result(runner.join(self))
   end
 
   --- Gets a started vCPU out of the guest and keeps it out, so that it can be read and changed.

@@ -91,8 +91,10 @@ local function new(options)
   return self
 end
 
---- Closes the VM and its vCPUs; buffers are not closed. Doing it twice is fine.
+--- Closes the VM and its vCPUs; buffers are not closed. A run in whose handler that is done ends
+--- with exit.kind "stopped". Doing it twice is fine.
 function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   timers.close(self)
   for cpu in pairs(self.vcpus) do cpu:close() end
   raw.close(self)

@@ -58,6 +58,14 @@ function event_methods.read(self)
   return check.result(raw.eventfd_read(self.fd))
 end
 
+--- Adds `count` (1 where nil) to the counter, as writes of the guest do: wakes who polls .fd, and
+--- raises the line of vm:irqfd.
+function event_methods.write(self, count)
+  open(self, 2)
+  count = check.whole("eventfd:write: count", count == nil and 1 or count, 1, 2 ^ 53)
+  return check.result(raw.eventfd_write(self.fd, count))
+end
+
 --- The writes leave the guest again. A descriptor that the VM made is closed. Doing it twice is
 --- fine.
 function event_methods.close(self)
@@ -111,7 +119,7 @@ return function(methods)
     return check.result(raw.coalesce(self, trap.id))
   end
 
-  --- Gives `length` MSRs from `index` on (one where left out) to a device:
+  --- Gives `length` MSRs from `index` on, a number or name (one where left out), to a device:
   ---   read(device, offset, 8) -> u64     and/or     write(device, offset, 8, u64)
   --- offset counts registers from `index`. A function that returns "refuse", or that is missing,
   --- gives the guest a #GP. Or { memory = buffer, offset = n }: 8 bytes a register. Returns a trap.
@@ -120,6 +128,11 @@ return function(methods)
   function methods.msr(self, index, length, device)
     check.open(self)
     if device == nil then length, device = 1, length end
+    if type(index) == "string" then
+      local found, message = raw.msr_find(index)
+      if not found then error("vm:msr: " .. message, 2) end
+      index = found
+    end
     index = check.whole("vm:msr: index", index, 0, 2 ^ 32 - 1)
     length = check.whole("vm:msr: length", length, 0)
     traps.check("vm:msr", device)

@@ -66,11 +66,17 @@ function Irqfd.__tostring(self)
     self.closed and ", closed" or "")
 end
 
+local function fd_of(object)
+  local fd = object.fd
+  if type(fd) == "function" then return fd(object) end
+  return fd
+end
+
 -- A descriptor, or an object that has one: a field or method fd.
 local function descriptor(what, value)
   if type(value) == "table" then
-    local fd = value.fd
-    value = type(fd) == "function" and fd(value) or fd
+    local ok, fd = pcall(fd_of, value) -- an object may be closed
+    value = ok and fd or nil
   end
   local number = check.whole(what, value, 0, 2 ^ 31 - 1, 2)
   return number -- not a tail call: the check counts on this frame
@@ -155,7 +161,7 @@ return function(methods)
       local ok, message, code = raw.set_apic_frequency(self, hertz)
       if not ok then return check.result(nil, message, code) end
     end
-    local now = raw.apic_frequency(self)
+    local now = raw.get_apic_frequency(self)
     return now > 0 and now or nil
   end
 

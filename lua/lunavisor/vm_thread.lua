@@ -6,6 +6,7 @@ local raw = require "lunavisor.backend"
 local check = require "lunavisor.check"
 local dispatch = require "lunavisor.dispatch"
 local exits = require "lunavisor.exit"
+local limits = require "lunavisor.limit"
 local runner = require "lunavisor.runner"
 local timers = require "lunavisor.timer"
 local vcpus = require "lunavisor.vcpu"
@@ -16,6 +17,7 @@ local pairs, ipairs = pairs, ipairs
 
 local FOREVER = 2 ^ 62
 local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
+local LONGEST = 1e9   -- seconds, 30 years
 local POLL_MOST = 64 -- exits of one vm:poll: the loop that calls it has other things to do
 
 local function new_exit(kind, value)
@@ -33,17 +35,25 @@ end
 local function start_all(self)
   for _, cpu in ipairs(sorted(self.vcpus)) do
     if not cpu.parked and not cpu.started then
-      local ok, message, code = cpu:start()
+      local ok, message, code = runner.start(cpu)
       if not ok then return nil, message, code end
     end
   end
   return true
 end
 
-local function stop_all(self)
+-- true, or the first failure.
+local function each_started(self, call)
+  local result = { true }
   for _, cpu in ipairs(sorted(self.started)) do
-    if cpu[1] then cpu:join() end
+    local ok, message, code = call(cpu)
+    if not ok and result[1] then result = { nil, message, code } end
   end
+  return result[1], result[2], result[3]
+end
+
+local function stop_all(self)
+  return each_started(self, runner.join)
 end
 
 local function all_parked(self)
@@ -83,7 +93,7 @@ local function stop_asked(self)
 end
 
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
-local function dispatch(self, kind, trap, offset, size, value, access, id)
+local function hand_over(self, kind, trap, offset, size, value, access, id)
   local cpu, device, answer = self.started[id], self.devices[trap], nil
   if device then
     answer = serve(device, offset, size, value, access)
@@ -99,7 +109,7 @@ local function dispatch(self, kind, trap, offset, size, value, access, id)
     end
   end
   if cpu.stopping or self.stopping then
-    if answer ~= nil then raw_answer(cpu, answer) end
+    if answer ~= nil and cpu[1] then raw_answer(cpu, answer) end
     return stop_asked(self)
   end
   go(self, cpu, id, answer)
@@ -131,7 +141,7 @@ local function loop(self, deadline)
         raw_next(self, moment < slice and moment or slice)
       if not kind then return nil, trap, offset end
       if kind ~= 0 then
-        exit, cpu = dispatch(self, kind, trap, offset, size, value, access, id)
+        exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
       else
         slice = idle()
       end
@@ -164,17 +174,17 @@ local function poll(self)
     if exit then break end
     local kind, trap, offset, size, value, access, id = raw_next(self, 0)
     if kind == 0 then return end
-    if not kind then
-      if size then self.started[size]:join() end
+    if not kind then -- nil, message, code, number of the vCPU
+      if size then runner.join(self.started[size]) end
       return nil, trap, offset
     end
-    exit, cpu = dispatch(self, kind, trap, offset, size, value, access, id)
+    exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
   end
   if exit then
     if not cpu then
       stop_all(self)
     elseif cpu.started then
-      cpu:join()
+      runner.join(cpu)
     end
   end
   return exit, cpu
@@ -192,27 +202,15 @@ local function seconds(what, value, least)
   return value
 end
 
-local function deadline_of(options)
-  options = check.options("vm:run", options, run_options, 2)
-  local moment = FOREVER
-  if options.timeout ~= nil then
-    moment = math.min(moment, clock() + options.timeout * 1e9)
-  end
-  if options.deadline ~= nil then
-    moment = math.min(moment, options.deadline * 1e9)
-  end
-  return math.floor(moment)
-end
-
 local function check_free(self, what)
   if runner.busy(self.runner) then
     error(what .. ": this VM is running: a handler is at work, or its coroutine is suspended", 3)
   end
 end
 
-local function check_vcpus(self)
+local function check_vcpus(self, what)
   for cpu in pairs(self.vcpus) do
-    if runner.busy(cpu.runner) then error("vm:run: cpu:run is running one of its vCPUs", 3) end
+    if runner.busy(cpu.runner) then error(what .. ": cpu:run is running one of its vCPUs", 3) end
   end
 end
 
@@ -225,13 +223,11 @@ return function(methods)
   --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
     check.open(self)
-    if options and type(options) == "table" then
-      if options.timeout ~= nil then seconds("vm:run: timeout", options.timeout, 0) end
-      if options.deadline ~= nil then seconds("vm:run: deadline", options.deadline, 0) end
-    end
-    local deadline = deadline_of(options)
+    options = check.options("vm:run", options, run_options)
+    local deadline = limits.deadline("vm:run", options)
+    if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
-    check_vcpus(self)
+    check_vcpus(self, "vm:run")
     runner.enter(self.runner)
     self.stopping = false
     for cpu in pairs(self.vcpus) do cpu.stopping = false end
@@ -241,6 +237,7 @@ return function(methods)
   --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
   function methods.start(self)
     check.open(self)
+    check_vcpus(self, "vm:start")
     return check.result(start_all(self))
   end
 
@@ -250,20 +247,20 @@ return function(methods)
     check.open(self)
     if runner.busy(self.runner) then
       self.stopping = { value }
-    else
-      stop_all(self)
+      return true
     end
+    return check.result(stop_all(self))
   end
 
-  --- cpu:pause and cpu:resume for all vCPUs that are started.
+  --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
   function methods.pause(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:pause() end
+    return check.result(each_started(self, raw.pause))
   end
 
   function methods.resume(self)
     check.open(self)
-    for _, cpu in ipairs(sorted(self.started)) do cpu:resume() end
+    return check.result(each_started(self, raw.resume))
   end
 
   --- Answers what waits, without waiting: the exits of started vCPUs and the timers that are due.
@@ -297,8 +294,8 @@ return function(methods)
     check.callable("vm:timer: function", fn)
     local period = check.options("vm:timer", options, timer_options).period
     if period ~= nil then
-      period = math.floor(seconds("vm:timer: period", period, 1e-6) * 1e9)
+      period = math.floor(math.min(seconds("vm:timer: period", period, 1e-6), LONGEST) * 1e9)
     end
-    return timers.new(self, math.floor(delay * 1e9), fn, period)
+    return timers.new(self, math.floor(math.min(delay, LONGEST) * 1e9), fn, period)
   end
 end

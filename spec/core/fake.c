@@ -247,6 +247,9 @@ fake_config fake_defaults(void) {
       .cpuid_entries = 40,
       .exit_hypercall = 1u << 12,
       .stops = FAKE_STOP_HARDWARE | FAKE_STOP_WATCH | FAKE_STOP_INT3,
+      .controllers = true,
+      .pit = true,
+      .bus_cycles = true,
   };
 }
 
@@ -265,6 +268,7 @@ void fake_install(const fake_config *wanted) {
   fake_host = wanted ? *wanted : fake_defaults();
   forget_files();
   mistakes = 0;
+  fake_interrupt_install();
   last_path[0] = '\0';
   pthread_mutex_unlock(&fake_lock);
   fake_forget();

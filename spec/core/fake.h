@@ -37,6 +37,11 @@ typedef struct fake_config {
   uint32_t cpuid_entries;
   uint64_t exit_hypercall; /* the hypercalls that KVM_CAP_EXIT_HYPERCALL takes */
   bool no_stats;           /* KVM_GET_STATS_FD is unknown, as before Linux 5.14 */
+  bool controllers;        /* interrupt controllers can be made */
+  bool pit;
+  bool smm;
+  bool tsc_control;
+  bool bus_cycles; /* KVM_CAP_X86_APIC_BUS_CYCLES_NS */
   bool translate_fails;
   uint32_t stops;            /* FAKE_STOP_*: what the guest stops at */
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */
@@ -169,6 +174,11 @@ FAKE_API unsigned fake_msr_exits(uint32_t msr);
 FAKE_API unsigned fake_msr_ranges(void);
 /* How many accesses to MSRs have ended in a #GP. */
 FAKE_API unsigned fake_refused(void);
+/* The vectors that guests took since fake_install, in their order; how many. */
+FAKE_API size_t fake_taken(const uint8_t **vectors);
+/* How many messages the youngest open VM got, and how many routes it has. */
+FAKE_API uint64_t fake_messages(void);
+FAKE_API uint32_t fake_routes(void);
 /* What KVM took as the answer of the last read: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 

@@ -52,6 +52,12 @@ typedef struct fake_file {
   fake_attributes attributes;
   uint64_t hypercalls;
   struct fake_events *events; /* NULL until there are any */
+  uint32_t irqchip;           /* 0 none, 1 split, 2 KVM's; a vCPU's too */
+  int extint;                 /* vCPU: the vector of KVM_INTERRUPT that waits, plus 1 */
+  uint32_t routes;
+  uint64_t messages;
+  uint64_t bus_cycle;
+  char chips[3][512];
   /* A vCPU's. */
   struct kvm_run *run;
   bool mapped;
@@ -67,6 +73,9 @@ typedef struct fake_file {
   struct kvm_guest_debug debug;
   uint64_t step_rip; /* where the guest was when a single step was asked for */
   bool steps;        /* and it is not forgotten */
+  struct kvm_lapic_state lapic;
+  uint32_t mp_state;
+  int tsc_khz;
 } fake_file;
 
 extern pthread_mutex_t fake_lock;
@@ -94,6 +103,15 @@ void fake_event_free(fake_file *vm);
 bool fake_collect(const fake_file *vcpu, const fake_step *step);
 /* fake.c: the files, of which some may be NULL. */
 fake_file **fake_files(size_t *count);
+/* fake_interrupt.c: controllers, and what guests take. */
+void fake_interrupt_install(void);
+int fake_interrupt_extension(long capability);
+int fake_interrupt_enable(fake_file *vm, const struct kvm_enable_cap *capability);
+int fake_interrupt_vm_ioctl(fake_file *vm, unsigned long request, void *argument);
+void fake_interrupt_reset(fake_file *vcpu, const fake_file *vm, uint32_t id);
+int fake_interrupt_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
+bool fake_interrupt_enter(fake_file *vcpu);
+void fake_interrupt_leave(const fake_file *vcpu);
 
 /* fake_vcpu.c: registers and KVM_RUN, which comes without the lock: a vCPU has one thread at
  * a time. */

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum {
-  FAKE_MSRS = 5
+  FAKE_MSRS = 6
 };
 
 typedef struct fake_state {
@@ -18,8 +18,6 @@ typedef struct fake_state {
   uint8_t xsave[4096]; /* struct kvm_xsave */
   uint64_t msrs[FAKE_MSRS];
   uint64_t tsc_offset;
-  struct kvm_lapic_state lapic;
-  struct kvm_mp_state mp;
 } fake_state;
 
 void fake_state_reset(fake_state *state);

@@ -72,6 +72,7 @@ static int set_sregs(fake_file *vcpu, const struct kvm_sregs *sregs) {
     return fake_refuse(EINVAL);
   }
   vcpu->sregs = *sregs;
+  vcpu->lapic.regs[0x80] = (char)(sregs->cr8 << 4); /* TPR */
   return 0;
 }
 
@@ -108,6 +109,7 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       fake_debug_taken(vcpu);
       return 0;
     case KVM_GET_SREGS:
+      vcpu->sregs.cr8 = vcpu->irqchip ? (uint8_t)vcpu->lapic.regs[0x80] >> 4 : vcpu->sregs.cr8;
       memcpy(argument, &vcpu->sregs, sizeof vcpu->sregs);
       return 0;
     case KVM_SET_SREGS:
@@ -120,14 +122,14 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
     case KVM_TRANSLATE:
       return translate(argument);
     default:
-      return fake_state_ioctl(&vcpu->state, request, argument);
+      return fake_interrupt_vcpu_ioctl(vcpu, request, argument);
   }
 }
 
 /* ---- KVM_RUN ---- */
 
-/* sync_regs: a group that was taken is no longer dirty. There is no interrupt controller in the
- * kernel, so that CR8 is the run page's. */
+/* sync_regs: a group that was taken is no longer dirty. Without a LAPIC in KVM, CR8 is the run
+ * page's. */
 static int take_registers(fake_file *vcpu) {
   struct kvm_run *run = vcpu->run;
   if ((run->kvm_valid_regs | run->kvm_dirty_regs) & ~(uint64_t)fake_host.sync_regs) {
@@ -151,7 +153,9 @@ static int take_registers(fake_file *vcpu) {
   if (run->cr8 > 15) {
     return fake_refuse(EINVAL);
   }
-  vcpu->sregs.cr8 = run->cr8;
+  if (!vcpu->irqchip) {
+    vcpu->sregs.cr8 = run->cr8;
+  }
   return 0;
 }
 
@@ -166,6 +170,7 @@ static void store_registers(const fake_file *vcpu) {
   if (run->kvm_valid_regs & KVM_SYNC_X86_EVENTS) {
     run->s.regs.events = vcpu->state.events;
   }
+  fake_interrupt_leave(vcpu);
   run->cr8 = vcpu->sregs.cr8;
   run->apic_base = vcpu->sregs.apic_base;
 }
@@ -467,6 +472,9 @@ static int enter(fake_file *vcpu) {
   }
   vcpu->ran = true;
   vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
+  if (fake_interrupt_enter(vcpu)) {
+    return 0;
+  }
   if (atomic_load_explicit(&fake_endless, memory_order_acquire)) {
     return report(vcpu, &endless_step);
   }

@@ -44,7 +44,7 @@ static int check_extension(long capability) {
     case KVM_CAP_USER_MEMORY:
       return 1;
     default:
-      return 0;
+      return fake_interrupt_extension(capability);
   }
 }
 
@@ -279,6 +279,7 @@ static int create_vcpu(fake_file *vm, unsigned long id) {
   vm->vcpus++;
   vm->vcpu_ids[id] = true;
   fake_vcpu_reset(vcpu);
+  fake_interrupt_reset(vcpu, vm, (uint32_t)id);
   return vcpu->fd;
 }
 
@@ -299,7 +300,8 @@ static int enable(fake_file *vm, const struct kvm_enable_cap *capability) {
     vm->hypercalls = capability->args[0];
   }
   vm->manual_protect |= capability->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  return fake_event_enable(vm, capability);
+  return capability->cap == KVM_CAP_X86_USER_SPACE_MSR ? fake_event_enable(vm, capability)
+                                                       : fake_interrupt_enable(vm, capability);
 }
 
 int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
@@ -320,7 +322,12 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
       return get_log(vm, argument);
     case KVM_CLEAR_DIRTY_LOG:
       return clear_log(vm, argument);
-    default:
+    case KVM_IOEVENTFD:
+    case KVM_REGISTER_COALESCED_MMIO:
+    case KVM_UNREGISTER_COALESCED_MMIO:
+    case KVM_X86_SET_MSR_FILTER:
       return fake_event_ioctl(vm, request, argument);
+    default:
+      return fake_interrupt_vm_ioctl(vm, request, argument);
   }
 }

@@ -50,6 +50,21 @@ static void first_instruction(void) {
   end();
 }
 
+/* The guest has gone on and may have come back: that it was seen there before says nothing. */
+static void arrival_that_a_timeout_ends(void) {
+  begin_debug(NULL);
+  LINE();
+  CHECK_EQ(step(), LUNA_EXIT_DEBUG);
+  check_debug(0, NEXT);
+  SCRIPT({.kind = FAKE_SPIN}, {.kind = FAKE_CODE, .address = NEXT});
+  CHECK_EQ(luna_vcpu_run(vcpu, luna_clock() + 20 * MILLISECOND), LUNA_EXIT_TIMEOUT);
+  set_break(LUNA_BREAK_EXECUTE, NEXT);
+  fake_script(steps + 1, 1);
+  CHECK_EQ(run(), LUNA_EXIT_DEBUG);
+  check_debug(number, NEXT);
+  end();
+}
+
 static void closed_breakpoint_costs_nothing(void) {
   begin_debug(NULL);
   set_break(LUNA_BREAK_EXECUTE, NEXT);
@@ -246,9 +261,8 @@ static void next_vcpu_has_none(void) {
 static void foreign_trap(void) {
   begin_debug(NULL);
   set_break(LUNA_BREAK_EXECUTE, CODE);
-  SCRIPT({.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG});
-  fake_run_page()->debug.arch =
-      (struct kvm_debug_exit_arch){.exception = 1, .pc = NEXT, .dr6 = 0xffff0ff4};
+  /* struct kvm_debug_exit_arch: exception, pc, dr6 */
+  SCRIPT({.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG, .words = {1, NEXT, 0xffff0ff4}});
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   struct kvm_debugregs debugregs;
   CHECK_EQ(luna_kvm_get_debugregs(vcpu->fd, &debugregs), 0);
@@ -343,6 +357,7 @@ int main(void) {
   RUN(breakpoint);
   RUN(next_arrival_is_reported);
   RUN(first_instruction);
+  RUN(arrival_that_a_timeout_ends);
   RUN(closed_breakpoint_costs_nothing);
   RUN(watchpoint);
   RUN(watchpoint_while_getting_over);

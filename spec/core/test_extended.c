@@ -191,6 +191,27 @@ static void msrs_that_are_registers(void) {
   end();
 }
 
+/* The x2APIC registers depend on APIC_BASE: it is handed over before one is looked for. */
+static void x2apic_registers(void) {
+  for (int sync = 0; sync < 2; sync++) {
+    uint64_t value;
+    if (sync) {
+      begin();
+    } else {
+      begin_without_sync();
+    }
+    set(LUNA_APIC_BASE, 0xfee00d00);
+    CHECK_FAILS(luna_vcpu_get_msr(vcpu, 0x808, &value), LUNA_ERROR_NOT_FOUND,
+                "has no MSR 0x808 (IA32_X2APIC_TPR)");
+    CHECK_EQ(fake_sregs()->apic_base, 0xfee00d00);
+    set(LUNA_CR0, 0x80000010);
+    CHECK_FAILS(luna_vcpu_get_msr(vcpu, 0x808, &value), LUNA_ERROR_SYSTEM,
+                "KVM refuses its system registers");
+    CHECK_EQ(get(LUNA_CR0), 0x80000010);
+    end();
+  }
+}
+
 /* After the counter was set it goes to the other spaces again. */
 static void counter(void) {
   begin_variant(0);
@@ -334,6 +355,7 @@ int main(void) {
   RUN(vectors_of_a_small_processor);
   RUN(msrs);
   RUN(msrs_that_are_registers);
+  RUN(x2apic_registers);
   RUN(counter);
   RUN(cpuid);
   RUN(cpuid_of_a_used_seat);

@@ -13,6 +13,18 @@ enum {
   KICKS = 10000
 };
 
+#if defined(__SANITIZE_THREAD__)
+static const bool signals_wait = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+static const bool signals_wait = true;
+#else
+static const bool signals_wait = false;
+#endif
+#else
+static const bool signals_wait = false;
+#endif
+
 static const uint64_t patience = UINT64_C(20000) * MILLISECOND;
 
 typedef struct kicker {
@@ -69,6 +81,9 @@ static void storm(const char *code, size_t size, uint32_t mode) {
   uint64_t seed = test_seed();
   kicker k = {.seed = seed};
   pthread_t thread;
+  if (signals_wait) {
+    test_skip("the thread sanitizer keeps signals back, also those that come just before KVM_RUN");
+  }
   begin_real_vm(code, size);
   begin_real_vcpu(mode);
   test_note("LUNA_SEED=%" PRIu64, seed);

@@ -325,11 +325,18 @@ static void costs(void) {
   end();
 }
 
+static void begin_again(uint32_t irqchip) {
+  const luna_vm_options options = {.irqchip = irqchip};
+  end();
+  CHECK_OK(luna_vm_open(&options, &vm));
+  CHECK_OK(luna_vcpu_create(vm, NULL, &vcpu));
+}
+
 /* With a LAPIC in KVM, that and the MP state are a part. */
 static void lapic(void) {
   begin_variant(0);
   save();
-  vm->irqchip = 1;
+  begin_again(LUNA_IRQCHIP_SPLIT);
   CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is missing");
   struct kvm_lapic_state one = {.regs = {[0x80] = 0x20}};
   CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
@@ -352,7 +359,7 @@ static void lapic(void) {
     CHECK_EQ(one.regs[0x80], failed ? 0x30 : 0x20);
     CHECK_EQ(mp, failed ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_HALTED);
   }
-  vm->irqchip = 0;
+  begin_again(LUNA_IRQCHIP_NONE);
   CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is too much");
   end();
 }

@@ -54,15 +54,15 @@ static void guests_own(void) {
   set_break(LUNA_BREAK_SOFTWARE, CODE);
   memory[NEXT] = INT3;
   SCRIPT({.kind = FAKE_CODE, .address = NEXT});
-  CHECK_EQ(run(), LUNA_EXIT_INTERNAL);
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
   CHECK_EQ(memory[NEXT], INT3);
   end();
   begin_software(FAKE_STOP_INT3);
   set_break(LUNA_BREAK_SOFTWARE, CODE);
-  static const fake_step own[] = {{.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG},
-                                  {.kind = FAKE_HLT}};
+  /* struct kvm_debug_exit_arch: exception, pc */
+  static const fake_step own[] = {
+      {.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG, .words = {3, NEXT}}, {.kind = FAKE_HLT}};
   fake_script(own, 2);
-  fake_run_page()->debug.arch = (struct kvm_debug_exit_arch){.exception = 3, .pc = NEXT};
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   struct kvm_vcpu_events events;
   CHECK_EQ(luna_kvm_get_events(vcpu->fd, &events), 0);

@@ -189,6 +189,32 @@ static void a_started_vcpu_goes_away(void) {
   }
 }
 
+static atomic_int own_calls[3];
+
+static int call_on_its_own(void *context, uint64_t offset, uint32_t size, uint32_t access,
+                           uint64_t *value) {
+  (void)offset, (void)size, (void)access, (void)value;
+  own_calls[0] = luna_vcpu_stop(context);
+  own_calls[1] = luna_vcpu_pause(context);
+  own_calls[2] = luna_vcpu_resume(context);
+  return 1; /* an exit, too */
+}
+
+/* It would wait for itself. */
+static void its_own_thread_is_refused(void) {
+  begin();
+  uint32_t trap;
+  CHECK_OK(luna_vm_trap_function(vm, LUNA_TRAP_PIO, PORT, 1, call_on_its_own, vcpu, &trap));
+  fake_endless_pio(PORT, 1, false);
+  CHECK_OK(luna_vcpu_start(vcpu));
+  CHECK_EQ(next(), LUNA_EXIT_PIO);
+  for (int i = 0; i < 3; i++) {
+    CHECK_EQ(own_calls[i], LUNA_ERROR_STATE);
+  }
+  CHECK_OK(luna_vcpu_stop(vcpu));
+  end();
+}
+
 static void waiting_ends(void) {
   luna_vcpu *none = vcpu;
   begin();
@@ -341,6 +367,7 @@ int main(void) {
   RUN(a_failed_run_tells_why);
   RUN(a_stop_keeps_the_exit);
   RUN(a_started_vcpu_goes_away);
+  RUN(its_own_thread_is_refused);
   RUN(waiting_ends);
   RUN(the_descriptor_tells);
   RUN(a_child_is_told);

@@ -24,6 +24,10 @@ static void lasting_errors(void) {
        LUNA_ERROR_MEMORY,
        "cannot run vCPU 0: Cannot allocate memory"},
       {{.kind = FAKE_ERRNO, .number = EAGAIN}, LUNA_ERROR_SYSTEM, "cannot run vCPU 0: Resource"},
+      {{.kind = FAKE_ERRNO, .number = ENOSPC},
+       LUNA_ERROR_LIMIT,
+       "cannot run vCPU 0: KVM has no room for page tables, which it makes by how much memory is "
+       "mapped; map some in space 0"},
       {{.kind = FAKE_ERRNO, .number = EPERM}, LUNA_ERROR_ACCESS, "cannot run vCPU 0: Operation"},
       {{.kind = FAKE_ERRNO, .number = EIO},
        LUNA_ERROR_STATE,

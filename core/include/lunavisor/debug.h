@@ -40,8 +40,8 @@ LUNA_API int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint);
  * `deadline` as for luna_vcpu_run. */
 LUNA_API int luna_vcpu_step(luna_vcpu *vcpu, uint64_t deadline);
 /* The next instruction's linear address and, where `gpa` is not NULL, its guest-physical one, which
- * may take a system call. _NOT_FOUND where the guest's page
- * tables lead nowhere; `*gva` is set all the same. */
+ * may take a system call. _NOT_FOUND where the guest's page tables lead nowhere; `*gva` is set all
+ * the same. */
 LUNA_API int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa);
 
 #endif

@@ -24,18 +24,23 @@ typedef struct luna_eventfd {
 /* Adds it in every space of the VM, also in those made later. A descriptor of 0 or more stays the
  * caller's; with -1 the VM makes a non-blocking eventfd, puts its number there, and closes it when
  * it is removed or with the VM. _OVERLAP where the same is there already, _SYSTEM for a descriptor
- * that is no eventfd. */
+ * that is no eventfd, _UNSUPPORTED for writes of one byte to port 0xf4, which the exception stubs
+ * of the modes with a system area use. */
 LUNA_API int luna_vm_eventfd_add(luna_vm *vm, luna_eventfd *event);
 /* Takes away what was added with the same fields. _NOT_FOUND if it was not. */
 LUNA_API int luna_vm_eventfd_remove(luna_vm *vm, const luna_eventfd *event);
 /* How many writes there were since the last call. A descriptor that blocks waits for the first. */
 LUNA_API int luna_eventfd_read(int32_t fd, uint64_t *count);
+/* Adds to the counter, as the guest's writes do: wakes who waits for it, and raises the line of
+ * luna_vm_irqfd. */
+LUNA_API int luna_eventfd_write(int32_t fd, uint64_t count);
 
 /* Lets KVM collect the writes to a trapped range of ports or addresses and give them, in order, at
  * the next exit that comes for another reason, before that (api.rst, KVM_REGISTER_COALESCED_MMIO):
  * for devices that do not mind to hear late. Registers are then as at that other exit. Several
  * vCPUs in a space share what is collected: it goes to whichever leaves the guest first. It ends
- * with the trap; doing it twice is fine. _NOT_FOUND, _ARGUMENT for MSRs, _UNSUPPORTED. */
+ * with the trap; doing it twice is fine. _NOT_FOUND without such a trap, _ARGUMENT for MSRs, _RANGE
+ * for 4 GiB or more, _UNSUPPORTED where KVM cannot. */
 LUNA_API int luna_vm_coalesce(luna_vm *vm, uint32_t trap);
 
 /* A trap that the core answers on the vCPU's own thread: reads and writes go to `buffer`, the byte
@@ -43,13 +48,14 @@ LUNA_API int luna_vm_coalesce(luna_vm *vm, uint32_t trap);
  * aligned access is one access of the host's, and writes are marked (luna_buffer_mark). One that
  * runs past the end of the trap, writes to read-only memory, or meets memory that is gone is an
  * ordinary exit. luna_vm_untrap takes the trap away: when it returns, no vCPU uses the memory any
- * more. */
+ * more. Errors as for luna_vm_trap; _RANGE also past the end of the buffer. */
 LUNA_API int luna_vm_trap_memory(luna_vm *vm, int kind, uint64_t first, uint64_t length,
                                  luna_buffer *buffer, uint64_t offset, uint32_t *trap);
 /* A function of the embedder that answers a trap on the thread that runs the vCPU: `access` is
  * LUNA_READ or LUNA_WRITE, `*value` the value read or written. 0 when the access is done; anything
  * else makes it an exit. When luna_vm_untrap returns, it is not called any more; it must not call
- * that itself (_STATE). */
+ * that itself (_STATE), and not luna_vcpu_stop, luna_vcpu_pause or the last luna_vcpu_release for
+ * the vCPU that it is called for: they would wait for it. */
 typedef int (*luna_trap_function)(void *context, uint64_t offset, uint32_t size, uint32_t access,
                                   uint64_t *value);
 LUNA_API int luna_vm_trap_function(luna_vm *vm, int kind, uint64_t first, uint64_t length,

@@ -15,10 +15,10 @@ typedef enum luna_irqchip {
  * set, no interrupt shadow), of several the highest vector first; it also ends a HLT, before that
  * becomes an exit. With one, as a fixed edge interrupt at the vCPU's LAPIC, by its number as APIC
  * ID. 1 if it waits now; 0 if it waited already (without a controller), or the LAPIC is disabled
- * (bit 8 of SVR).
- * _RANGE above 255, and below 16 with a controller in KVM. In the modes with a system area whose
- * IDT the guest has kept, the interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the
- * instruction that it came before. */
+ * (bit 8 of SVR). _RANGE above 255, and below 16 with a controller in KVM; _UNSUPPORTED with a
+ * controller for vCPUs from number 255 on. In the modes with a system area whose IDT the guest has
+ * kept, the interrupt is a LUNA_EXIT_EXCEPTION with that vector, at the instruction that it came
+ * before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
 /* Lets luna_vcpu_run end as soon as the guest accepts an interrupt, for a controller that is the
  * embedder's: LUNA_EXIT_OTHER, whose reason is KVM_EXIT_IRQ_WINDOW_OPEN (7); at once if it accepts
@@ -72,11 +72,13 @@ typedef struct luna_route {
 
 /* Replaces the whole routing table, in every space (api.rst, KVM_SET_GSI_ROUTING). Pins are for
  * LUNA_IRQCHIP_KERNEL, where lines 0 to 23 lead to the IOAPIC and 0 to 15 to the PICs at first;
- * split: no line has a route at first. */
+ * split: no line has a route at first. _RANGE from line 4096 on, _LIMIT for more than 4096 routes,
+ * _ARGUMENT for a pin that is none, _STATE for one with another irqchip. */
 LUNA_API int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count);
 /* Lets an eventfd raise a line; `resample` is another that KVM signals at the end of a level
- * interrupt (LUNA_IRQCHIP_KERNEL only), or -1 for edge. `on` 0 takes it away. The descriptors stay
- * the caller's. _UNSUPPORTED with several spaces, and further spaces are, while there are some. */
+ * interrupt (LUNA_IRQCHIP_KERNEL only), or -1 for edge. `on` 0 takes it away (_NOT_FOUND). The
+ * descriptors stay the caller's. _UNSUPPORTED with several spaces, and further spaces are, while
+ * there are some. */
 LUNA_API int luna_vm_irqfd(luna_vm *vm, uint32_t line, int fd, int resample, uint32_t on);
 /* The state of a controller (luna_chip) in the form of struct kvm_irqchip.chip, 512 bytes.
  * LUNA_IRQCHIP_KERNEL only (_STATE). */
@@ -84,7 +86,7 @@ LUNA_API int luna_vm_get_chip(luna_vm *vm, int chip, void *state);
 LUNA_API int luna_vm_set_chip(luna_vm *vm, int chip, const void *state);
 /* The frequency of the LAPIC timers, 16 MHz to 2 GHz (_RANGE); before the first vCPU (_STATE).
  * KVM's cycles are whole nanoseconds, so that it becomes the nearest of those, at most 1 GHz:
- * luna_vm_apic_frequency tells. */
+ * luna_vm_apic_frequency tells. _UNSUPPORTED without KVM_CAP_X86_APIC_BUS_CYCLES_NS. */
 LUNA_API int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz);
 /* 1 GHz where it was not set; 0 without LAPICs in KVM. */
 LUNA_API uint64_t luna_vm_apic_frequency(const luna_vm *vm);

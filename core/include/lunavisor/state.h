@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Part of lunavisor.h: the state of a vCPU beyond its numbered registers. None of these calls may
- * be made while the vCPU runs on another thread: LUNA_ERROR_STATE. */
+ * Part of lunavisor.h: the state of a vCPU beyond its numbered registers. None of the calls on a
+ * vCPU may be made while it runs; LUNA_ERROR_STATE where it is started and its thread has it. */
 #ifndef LUNAVISOR_STATE_H
 #define LUNAVISOR_STATE_H
 
@@ -57,9 +57,10 @@ LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, siz
 
 /* The whole state of the vCPU as bytes with a version: registers, system registers, events, XCR0,
  * extended state, debug registers, MSRs with the time-stamp counter and, with a LAPIC in KVM, that
- * and the MP state; not memory and not CPUID. `*size` is the room on entry and the length on
- * return; `state` NULL only asks for the length, and _RANGE says that the room does not hold it.
- * _STATE while an exit is open: answer it first. */
+ * and the MP state. Not memory, CPUID, the LAPIC's number and whether it is the bootstrap
+ * processor's; nor what is the library's: vectors that wait without a LAPIC, breakpoints. `*size`
+ * is the room on entry and the length on return; `state` NULL only asks for the length, and _RANGE
+ * says that the room does not hold it. _STATE while an exit is open: answer it first. */
 LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
 /* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
  * host. _ARGUMENT for bytes that are no state, of another version or of another kind of host: then

@@ -1,4 +1,4 @@
----@meta lunavisor.debug
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- Annotations of breakpoints and single steps, for editors.
 error "annotations are not to be required"
@@ -10,28 +10,37 @@ error "annotations are not to be required"
 ---@field size integer of a watchpoint, in bytes
 ---@field hits integer
 ---@field closed boolean
----@field handler? fun(cpu: luna.vcpu, exit: luna.exit): luna.answer
+---@field handler? luna.handler
 local breakpoint = {}
+---@return true?, string?, string?
 function breakpoint:close() end
 
----@class luna.exit
----@field address luna.u64? debug: linear, of the instruction
----@field breakpoint luna.breakpoint? debug: nil for a single step
----@field dr6 integer? debug
----@field until boolean? debug: the address that cpu:run was to run to
+---@class luna.break_options
+---@field access? "x"|"w"|"rw"
+---@field size? integer of a watchpoint: 1, 2, 4 or 8 bytes
+---@field software? boolean INT3, or never; nil for what stops the guest here
+
+---@class luna.step_options
+---@field timeout? number seconds
+
+---@class luna.trace_options
+---@field timeout? number seconds
+---@field count? integer instructions
 
 ---@class luna.vcpu
 local vcpu = {}
 ---@param gva luna.u64|integer
----@param options? { size: integer, access: "x"|"w"|"rw", software: boolean }
----@param fn? fun(cpu: luna.vcpu, exit: luna.exit): luna.answer
+---@param options? luna.break_options
+---@param fn? luna.handler
 ---@return luna.breakpoint?, string?, string?
+---@overload fun(self, gva: luna.u64|integer, fn: luna.handler): luna.breakpoint?, string?, string?
 function vcpu:breakpoint(gva, options, fn) end
 ---@param count? integer
----@param options? { timeout: number }
+---@param options? luna.step_options
 ---@return luna.exit?, string?, string?
+---@overload fun(self, options: luna.step_options): luna.exit?, string?, string?
 function vcpu:step(count, options) end
 ---@param fn fun(cpu: luna.vcpu, address: luna.u64): "stop"?
----@param options? { timeout: number, count: integer }
+---@param options? luna.trace_options
 ---@return luna.exit?, string?, string?
 function vcpu:trace(fn, options) end

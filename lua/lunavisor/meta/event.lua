@@ -1,28 +1,20 @@
----@meta lunavisor
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations of eventfds, coalesced writes, traps in the core and MSR exits.
 error "annotations are not to be required"
-
----@alias luna.exit_kind
----| "msr"
----@alias luna.answer
----| "refuse" msr: the guest gets a #GP
-
----A device of memory answers inside the core: { memory = buffer, offset = n }.
----@class luna.device
----@field memory? luna.buffer
----@field offset? integer of the first byte in the buffer
 
 ---@class luna.trap_options
 ---@field coalesced? boolean as vm:coalesce
 
 ---A range that belongs to a device.
 ---@class luna.trap
+---@field vm luna.vm
 ---@field id integer
 ---@field kind "pio"|"mmio"|"msr"
 ---@field first integer
 ---@field length integer
----@field device luna.device
+---@field device luna.device|luna.msr_device
+---@field closed boolean?
 ---@field close fun(self: luna.trap): boolean?, string?, string?
 
 ---@class luna.msr_device
@@ -42,13 +34,8 @@ error "annotations are not to be required"
 ---@class luna.eventfd
 ---@field fd integer? nil when closed
 ---@field read fun(self: luna.eventfd): integer?, string?, string?
+---@field write fun(self: luna.eventfd, count?: integer): boolean?, string?, string?
 ---@field close fun(self: luna.eventfd)
-
----@class luna.vm_options
----@field unknown_msrs? "exit"|"fault"
-
----@class luna.exit
----@field msr integer?
 
 ---@class luna.vm
 local vm = {}
@@ -59,9 +46,10 @@ function vm:eventfd(options) end
 ---@return boolean?, string?, string?
 function vm:coalesce(trap) end
 ---@param index integer
----@param length integer|luna.msr_device
----@param device? luna.msr_device
+---@param length integer
+---@param device luna.msr_device
 ---@return luna.trap?, string?, string?
+---@overload fun(self, index: integer, device: luna.msr_device): luna.trap?, string?, string?
 function vm:msr(index, length, device) end
 
 ---@class luna.vcpu

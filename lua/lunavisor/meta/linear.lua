@@ -1,16 +1,8 @@
----@meta lunavisor
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations of guest-linear addresses, disassembly and instructions that KVM cannot
 -- emulate.
 error "annotations are not to be required"
-
----@alias luna.exit_kind
----| "instruction"
-
----@class luna.exit
----@field cpu luna.vcpu
----@field number integer how many exits the vCPU had had, with this one
----@field code? table what was at rip, of the kinds that read it at once
 
 ---@class luna.walk
 ---@field gva luna.u64
@@ -38,7 +30,7 @@ error "annotations are not to be required"
 ---@class luna.vcpu
 local vcpu = {}
 ---@param gva integer|luna.u64
----@return luna.walk?, string?, string?
+---@return luna.walk?, string?, string? nil where a table lies in unmapped memory
 function vcpu:translate(gva) end
 ---@param gva integer|luna.u64
 ---@param size luna.size

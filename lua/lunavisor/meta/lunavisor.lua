@@ -10,20 +10,56 @@ error "annotations are not to be required"
 ---@alias luna.size integer|string
 ---Rights such as "rwx", "r-x" or "---".
 ---@alias luna.rights string
----@alias luna.exit_kind
+---What cpu:on takes: the kinds of exits from KVM.
+---@alias luna.exit_cause
 ---| "hlt" | "pio" | "mmio" | "fault" | "exception" | "shutdown" | "internal" | "fail_entry"
----| "host_fault" | "timeout" | "interrupted" | "signal" | "other" | "stopped"
----What a handler of an exit answers.
----@alias luna.answer nil|"stop"|"continue"|"skip"|"retry"|integer|luna.u64|luna.injection
+---| "host_fault" | "timeout" | "interrupted" | "signal" | "other" | "debug" | "msr" | "hypercall"
+---| "instruction" | "system_event" | "eoi" | "tpr"
+---What runs return: those, and the ends of a run that the script has asked for.
+---@alias luna.exit_kind luna.exit_cause | "limit" | "stopped" | "parked"
+---What a handler of an exit answers; a number is the value of a read.
+---@alias luna.answer
+---| nil
+---| "stop"
+---| "continue"
+---| "skip"
+---| "retry"
+---| "refuse" # msr: the guest gets a #GP
+---| "park"   # under vm:run: the others go on without this vCPU
+---| integer
+---| luna.u64
+---| luna.injection
+---@alias luna.handler fun(cpu: luna.vcpu, exit: luna.exit): luna.answer
 
 ---@class luna.injection
 ---@field inject string|integer exception name ("#PF") or vector
 ---@field error_code? integer
 ---@field address? luna.u64 CR2 for #PF
 
+---Functions, or memory that the core answers from: { memory = buffer, offset = n }.
 ---@class luna.device
 ---@field read? fun(device: luna.device, offset: integer, size: integer): integer|luna.u64
 ---@field write? fun(device: luna.device, offset: integer, size: integer, value: integer|luna.u64)
+---@field read_block? fun(device, offset: integer, size: integer, count: integer): string
+---@field write_block? fun(device, offset: integer, size: integer, data: string)
+---@field memory? luna.buffer
+---@field offset? integer of the first byte in the buffer
+
+---@class luna.vm_options
+---@field dirty? "bitmap"|"ring" how written pages are followed
+---@field dirty_ring? integer entries for each vCPU, a power of two
+---@field irqchip? "none"|"split"|"kernel"
+---@field pit? boolean with irqchip "kernel"
+---@field apic_frequency? integer Hz
+---@field unknown_msrs? "exit"|"fault"
+---@field hypercalls? boolean those that KVM can hand on are exits
+
+---@class luna.run_options
+---@field timeout? number seconds
+---@field deadline? number a moment of luna.clock()
+---@field max_exits? integer after so many exits that devices and handlers deal with
+---@field until_rip? integer|luna.u64 before the instruction there
+---@field until_gpa? integer before the instruction whose first byte is there
 
 ---@class luna.buffer_options
 ---@field size? luna.size
@@ -47,9 +83,11 @@ error "annotations are not to be required"
 
 ---@class luna.vcpu_options
 ---@field mode? "real"|"protected"|"long"|"user"|"reset"
----@field rip? luna.u64
----@field rsp? luna.u64
----@field system? integer
+---@field rip? integer|luna.u64
+---@field rsp? integer|luna.u64
+---@field system? integer gpa of the system area
+---@field wait? boolean for INIT and SIPI
+---@field cpuid? luna.cpuid_values[]|fun(answer: luna.cpuid_values): boolean?
 
 ---@class luna.region
 ---@field gpa integer
@@ -70,22 +108,40 @@ error "annotations are not to be required"
 ---@field size integer
 ---@field read_only boolean
 
+---Why a run ended. Those of vm:run without a vCPU have kind and value only.
 ---@class luna.exit
 ---@field kind luna.exit_kind
----@field rip luna.u64
----@field reason integer KVM_EXIT_*
----@field port integer?
----@field gpa integer?
----@field size integer?
+---@field rip luna.u64?
+---@field cpu luna.vcpu?
+---@field space luna.space? the vCPU was in
+---@field serial integer? how many exits the vCPU had had, with this one
+---@field reason integer? KVM_EXIT_*
+---@field reason_name string? the same in lower case; nil for an unknown number
+---@field port integer? pio
+---@field gpa integer? mmio, fault, host_fault
+---@field msr integer? msr
+---@field size integer? of the access
 ---@field access? "r"|"w"|"x"
----@field value? integer|luna.u64|any
----@field name string? of an exception
----@field vector integer?
----@field error_code integer?
----@field address luna.u64?
----@field suberror integer?
----@field instruction string?
----@field data luna.u64[]?
+---@field value? integer|luna.u64|any of a write; fail_entry; tpr: lowered to; stopped
+---@field count integer? pio: elements of a string instruction that are left, with this one
+---@field name string? exception, system_event, hypercall
+---@field vector integer? exception, eoi
+---@field error_code integer? exception
+---@field address luna.u64? #PF: CR2; debug: linear, of the instruction; tpr: of the instruction
+---@field breakpoint luna.breakpoint? debug: nil for a single step
+---@field reached boolean? debug: the address that cpu:run was to run to
+---@field dr6 integer? debug
+---@field suberror integer? instruction, internal: KVM_INTERNAL_ERROR_*
+---@field instruction string? instruction, internal: its bytes
+---@field rule string? fail_entry: the rule of the processor that the registers break
+---@field type integer? system_event: KVM_SYSTEM_EVENT_*
+---@field number integer? hypercall
+---@field arguments luna.u64[]? hypercall: six
+---@field long boolean? hypercall: made in 64-bit mode
+---@field write boolean? tpr: whether the guest wrote it
+---@field context_valid boolean? other, notify
+---@field data luna.u64[]? internal, system_event, other: further words
+---@field code? table what was at rip, of the kinds that read it at once
 
 ---@class luna.buffer
 ---@field id integer
@@ -239,7 +295,7 @@ function space:u64(gpa, value) end
 function space:dirty(gpa, size) end
 ---@param gpa integer
 ---@param length luna.size
----@param fn fun(cpu: luna.vcpu, fault: luna.exit): luna.answer
+---@param fn luna.handler
 ---@return { close: fun(self) }
 function space:on_fault(gpa, length, fn) end
 
@@ -282,10 +338,55 @@ function vm:mmio(gpa, length, device, options) end
 ---@return luna.vcpu?, string?, string?
 function vm:vcpu(options) end
 
----A vCPU. Registers are fields by their SDM names: cpu.rax, cpu.cr3, cpu.cs.base.
+---A segment or table register: its fields are read from and written to the vCPU.
+---@class luna.segment
+---@field selector luna.u64
+---@field base luna.u64
+---@field limit luna.u64
+---@field access luna.u64 rights in the layout of the VMCS
+---@class luna.table_register
+---@field base luna.u64
+---@field limit luna.u64
+
+---A vCPU. Registers are fields by their SDM names.
 ---@class luna.vcpu
 ---@field id integer
 ---@field vm luna.vm
+---@field rax luna.u64
+---@field rcx luna.u64
+---@field rdx luna.u64
+---@field rbx luna.u64
+---@field rsp luna.u64
+---@field rbp luna.u64
+---@field rsi luna.u64
+---@field rdi luna.u64
+---@field r8 luna.u64
+---@field r9 luna.u64
+---@field r10 luna.u64
+---@field r11 luna.u64
+---@field r12 luna.u64
+---@field r13 luna.u64
+---@field r14 luna.u64
+---@field r15 luna.u64
+---@field rip luna.u64
+---@field rflags luna.u64
+---@field cr0 luna.u64
+---@field cr2 luna.u64
+---@field cr3 luna.u64
+---@field cr4 luna.u64
+---@field cr8 luna.u64
+---@field efer luna.u64
+---@field apic_base luna.u64
+---@field gdtr luna.table_register
+---@field idtr luna.table_register
+---@field cs luna.segment
+---@field ds luna.segment
+---@field es luna.segment
+---@field fs luna.segment
+---@field gs luna.segment
+---@field ss luna.segment
+---@field tr luna.segment
+---@field ldtr luna.segment
 ---@field space luna.space
 ---@field system integer? gpa of the system area
 ---@field exits integer how many exits run has had
@@ -294,18 +395,20 @@ function vcpu:close() end
 ---@param options? luna.run_options
 ---@return luna.exit?, string?, string?
 function vcpu:run(options) end
----@param kind luna.exit_kind
----@param handler? fun(cpu: luna.vcpu, exit: luna.exit): luna.answer
+---@param kind luna.exit_cause
+---@param handler? luna.handler
 function vcpu:on(kind, handler) end
 ---@param value? integer|luna.u64
 function vcpu:answer(value) end
+---@return true?, string?, string?
 function vcpu:retry() end
 function vcpu:interrupt() end
 ---@param value? any
 function vcpu:stop(value) end
 ---@param exception string|integer
 ---@param error_code? integer
----@param address? luna.u64
+---@param address? integer|luna.u64
+---@return true?, string?, string?
 function vcpu:inject(exception, error_code, address) end
 ---@param target luna.space|integer
 ---@param options? { fpu: boolean, msrs: boolean }
@@ -318,7 +421,7 @@ function vcpu:regs() end
 ---@field _VERSION string
 ---@field u64 table
 local luna = {}
----@param options? { dirty: "bitmap"|"ring", dirty_ring: integer, hypercalls: boolean }
+---@param options? luna.vm_options
 ---@return luna.vm?, string?, string?
 function luna.vm(options) end
 ---@param options luna.size|luna.buffer_options
@@ -330,7 +433,7 @@ function luna.buffer(options) end
 function luna.asm(source, options) end
 ---@return { available: boolean, message: string?, code: string?, features: table<string, integer> }
 function luna.probe() end
----@param name "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"
+---@param name "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"|"xsave_size"
 ---@return integer?, string?, string?
 function luna.capability(name) end
 ---@param value luna.u64|integer

@@ -1,4 +1,4 @@
----@meta lunavisor.state
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations: the state of a vCPU beyond its general and system registers.
 error "annotations are not to be required"
@@ -33,12 +33,6 @@ error "annotations are not to be required"
 ---@field list fun(self: luna.cpuid): luna.cpuid_values[]
 ---@field set fun(self: luna.cpuid, leaf: integer, subleaf: integer, values: luna.cpuid_values?)
 ---@overload fun(leaf: integer, subleaf?: integer): luna.cpuid_values?
-
----@class luna.vcpu_options
----@field cpuid? luna.cpuid_values[]|fun(answer: luna.cpuid_values): boolean?
-
----@class luna.exit
----@field rule string? fail_entry: the rule of the processor that the registers break
 
 ---@class luna.vcpu
 ---@field dr0 luna.u64

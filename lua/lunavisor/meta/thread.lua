@@ -1,4 +1,4 @@
----@meta lunavisor
+---@meta _
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations: vCPUs on threads of their own, timers, event loops.
 error "annotations are not to be required"
@@ -25,8 +25,11 @@ function vm:run(options) end
 ---@return true?, string? message, string? code
 function vm:start() end
 ---@param value? any exit.value, from a handler
+---@return true?, string? message, string? code
 function vm:stop(value) end
+---@return true?, string? message, string? code
 function vm:pause() end
+---@return true?, string? message, string? code
 function vm:resume() end
 ---@return luna.exit?, luna.vcpu|string|nil vcpu_or_message, string? code
 function vm:poll() end
