@@ -193,7 +193,6 @@ hv_return_t hv_vm_protect(hv_gpaddr_t gpa, size_t size, hv_memory_flags_t flags)
 
 /* ---- hv_vm_allocate ---- */
 
-static pthread_mutex_t allocated_lock = PTHREAD_MUTEX_INITIALIZER;
 static luna_buffer **allocated;
 static uint32_t allocated_count;
 static uint32_t allocated_room;
@@ -214,9 +213,9 @@ hv_return_t hv_vm_allocate(void **uvap, size_t size, hv_allocate_flags_t flags) 
     return hvf_fail(HV_BAD_ARGUMENT, "cannot allocate with flags 0x%" PRIx64 " to %p", flags,
                     (void *)uvap);
   }
-  pthread_mutex_lock(&allocated_lock);
+  pthread_mutex_lock(&hvf_the_vm.lock);
   hv_return_t result = allocate(uvap, size);
-  pthread_mutex_unlock(&allocated_lock);
+  pthread_mutex_unlock(&hvf_the_vm.lock);
   return result;
 }
 
@@ -232,8 +231,8 @@ static hv_return_t deallocate(const void *uva, size_t size) {
 }
 
 hv_return_t hv_vm_deallocate(void *uva, size_t size) {
-  pthread_mutex_lock(&allocated_lock);
+  pthread_mutex_lock(&hvf_the_vm.lock);
   hv_return_t result = deallocate(uva, size);
-  pthread_mutex_unlock(&allocated_lock);
+  pthread_mutex_unlock(&hvf_the_vm.lock);
   return result;
 }

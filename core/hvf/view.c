@@ -6,24 +6,34 @@
 
 enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
-  LONGEST = 15,     /* of any instruction */
-  MOST_PARTS = 8192 /* exits that one instruction can make */
+  REGISTERS = LUNA_LDTR_ACCESS + 1, /* those and the system registers */
+  LONGEST = 15,                     /* of any instruction */
+  MOST_PARTS = 8192                 /* exits that one instruction can make */
 };
 
 /* ---- Taking KVM's part of an instruction back ---- */
 
+/* All that an instruction may change which reads memory or a port, but for vector registers, which
+ * it overwrites when it is done in earnest. */
 static int get_all(hvf_vcpu *v, uint64_t *values) {
   int status = LUNA_OK;
-  for (int reg = 0; reg < GENERAL_COUNT && status == LUNA_OK; reg++) {
+  for (int reg = 0; reg < REGISTERS && status == LUNA_OK; reg++) {
     status = luna_vcpu_get(v->vcpu, reg, &values[reg]);
   }
   return status;
 }
 
+/* General registers are written in any case: KVM forgets an exception that it has queued then. */
 static int set_all(hvf_vcpu *v, const uint64_t *values) {
   int status = LUNA_OK;
-  for (int reg = 0; reg < GENERAL_COUNT && status == LUNA_OK; reg++) {
-    status = luna_vcpu_set(v->vcpu, reg, values[reg]);
+  for (int reg = 0; reg < REGISTERS && status == LUNA_OK; reg++) {
+    uint64_t now = ~values[reg];
+    if (reg >= GENERAL_COUNT) {
+      status = luna_vcpu_get(v->vcpu, reg, &now);
+    }
+    if (status == LUNA_OK && now != values[reg]) {
+      status = luna_vcpu_set(v->vcpu, reg, values[reg]);
+    }
   }
   return status;
 }
@@ -78,7 +88,7 @@ static void place_after(hvf_vcpu *v, uint64_t before, uint64_t end) {
 
 hv_return_t hvf_view_take_back(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
-  uint64_t values[GENERAL_COUNT];
+  uint64_t values[REGISTERS];
   uint64_t end;
   int status = get_all(v, values);
   if (status != LUNA_OK) {

@@ -99,6 +99,21 @@ static void read_and_write_in_one_can_be_emulated(void) {
   end();
 }
 
+static void system_registers_are_taken_back(void) {
+  BEGIN_HOLE(0x8e, 0x1e, 0x00, 0x08, 0xf4); /* mov ds, [0x800]; hlt */
+  set(HV_X86_DS, 0x1234);
+  check_violation(1, HOLE + 0x800);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+  CHECK_EQ(get(HV_X86_DS), 0x1234);
+  CHECK_EQ(field(VMCS_GUEST_DS_BASE), HOLE);
+  HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+  page[0x801] = 0x20;
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_DS), 0x2000);
+  CHECK_EQ(field(VMCS_GUEST_DS_BASE), 0x20000);
+  end();
+}
+
 static void a_copy_out_of_a_hole_can_be_emulated(void) {
   BEGIN_HOLE(0xf3, 0xa4, 0xf4); /* rep movsb from HOLE to ES:DI */
   set(HV_X86_RSI, 0x800);
@@ -260,6 +275,7 @@ int main(void) {
   RUN_KVM(a_read_violation_can_be_completed);
   RUN_KVM(an_instruction_that_was_taken_back_cannot_be_completed);
   RUN_KVM(read_and_write_in_one_can_be_emulated);
+  RUN_KVM(system_registers_are_taken_back);
   RUN_KVM(a_copy_out_of_a_hole_can_be_emulated);
   RUN_KVM(a_write_violation_can_be_stepped_over);
   RUN_KVM(a_write_violation_is_retried_when_memory_allows_it);
