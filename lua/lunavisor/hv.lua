@@ -3,8 +3,8 @@
 -- those who know it: hv.vm_map_space(asid, buffer, gpa, size, hv.MEMORY_READ + hv.MEMORY_WRITE).
 --
 -- A call that succeeds returns what C puts behind its pointers, or true. One that fails changes
--- nothing and returns nil, message, code; code is Apple's name in lower case ("bad_argument"), whose
--- number hv.errors[code] is. Arguments of a wrong type raise at the caller's line. Registers, MSRs
+-- nothing and returns nil, message, code; code is Apple's name in lower case ("bad_argument"), and
+-- hv.errors[code] its number. Arguments of a wrong type raise at the caller's line. Registers, MSRs
 -- and fields of the VMCS are u64; addresses in guest-physical space, sizes, flags and numbers of
 -- spaces and vCPUs are plain numbers, for which a u64 will do as well.
 --

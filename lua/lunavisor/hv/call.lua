@@ -23,8 +23,10 @@ local codes = {
   not_found = "bad_argument", argument = "bad_argument", range = "bad_argument",
 }
 
-local function result(ok, value, message, code)
-  if not ok then return fail("bad_argument", (tostring(value):gsub("^[^%s:]+%.lua:%d+: ", ""))) end
+local function result(mistake, ok, value, message, code)
+  if not ok then
+    return fail(mistake, "%s", (tostring(value):gsub("^[^%s:]+%.lua:%d+: ", "")))
+  end
   if value ~= nil then return value end
   if message == nil then return true end
   return nil, message, codes[code] or "error"
@@ -32,7 +34,12 @@ end
 
 --- The result of fn(...), a call of the library: what it raises as a mistake is "bad_argument".
 function M.try(fn, ...)
-  return result(pcall(fn, ...))
+  return result("bad_argument", pcall(fn, ...))
+end
+
+--- The same for a call whose arguments are right: it raises where KVM cannot do it.
+function M.try_host(fn, ...)
+  return result("unsupported", pcall(fn, ...))
 end
 
 -- ---- Arguments ----
@@ -86,7 +93,10 @@ local kinds = {
 local needs = {}
 M.needs = needs
 
--- Defines hv[name] with arguments of those names; "size?" may be left out. "vm" as the first takes
+--- The argument names of each call, by its name.
+M.calls = {}
+
+--- Defines hv[name] with arguments of those names; "size?" may be left out. "vm" as the first takes
 -- no argument, but needs the VM; "vcpu" is a vCPU that the caller owns.
 function M.define(hv, name, arguments, fn)
   local first = needs[arguments[1]]
@@ -99,6 +109,7 @@ function M.define(hv, name, arguments, fn)
     optional[i] = names[i] ~= argument
     takes[i] = kinds[names[i]] or whole
   end
+  M.calls[name] = names
   local full = "hv." .. name .. ": "
   hv[name] = function(...)
     local given = { ... }

@@ -227,8 +227,23 @@ local reasons = {
   debug = constants.VMX_REASON_MTF, timeout = constants.VMX_REASON_VMX_TIMER_EXPIRED,
   interrupted = constants.VMX_REASON_IRQ,
   fail_entry = constants.VMX_REASON_ENTRY_FAILURE + constants.VMX_REASON_VMENTRY_GUEST,
-  eoi = constants.VMX_REASON_VIRTUALIZED_EOI,
+  eoi = constants.VMX_REASON_IRQ,
 }
+
+--- The registers at RDMSR ("r") or WRMSR; a device of msr.lua stops a run with them.
+function M.snapshot(cpu, access)
+  local saved = { access = access, rip = cpu.rip }
+  for _, name in ipairs(general) do saved[name] = cpu[name] end
+  return saved
+end
+
+-- The vCPU stands at that instruction again.
+local function put_back(v, x, saved)
+  for _, name in ipairs(general) do v.cpu[name] = saved[name] end
+  v.cpu.rip = saved.rip
+  x.kind, x.length = "msr", 2
+  x.reason = saved.access == "r" and constants.VMX_REASON_RDMSR or constants.VMX_REASON_WRMSR
+end
 
 -- What an exit changes before the program looks.
 local begins = {
@@ -239,30 +254,25 @@ local begins = {
   pio = function(_, x) x.open = true end,
   fault = function(_, x) x.open, x.fault = true, true end,
   interrupted = function(v) v.interrupted = false end,
+  eoi = function(v, x)
+    v.info = { code = constants.VM_EXITINFO_IOAPIC_EOI, vector = x.exit.vector }
+  end,
   fail_entry = function(_, x)
     local entered = u64.band(x.exit.value, constants.VMX_REASON_ENTRY_FAILURE) ~= ZERO
     x.entry_error = entered and 0 or x.exit.value
   end,
-  stopped = function(v, x) -- by a device of msr.lua, at RDMSR or WRMSR
-    local saved = x.exit.value
-    for _, name in ipairs(general) do v.cpu[name] = saved[name] end
-    v.cpu.rip = saved.rip
-    x.kind, x.length, x.reason = "msr", 2, saved.access == "r" and constants.VMX_REASON_RDMSR
-      or constants.VMX_REASON_WRMSR
+  stopped = function(v, x) put_back(v, x, x.exit.value) end, -- by a device of msr.lua
+  msr = function(v, x) -- that KVM does not know
+    local saved = M.snapshot(v.cpu, x.exit.access)
+    run_out(v.cpu)
+    put_back(v, x, saved)
   end,
 }
-
---- What a device of msr.lua stops a run with.
-function M.snapshot(cpu, access)
-  local saved = { access = access, rip = cpu.rip }
-  for _, name in ipairs(general) do saved[name] = cpu[name] end
-  return saved
-end
 
 local function present(v, exit)
   local x = { kind = exit.kind, exit = exit, reason = reasons[exit.kind], length = 0,
     entry_error = 0 }
-  v.exit = x
+  v.exit, v.info = x, { code = constants.VM_EXITINFO_VMX }
   local begin = begins[exit.kind]
   if begin then begin(v, x) end
   if x.reason then return true end

@@ -14,6 +14,7 @@ local M = {
   vcpus = {},     -- by number
   running = nil,  -- the vCPU that runs, or ran last
   notifiers = {}, -- by port
+  ioapic = nil,   -- of ioapic.lua
   limits = {},    -- a list of { space =, first =, last = (behind it), rights = }
 }
 
@@ -30,7 +31,8 @@ end
 function M.create(options)
   if M.vm then return fail("busy", "this process has a VM already, and can have one") end
   local accelerated = call.has(options, constants.VM_ACCEL_APIC)
-  local vm, message, code = call.try(luna.vm, { irqchip = accelerated and "kernel" or "none" })
+  local vm, message, code = call.try(luna.vm,
+    { irqchip = accelerated and "split" or "none", unknown_msrs = "exit" })
   if not vm then return nil, message, code end
   local ok
   ok, message, code = M.begin(vm)
@@ -39,12 +41,13 @@ function M.create(options)
     return nil, message, code
   end
   M.vm, M.options = vm, options
+  M.ioapic = M.make_ioapic()
   M.spaces[0] = { space = vm.default, bound = 0 }
   return true
 end
 
---- Set by msr.lua: what is done to a VM that is made.
-M.begin = nil
+--- Set by msr.lua: what is done to a VM that is made; and by ioapic.lua: a state of the IOAPIC.
+M.begin, M.make_ioapic = nil, nil
 
 -- ---- vCPUs ----
 

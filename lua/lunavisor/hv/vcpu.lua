@@ -7,6 +7,7 @@ local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"
 local controls = require "lunavisor.hv.control"
 local exits = require "lunavisor.hv.exit"
+local ioapic = require "lunavisor.hv.ioapic"
 local machine = require "lunavisor.hv.machine"
 
 local fail, try, has = call.fail, call.try, call.has
@@ -44,9 +45,10 @@ local function create(options)
   local cpu, message, code = try(machine.vm.vcpu, machine.vm, { mode = "reset" })
   if not cpu then return nil, message, code end
   cpu:account(true)
+  cpu:on("eoi", ioapic.on_eoi)
   machine.vcpus[cpu.id] = {
     cpu = cpu, id = cpu.id, owner = machine.owner(), space = 0, options = options,
-    exit = {}, interrupted = false, single_step = false, msrs = {},
+    exit = {}, interrupted = false, single_step = false, msrs = {}, apic_controls = 0,
     event = ZERO, event_error = ZERO, event_length = ZERO,
     controls = controls.initial(), shadows = { cr0 = ZERO, cr4 = ZERO },
   }
@@ -202,14 +204,14 @@ return function(hv)
   define("vcpu_get_idle_time", { "vcpu" }, function(v) return u64(v.cpu.idle_time) end)
 
   --- The host's time-stamp counter. Needs no VM.
-  define("tsc_clock", {}, function() return try(tsc_clock) end)
+  define("tsc_clock", {}, function() return call.try_host(tsc_clock) end)
 
   --- Makes the guest's counter tsc_clock() + `offset_tsc`, for a vCPU made with VCPU_TSC_RELATIVE.
   define("vcpu_set_tsc_relative", { "vcpu", "offset_tsc" }, function(v, offset)
     if not has(v.options, constants.VCPU_TSC_RELATIVE) then
       return fail("unsupported", "vCPU %d was not made with VCPU_TSC_RELATIVE", v.id)
     end
-    return try(function() v.cpu.tsc_offset = offset return true end)
+    return call.try_host(function() v.cpu.tsc_offset = offset return true end)
   end)
 
   --- How the last VM entry failed, if it did: RFLAGS after VMLAUNCH.

@@ -106,8 +106,10 @@ do
 end
 
 fields[c.VMCS_CTRL_TSC_OFFSET] = {
-  get = function(v) return try(function() return v.cpu.tsc_offset end) end,
-  set = function(v, value) return try(function() v.cpu.tsc_offset = value return true end) end,
+  get = function(v) return call.try_host(function() return v.cpu.tsc_offset end) end,
+  set = function(v, value)
+    return call.try_host(function() v.cpu.tsc_offset = value return true end)
+  end,
 }
 
 -- The activity states of the VMCS (SDM Vol. 3, 25.4.2).
