@@ -22,25 +22,20 @@ local function read_headers()
   return (table.concat(texts, "\n"):gsub("/%*.-%*/", " "))
 end
 
--- The value of a C expression of the headers; nil for what is no number.
-local function value_of(text, known)
-  text = text:gsub("^%s+", ""):gsub("%s+$", "")
-  while text:match "^%b()$" do text = text:sub(2, -2) end
-  text = text:gsub("^%([%w_]+%)%s*", ""):gsub("^U?INT%d+_C(%b())", function(inner)
-    return inner:sub(2, -2)
-  end)
-  if text == "~UINT64_C(0)" then return u64.bnot(0) end
-  local number, shift = text:match "^U?I?N?T?%d*_?C?%(?(%w+)%)?%s*<<%s*(%d+)$"
-  if number then return u64.lshift(tonumber((number:gsub("[uU]$", ""))), tonumber(shift)) end
-  number = tonumber((text:gsub("[uU]$", "")))
-  return number and u64(number) or known[text]
+-- The value of a C expression of the headers: a number, shifted or not; nil for anything else.
+local function value_of(text)
+  text = text:gsub("U?INT%d+_C", ""):gsub("%(hv_return_t%)", ""):gsub("[()%s]", "")
+  if text == "~0" then return u64.bnot(0) end
+  local number, shift = text:match "^(%w-)u?<<(%d+)$"
+  number, shift = tonumber(number or (text:gsub("u$", ""))), tonumber(shift or 0)
+  return number and u64.lshift(number, shift)
 end
 
 -- By name: the values of all macros and enumerators.
 local function constants_in(text)
   local found = {}
   for name, value in text:gmatch "#define%s+([%w_]+)[ \t]+([^\n]+)" do
-    found[name] = value_of(value, found)
+    found[name] = value_of(value)
   end
   for list in text:gmatch "enum%s*[%w_]*%s*(%b{})" do
     local nextone = u64(0)
@@ -48,7 +43,7 @@ local function constants_in(text)
       local name, value = item:match "([%u][%w_]*)%s*=%s*(.-)%s*$"
       name = name or item:match "([%u][%w_]*)"
       if name then
-        nextone = value and value_of(value, found) or nextone
+        nextone = value and value_of(value) or nextone
         found[name] = nextone
         nextone = nextone + u64(1)
       end
