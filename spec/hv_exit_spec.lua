@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What a program finds in the VMCS after an exit, from Lua, and how it goes on; fields and controls.
+-- What a program finds in the VMCS after an exit, from Lua, and how it goes on; the fields.
 
 local luna = require "lunavisor"
 local hv = require "lunavisor.hv"
@@ -201,7 +201,10 @@ helper.kvm("hv's other exits", function()
   end)
 
   it("are triple faults", function()
-    local id = support.guest "lidt [cs:idt]\n int3\n idt: dw 0, 0, 0"
+    local id = support.guest "ud2"
+    support.write(id, hv.VMCS_GUEST_CR0, 0x11) -- protected mode
+    support.write(id, hv.VMCS_GUEST_CS_AR, 0x9b)
+    support.write(id, hv.VMCS_GUEST_IDTR_LIMIT, 0)
     support.stops(id, hv.VMX_REASON_TRIPLE_FAULT)
   end)
 

@@ -88,7 +88,7 @@ end)
 
 -- A value for each kind of argument, to call a function with.
 local samples = { buffer = true, bytes = ("\0"):rep(512), state = {}, vcpus = {}, enable = true,
-  primary = true }
+  primary = true, load = true }
 
 helper.kvm("hv without a VM", function()
   it("says no_device, whatever is called", function()

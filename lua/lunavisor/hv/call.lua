@@ -82,8 +82,9 @@ end
 -- By the argument's name; the others are plain whole numbers.
 local kinds = {
   buffer = buffer, value = integer, deadline = integer, offset_tsc = integer, tsc = integer,
-  address = integer, rte = integer, enable = of_type("boolean", "true or false"),
-  primary = of_type("boolean", "true or false"), state = of_type("table", "a table"),
+  address = integer, enable = of_type("boolean", "true or false"),
+  load = of_type("boolean", "true or false"), primary = of_type("boolean", "true or false"),
+  state = of_type("table", "a table"),
   vcpus = of_type("table", "a list of vCPUs"), bytes = of_type("string", "a string"),
   port = function(_, value) return value end,
 }

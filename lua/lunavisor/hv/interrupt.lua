@@ -288,7 +288,7 @@ return function(hv)
 
   --- Tell of an instruction that accesses the local APIC. KVM does these by itself: the arguments
   --- are checked, and that is all.
-  define("vcpu_apic_lsc_enter_r32", { "vcpu", "enable", "address", "length", "cs", "register" },
+  define("vcpu_apic_lsc_enter_r32", { "vcpu", "load", "address", "length", "cs", "register" },
     enter_register)
   define("vcpu_apic_lsc_enter_imm32", { "vcpu", "address", "length", "cs", "data" },
     function(_, _, length) return is_instruction(length) end)
