@@ -231,6 +231,9 @@ helper.kvm("hv.vcpu_run", function()
   it("ends by an interrupt that came before it, once", function()
     local id = support.guest "hlt"
     refused("bad_argument", "there is no vCPU 9", hv.vcpu_interrupt { id, 9 })
+    refused("bad_argument", "vcpus[1]: 0xffffffffffffffff", hv.vcpu_interrupt { -1 })
+    helper.raises("hv.vcpu_interrupt: vcpus[2]: a whole number expected, got string",
+      function() hv.vcpu_interrupt { id, "x" } end)
     support.stops(id, hv.VMX_REASON_HLT)
     support.pass(id)
     assert(hv.vcpu_write_register(id, hv.X86_RIP, 0x1000))

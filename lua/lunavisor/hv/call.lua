@@ -79,13 +79,24 @@ local function buffer(name, value)
   return value
 end
 
+local function numbers(name, value)
+  if type(value) ~= "table" then return wrong(name, "a list of vCPUs", value) end
+  local list = {}
+  for i, item in ipairs(value) do
+    local number, problem, refusal = whole(("%s[%d]"):format(name, i), item)
+    if not number then return nil, problem, refusal end
+    list[i] = number
+  end
+  return list
+end
+
 -- By the argument's name; the others are plain whole numbers.
 local kinds = {
   buffer = buffer, value = integer, deadline = integer, offset_tsc = integer, tsc = integer,
   address = integer, enable = of_type("boolean", "true or false"),
   load = of_type("boolean", "true or false"), primary = of_type("boolean", "true or false"),
   state = of_type("table", "a table"),
-  vcpus = of_type("table", "a list of vCPUs"), bytes = of_type("string", "a string"),
+  vcpus = numbers, bytes = of_type("string", "a string"),
   port = function(_, value) return value end,
 }
 
