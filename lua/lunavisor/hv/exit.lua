@@ -115,7 +115,7 @@ local function place(v)
   local rip = v.cpu.rip
   local port, behind = ports.find(v.cpu, x.exit, rip)
   if not port then return take_back(v) end
-  x.port, x.length, x.placed = port, port.length, true
+  x.port, x.length, x.placed, x.behind = port, port.length, true, behind
   x.start = behind and rip - u64.exact(port.length) or rip
 end
 
@@ -133,9 +133,19 @@ local function read(v, name)
   return read_field(v.cpu, name)
 end
 
+-- Whether the write says that OUT is done, which KVM is about to do.
+local function passes(x, name, value)
+  return x.open and name == "rip" and x.behind and not x.port.string
+    and value == x.start + u64.exact(x.length)
+end
+
 local function write(v, name, value)
   local x, cpu = v.exit, v.cpu
-  if x.open and (x.kind == "pio" or x.exit.access == "r") then
+  if passes(x, name, value) then
+    x.open, x.completed = false, true
+    cpu:answer()
+    return true
+  elseif x.open and (x.kind == "pio" or x.exit.access == "r") then
     take_back(v)
   elseif x.open and name == "rip" then -- a write to memory has been dealt with
     x.open = false
