@@ -139,7 +139,9 @@ block("hv's local APIC", function()
     assert.equal(0x68, hv.vcpu_apic_get_state(id).lvt[1])
     state.svr = -1
     refused("bad_argument", "svr of the local APIC", hv.vcpu_apic_put_state(id, state))
-    state.svr, state.boot_state = 0x1ff, 7
+    state.svr, state.tsc_deadline = 0x1ff, nil
+    refused("bad_argument", "tsc_deadline", hv.vcpu_apic_put_state(id, state))
+    state.tsc_deadline, state.boot_state = 0, 7
     refused("bad_argument", "boot_state", hv.vcpu_apic_put_state(id, state))
     assert.equal(0x20, hv.vcpu_apic_read(id, TPR))
   end)
@@ -309,8 +311,9 @@ block("hv's IOAPIC", function()
     state.rtbl[2], state.irr, state.ioa_id = u64 "0xff00000000010042", 4, 0x3000000
     assert.is_true(hv.vm_ioapic_put_state(state))
     assert.same({ 0x10042, 0xff000000, 0x3000000 }, { read(0x12), read(0x13), read(0) })
-    state.rtbl[32] = nil
+    state.rtbl[7] = "x"
     refused("bad_argument", "32 entries", hv.vm_ioapic_put_state(state))
+    assert.same({ 0x10042, 0x3000000 }, { read(0x12), read(0) })
     refused("bad_argument", "32 entries", hv.vm_ioapic_put_state {})
   end)
 end)

@@ -226,6 +226,9 @@ helper.kvm("hv.vcpu_run", function()
     assert.is_true(hv.vcpu_run_until(id, 0))
     assert.equal(hv.VMX_REASON_VMX_TIMER_EXPIRED, read(id, hv.VMCS_RO_EXIT_REASON))
     assert.equal(0x1000, register(id, hv.X86_RIP))
+    assert(hv.vcpu_interrupt { id })
+    assert.is_true(hv.vcpu_run_until(id, u64 "0xfffffffffffffffe")) -- never
+    assert.equal(hv.VMX_REASON_IRQ, read(id, hv.VMCS_RO_EXIT_REASON))
   end)
 
   it("ends by an interrupt that came before it, once", function()

@@ -304,9 +304,11 @@ local function leave(v)
   return true
 end
 
+local FOREVER = u64(2 ^ 30, 0) -- beyond it is no moment, nor is DEADLINE_FOREVER
+
 -- Seconds on luna.clock's time line; nil for none.
 local function seconds(deadline)
-  if deadline == constants.DEADLINE_FOREVER then return nil end
+  if u64.lt(FOREVER, deadline) then return nil end
   return u64.tonumber(u64.div(deadline, 1000)) / 1e6
 end
 

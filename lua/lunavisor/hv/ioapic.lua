@@ -212,11 +212,13 @@ end
 function M.put_state(state)
   local before, made = machine.ioapic, machine.make_ioapic()
   local irr, id, select = u64.exact(state.irr), u64.exact(state.ioa_id), u64.exact(state.ioregsel)
+  local whole = irr and id and select and type(state.rtbl) == "table"
   for pin = 0, PINS - 1 do
-    local entry = type(state.rtbl) == "table" and u64.exact(state.rtbl[pin + 1])
-    made.rtbl[pin] = entry and band(entry, bor(WRITABLE, STATUS + REMOTE)) or nil
+    local entry = whole and u64.exact(state.rtbl[pin + 1])
+    whole = entry ~= nil and entry ~= false
+    made.rtbl[pin] = whole and band(entry, bor(WRITABLE, STATUS + REMOTE))
   end
-  if not irr or not id or not select or not made.rtbl[0] or not made.rtbl[PINS - 1] then
+  if not whole then
     return fail("bad_argument", "a state of the IOAPIC has irr, ioa_id, ioregsel and %d entries in "
       .. "rtbl", PINS)
   end

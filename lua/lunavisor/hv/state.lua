@@ -117,11 +117,13 @@ function M.apic_put(v, state)
     local cpu = v.cpu
     local page = page_of(assert(cpu.apic:get()), state)
     local gpa = number("local APIC", "apic_gpa", state.apic_gpa, 2 ^ 52)
-    local mp_state = mp_states[state.boot_state]
-    if not mp_state or gpa % 4096 ~= 0 then error("no local APIC has that boot_state or gpa", 0) end
+    local mp_state, deadline = mp_states[state.boot_state], u64.exact(state.tsc_deadline)
+    if not mp_state or not deadline or gpa % 4096 ~= 0 then
+      error("no local APIC has that boot_state, tsc_deadline or apic_gpa", 0)
+    end
     cpu.msr[APIC_BASE] = u64.band(cpu.msr[APIC_BASE], 0xfff) + u64.exact(gpa)
     assert(cpu.apic:set(page))
-    if state.tsc_deadline ~= u64.exact(0) then cpu.msr[TSC_DEADLINE] = state.tsc_deadline end
+    if deadline ~= u64.exact(0) then cpu.msr[TSC_DEADLINE] = deadline end
     if (boot_states[cpu.mp_state] or 2) ~= state.boot_state then cpu.mp_state = mp_state end
     return true
   end)
