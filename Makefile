@@ -160,6 +160,11 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
 	$(LINK) -Wl,--as-needed,-rpath,'$$ORIGIN/..' -o $@ $< -L$(BUILD) -llunavisor $(LUA_LIBS)
 
+$(BUILD)/bench/hvf: $(BUILD)/obj/scripts/bench.d/hvf.o $(BUILD)/libHypervisor.a \
+  $(BUILD)/liblunavisor.a
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^
+
 $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(FAKE) $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^

@@ -221,7 +221,7 @@ static int make(luna_buffer *buffer, const luna_buffer_options *options) {
 
 static int check_options(const luna_buffer_options *options) {
   const uint32_t known = LUNA_BUFFER_READ_ONLY | LUNA_BUFFER_PRIVATE | LUNA_BUFFER_HUGE_2M |
-                         LUNA_BUFFER_HUGE_1G | LUNA_BUFFER_SEALED;
+                         LUNA_BUFFER_HUGE_1G | LUNA_BUFFER_SEALED | LUNA_BUFFER_STABLE;
   if (options->kind > LUNA_BUFFER_POINTER) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a buffer of kind %u: there is none",
                      options->kind);
@@ -385,7 +385,8 @@ void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
 }
 
 bool luna_buffer_can_vanish(const luna_buffer *root) {
-  return root->kind == LUNA_BUFFER_FILE || root->kind == LUNA_BUFFER_POINTER ||
+  return root->kind == LUNA_BUFFER_FILE ||
+         (root->kind == LUNA_BUFFER_POINTER && !(root->flags & LUNA_BUFFER_STABLE)) ||
          (root->kind == LUNA_BUFFER_MEMFD && !(root->flags & LUNA_BUFFER_SEALED));
 }
 

@@ -219,7 +219,7 @@ int luna_vcpu_get_blocking(luna_vcpu *vcpu, uint32_t *blocking) {
   int status = luna_vcpu_guard(vcpu);
   const struct kvm_vcpu_events *events = status == LUNA_OK ? luna_state_events(vcpu) : NULL;
   if (!events) {
-    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+    return luna_error_status();
   }
   uint8_t shadow = events->interrupt.shadow;
   *blocking = (shadow & KVM_X86_SHADOW_INT_STI ? BLOCKING_STI : 0) |
@@ -237,7 +237,7 @@ int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking) {
   int status = luna_vcpu_guard(vcpu);
   struct kvm_vcpu_events *events = status == LUNA_OK ? change_events(vcpu) : NULL;
   if (!events) {
-    return status == LUNA_OK ? LUNA_ERROR_SYSTEM : status;
+    return luna_error_status();
   }
   events->interrupt.shadow = (blocking & BLOCKING_STI ? KVM_X86_SHADOW_INT_STI : 0) |
                              (blocking & BLOCKING_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);

@@ -9,6 +9,7 @@
 #include "lunavisor.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* ---- error.c ---- */
 
@@ -45,7 +46,8 @@ hv_return_t hvf_enter(void);
 void hvf_leave(void);
 /* Whether the space exists. The lock is held. */
 bool hvf_has_space(hv_vm_space_t asid);
-/* Makes room for index `index` in an array of `size`-byte elements, zeroed; false without memory. */
+/* Makes room for index `index` in an array of `size`-byte elements, zeroed; false without
+ * memory. */
 bool hvf_room(void **array, uint32_t *room, uint32_t index, size_t size);
 
 /* ---- limit.c: what HV_MEMORY_MAXPROT withholds. The lock is held. ---- */
@@ -130,6 +132,7 @@ typedef struct hvf_exit {
   uint64_t rip;    /* that the program wrote */
   uint64_t rax;
   uint64_t rdx;
+  uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
   hvf_port port;
   luna_exit seen;
 } hvf_exit;
@@ -137,6 +140,21 @@ typedef struct hvf_exit {
 enum {
   HVF_CONTROLS = 5
 };
+
+/* Where a space has the vCPU's local APIC, if not where KVM has it. */
+typedef struct hvf_apic_page {
+  hv_vm_space_t space;
+  uint64_t gpa;
+} hvf_apic_page;
+
+/* What hv_vcpu_exit_info tells of. */
+typedef struct hvf_info {
+  hv_vm_exitinfo_t code;
+  uint8_t vector;   /* IOAPIC_EOI, INJECT_EXCP */
+  uint32_t command; /* INIT_AP, STARTUP_AP: ICR */
+  uint32_t target;
+  uint32_t value; /* APIC_ACCESS_READ */
+} hvf_info;
 
 struct hvf_vcpu {
   luna_vcpu *vcpu;
@@ -152,6 +170,13 @@ struct hvf_vcpu {
   uint32_t entry_error;
   uint32_t entry_length;
   uint64_t shadows[2]; /* of CR0 and CR4 */
+  hvf_info info;
+  hv_apic_ctrl_t apic_ctrl;
+  hvf_apic_page *apic_pages;
+  uint32_t apic_page_count;
+  uint32_t apic_page_room;
+  atomic_bool interrupted; /* hv_vcpu_interrupt */
+  bool extint;             /* the program asks for an interrupt of the PICs */
 };
 
 /* The vCPU, if the calling thread owns it. */
@@ -179,6 +204,25 @@ void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may);
 void hvf_control_reset(hvf_vcpu *v);
 hv_return_t hvf_control_get(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t *value);
 hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t value);
+
+/* ---- apic.c ---- */
+
+/* The offset in the page of the vCPU's local APIC that the EPT violation is at; -1 for another. */
+int hvf_apic_offset(const hvf_vcpu *v, const luna_exit *e);
+/* Notes that the exit is a read of that register. */
+hv_return_t hvf_apic_note_read(hvf_vcpu *v, uint32_t offset);
+/* The end of a level interrupt: true if it is an exit for the program. */
+bool hvf_apic_note_eoi(hvf_vcpu *v, uint8_t vector);
+
+/* ---- extint.c ---- */
+
+/* Before the vCPU is entered: gives it the interrupt that the PICs request, if it takes one. */
+hv_return_t hvf_extint_offer(hvf_vcpu *v);
+
+/* ---- intr.h ---- */
+
+/* A VM with local APICs in KVM begins. The lock is held. */
+void hvf_intr_begin(void);
 
 /* ---- entry.c: events that the program injects ---- */
 

@@ -52,8 +52,10 @@ static uint32_t luna_rights(hv_memory_flags_t flags) {
 
 static hv_return_t map(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa, size_t size,
                        hv_memory_flags_t flags) {
-  const luna_buffer_options options = {
-      .kind = LUNA_BUFFER_POINTER, .size = size, .pointer = (void *)(uintptr_t)uva};
+  const luna_buffer_options options = {.kind = LUNA_BUFFER_POINTER,
+                                       .flags = LUNA_BUFFER_STABLE,
+                                       .size = size,
+                                       .pointer = (void *)(uintptr_t)uva};
   luna_buffer *buffer;
   hv_return_t result = limited(flags) ? hvf_limit_reserve() : HV_SUCCESS;
   result = result == HV_SUCCESS ? hvf_status(luna_buffer_open(&options, &buffer)) : result;

@@ -158,11 +158,11 @@ static bool find_at(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *po
  * prefixes, any other with as few as will do: only then do the prefixes make a difference. */
 static bool find_before(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *port) {
   bool found = false;
-  for (uint32_t length = 1; length <= c->before; length++) {
+  for (uint32_t length = 1; length <= c->before && (!found || port->string); length++) {
     const uint8_t *bytes = c->bytes + LONGEST - length;
     hvf_port one;
     if (decode(bytes, length, c->bits, &one) && one.length == length &&
-        matches(v, e, bytes, &one) && (!found || one.string)) {
+        matches(v, e, bytes, &one)) {
       *port = one;
       found = true;
     }

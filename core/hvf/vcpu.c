@@ -44,6 +44,7 @@ static void release(hvf_vcpu *v) {
   hvf_msr_leave(v);
   luna_vcpu_release(v->vcpu);
   free(v->msrs);
+  free(v->apic_pages);
   free(v);
 }
 
@@ -199,7 +200,9 @@ static hv_return_t interrupt(const hv_vcpuid_t *ids, unsigned int count) {
     }
   }
   for (unsigned int i = 0; i < count; i++) {
-    luna_vcpu_interrupt(find(ids[i])->vcpu);
+    hvf_vcpu *v = hvf_the_vm.vcpus[ids[i]];
+    atomic_store(&v->interrupted, true);
+    luna_vcpu_interrupt(v->vcpu);
   }
   return HV_SUCCESS;
 }

@@ -71,8 +71,10 @@ static hv_return_t create(hv_vm_options_t options) {
   if (hvf_the_vm.vm) {
     return hvf_fail(HV_BUSY, "this process has a VM already, and can have one");
   }
-  const luna_vm_options luna_options = {.irqchip = options & HV_VM_ACCEL_APIC ? LUNA_IRQCHIP_KERNEL
-                                                                              : LUNA_IRQCHIP_NONE};
+  const luna_vm_options luna_options = {
+      .irqchip = options & HV_VM_ACCEL_APIC ? LUNA_IRQCHIP_SPLIT : LUNA_IRQCHIP_NONE,
+      .unknown_msrs = 1,
+  };
   hv_return_t result = hvf_status(luna_vm_open(&luna_options, &hvf_the_vm.vm));
   result = result == HV_SUCCESS ? hvf_msr_begin() : result;
   if (result != HV_SUCCESS) {
@@ -80,6 +82,7 @@ static hv_return_t create(hv_vm_options_t options) {
     return result;
   }
   hvf_the_vm.options = options;
+  hvf_intr_begin();
   return HV_SUCCESS;
 }
 

@@ -122,7 +122,11 @@ typedef enum luna_buffer_flag {
   LUNA_BUFFER_PRIVATE = 2,   /* file: writes stay in this process (copy-on-write) */
   LUNA_BUFFER_HUGE_2M = 4,   /* from the reserved 2 MiB pages, or else ordinary memory */
   LUNA_BUFFER_HUGE_1G = 8,   /* from the reserved 1 GiB pages, or else ordinary memory */
-  LUNA_BUFFER_SEALED = 16    /* memfd: nobody can change its size any more */
+  LUNA_BUFFER_SEALED = 16,   /* memfd: nobody can change its size any more */
+  /* pointer: the embedder vouches for the memory, so that the library uses it as its own. Without
+   * it, memory that is gone is an error instead of a SIGSEGV or SIGBUS, and each access by the
+   * library costs a system call. */
+  LUNA_BUFFER_STABLE = 32
 } luna_buffer_flag;
 
 typedef struct luna_buffer_options {

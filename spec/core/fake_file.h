@@ -53,6 +53,7 @@ typedef struct fake_file {
   uint64_t hypercalls;
   struct fake_events *events; /* NULL until there are any */
   uint32_t irqchip;           /* 0 none, 1 split, 2 KVM's; a vCPU's too */
+  int extint;                 /* vCPU: the vector of KVM_INTERRUPT that waits, plus 1 */
   uint32_t routes;
   uint64_t messages;
   uint64_t bus_cycle;

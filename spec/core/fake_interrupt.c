@@ -139,6 +139,18 @@ static int move_lapic(fake_file *vcpu, struct kvm_lapic_state *lapic, bool write
   return 0;
 }
 
+/* kvm_vcpu_ioctl_interrupt, with a LAPIC in KVM. */
+static int queue_extint(fake_file *vcpu, const struct kvm_interrupt *interrupt) {
+  if (vcpu->irqchip != 1) {
+    return fake_refuse(ENXIO);
+  }
+  if (vcpu->extint) {
+    return fake_refuse(EEXIST);
+  }
+  vcpu->extint = (int)interrupt->irq + 1;
+  return 0;
+}
+
 int fake_interrupt_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
   switch (request) {
     case KVM_GET_LAPIC:
@@ -149,6 +161,8 @@ int fake_interrupt_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argu
       return move_mp(vcpu, argument, false);
     case KVM_SET_MP_STATE:
       return move_mp(vcpu, argument, true);
+    case KVM_INTERRUPT:
+      return queue_extint(vcpu, argument);
     case KVM_GET_TSC_KHZ:
       return vcpu->tsc_khz;
     case KVM_SET_TSC_KHZ: /* KVM takes the number even where it cannot scale */
@@ -176,6 +190,10 @@ bool fake_interrupt_enter(fake_file *vcpu) {
   if (events->interrupt.injected) {
     events->interrupt.injected = 0;
     take(events->interrupt.nr);
+  }
+  if (vcpu->extint && vcpu->regs.rflags & RFLAGS_IF) {
+    take((uint8_t)(vcpu->extint - 1));
+    vcpu->extint = 0;
   }
   if (vcpu->run->request_interrupt_window && vcpu->regs.rflags & RFLAGS_IF) {
     vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;

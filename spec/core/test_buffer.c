@@ -257,8 +257,8 @@ static void huge_file(void) {
 static void option_errors(void) {
   CHECK_FAILS(OPEN(.kind = 4, .size = PAGE), LUNA_ERROR_ARGUMENT,
               "cannot make a buffer of kind 4: there is none");
-  CHECK_FAILS(OPEN(.flags = 32, .size = PAGE), LUNA_ERROR_ARGUMENT,
-              "cannot make a buffer with flags 0x20: only 0x1f are known");
+  CHECK_FAILS(OPEN(.flags = 64, .size = PAGE), LUNA_ERROR_ARGUMENT,
+              "cannot make a buffer with flags 0x40: only 0x3f are known");
   for (uint32_t kind = 0; kind <= LUNA_BUFFER_POINTER; kind++) {
     if (kind == LUNA_BUFFER_FILE) {
       continue;

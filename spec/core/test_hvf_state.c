@@ -313,7 +313,7 @@ static uint64_t drain(int fd) {
 }
 
 static void notifiers_swallow_what_they_match(void) {
-  /* mov al, 1; out 0x10, al; mov al, 2; out 0x10, al; out 0x10, ax; out 0x11, al; out 0x12, ax; hlt */
+  /* mov al, 1; out 0x10, al; mov al, 2; out 0x10, al; ax; out 0x11, al; out 0x12, ax; hlt */
   BEGIN(0xb0, 1, 0xe6, 0x10, 0xb0, 2, 0xe6, 0x10, 0xe7, 0x10, 0xe6, 0x11, 0xe7, 0x12, 0xf4);
   int fd = eventfd(0, EFD_NONBLOCK);
   HV(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));

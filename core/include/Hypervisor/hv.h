@@ -98,8 +98,8 @@ HV_API hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uin
 HV_API hv_return_t hv_vcpu_write_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t value);
 
 /* The x87, SSE and AVX state, in the standard form of XSAVE on this host (SDM Vol. 1, 13.4): 512
- * bytes for x87 and SSE, 576 or more for the header and as much as fits. Of a larger buffer, reading
- * zeroes and writing ignores the rest. Owner. */
+ * bytes for x87 and SSE, 576 or more for the header and as much as fits. Of a larger buffer,
+ * reading zeroes and writing ignores the rest. Owner. */
 HV_API hv_return_t hv_vcpu_read_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size);
 HV_API hv_return_t hv_vcpu_write_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size);
 

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT
+ * Running a vCPU, and what its exits become. */
+#include "view.h"
+
+#include <inttypes.h>
+
+enum {
+  EXIT_WINDOW = 7 /* KVM_EXIT_IRQ_WINDOW_OPEN */
+};
+
+/* An exit that is for the program, rather than for something here to deal with. */
+static bool is_for_program(hvf_vcpu *v, int kind) {
+  switch (kind) {
+    case LUNA_EXIT_MSR:
+      return !hvf_msr_serve(v);
+    case LUNA_EXIT_EOI:
+      return hvf_apic_note_eoi(v, (uint8_t)luna_vcpu_exit(v->vcpu)->vector);
+    case LUNA_EXIT_INTERRUPTED:
+      return atomic_exchange(&v->interrupted, false);
+    default:
+      return true;
+  }
+}
+
+/* An access to the page of the local APIC is no ordinary EPT violation. */
+static hv_return_t note_apic_access(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  int offset = hvf_apic_offset(v, x->e);
+  if (offset < 0) {
+    return HV_SUCCESS;
+  }
+  x->reason = VMX_REASON_APIC_ACCESS;
+  x->apic_offset = (uint32_t)offset;
+  return hvf_the_vm.options & HV_VM_ACCEL_APIC && x->e->access == LUNA_READ
+             ? hvf_apic_note_read(v, x->apic_offset)
+             : HV_SUCCESS;
+}
+
+static uint32_t reason_of(int kind, const luna_exit *e) {
+  switch (kind) {
+    case LUNA_EXIT_HLT:
+      return VMX_REASON_HLT;
+    case LUNA_EXIT_PIO:
+      return VMX_REASON_IO;
+    case LUNA_EXIT_FAULT:
+    case LUNA_EXIT_HOST_FAULT:
+      return VMX_REASON_EPT_VIOLATION;
+    case LUNA_EXIT_MSR:
+      return e->access == LUNA_READ ? VMX_REASON_RDMSR : VMX_REASON_WRMSR;
+    case LUNA_EXIT_SHUTDOWN:
+      return VMX_REASON_TRIPLE_FAULT;
+    case LUNA_EXIT_DEBUG:
+      return VMX_REASON_MTF;
+    case LUNA_EXIT_OTHER:
+      return VMX_REASON_IRQ_WND;
+    case LUNA_EXIT_EOI:
+      return VMX_REASON_VIRTUALIZED_EOI;
+    case LUNA_EXIT_TIMEOUT:
+      return VMX_REASON_VMX_TIMER_EXPIRED;
+    case LUNA_EXIT_FAIL_ENTRY:
+      return VMX_REASON_ENTRY_FAILURE | VMX_REASON_VMENTRY_GUEST;
+    default:
+      return VMX_REASON_IRQ;
+  }
+}
+
+static hvf_stage stage_of(int kind, const luna_exit *e) {
+  switch (kind) {
+    case LUNA_EXIT_HLT:
+      return HVF_STAGE_BEHIND;
+    case LUNA_EXIT_PIO:
+    case LUNA_EXIT_MSR:
+    case LUNA_EXIT_FAULT:
+      return HVF_STAGE_OPEN;
+    case LUNA_EXIT_HOST_FAULT:
+      return e->size ? HVF_STAGE_OPEN : HVF_STAGE_NONE;
+    default:
+      return HVF_STAGE_NONE;
+  }
+}
+
+static hv_return_t fail_exit(hvf_vcpu *v, int kind) {
+  const luna_exit *e = v->exit.e;
+  uint64_t rip = 0;
+  luna_vcpu_get(v->vcpu, LUNA_RIP, &rip);
+  if (kind == LUNA_EXIT_HOST_FAULT) {
+    return hvf_fail(HV_FAULT,
+                    "vCPU %u stopped at rip 0x%" PRIx64 ": the host memory behind gpa 0x%" PRIx64
+                    " cannot be used",
+                    v->id, rip, e->address);
+  }
+  return hvf_fail(HV_ERROR,
+                  "vCPU %u stopped at rip 0x%" PRIx64
+                  ": KVM cannot go on (exit %s, KVM's reason %u, suberror %u, code %02x %02x %02x "
+                  "%02x)",
+                  v->id, rip, luna_exit_name(kind), e->reason, e->suberror, e->instruction[0],
+                  e->instruction[1], e->instruction[2], e->instruction[3]);
+}
+
+static hv_return_t present(hvf_vcpu *v, int kind) {
+  hvf_exit *x = &v->exit;
+  x->kind = kind;
+  x->e = luna_vcpu_exit(v->vcpu);
+  x->reason = reason_of(kind, x->e);
+  x->stage = stage_of(kind, x->e);
+  x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
+  x->length = 0;
+  switch (kind) {
+    case LUNA_EXIT_HOST_FAULT:
+    case LUNA_EXIT_INTERNAL:
+    case LUNA_EXIT_INSTRUCTION:
+    case LUNA_EXIT_SYSTEM_EVENT:
+      return fail_exit(v, kind);
+    case LUNA_EXIT_OTHER:
+      return x->e->reason == EXIT_WINDOW ? HV_SUCCESS : fail_exit(v, kind);
+    case LUNA_EXIT_FAULT:
+      return v->apic_page_count ? note_apic_access(v) : HV_SUCCESS;
+    default:
+      return HV_SUCCESS;
+  }
+}
+
+/* The only refusal of the system that has no errno is that of the registers. */
+static hv_return_t present_failure(hvf_vcpu *v, int status) {
+  if (status != LUNA_ERROR_SYSTEM || luna_error_number() != 0) {
+    return hvf_status(status);
+  }
+  hvf_status(status); /* the sentence says which */
+  return present(v, LUNA_EXIT_FAIL_ENTRY);
+}
+
+/* An exit that comes before the guest was entered: KVM still has to finish what was answered. If
+ * that makes a further exit, it goes first, and the request to stop stays. */
+static int finish_early(hvf_vcpu *v, int kind) {
+  int further = luna_vcpu_finish(v->vcpu);
+  if (further == 0) {
+    return kind;
+  }
+  if (kind == LUNA_EXIT_INTERRUPTED) {
+    atomic_store(&v->interrupted, true);
+    luna_vcpu_interrupt(v->vcpu);
+  }
+  return further;
+}
+
+hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
+  const bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
+  const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
+  bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
+  hv_return_t result = hvf_leave_exit(v);
+  if (result == HV_SUCCESS && v->entry_event) {
+    result = hvf_entry_inject(v);
+  }
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  v->info = (hvf_info){.code = HV_VM_EXITINFO_VMX};
+  int kind = 0;
+  do {
+    result = accelerated ? hvf_extint_offer(v) : HV_SUCCESS;
+    if (result != HV_SUCCESS) {
+      return result;
+    }
+    kind = step ? luna_vcpu_step(v->vcpu, deadline) : luna_vcpu_run(v->vcpu, deadline);
+  } while (!is_for_program(v, kind));
+  if (was_open &&
+      (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED || kind == LUNA_EXIT_SIGNAL)) {
+    kind = finish_early(v, kind);
+  }
+  return kind < 0 ? present_failure(v, kind) : present(v, kind);
+}
+
+/* Bit 31 says that the processor looked at the guest's state; otherwise the entry itself failed,
+ * for the reason of VMCS_RO_INSTR_ERROR (SDM Vol. 3, 31.2 and 31.4). */
+uint32_t hvf_entry_error(const hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  bool failed = x->kind == LUNA_EXIT_FAIL_ENTRY && x->e->kind == LUNA_EXIT_FAIL_ENTRY;
+  return failed && !(x->e->value & VMX_REASON_ENTRY_FAILURE) ? (uint32_t)x->e->value : 0;
+}
+
+hv_return_t hv_vcpu_vmx_status(hv_vcpuid_t vcpu, uint32_t *status) {
+  const uint32_t zero_flag = 0x40;
+  hvf_vcpu *v;
+  hv_return_t result = hvf_owned(vcpu, &v);
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  if (!status) {
+    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put the status");
+  }
+  *status = hvf_entry_error(v) ? zero_flag : 0;
+  return HV_SUCCESS;
+}

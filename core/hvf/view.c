@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT
+ * The vCPU as the program sees it at an exit: the instruction has not begun, and the program does
+ * its work and moves RIP. KVM has done part of it and wants to do the rest, so the program's view
+ * is kept beside KVM's as long as that costs nothing, and otherwise KVM's work is taken back. */
+#include "view.h"
+
+enum {
+  GENERAL_COUNT = LUNA_RFLAGS + 1,
+  LONGEST = 15,     /* of any instruction */
+  MOST_PARTS = 8192 /* exits that one instruction can make */
+};
+
+/* ---- Taking KVM's part of an instruction back ---- */
+
+static int get_all(hvf_vcpu *v, uint64_t *values) {
+  int status = LUNA_OK;
+  for (int reg = 0; reg < GENERAL_COUNT && status == LUNA_OK; reg++) {
+    status = luna_vcpu_get(v->vcpu, reg, &values[reg]);
+  }
+  return status;
+}
+
+static int set_all(hvf_vcpu *v, const uint64_t *values) {
+  int status = LUNA_OK;
+  for (int reg = 0; reg < GENERAL_COUNT && status == LUNA_OK; reg++) {
+    status = luna_vcpu_set(v->vcpu, reg, values[reg]);
+  }
+  return status;
+}
+
+/* Lets KVM finish the instruction, whatever it does with zeroes. */
+static int run_out(hvf_vcpu *v) {
+  int kind = 1;
+  for (int i = 0; i < MOST_PARTS && kind > 0; i++) {
+    while (luna_vcpu_answer(v->vcpu, 0) == LUNA_OK) {
+    }
+    kind = luna_vcpu_finish(v->vcpu);
+  }
+  return kind < 0 ? kind : LUNA_OK;
+}
+
+/* `by` elements on or back in a string, in the bits that the address size leaves. */
+static uint64_t stepped(uint64_t value, int64_t by, uint8_t bits) {
+  uint64_t mask = UINT64_MAX >> (64 - bits);
+  uint64_t moved = (value + (uint64_t)by) & mask;
+  return bits == 16 ? (value & ~mask) | moved : moved;
+}
+
+/* KVM has counted the element of OUTS that it exits for. */
+static void uncount(const hvf_port *port, uint64_t *values) {
+  const uint64_t direction_flag = 0x400;
+  int64_t step = values[LUNA_RFLAGS] & direction_flag ? -(int64_t)port->size : port->size;
+  values[LUNA_RSI] = stepped(values[LUNA_RSI], -step, port->address_bits);
+  if (port->repeat) {
+    values[LUNA_RCX] = stepped(values[LUNA_RCX], 1, port->address_bits);
+  }
+}
+
+/* Where the instruction is, now that KVM has finished it and RIP is `end`. */
+static void place_after(hvf_vcpu *v, uint64_t before, uint64_t end) {
+  hvf_exit *x = &v->exit;
+  if (x->placed) {
+    return;
+  }
+  x->placed = true;
+  if (x->kind == LUNA_EXIT_PIO && hvf_port_before(v, x->e, end, &x->port)) {
+    x->length = x->port.length;
+    x->start = end - x->length;
+    return;
+  }
+  bool write = x->e->access == LUNA_WRITE;
+  x->start = write ? end : before;
+  x->length = end - x->start;
+  if (!write && (x->length == 0 || x->length > LONGEST)) { /* it repeats itself, or jumps */
+    x->length = hvf_string_length(v, before);
+  }
+}
+
+hv_return_t hvf_view_take_back(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  uint64_t values[GENERAL_COUNT];
+  uint64_t end;
+  int status = get_all(v, values);
+  if (status != LUNA_OK) {
+    return hvf_status(status);
+  }
+  x->seen = *x->e;
+  x->e = &x->seen;
+  status = run_out(v);
+  status = status == LUNA_OK ? luna_vcpu_get(v->vcpu, LUNA_RIP, &end) : status;
+  if (status != LUNA_OK) {
+    return hvf_status(status);
+  }
+  place_after(v, values[LUNA_RIP], end);
+  if (x->kind == LUNA_EXIT_PIO && x->port.string && !x->port.in) {
+    uncount(&x->port, values);
+  }
+  values[LUNA_RIP] = x->start;
+  x->stage = HVF_STAGE_NONE;
+  return hvf_status(set_all(v, values));
+}
+
+/* ---- Where the instruction is ---- */
+
+static hv_return_t place_port(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  uint64_t rip;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &rip));
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  switch (hvf_port_find(v, x->e, rip, &x->port)) {
+    case HVF_PLACE_AT:
+      x->start = rip;
+      break;
+    case HVF_PLACE_BEHIND:
+      x->start = rip - x->port.length;
+      break;
+    default:
+      x->port = (hvf_port){0};
+      return hvf_view_take_back(v);
+  }
+  x->length = x->port.length;
+  x->placed = true;
+  return HV_SUCCESS;
+}
+
+static hv_return_t place_halt(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
+  x->start--;
+  x->length = 1;
+  x->placed = result == HV_SUCCESS;
+  return result;
+}
+
+/* KVM leaves RIP at RDMSR and WRMSR until they are done. */
+static hv_return_t place_msr(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
+  x->length = 2;
+  x->placed = result == HV_SUCCESS;
+  return result;
+}
+
+hv_return_t hvf_view_place(hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  if (x->placed || x->stage == HVF_STAGE_NONE) {
+    return HV_SUCCESS;
+  }
+  switch (x->kind) {
+    case LUNA_EXIT_PIO:
+      return place_port(v);
+    case LUNA_EXIT_MSR:
+      return place_msr(v);
+    default:
+      return place_halt(v);
+  }
+}
+
+/* ---- Registers ---- */
+
+/* KVM has changed, or will change, registers that count a string's elements. */
+static hv_return_t settle_string(hvf_vcpu *v) {
+  hv_return_t result = hvf_view_place(v);
+  return result == HV_SUCCESS && hvf_has_view(v) && v->exit.port.string ? hvf_view_take_back(v)
+                                                                        : result;
+}
+
+static hv_return_t get_rip(hvf_vcpu *v, uint64_t *value) {
+  hvf_exit *x = &v->exit;
+  if (!hvf_is_fault(v)) {
+    hv_return_t result = x->rip_written ? HV_SUCCESS : hvf_view_place(v);
+    if (result != HV_SUCCESS || hvf_has_view(v)) {
+      *value = x->rip_written ? x->rip : x->start;
+      return result;
+    }
+  }
+  return hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, value));
+}
+
+hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
+  hvf_exit *x = &v->exit;
+  if (hvf_has_view(v)) {
+    if (reg == LUNA_RIP) {
+      return get_rip(v, value);
+    }
+    if ((reg == LUNA_RAX && x->rax_written) || (reg == LUNA_RDX && x->rdx_written)) {
+      *value = reg == LUNA_RAX ? x->rax : x->rdx;
+      return HV_SUCCESS;
+    }
+    bool counts = reg == LUNA_RCX || reg == LUNA_RSI || reg == LUNA_RDI;
+    hv_return_t result = counts && x->kind == LUNA_EXIT_PIO ? settle_string(v) : HV_SUCCESS;
+    if (result != HV_SUCCESS) {
+      return result;
+    }
+  }
+  return hvf_status(luna_vcpu_get(v->vcpu, reg, value));
+}
+
+/* Writes to a register that the program's view has a place for; false for any other. */
+static bool set_in_view(hvf_vcpu *v, int reg, uint64_t value) {
+  hvf_exit *x = &v->exit;
+  if (reg == LUNA_RIP && !hvf_is_fault(v)) {
+    x->rip = value;
+    x->rip_written = true;
+    return true;
+  }
+  bool answers = !hvf_is_fault(v) && x->stage == HVF_STAGE_OPEN && x->e->access == LUNA_READ;
+  if (reg == LUNA_RAX && answers) {
+    x->rax = value;
+    x->rax_written = true;
+    return true;
+  }
+  if (reg == LUNA_RDX && answers && x->kind == LUNA_EXIT_MSR) {
+    x->rdx = value;
+    x->rdx_written = true;
+    return true;
+  }
+  return false;
+}
+
+/* The RIP that KVM shows after a write is behind the instruction: to write the same says only that
+ * the write has been dealt with. */
+static hv_return_t set_written_rip(hvf_vcpu *v, uint64_t value) {
+  uint64_t rip;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &rip));
+  if (result == HV_SUCCESS && rip != value) {
+    result = hvf_status(luna_vcpu_set(v->vcpu, LUNA_RIP, value));
+  }
+  v->exit.rip_written = result == HV_SUCCESS;
+  return result;
+}
+
+static hv_return_t prepare_set(hvf_vcpu *v) {
+  if (v->exit.kind == LUNA_EXIT_PIO) {
+    return settle_string(v);
+  }
+  return hvf_is_fault(v) && v->exit.e->access == LUNA_READ ? hvf_view_take_back(v) : HV_SUCCESS;
+}
+
+hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
+  if (hvf_has_view(v)) {
+    hv_return_t result = prepare_set(v);
+    if (result != HV_SUCCESS) {
+      return result;
+    }
+  }
+  if (hvf_has_view(v)) {
+    if (set_in_view(v, reg, value)) {
+      return HV_SUCCESS;
+    }
+    if (reg == LUNA_RIP && v->exit.e->access == LUNA_WRITE) {
+      return set_written_rip(v, value);
+    }
+    if (reg == LUNA_RIP) { /* there is nothing left of a fetch */
+      v->exit.stage = HVF_STAGE_NONE;
+    }
+  }
+  return hvf_status(luna_vcpu_set(v->vcpu, reg, value));
+}
