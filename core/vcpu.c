@@ -34,6 +34,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   }
   pthread_rwlock_unlock(&vcpu->vm->lock);
   vcpu->space = space;
+  atomic_store(&vcpu->place, space->id);
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;

@@ -204,6 +204,32 @@ static void the_others_go_on(void) {
   end();
 }
 
+/* While its thread moves the vCPU, as its exit's answer makes it do. */
+static void others_ask_where_it_is(void) {
+  luna_vcpu *from;
+  uint32_t spaces[2] = {0};
+  uint64_t exec;
+  uint64_t idle;
+  begin();
+  CHECK_OK(luna_vm_space_create(vm, &spaces[1]));
+  CHECK_OK(luna_vcpu_account(vcpu, 1));
+  fake_endless_pio(PORT, 1, false);
+  CHECK_OK(luna_vcpu_start(vcpu));
+  for (int i = 0; i < 200; i++) {
+    do {
+      CHECK(luna_vcpu_space(vcpu) < 2);
+      CHECK_OK(luna_vcpu_time(vcpu, &exec, &idle));
+      CHECK(luna_vm_next(vm, 0, &from) >= 0);
+    } while (!from);
+    CHECK_OK(luna_vcpu_set_space(vcpu, spaces[i % 2], 0));
+    CHECK_EQ(luna_vcpu_space(vcpu), spaces[i % 2]);
+    CHECK_OK(luna_vcpu_answer(vcpu, 0));
+    CHECK_OK(luna_vcpu_go(vcpu));
+  }
+  CHECK_OK(luna_vcpu_stop(vcpu));
+  end();
+}
+
 /* ---- Errors that pass ---- */
 
 /* With collected writes to look for, an error that does not pass ends the run as ever. */
@@ -224,6 +250,7 @@ int main(void) {
   RUN(a_started_vcpu_refuses_every_call);
   RUN(a_taken_exit_lets_every_call_in);
   RUN(the_others_go_on);
+  RUN(others_ask_where_it_is);
   RUN(lasting_errors_end_where_writes_are_collected);
   return test_end();
 }
