@@ -367,6 +367,8 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     }
     if (kind == 0) {
       enter(vcpu, attention);
+      /* Asked now: writes may be collected since it went in. */
+      attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
       kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline, &tries)
                                                : decode_leave(vcpu, deadline, &tries);
     }

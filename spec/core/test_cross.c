@@ -230,6 +230,32 @@ static void others_ask_where_it_is(void) {
   end();
 }
 
+/* ---- Writes that are collected from now on, with the guest under way ---- */
+
+static uint32_t bell; /* a trap */
+
+static void collect(void *context) {
+  (void)context;
+  if (luna_vm_coalesce(vm, bell) != LUNA_OK) {
+    abort();
+  }
+}
+
+static void a_vcpu_in_the_guest_hears_of_collected_writes(void) {
+  begin();
+  SCRIPT(
+      {.kind = FAKE_SPIN, .limit = 1000, .hook = collect},
+      {.kind = FAKE_COLLECT, .pio = true, .address = PORT, .size = 1, .write = true, .data = {7}},
+      {.kind = FAKE_PIO, .address = PORT + 1, .size = 1, .write = true, .data = {8}});
+  CHECK_OK(luna_vm_trap(vm, LUNA_TRAP_PIO, PORT, 1, &bell));
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  check_access(PORT, 1, LUNA_WRITE, 7);
+  CHECK_OK(luna_vcpu_answer(vcpu, 0));
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  check_access(PORT + 1, 1, LUNA_WRITE, 8);
+  end();
+}
+
 /* ---- Errors that pass ---- */
 
 /* With collected writes to look for, an error that does not pass ends the run as ever. */
@@ -251,6 +277,7 @@ int main(void) {
   RUN(a_taken_exit_lets_every_call_in);
   RUN(the_others_go_on);
   RUN(others_ask_where_it_is);
+  RUN(a_vcpu_in_the_guest_hears_of_collected_writes);
   RUN(lasting_errors_end_where_writes_are_collected);
   return test_end();
 }
