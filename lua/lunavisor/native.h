@@ -32,6 +32,9 @@ luna_handle *luna_new_handle(lua_State *L, luna_handle_kind kind);
 int luna_push_failure(lua_State *L, int status); /* nil, message, status name */
 int luna_push_done(lua_State *L, int status);    /* true, or the failure */
 
+/* Room for `size` bytes of a string; 2 GiB and more are refused, as LuaJIT does. */
+char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size);
+
 extern const luaL_Reg luna_buffer_functions[];
 extern const luaL_Reg luna_space_functions[];
 extern const luaL_Reg luna_vcpu_functions[];
