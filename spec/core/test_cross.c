@@ -256,6 +256,120 @@ static void a_vcpu_in_the_guest_hears_of_collected_writes(void) {
   end();
 }
 
+/* ---- Everything at once ---- */
+
+enum {
+  VCPUS = 3,
+  ROUNDS = 3000
+};
+
+static luna_vcpu *cpus[VCPUS];
+static uint32_t places[2];
+
+/* With the vCPU out of the guest. */
+static void change_paused(luna_vcpu *which, uint64_t number) {
+  static uint8_t state[32768];
+  size_t size = sizeof state;
+  uint32_t point;
+  CHECK_OK(luna_vcpu_pause(which));
+  switch (number % 5) {
+    case 0:
+      CHECK_OK(luna_vcpu_set(which, LUNA_RBX, number));
+      break;
+    case 1: /* _STATE with an exit open */
+      if (luna_vcpu_save(which, state, &size) == LUNA_OK) {
+        CHECK_OK(luna_vcpu_restore(which, state, size));
+      }
+      break;
+    case 2:
+      CHECK_OK(luna_vcpu_set_space(which, places[number / 5 % 2], 0));
+      break;
+    case 3:
+      if (luna_vcpu_break(which, LUNA_BREAK_EXECUTE, 0x5000, 1, &point) == LUNA_OK) {
+        CHECK_OK(luna_vcpu_unbreak(which, point));
+      }
+      break;
+    default:
+      CHECK_OK(luna_vcpu_account(which, number / 5 % 2));
+      break;
+  }
+  CHECK_OK(luna_vcpu_resume(which));
+}
+
+/* While they are wherever they are. */
+static void change_running(luna_vcpu *which, uint64_t number) {
+  uint32_t trap;
+  switch (number % 6) {
+    case 0:
+      luna_vcpu_interrupt(which);
+      break;
+    case 1:
+      CHECK(luna_vcpu_interrupt_vector(which, 32 + (uint32_t)(number / 6 % 200)) >= 0);
+      CHECK(luna_vcpu_interrupt_waiting(which) >= -1);
+      break;
+    case 2:
+      CHECK_OK(luna_vcpu_nmi(which));
+      break;
+    case 3:
+      CHECK_OK(luna_vm_trap(vm, LUNA_TRAP_PIO, PORT, 1, &trap));
+      CHECK_OK(luna_vm_coalesce(vm, trap));
+      CHECK_OK(luna_vm_untrap(vm, trap));
+      break;
+    case 4: {
+      luna_buffer *buffer;
+      CHECK_OK(luna_buffer_create(PAGE, &buffer));
+      CHECK_OK(luna_vm_map_space(vm, places[number / 6 % 2], buffer, 0, 0x100000, PAGE, RWX));
+      CHECK_OK(luna_vm_unmap_space(vm, places[number / 6 % 2], 0x100000, PAGE));
+      luna_buffer_release(buffer);
+      break;
+    }
+    default:
+      if (luna_vcpu_started(which)) {
+        CHECK_OK(luna_vcpu_stop(which));
+      }
+      CHECK_OK(luna_vcpu_start(which));
+      break;
+  }
+}
+
+static void answer_one(void) {
+  luna_vcpu *from;
+  int kind = luna_vm_next(vm, 0, &from);
+  if (!from) {
+    return;
+  }
+  CHECK(kind > 0);
+  if (kind == LUNA_EXIT_PIO) {
+    CHECK_OK(luna_vcpu_answer(from, 0));
+  }
+  CHECK_OK(luna_vcpu_go(from));
+}
+
+static void everything_at_once(void) {
+  uint64_t seed = test_seed();
+  begin();
+  test_note("LUNA_SEED=%" PRIu64, seed);
+  CHECK_OK(luna_vm_space_create(vm, &places[1]));
+  cpus[0] = vcpu;
+  fake_endless_pio(PORT, 1, false);
+  for (int i = 0; i < VCPUS; i++) {
+    if (i > 0) {
+      CHECK_OK(luna_vcpu_create(vm, NULL, &cpus[i]));
+    }
+    CHECK_OK(luna_vcpu_start(cpus[i]));
+  }
+  for (int i = 0; i < ROUNDS; i++) {
+    uint64_t number = test_random(&seed) >> 8;
+    luna_vcpu *which = cpus[number % VCPUS];
+    (number / VCPUS % 2 ? change_paused : change_running)(which, number / VCPUS / 2);
+    answer_one();
+  }
+  for (int i = 1; i < VCPUS; i++) {
+    luna_vcpu_release(cpus[i]);
+  }
+  end();
+}
+
 /* ---- Errors that pass ---- */
 
 /* With collected writes to look for, an error that does not pass ends the run as ever. */
@@ -278,6 +392,7 @@ int main(void) {
   RUN(the_others_go_on);
   RUN(others_ask_where_it_is);
   RUN(a_vcpu_in_the_guest_hears_of_collected_writes);
+  RUN(everything_at_once);
   RUN(lasting_errors_end_where_writes_are_collected);
   return test_end();
 }
