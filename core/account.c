@@ -76,20 +76,24 @@ void luna_account_leave(luna_vcpu *vcpu) {
                             memory_order_relaxed);
 }
 
-static uint64_t halted_here(const luna_vcpu *vcpu) {
-  uint64_t now = halted(vcpu->fd);
-  return now > vcpu->account.halted_since ? now - vcpu->account.halted_since : 0;
+/* Since the seat with that descriptor was taken; 0 for -1, between two seats. */
+static uint64_t halted_here(const luna_vcpu *vcpu, int fd) {
+  uint64_t since = atomic_load(&vcpu->account.halted_since);
+  uint64_t now = fd >= 0 ? halted(fd) : 0;
+  return now > since ? now - since : 0;
 }
 
 void luna_account_rise(luna_vcpu *vcpu) {
   if (vcpu->seat && counts(vcpu)) {
-    atomic_fetch_add(&vcpu->account.idle, halted_here(vcpu));
+    int fd = atomic_exchange(&vcpu->account.fd, -1);
+    atomic_fetch_add(&vcpu->account.idle, halted_here(vcpu, fd));
   }
 }
 
 void luna_account_sit(luna_vcpu *vcpu) {
   if (counts(vcpu)) {
-    vcpu->account.halted_since = halted(vcpu->fd);
+    atomic_store(&vcpu->account.halted_since, halted(vcpu->fd));
+    atomic_store(&vcpu->account.fd, vcpu->fd);
   }
 }
 
@@ -115,6 +119,7 @@ int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on) {
 
 int luna_vcpu_time(luna_vcpu *vcpu, uint64_t *exec_time, uint64_t *idle_time) {
   *exec_time = atomic_load_explicit(&vcpu->account.exec, memory_order_relaxed);
-  *idle_time = atomic_load(&vcpu->account.idle) + (counts(vcpu) ? halted_here(vcpu) : 0);
+  *idle_time = atomic_load(&vcpu->account.idle) +
+               (counts(vcpu) ? halted_here(vcpu, atomic_load(&vcpu->account.fd)) : 0);
   return LUNA_OK;
 }

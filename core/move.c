@@ -86,6 +86,7 @@ void luna_move_cancel(luna_vcpu *vcpu) {
   if (vcpu->target) {
     atomic_fetch_sub(&vcpu->target->vcpus, 1);
     vcpu->target = NULL;
+    atomic_store(&vcpu->place, vcpu->space->id);
   }
 }
 
@@ -98,6 +99,7 @@ static int choose(luna_vcpu *vcpu, uint32_t id, uint32_t flags) {
     if (space != vcpu->space) {
       atomic_fetch_add(&space->vcpus, 1);
       vcpu->target = space;
+      atomic_store(&vcpu->place, id);
       vcpu->move_flags = flags;
     }
   }
@@ -140,5 +142,5 @@ int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
 }
 
 uint32_t luna_vcpu_space(const luna_vcpu *vcpu) {
-  return vcpu->target ? vcpu->target->id : vcpu->space->id;
+  return atomic_load(&vcpu->place);
 }

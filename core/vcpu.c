@@ -34,6 +34,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   }
   pthread_rwlock_unlock(&vcpu->vm->lock);
   vcpu->space = space;
+  atomic_store(&vcpu->place, space->id);
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
@@ -366,6 +367,8 @@ static int loop(luna_vcpu *vcpu, uint64_t deadline) {
     }
     if (kind == 0) {
       enter(vcpu, attention);
+      /* Asked now: writes may be collected since it went in. */
+      attention = atomic_load_explicit(&vcpu->attention, memory_order_relaxed);
       kind = attention & LUNA_ATTEND_COALESCED ? finish_leave(vcpu, deadline, &tries)
                                                : decode_leave(vcpu, deadline, &tries);
     }

@@ -60,10 +60,11 @@ enum {
 
 /* Time spent in the guest, in nanoseconds of luna_clock. */
 typedef struct luna_account {
-  uint64_t entered;      /* when the entry under way began */
-  atomic_ulong exec;     /* of the entries that have ended */
-  atomic_ulong idle;     /* of that halted inside KVM, on seats that were left */
-  uint64_t halted_since; /* what KVM said of the present seat when it was taken */
+  uint64_t entered;          /* when the entry under way began */
+  atomic_ulong exec;         /* of the entries that have ended */
+  atomic_ulong idle;         /* of that halted inside KVM, on seats that were left */
+  atomic_int fd;             /* of the present seat; any thread asks there how long it was halted */
+  atomic_ulong halted_since; /* what KVM said of it when it was taken */
 } luna_account;
 typedef struct luna_debug luna_debug;
 
@@ -77,6 +78,7 @@ struct luna_vcpu {
   int fd;          /* the seat's */
   struct kvm_run *run;
   luna_space *target; /* where it moves when the instruction under way is finished, or NULL */
+  atomic_uint place;  /* the number of the space in which it is, or to which it moves */
   uint32_t move_flags;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits that the run page can carry */
   luna_kick kick;

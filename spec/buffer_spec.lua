@@ -167,6 +167,7 @@ helper.block("text in a buffer", function()
     raises("outside the buffer", function() local _ = b:read(0x1001, 0) end)
     raises("0x1001", function() local _ = b:read(0x1001) end)
     raises("offset -0x1 and size 1 are outside", function() local _ = b:read(-1, 1) end)
+    raises("outside", function() local _ = b:u8(-2 ^ 63) end) -- which has no positive of its kind
     raises("buffer:read: size: a whole number from 0", function() local _ = b:read(0, -1) end)
     assert.equal(0x1000, #b:read())
     raises("buffer:write: a string expected, got number", function() b:write(0, 5) end)

@@ -19,6 +19,10 @@ local expected = {
     .. 'space 0: "the page of space 0", counter 2\nspace 1\n'
     .. "000000000000%-000000010000 r%-x r%-x buffer %d+%+0x0 slot %d+\n"
     .. "000000010000%-000000011000 rw%- rwx buffer %d+%+0x1000 slot %d+\n" },
+  ["hv_spaces.lua"] = { '^space 0: "the default space", counter 1\n'
+    .. "  EPT violation at 0x8100, qualification 0x1[8a]a\n"
+    .. 'space 1: "another one", counter 0\nspace 0: "the default space", counter 2\n'
+    .. "busy: cannot destroy space 1: [^\n]+$" },
   ["bank_switch.lua"] = { "^bank  0 says hello\n%.%.%.\nbank 15 says hello\n"
     .. "16 switches, slot %d+ all the time: true$" },
   ["demand_paging.lua"] = { '^the guest read "in t"\nthe guest read "the "\n'

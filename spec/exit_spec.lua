@@ -65,6 +65,29 @@ describe("over the fake", function()
       end
     end)
 
+    it("comes from vm:run too, and has its text while the vCPU is started, and closed", function()
+      begin()
+      local others = { intr = true, dirty_ring_full = true, irq_window_open = true }
+      local seen = {}
+      for reason = 0, 200 do
+        if not others[reasons[reason] or ""] then
+          fake.exit(reason, ACCESS)
+          local exit, from = vm:run { timeout = 10 }
+          assert.equal(cpu, from)
+          assert.equal(reason, exit.reason)
+          assert.equal(cpu, exit.cpu)
+          seen[#seen + 1] = exit
+          assert.equal("string", type(tostring(exit)))
+          if exit.access then cpu:answer(0) end
+          halts()
+        end
+      end
+      assert(cpu:start())
+      for _, exit in ipairs(seen) do assert.equal(exit.kind, tostring(exit):match "^[%w_]+") end
+      cpu:close()
+      for _, exit in ipairs(seen) do assert.equal(exit.kind, tostring(exit):match "^[%w_]+") end
+    end)
+
     it("of an unknown number says so with what is on the run page", function()
       begin()
       local exit = exit_of(200, { 1, u64 "0xfedcba9876543210", 0, 4 })

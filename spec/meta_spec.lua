@@ -86,6 +86,18 @@ describe("the annotations", function()
     assert.same(functions_of(luna), annotated "function luna%.([%w_]+)%(")
   end)
 
+  it("name every call of the Hypervisor framework", function()
+    assert.same(functions_of(require "lunavisor.hv"), annotated "function hv%.([%w_]+)%(")
+  end)
+
+  it("name the arguments of those calls", function()
+    local calls, found = require("lunavisor.hv.call").calls, {}
+    for name, list in meta:gmatch "function hv%.([%w_]+)%((.-)%)" do found[name] = list end
+    for name, arguments in pairs(calls) do
+      assert.equal(table.concat(arguments, ", "), found[name], name)
+    end
+  end)
+
   for class, module in pairs { buffer = "buffer", space = "space", vm = "vm" } do
     it("name every method of a " .. class, function()
       local methods = require("lunavisor." .. module).class.__index

@@ -71,7 +71,8 @@ describe("packaging", function()
       "lib/liblunavisor.so.0.1.0", "lib/pkgconfig/lunavisor.pc", "lib/lua/5.4/lunavisor/native.so",
       "share/lua/5.4/lunavisor/init.lua", "share/lua/5.1/lunavisor/init.lua",
       "share/lua/5.1/lunavisor/ffi.lua", "share/lua/5.1/lunavisor/cdef.lua",
-      "share/lua/5.1/lunavisor/library.lua",
+      "share/lua/5.1/lunavisor/library.lua", "share/lua/5.4/lunavisor/hv.lua",
+      "share/lua/5.1/lunavisor/hv/vmcs.lua",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
       assert.truthy(found, name .. "\n" .. files)

@@ -361,7 +361,7 @@ LUNA_API void luna_vcpu_retain(luna_vcpu *vcpu);
 LUNA_API void luna_vcpu_release(luna_vcpu *vcpu);
 /* The number of the vCPU in its VM, from 0. */
 LUNA_API uint32_t luna_vcpu_id(const luna_vcpu *vcpu);
-/* The space that the vCPU is in, or is about to move to. */
+/* The space that the vCPU is in, or is about to move to. Any thread. */
 LUNA_API uint32_t luna_vcpu_space(const luna_vcpu *vcpu);
 
 typedef enum luna_move_flag {

@@ -11,6 +11,14 @@ static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lun
 
 static const uint64_t magic = 0x6c756e612d68646c;
 
+char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size) {
+  if (size > INT32_MAX) {
+    lua_pushliteral(L, "not enough memory");
+    lua_error(L);
+  }
+  return luaL_buffinitsize(L, buffer, size);
+}
+
 int luna_push_failure(lua_State *L, int status) {
   luaL_pushfail(L);
   lua_pushstring(L, luna_error_message());

@@ -35,8 +35,10 @@ luna_handle *luna_new_handle(lua_State *L, luna_handle_kind kind);
 int luna_push_failure(lua_State *L, int status); /* nil, message, status name */
 int luna_push_done(lua_State *L, int status);    /* true, or the failure */
 
-/* Answers the open exit with the value at `index`; false if that is a read and the value no unsigned
- * integer of its size. */
+/* Room for `size` bytes of a string; 2 GiB and more are refused, as LuaJIT does. */
+char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size);
+/* Answers the open exit with the value at `index`; false if that is a read and the value no
+ * unsigned integer of its size. */
 static inline bool luna_give(lua_State *L, luna_vcpu *vcpu, int index) {
   const luna_exit *e = luna_vcpu_exit(vcpu);
   int whole = lua_isinteger(L, index);

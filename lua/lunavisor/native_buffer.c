@@ -75,7 +75,8 @@ static int fail_outside(lua_State *L, const char *who, int64_t offset, uint64_t 
   snprintf(text, sizeof text,
            "%soffset %s0x%" PRIx64 " and size %" PRIu64
            " are outside the buffer, which has 0x%" PRIx64 " bytes",
-           who, offset < 0 ? "-" : "", (uint64_t)(offset < 0 ? -offset : offset), size, length);
+           who, offset < 0 ? "-" : "", offset < 0 ? -(uint64_t)offset : (uint64_t)offset, size,
+           length);
   return luaL_error(L, "%s", text);
 }
 

@@ -36,7 +36,7 @@ static int raw_linear_read(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size = (size_t)luaL_checkinteger(L, 3);
   luaL_Buffer b;
-  char *bytes = luaL_buffinitsize(L, &b, size);
+  char *bytes = luna_room(L, &b, size);
   int status = luna_vcpu_copy(vcpu, (uint64_t)luaL_checkinteger(L, 2), bytes, size, LUNA_READ);
   if (status < 0) {
     return luna_push_failure(L, status);

@@ -109,7 +109,7 @@ static int raw_space_read(lua_State *L) {
   luna_vm *vm = luna_check_vm(L);
   size_t size = (size_t)luaL_checkinteger(L, 4);
   luaL_Buffer b;
-  char *bytes = luaL_buffinitsize(L, &b, size);
+  char *bytes = luna_room(L, &b, size);
   int status = luna_vm_copy_space(vm, (uint32_t)luaL_checkinteger(L, 2),
                                   (uint64_t)luaL_checkinteger(L, 3), bytes, size, LUNA_READ);
   if (status < 0) {

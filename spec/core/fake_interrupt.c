@@ -4,6 +4,7 @@
 #include "fake_file.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -13,10 +14,10 @@ enum {
 };
 
 static uint8_t taken[TAKEN_MOST];
-static size_t taken_count;
+static atomic_size_t taken_count; /* beyond TAKEN_MOST, they are not noted */
 
 void fake_interrupt_install(void) {
-  taken_count = 0;
+  atomic_store(&taken_count, 0);
 }
 
 int fake_interrupt_extension(long capability) {
@@ -174,8 +175,9 @@ int fake_interrupt_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argu
 }
 
 static void take(uint8_t vector) {
-  if (taken_count < TAKEN_MOST) {
-    taken[taken_count++] = vector;
+  size_t place = atomic_fetch_add(&taken_count, 1);
+  if (place < TAKEN_MOST) {
+    taken[place] = vector;
   }
 }
 
@@ -215,7 +217,8 @@ void fake_interrupt_leave(const fake_file *vcpu) {
 
 size_t fake_taken(const uint8_t **vectors) {
   *vectors = taken;
-  return taken_count;
+  size_t count = atomic_load(&taken_count);
+  return count < TAKEN_MOST ? count : TAKEN_MOST;
 }
 
 uint64_t fake_messages(void) {

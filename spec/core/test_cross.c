@@ -204,6 +204,172 @@ static void the_others_go_on(void) {
   end();
 }
 
+/* While its thread moves the vCPU, as its exit's answer makes it do. */
+static void others_ask_where_it_is(void) {
+  luna_vcpu *from;
+  uint32_t spaces[2] = {0};
+  uint64_t exec;
+  uint64_t idle;
+  begin();
+  CHECK_OK(luna_vm_space_create(vm, &spaces[1]));
+  CHECK_OK(luna_vcpu_account(vcpu, 1));
+  fake_endless_pio(PORT, 1, false);
+  CHECK_OK(luna_vcpu_start(vcpu));
+  for (int i = 0; i < 200; i++) {
+    do {
+      CHECK(luna_vcpu_space(vcpu) < 2);
+      CHECK_OK(luna_vcpu_time(vcpu, &exec, &idle));
+      CHECK(luna_vm_next(vm, 0, &from) >= 0);
+    } while (!from);
+    CHECK_OK(luna_vcpu_set_space(vcpu, spaces[i % 2], 0));
+    CHECK_EQ(luna_vcpu_space(vcpu), spaces[i % 2]);
+    CHECK_OK(luna_vcpu_answer(vcpu, 0));
+    CHECK_OK(luna_vcpu_go(vcpu));
+  }
+  CHECK_OK(luna_vcpu_stop(vcpu));
+  end();
+}
+
+/* ---- Writes that are collected from now on, with the guest under way ---- */
+
+static uint32_t bell; /* a trap */
+
+static void collect(void *context) {
+  (void)context;
+  if (luna_vm_coalesce(vm, bell) != LUNA_OK) {
+    abort();
+  }
+}
+
+static void a_vcpu_in_the_guest_hears_of_collected_writes(void) {
+  begin();
+  SCRIPT(
+      {.kind = FAKE_SPIN, .limit = 1000, .hook = collect},
+      {.kind = FAKE_COLLECT, .pio = true, .address = PORT, .size = 1, .write = true, .data = {7}},
+      {.kind = FAKE_PIO, .address = PORT + 1, .size = 1, .write = true, .data = {8}});
+  CHECK_OK(luna_vm_trap(vm, LUNA_TRAP_PIO, PORT, 1, &bell));
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  check_access(PORT, 1, LUNA_WRITE, 7);
+  CHECK_OK(luna_vcpu_answer(vcpu, 0));
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  check_access(PORT + 1, 1, LUNA_WRITE, 8);
+  end();
+}
+
+/* ---- Everything at once ---- */
+
+enum {
+  VCPUS = 3,
+  ROUNDS = 3000
+};
+
+static luna_vcpu *cpus[VCPUS];
+static uint32_t places[2];
+
+/* With the vCPU out of the guest. */
+static void change_paused(luna_vcpu *which, uint64_t number) {
+  static uint8_t state[32768];
+  size_t size = sizeof state;
+  uint32_t point;
+  CHECK_OK(luna_vcpu_pause(which));
+  switch (number % 5) {
+    case 0:
+      CHECK_OK(luna_vcpu_set(which, LUNA_RBX, number));
+      break;
+    case 1: /* _STATE with an exit open */
+      if (luna_vcpu_save(which, state, &size) == LUNA_OK) {
+        CHECK_OK(luna_vcpu_restore(which, state, size));
+      }
+      break;
+    case 2:
+      CHECK_OK(luna_vcpu_set_space(which, places[number / 5 % 2], 0));
+      break;
+    case 3:
+      if (luna_vcpu_break(which, LUNA_BREAK_EXECUTE, 0x5000, 1, &point) == LUNA_OK) {
+        CHECK_OK(luna_vcpu_unbreak(which, point));
+      }
+      break;
+    default:
+      CHECK_OK(luna_vcpu_account(which, number / 5 % 2));
+      break;
+  }
+  CHECK_OK(luna_vcpu_resume(which));
+}
+
+/* While they are wherever they are. */
+static void change_running(luna_vcpu *which, uint64_t number) {
+  uint32_t trap;
+  switch (number % 6) {
+    case 0:
+      luna_vcpu_interrupt(which);
+      break;
+    case 1:
+      CHECK(luna_vcpu_interrupt_vector(which, 32 + (uint32_t)(number / 6 % 200)) >= 0);
+      CHECK(luna_vcpu_interrupt_waiting(which) >= -1);
+      break;
+    case 2:
+      CHECK_OK(luna_vcpu_nmi(which));
+      break;
+    case 3:
+      CHECK_OK(luna_vm_trap(vm, LUNA_TRAP_PIO, PORT, 1, &trap));
+      CHECK_OK(luna_vm_coalesce(vm, trap));
+      CHECK_OK(luna_vm_untrap(vm, trap));
+      break;
+    case 4: {
+      luna_buffer *buffer;
+      CHECK_OK(luna_buffer_create(PAGE, &buffer));
+      CHECK_OK(luna_vm_map_space(vm, places[number / 6 % 2], buffer, 0, 0x100000, PAGE, RWX));
+      CHECK_OK(luna_vm_unmap_space(vm, places[number / 6 % 2], 0x100000, PAGE));
+      luna_buffer_release(buffer);
+      break;
+    }
+    default:
+      if (luna_vcpu_started(which)) {
+        CHECK_OK(luna_vcpu_stop(which));
+      }
+      CHECK_OK(luna_vcpu_start(which));
+      break;
+  }
+}
+
+static void answer_one(void) {
+  luna_vcpu *from;
+  int kind = luna_vm_next(vm, 0, &from);
+  if (!from) {
+    return;
+  }
+  CHECK(kind > 0);
+  if (kind == LUNA_EXIT_PIO) {
+    CHECK_OK(luna_vcpu_answer(from, 0));
+  }
+  CHECK_OK(luna_vcpu_go(from));
+}
+
+static void everything_at_once(void) {
+  uint64_t seed = test_seed();
+  begin();
+  test_note("LUNA_SEED=%" PRIu64, seed);
+  CHECK_OK(luna_vm_space_create(vm, &places[1]));
+  cpus[0] = vcpu;
+  fake_endless_pio(PORT, 1, false);
+  for (int i = 0; i < VCPUS; i++) {
+    if (i > 0) {
+      CHECK_OK(luna_vcpu_create(vm, NULL, &cpus[i]));
+    }
+    CHECK_OK(luna_vcpu_start(cpus[i]));
+  }
+  for (int i = 0; i < ROUNDS; i++) {
+    uint64_t number = test_random(&seed) >> 8;
+    luna_vcpu *which = cpus[number % VCPUS];
+    (number / VCPUS % 2 ? change_paused : change_running)(which, number / VCPUS / 2);
+    answer_one();
+  }
+  for (int i = 1; i < VCPUS; i++) {
+    luna_vcpu_release(cpus[i]);
+  }
+  end();
+}
+
 /* ---- Errors that pass ---- */
 
 /* With collected writes to look for, an error that does not pass ends the run as ever. */
@@ -224,6 +390,9 @@ int main(void) {
   RUN(a_started_vcpu_refuses_every_call);
   RUN(a_taken_exit_lets_every_call_in);
   RUN(the_others_go_on);
+  RUN(others_ask_where_it_is);
+  RUN(a_vcpu_in_the_guest_hears_of_collected_writes);
+  RUN(everything_at_once);
   RUN(lasting_errors_end_where_writes_are_collected);
   return test_end();
 }

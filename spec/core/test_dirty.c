@@ -6,6 +6,7 @@
 #include "buffer.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 enum {
@@ -434,7 +435,8 @@ static void collect_fails(void) {
 enum {
   WRITERS = 3,
   WRITES = 20000,
-  HANDSHAKE_NANOSECONDS = 300000000
+  HANDSHAKE_NANOSECONDS = 300000000,
+  LEAST_MARKS = 10
 };
 
 static atomic_uint stamps[PAGES]; /* what is "written" to each page */
@@ -507,16 +509,17 @@ static atomic_uint stamp; /* the write to the one page that the region has */
 static atomic_uint seen_stamp;
 static atomic_uint rounds; /* collections that are done */
 
-/* After a mark, the first collection that begins has to report it. How many were lost. */
+/* After a mark, the first collection that begins has to report it. How many were lost. On a machine
+ * that is busy with other things it takes longer. */
 static void *mark_and_wait(void *argument) {
   unsigned *lost = argument;
   uint64_t end_of_test = luna_clock() + HANDSHAKE_NANOSECONDS;
-  while (luna_clock() < end_of_test) {
+  while (luna_clock() < end_of_test || atomic_load(&stamp) <= LEAST_MARKS) {
     unsigned mine = atomic_fetch_add(&stamp, 1) + 1;
     luna_buffer_mark(buffer, 0, 1);
     unsigned round = atomic_load(&rounds);
     while (atomic_load(&rounds) - round < 2) {
-      continue;
+      sched_yield();
     }
     *lost += atomic_load(&seen_stamp) < mine;
   }
@@ -543,7 +546,6 @@ static void each_mark_is_reported_next(void) {
   }
   pthread_join(thread, NULL);
   test_note("of %u", atomic_load(&stamp));
-  CHECK(atomic_load(&stamp) > 10);
   CHECK_EQ(lost, 0);
   end();
 }

@@ -1,457 +1,376 @@
----@meta _
+---@meta lunavisor.hv
 -- SPDX-License-Identifier: MIT
--- LuaCATS annotations: lunavisor.hv, the Hypervisor framework's calls. Its numbers are fields too,
--- by the framework's names without HV_ (hv_constants.lua).
+-- LuaCATS annotations: the Hypervisor framework's calls. Failures are nil, message, code.
 error "annotations are not to be required"
 
----An access that KVM has decoded.
+---What ext_vcpu_access tells.
 ---@class luna.hv_access
----@field address integer a port or a gpa
----@field size integer
----@field access integer hv.MEMORY_READ, hv.MEMORY_WRITE or hv.MEMORY_EXEC
----@field value? integer|luna.u64 of a write
----@field port boolean
+---@field address integer a port, or a guest-physical address
+---@field value integer|luna.u64 what is written; 0 for a read
+---@field size integer bytes; 0 for a fetch
+---@field access integer MEMORY_READ, MEMORY_WRITE or MEMORY_EXEC
+---@field port boolean of I/O ports
+---@field left integer elements that a string port instruction has left
 
----@class luna.hv
----@field DEADLINE_FOREVER luna.u64
----@field [string] integer
+---@class luna.hv_ioapic_state
+---@field rtbl luna.u64[] 32 entries
+---@field irr integer levels of the pins
+---@field ioa_id integer
+---@field ioregsel integer
+
+---@class luna.hv_apic_state
+---@field apic_gpa integer
+---@field apic_controls integer APIC_CTRL_*
+---@field tsc_deadline luna.u64
+---@field apic_id integer
+---@field ver integer
+---@field tpr integer
+---@field apr integer
+---@field ldr integer
+---@field dfr integer
+---@field svr integer
+---@field isr integer[] eight words
+---@field tmr integer[]
+---@field irr integer[]
+---@field esr integer
+---@field lvt integer[] timer, thermal, performance counters, LINT0, LINT1, error, CMCI
+---@field icr integer[] low, high
+---@field icr_timer integer initial count
+---@field dcr_timer integer divide configuration
+---@field ccr_timer integer current count
+---@field esr_pending integer 0
+---@field boot_state integer BS_*
+---@field aeoi integer[] 0
+
+---The calls, and Apple's constants without HV_.
+---@class lunavisor.hv
+---@field errors table<string, integer> the numbers of the codes
+---@field [string] integer|luna.u64
 local hv = {}
-
---- HV_CAP_VCPUMAX or HV_CAP_ADDRSPACEMAX: the number.
 ---@param capability integer
----@return luna.u64? value
----@return string? message
----@return integer? code
+---@return integer?, string?, string?
 function hv.capability(capability) end
-
---- Makes the VM. With HV_VM_ACCEL_APIC the vCPUs have local APICs in KVM; an I/O APIC and PICs are
---- the script's.
----@param options? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_create(options) end
-
---- Destroys it; HV_BUSY while it has vCPUs.
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_destroy() end
-
---- The VM as the Lua API has it, nil without one.
----@return luna.vm?
-function hv.vm() end
-
---- The vCPU of that number as the Lua API has it, or nil.
----@param id integer
----@return luna.vcpu?
-function hv.vcpu(id) end
-
---- Makes all time-stamp counters show the value (u64).
----@param tsc integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_sync_tsc(tsc) end
-
---- Makes a further space; its number.
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vm_space_create() end
-
---- Destroys it; HV_BUSY while a vCPU is bound to it, or was when it was destroyed.
----@param asid integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_space_destroy(asid) end
-
---- Maps `size` bytes of a luna.buffer, from `offset` on (0 where nil), at gpa of a space.
----@param asid integer
----@param buffer luna.buffer
----@param gpa integer
----@param size integer
----@param flags integer
----@param offset? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_map_space(asid, buffer, gpa, size, flags, offset) end
-
---- Takes the pages away; those that are not mapped are passed over.
----@param asid integer
----@param gpa integer
----@param size integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_unmap_space(asid, gpa, size) end
-
---- Gives the pages other rights.
----@param asid integer
----@param gpa integer
----@param size integer
----@param flags integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_protect_space(asid, gpa, size, flags) end
-
---- The same for the default space.
----@param buffer luna.buffer
----@param gpa integer
----@param size integer
----@param flags integer
----@param offset? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_map(buffer, gpa, size, flags, offset) end
-
----@param gpa integer
----@param size integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_unmap(gpa, size) end
-
----@param gpa integer
----@param size integer
----@param flags integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_protect(gpa, size, flags) end
-
---- A luna.buffer of that size.
----@param size integer
----@return luna.buffer? value
----@return string? message
----@return integer? code
-function hv.vm_allocate(size) end
-
---- Closes it.
----@param buffer luna.buffer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_deallocate(buffer) end
-
---- Makes a vCPU in the default space, in the state after RESET; its number.
----@param options? integer
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vcpu_create(options) end
-
---- Destroys it. A space that it was bound to stays busy.
----@param id integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_destroy(id) end
-
---- Binds it to a space.
----@param id integer
----@param asid integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_set_space(id, asid) end
-
---- A register (HV_X86_*): u64. TPR is CR8 * 16.
----@param id integer
----@param reg integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vcpu_read_register(id, reg) end
-
----@param id integer
----@param reg integer
----@param value integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_write_register(id, reg, value) end
-
---- The x87, SSE and AVX state as a string, in the form of XSAVE.
----@param id integer
----@return string? value
----@return string? message
----@return integer? code
-function hv.vcpu_read_fpstate(id) end
-
----@param id integer
----@param bytes string
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_write_fpstate(id, bytes) end
-
---- Runs the vCPU until an exit; the VMCS has it.
----@param id integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_run(id) end
-
---- The same up to a moment in nanoseconds of the monotonic clock (luna.clock() * 1e9), or
---- hv.DEADLINE_FOREVER.
----@param id integer
----@param deadline integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_run_until(id, deadline) end
-
---- Interrupts each of a list of vCPUs; none if one does not exist.
----@param list integer[]
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_interrupt(list) end
-
---- What the last exit wants, a port or an EPT violation: { address, size, access, value, port }.
----@param id integer
----@return luna.hv_access? value
----@return string? message
----@return integer? code
-function hv.ext_vcpu_access(id) end
-
---- Finishes it: a read gets the value.
----@param id integer
----@param value? (integer|luna.u64)
----@return true? value
----@return string? message
----@return integer? code
-function hv.ext_vcpu_complete(id, value) end
-
---- Nanoseconds that it has executed, and those that it was halted inside KVM.
----@param id integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vcpu_get_exec_time(id) end
-
----@param id integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vcpu_get_idle_time(id) end
-
---- Makes the guest's time-stamp counter the host's plus the offset.
----@param id integer
----@param offset? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_set_tsc_relative(id, offset) end
-
---- The host's counter, as KVM lets it be read: by a vCPU whose offset is known.
----@return true? value
----@return string? message
----@return integer? code
+---@param vcpu integer
+---@return luna.hv_access?, string?, string?
+function hv.ext_vcpu_access(vcpu) end
+---@param vcpu integer
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.ext_vcpu_complete(vcpu, value) end
+---@return integer?, string?, string?
+function hv.sme_config_get_max_svl_bytes() end
+---@return luna.u64?, string?, string?
 function hv.tsc_clock() end
-
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_flush() end
-
---- Makes KVM forget the guest's page tables: it does so when a memory slot goes.
----@param id integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_invalidate_tlb(id) end
-
---- How the last entry failed, if it did before the guest's state was looked at: 0x40, or 0.
----@param id integer
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vcpu_vmx_status(id) end
-
---- Lets the guest access the MSR, or no longer.
----@param id integer
+---@param vcpu integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vcpu_apic_ctrl(vcpu, flags) end
+---@param vcpu integer
+---@return luna.hv_apic_state?, string?, string?
+function hv.vcpu_apic_get_state(vcpu) end
+---@param vcpu integer
+---@param address luna.u64|integer
+---@param length integer
+---@param cs integer
+---@param data integer
+---@return boolean?, string?, string?
+function hv.vcpu_apic_lsc_enter_imm32(vcpu, address, length, cs, data) end
+---@param vcpu integer
+---@param load boolean
+---@param address luna.u64|integer
+---@param length integer
+---@param cs integer
+---@param register integer
+---@return boolean?, string?, string?
+function hv.vcpu_apic_lsc_enter_r32(vcpu, load, address, length, cs, register) end
+---@param vcpu integer
+---@return boolean?, string?, string?
+function hv.vcpu_apic_lsc_invalidate(vcpu) end
+---@param vcpu integer
+---@param state luna.hv_apic_state
+---@return boolean?, string?, string?
+function hv.vcpu_apic_put_state(vcpu, state) end
+---@param vcpu integer
+---@param offset integer
+---@return integer?, string?, string?
+function hv.vcpu_apic_read(vcpu, offset) end
+---@param vcpu integer
+---@param flavor integer
+---@return boolean?, string?, string?
+function hv.vcpu_apic_trigger_lvt(vcpu, flavor) end
+---@param vcpu integer
+---@param offset integer
+---@param data integer
+---@return boolean?, boolean|string|nil nothing_left, string?
+function hv.vcpu_apic_write(vcpu, offset, data) end
+---@param flags? integer
+---@return integer?, string?, string?
+function hv.vcpu_create(flags) end
+---@param vcpu integer
+---@return boolean?, string?, string?
+function hv.vcpu_destroy(vcpu) end
+---@param vcpu integer
 ---@param msr integer
----@param on boolean
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_enable_native_msr(id, msr, on) end
-
---- Announces it, for hv.vcpu_set_msr_access, or forgets it.
----@param id integer
+---@param enable boolean
+---@return boolean?, string?, string?
+function hv.vcpu_enable_managed_msr(vcpu, msr, enable) end
+---@param vcpu integer
 ---@param msr integer
----@param on boolean
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_enable_managed_msr(id, msr, on) end
-
---- What the guest may do with an MSR that was announced.
+---@param enable boolean
+---@return boolean?, string?, string?
+function hv.vcpu_enable_native_msr(vcpu, msr, enable) end
+---@param vcpu integer
+---@return integer?, string?, string?
+function hv.vcpu_exit_apic_access_read(vcpu) end
+---@param vcpu integer
+---@return integer?, string?, string?
+function hv.vcpu_exit_info(vcpu) end
+---@param vcpu integer
+---@param count integer
+---@return boolean[]?, string?, string?
+function hv.vcpu_exit_init_ap(vcpu, count) end
+---@param vcpu integer
+---@return integer? vector, integer|string|nil error_code, boolean|string|nil fault
+function hv.vcpu_exit_inject_excp(vcpu) end
+---@param vcpu integer
+---@return integer?, string?, string?
+function hv.vcpu_exit_ioapic_eoi(vcpu) end
+---@param vcpu integer
+---@param count integer
+---@return boolean[]?, integer|string|nil address, string?
+function hv.vcpu_exit_startup_ap(vcpu, count) end
 ---@param id integer
+---@return boolean?, string?, string?
+function hv.vcpu_flush(id) end
+---@param vcpu integer
+---@return luna.u64?, string?, string?
+function hv.vcpu_get_exec_time(vcpu) end
+---@param vcpu integer
+---@return luna.u64?, string?, string?
+function hv.vcpu_get_idle_time(vcpu) end
+---@param vcpu integer
+---@return boolean?, string?, string?
+function hv.vcpu_inject_extint(vcpu) end
+---@param vcpus integer[]
+---@return boolean?, string?, string?
+function hv.vcpu_interrupt(vcpus) end
+---@param vcpu integer
+---@return boolean?, string?, string?
+function hv.vcpu_invalidate_tlb(vcpu) end
+---@param vcpu integer
+---@param size? integer
+---@return string?, string?, string?
+function hv.vcpu_read_fpstate(vcpu, size) end
+---@param vcpu integer
+---@param msr integer
+---@return luna.u64?, string?, string?
+function hv.vcpu_read_msr(vcpu, msr) end
+---@param vcpu integer
+---@param register integer
+---@return luna.u64?, string?, string?
+function hv.vcpu_read_register(vcpu, register) end
+---@param vcpu integer
+---@return boolean?, string?, string?
+function hv.vcpu_run(vcpu) end
+---@param vcpu integer
+---@param deadline luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vcpu_run_until(vcpu, deadline) end
+---@param vcpu integer
 ---@param msr integer
 ---@param flags integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_set_msr_access(id, msr, flags) end
-
---- Its value: u64.
----@param id integer
+---@return boolean?, string?, string?
+function hv.vcpu_set_msr_access(vcpu, msr, flags) end
+---@param vcpu integer
+---@param asid integer
+---@return boolean?, string?, string?
+function hv.vcpu_set_space(vcpu, asid) end
+---@param vcpu integer
+---@param offset_tsc luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vcpu_set_tsc_relative(vcpu, offset_tsc) end
+---@param vcpu integer
+---@return integer?, string?, string?
+function hv.vcpu_vmx_status(vcpu) end
+---@param vcpu integer
+---@param bytes string
+---@return boolean?, string?, string?
+function hv.vcpu_write_fpstate(vcpu, bytes) end
+---@param vcpu integer
 ---@param msr integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vcpu_read_msr(id, msr) end
-
----@param id integer
----@param msr integer
----@param value integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_write_msr(id, msr, value) end
-
---- A field: u64.
----@param id integer
----@param field integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vmx_vcpu_read_vmcs(id, field) end
-
----@param id integer
----@param field integer
----@param value integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vmx_vcpu_write_vmcs(id, field, value) end
-
---- A capability (HV_VMX_CAP_*): u64.
----@param field integer
----@return luna.u64? value
----@return string? message
----@return integer? code
-function hv.vmx_read_capability(field) end
-
---- Sends a fixed interrupt to the local APIC of a vCPU.
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vcpu_write_msr(vcpu, msr, value) end
+---@param vcpu integer
+---@param register integer
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vcpu_write_register(vcpu, register, value) end
+---@param addr integer
+---@param size integer
+---@param wanted integer
+---@param port integer|table|nil
+---@param flags integer
+---@return luna.eventfd?, string?, string?
+function hv.vm_add_pio_notifier(addr, size, wanted, port, flags) end
+---@param size integer
+---@param flags? integer
+---@return luna.buffer?, string?, string?
+function hv.vm_allocate(size, flags) end
+---@param line integer
+---@return boolean?, string?, string?
+function hv.vm_atpic_assert_irq(line) end
+---@param line integer
+---@return boolean?, string?, string?
+function hv.vm_atpic_deassert_irq(line) end
+---@param primary boolean
+---@return table?, string?, string?
+function hv.vm_atpic_get_state(primary) end
+---@param line integer
+---@return integer?, string?, string?
+function hv.vm_atpic_port_read(line) end
+---@param line integer
+---@param data integer
+---@return boolean?, string?, string?
+function hv.vm_atpic_port_write(line, data) end
+---@param state table
+---@param primary boolean
+---@return boolean?, string?, string?
+function hv.vm_atpic_put_state(state, primary) end
+---@param flags? integer
+---@return boolean?, string?, string?
+function hv.vm_create(flags) end
+---@param buffer luna.buffer
+---@param size? integer
+---@return boolean?, string?, string?
+function hv.vm_deallocate(buffer, size) end
+---@return boolean?, string?, string?
+function hv.vm_destroy() end
+---@param line integer
+---@return boolean?, string?, string?
+function hv.vm_ioapic_assert_irq(line) end
+---@param line integer
+---@return boolean?, string?, string?
+function hv.vm_ioapic_deassert_irq(line) end
+---@return luna.hv_ioapic_state?, string?, string?
+function hv.vm_ioapic_get_state() end
+---@param line integer
+---@return boolean?, string?, string?
+function hv.vm_ioapic_pulse_irq(line) end
+---@param state luna.hv_ioapic_state
+---@return boolean?, string?, string?
+function hv.vm_ioapic_put_state(state) end
+---@param gpa integer
+---@return integer?, string?, string?
+function hv.vm_ioapic_read(gpa) end
+---@param gpa integer
+---@param data integer
+---@return boolean?, string?, string?
+function hv.vm_ioapic_write(gpa, data) end
+---@param address luna.u64|integer
+---@param data integer
+---@return boolean?, string?, string?
+function hv.vm_lapic_msi(address, data) end
 ---@param id integer
 ---@param vector integer
----@param trigger? integer
----@return true? value
----@return string? message
----@return integer? code
+---@param trigger integer
+---@return boolean?, string?, string?
 function hv.vm_lapic_set_intr(id, vector, trigger) end
-
---- Sends a message-signalled interrupt.
----@param address integer
----@param data integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_lapic_msi(address, data) end
-
---- Sends what a redirection entry (u64) of an I/O APIC says.
----@param entry integer|luna.u64
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_send_ioapic_intr(entry) end
-
---- The frequency of the local APICs' timers, before the first vCPU.
+---@param buffer luna.buffer
+---@param gpa integer
+---@param size integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vm_map(buffer, gpa, size, flags) end
+---@param asid integer
+---@param buffer luna.buffer
+---@param gpa integer
+---@param size integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vm_map_space(asid, buffer, gpa, size, flags) end
+---@param gpa integer
+---@param size integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vm_protect(gpa, size, flags) end
+---@param asid integer
+---@param gpa integer
+---@param size integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vm_protect_space(asid, gpa, size, flags) end
+---@param addr integer
+---@param size integer
+---@param wanted integer
+---@param port integer|table|nil
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vm_remove_pio_notifier(addr, size, wanted, port, flags) end
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vm_send_ioapic_intr(value) end
 ---@param hertz integer
----@return true? value
----@return string? message
----@return integer? code
+---@return boolean?, string?, string?
 function hv.vm_set_apic_bus_freq(hertz) end
-
---- A register of its page.
----@param id integer
----@param offset? integer
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vcpu_apic_read(id, offset) end
-
---- Writes one: true, and that there is nothing left to do. HV_UNSUPPORTED for EOI and those that
---- send something: see hv.vm_lapic_msi.
----@param id integer
----@param offset? integer
----@param value integer|luna.u64
----@return true? value
----@return boolean|string? no_side_effect_or_message
----@return integer? code
-function hv.vcpu_apic_write(id, offset, value) end
-
---- Its page, as a string of 1024 bytes.
----@param id integer
----@return string? value
----@return string? message
----@return integer? code
-function hv.vcpu_apic_get_state(id) end
-
----@param id integer
----@param registers string
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_apic_put_state(id, registers) end
-
---- Fires the timer's entry of the local vector table, unless it is masked.
----@param id integer
----@param flavor integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_apic_trigger_lvt(id, flavor) end
-
---- Ends of level interrupts exit anyway (HV_APIC_CTRL_IOAPIC_EOI); KVM has no other control.
----@param id integer
----@param controls integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vcpu_apic_ctrl(id, controls) end
-
---- What there is to know of the last exit beside the VMCS: HV_VM_EXITINFO_*; 0 before the first.
----@param id integer
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vcpu_exit_info(id) end
-
---- The vector of the level interrupt that has ended.
----@param id integer
----@return integer? value
----@return string? message
----@return integer? code
-function hv.vcpu_exit_ioapic_eoi(id) end
-
---- Lets writes to a port signal the eventfd `fd` instead of exiting.
----@param port integer
+---@return integer?, string?, string?
+function hv.vm_space_create() end
+---@param asid integer
+---@return boolean?, string?, string?
+function hv.vm_space_destroy(asid) end
+---@param tsc luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vm_sync_tsc(tsc) end
+---@param gpa integer
 ---@param size integer
----@param value integer|luna.u64
----@param fd integer
----@param flags? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_add_pio_notifier(port, size, value, fd, flags) end
-
---- Takes it away; the arguments are those that it was added with.
----@param port integer
+---@return boolean?, string?, string?
+function hv.vm_unmap(gpa, size) end
+---@param asid integer
+---@param gpa integer
 ---@param size integer
----@param value integer|luna.u64
----@param fd integer
----@param flags? integer
----@return true? value
----@return string? message
----@return integer? code
-function hv.vm_remove_pio_notifier(port, size, value, fd, flags) end
+---@return boolean?, string?, string?
+function hv.vm_unmap_space(asid, gpa, size) end
+---@param info integer
+---@return luna.u64?, string?, string?
+function hv.vmx_get_msr_info(info) end
+---@param field integer
+---@return luna.u64?, string?, string?
+function hv.vmx_read_capability(field) end
+---@param vcpu integer
+---@param field integer
+---@return luna.u64? must, luna.u64|string|nil may, string?
+function hv.vmx_vcpu_get_cap_write_vmcs(vcpu, field) end
+---@param vcpu integer
+---@param field integer
+---@return luna.u64?, string?, string?
+function hv.vmx_vcpu_read_shadow_vmcs(vcpu, field) end
+---@param vcpu integer
+---@param field integer
+---@return luna.u64?, string?, string?
+function hv.vmx_vcpu_read_vmcs(vcpu, field) end
+---@param vcpu integer
+---@param gpa integer
+---@return boolean?, string?, string?
+function hv.vmx_vcpu_set_apic_address(vcpu, gpa) end
+---@param vcpu integer
+---@param asid integer
+---@param gpa integer
+---@return boolean?, string?, string?
+function hv.vmx_vcpu_set_apic_address_space(vcpu, asid, gpa) end
+---@param vcpu integer
+---@param field integer
+---@param flags integer
+---@return boolean?, string?, string?
+function hv.vmx_vcpu_set_shadow_access(vcpu, field, flags) end
+---@param vcpu integer
+---@param field integer
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vmx_vcpu_write_shadow_vmcs(vcpu, field, value) end
+---@param vcpu integer
+---@param field integer
+---@param value luna.u64|integer
+---@return boolean?, string?, string?
+function hv.vmx_vcpu_write_vmcs(vcpu, field, value) end
+
 return hv

@@ -1,0 +1,86 @@
+-- SPDX-License-Identifier: MIT
+-- The framework's VM in specs: it is destroyed after each test, whatever is left in it.
+
+local luna = require "lunavisor"
+local hv = require "lunavisor.hv"
+local machine = require "lunavisor.hv.machine"
+local helper = require "spec.support.helper"
+
+local M = {}
+
+M.RWX = hv.MEMORY_READ + hv.MEMORY_WRITE + hv.MEMORY_EXEC
+
+--- Makes the VM.
+function M.vm(flags)
+  assert(hv.vm_create(flags))
+  helper.keep { close = function()
+    for _, v in pairs(machine.vcpus) do machine.release(v) end
+    if machine.vm then assert(hv.vm_destroy()) end
+  end }
+end
+
+--- A buffer of hv.vm_allocate.
+function M.memory(size)
+  return helper.keep(hv.vm_allocate(size))
+end
+
+--- A VM with `size` bytes of memory at 0 and a vCPU that begins with the assembled source at 0x1000
+--- in real mode, with flat segments. Its number and the memory.
+function M.guest(source, options)
+  options = options or {}
+  if not machine.vm then M.vm(options.vm) end
+  local memory = M.memory(0x10000)
+  assert(hv.vm_map(memory, 0, memory.size, M.RWX))
+  memory:write(0x1000, helper.code(source .. "\n", 16, 0x1000))
+  local id = assert(hv.vcpu_create(options.vcpu))
+  for _, segment in ipairs { "CS", "SS", "DS", "ES", "FS", "GS" } do
+    M.write(id, hv["VMCS_GUEST_" .. segment], 0)
+    M.write(id, hv["VMCS_GUEST_" .. segment .. "_BASE"], 0)
+  end
+  assert(hv.vcpu_write_register(id, hv.X86_RIP, 0x1000))
+  assert(hv.vcpu_write_register(id, hv.X86_RSP, 0x8000))
+  return id, memory
+end
+
+--- A field of the VMCS as a number; and writes one.
+function M.read(id, field)
+  return luna.u64.tonumber(assert(hv.vmx_vcpu_read_vmcs(id, field)))
+end
+
+function M.write(id, field, value)
+  assert(hv.vmx_vcpu_write_vmcs(id, field, value))
+end
+
+--- A register as a number.
+function M.register(id, number)
+  return luna.u64.tonumber(assert(hv.vcpu_read_register(id, number)))
+end
+
+--- A moment for hv.vcpu_run_until.
+function M.seconds(count)
+  return luna.u64(math.floor((luna.clock() + count) * 1e9))
+end
+
+--- Runs up to an exit with that reason.
+function M.stops(id, reason)
+  assert(hv.vcpu_run_until(id, M.seconds(10)))
+  local found = M.read(id, hv.VMCS_RO_EXIT_REASON)
+  if found ~= reason then
+    error(("exit reason %d expected, got %d at rip 0x%x"):format(reason, found,
+      M.register(id, hv.X86_RIP)), 2)
+  end
+end
+
+--- Goes on behind the instruction of the exit.
+function M.pass(id)
+  local length = M.read(id, hv.VMCS_RO_VMEXIT_INSTR_LEN)
+  assert(hv.vcpu_write_register(id, hv.X86_RIP, M.register(id, hv.X86_RIP) + length))
+end
+
+--- Checks that a call is refused with the code and a sentence that has the text.
+function M.refused(code, text, ...)
+  helper.refused(code, text, ...)
+  assert(hv.errors[code])
+end
+
+return M
