@@ -12,6 +12,7 @@ error "annotations are not to be required"
 ---@field closed boolean
 ---@field handler? fun(cpu: luna.vcpu, exit: luna.exit): luna.answer
 local breakpoint = {}
+---@return true?, string? message, string? code
 function breakpoint:close() end
 
 ---@class luna.exit
