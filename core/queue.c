@@ -76,17 +76,6 @@ void luna_queue_remove(luna_queue *queue, luna_vcpu *vcpu) {
   }
 }
 
-static luna_vcpu *take(luna_queue *queue) {
-  pthread_mutex_lock(&queue->lock);
-  luna_vcpu *vcpu = queue->first;
-  if (vcpu) {
-    luna_queue_remove(queue, vcpu);
-    luna_thread_taken(vcpu);
-  }
-  pthread_mutex_unlock(&queue->lock);
-  return vcpu;
-}
-
 /* The kind that its thread's run gave, with the error if it failed. */
 static int result_of(const luna_vcpu *vcpu) {
   const luna_thread *thread = &vcpu->thread;
@@ -94,6 +83,19 @@ static int result_of(const luna_vcpu *vcpu) {
     luna_error_repeat(thread->kind, thread->error_number, thread->message);
   }
   return thread->kind;
+}
+
+/* The result is read with the lock: another thread may stop the vCPU and start it anew. */
+static luna_vcpu *take(luna_queue *queue, int *result) {
+  pthread_mutex_lock(&queue->lock);
+  luna_vcpu *vcpu = queue->first;
+  if (vcpu) {
+    luna_queue_remove(queue, vcpu);
+    luna_thread_taken(vcpu);
+    *result = result_of(vcpu);
+  }
+  pthread_mutex_unlock(&queue->lock);
+  return vcpu;
 }
 
 int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu) {
@@ -106,9 +108,9 @@ int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu) {
   }
   for (;;) {
     unsigned seen = luna_bell_read(&queue->bell);
-    *vcpu = take(queue);
+    *vcpu = take(queue, &status);
     if (*vcpu) {
-      return result_of(*vcpu);
+      return status;
     }
     if (waited != LUNA_WAIT_RUNG || atomic_exchange(&queue->woken, false)) {
       return 0;

@@ -76,6 +76,7 @@ local function new(options)
     timers = {},                                  -- a set
     next_timer = nil,                             -- the moment of the earliest
     runner = runner.new(),                        -- of vm:run and vm:poll
+    serving = nil,                                -- the vCPU whose exit they have given out last
     stopping = false,                             -- { value } once vm:stop was called
     polled = false,                               -- whether vm:fd was asked for
   }, VM)

@@ -95,6 +95,7 @@ end
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
 local function hand_over(self, kind, trap, offset, size, value, access, id)
   local cpu, device, answer = self.started[id], self.devices[trap], nil
+  self.serving = cpu
   if device then
     answer = serve(device, offset, size, value, access)
   elseif self.special[trap] then
@@ -160,6 +161,7 @@ end
 
 local function finish(self, stop, ok, ...)
   if self[1] and (stop or not ok) then stop_all(self) end
+  self.serving = nil
   runner.leave(self.runner)
   if not ok then error((...), 0) end
   local value, message, code = ...
@@ -202,10 +204,22 @@ local function seconds(what, value, least)
   return value
 end
 
+-- Where a run was dropped with a handler suspended, the handler's vCPU still waits for it: its exit
+-- comes again.
+local function free_dropped(self)
+  local cpu = self.serving
+  self.serving = nil
+  if cpu and cpu[1] and self.started[cpu.id] == cpu and not cpu.parked then
+    runner.join(cpu)
+    runner.start(cpu)
+  end
+end
+
 local function check_free(self, what)
   if runner.busy(self.runner) then
     error(what .. ": this VM is running: a handler is at work, or its coroutine is suspended", 3)
   end
+  free_dropped(self)
 end
 
 local function check_vcpus(self, what)

@@ -12,7 +12,7 @@ error "annotations are not to be required"
 ---@field closed boolean
 ---@field handler? luna.handler
 local breakpoint = {}
----@return true?, string?, string?
+---@return true?, string? message, string? code
 function breakpoint:close() end
 
 ---@class luna.break_options
