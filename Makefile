@@ -184,6 +184,7 @@ test: ## Run every check; the last line has the counts
 
 asan: ## Run the C and Lua tests with the address and undefined behaviour sanitizers
 	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' BUILD=build/asan LUNA_SKIP=packaging \
+	  LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 \
 	  LUA_PREFIX="env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
 	  scripts/test build core lua luajit stress
 
