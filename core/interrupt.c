@@ -185,9 +185,14 @@ int luna_interrupt_window(luna_vcpu *vcpu) {
 
 /* ---- For a controller of the embedder's ---- */
 
-void luna_vcpu_window(luna_vcpu *vcpu, uint32_t on) {
+int luna_vcpu_window(luna_vcpu *vcpu, uint32_t on) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   vcpu->window = on != 0;
   atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
+  return LUNA_OK;
 }
 
 int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector) {

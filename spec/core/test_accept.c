@@ -26,13 +26,13 @@ static void windows(void) {
            {.kind = FAKE_PIO, .address = 2, .size = 1, .write = true, .regs = &open_regs},
            {.kind = FAKE_HLT}, {.kind = FAKE_HLT});
     CHECK_EQ(run(), LUNA_EXIT_PIO);
-    luna_vcpu_window(vcpu, 1);
+    CHECK_OK(luna_vcpu_window(vcpu, 1));
     CHECK_OK(luna_vcpu_answer(vcpu, 0));
     CHECK_EQ(run(), LUNA_EXIT_PIO); /* up to here it does not accept any */
     CHECK_OK(luna_vcpu_answer(vcpu, 0));
     check_window();
     check_window(); /* it does still */
-    luna_vcpu_window(vcpu, 0);
+    CHECK_OK(luna_vcpu_window(vcpu, 0));
     CHECK_EQ(run(), LUNA_EXIT_HLT);
     CHECK_EQ(fake_run_page()->request_interrupt_window, 0);
     end();
