@@ -29,6 +29,15 @@ helper.kvm("the interrupt window", function()
     assert.same({ 0x21 }, guest.taken)
   end)
 
+  it("finds the guest behind an instruction that was answered", function()
+    local guest = irq.guest("sti\n nop\n in al, 0x30\n nop\n" .. WAIT)
+    guest:stops "pio"
+    guest.cpu:window(true)
+    guest.cpu:answer(0x22)
+    guest:stops "other"
+    assert.same({ "0x1004", "0x22" }, { hex(guest.cpu.rip), hex(guest.cpu.rax) })
+  end)
+
   it("stays shut while the guest accepts none", function()
     local guest = irq.guest("cli\n out 0x30, al\n hlt")
     guest.cpu:window(true)
