@@ -161,8 +161,8 @@ static int window_exit(luna_vcpu *vcpu) {
   return LUNA_EXIT_OTHER;
 }
 
-/* With the guest behind the instruction whose exit was answered: a further exit that this makes goes
- * first. 0 if the guest accepts none any more. */
+/* With the guest behind the instruction whose exit was answered: a further exit that this makes
+ * goes first. 0 if the guest accepts none any more. */
 static int open_window(luna_vcpu *vcpu) {
   int kind = luna_vcpu_settle(vcpu);
   return kind == 0 && accepts(vcpu) ? window_exit(vcpu) : kind;
