@@ -68,6 +68,23 @@ static void windows_wait_for_the_rest_of_an_access(void) {
   end();
 }
 
+static void windows_shut_in_another_space(void) {
+  uint32_t space;
+  begin();
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  SCRIPT({.kind = FAKE_HLT, .regs = &open_regs}, {.kind = FAKE_HLT}, {.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_OK(luna_vcpu_window(vcpu, 1));
+  check_window();
+  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
+  CHECK_OK(luna_vcpu_window(vcpu, 0));
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_OK(luna_vcpu_set_space(vcpu, 0, 0));
+  CHECK_EQ(run(), LUNA_EXIT_HLT); /* nothing there still asks for the window */
+  CHECK_EQ(fake_run_page()->request_interrupt_window, 0);
+  end();
+}
+
 /* ---- Blocking ---- */
 
 static void blocking(void) {
@@ -172,6 +189,7 @@ int main(void) {
   RUN(windows);
   RUN(windows_behind_an_answer);
   RUN(windows_wait_for_the_rest_of_an_access);
+  RUN(windows_shut_in_another_space);
   RUN(blocking);
   RUN(blocking_fails);
   RUN(extint);
