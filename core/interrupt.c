@@ -161,6 +161,13 @@ static int window_exit(luna_vcpu *vcpu) {
   return LUNA_EXIT_OTHER;
 }
 
+/* With the guest behind the instruction whose exit was answered: a further exit that this makes
+ * goes first. 0 if the guest accepts none any more. */
+static int open_window(luna_vcpu *vcpu) {
+  int kind = luna_vcpu_settle(vcpu);
+  return kind == 0 && accepts(vcpu) ? window_exit(vcpu) : kind;
+}
+
 int luna_interrupt_enter(luna_vcpu *vcpu) {
   if (!(atomic_load(&vcpu->attention) & LUNA_ATTEND_INTERRUPT)) {
     return LUNA_OK;
@@ -174,7 +181,7 @@ int luna_interrupt_enter(luna_vcpu *vcpu) {
     atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
   }
   if (status == LUNA_OK && vcpu->window && accepts(vcpu)) {
-    return window_exit(vcpu);
+    status = open_window(vcpu);
   }
   return status == LUNA_OK && vcpu->state.events_written ? luna_state_flush(vcpu) : status;
 }
@@ -185,9 +192,14 @@ int luna_interrupt_window(luna_vcpu *vcpu) {
 
 /* ---- For a controller of the embedder's ---- */
 
-void luna_vcpu_window(luna_vcpu *vcpu, uint32_t on) {
+int luna_vcpu_window(luna_vcpu *vcpu, uint32_t on) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
   vcpu->window = on != 0;
   atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT);
+  return LUNA_OK;
 }
 
 int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector) {

@@ -38,6 +38,7 @@ void luna_vcpu_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   vcpu->seat = seat;
   vcpu->fd = seat->fd;
   vcpu->run = seat->run;
+  vcpu->run->request_interrupt_window = 0; /* whoever still wants it asks again */
   luna_account_sit(vcpu);
   luna_debug_sit(vcpu);
 }

@@ -8,35 +8,10 @@ local support = require "spec.support.hv"
 local refused, register = support.refused, support.register
 local u64 = luna.u64
 
-local ACCELERATED = { vm = hv.VM_ACCEL_APIC }
 local features = luna.probe().features or {}
 local TPR, EOI, SVR, ISR, ICR, ICR_HIGH, LVT_TIMER = 0x80, 0xb0, 0xf0, 0x100, 0x300, 0x310, 0x320
 
--- A guest with handlers for all vectors that write the vector to port 0x60 and, if `ends`, end the
--- interrupt. It takes interrupts and then halts; its local APIC is on.
-local function guest(ends, source)
-  local id, memory = support.guest(source or "sti\n again: hlt\n jmp again", ACCELERATED)
-  for vector = 16, 255 do
-    local org = 0x4000 + vector * 32
-    memory:u16(vector * 4, org)
-    memory:u16(vector * 4 + 2, 0)
-    -- push ax; mov al, vector; out 0x60, al; mov dword [fs:0xb0], 0; pop ax; iret
-    memory:write(org, "\x50\xb0" .. string.char(vector) .. "\xe6\x60"
-      .. (ends and "\x66\x64\xc7\x06\xb0\x00\x00\x00\x00\x00" or "") .. "\x58\xcf")
-  end
-  support.write(id, hv.VMCS_GUEST_FS_BASE, u64 "0xfee00000")
-  support.write(id, hv.VMCS_GUEST_FS_LIMIT, 0xfffff)
-  assert(hv.vcpu_apic_write(id, SVR, 0x1ff))
-  return id, memory
-end
-
--- Runs to the next handler's OUT, and gives its vector.
-local function vector(id)
-  support.stops(id, hv.VMX_REASON_IO)
-  local found = register(id, hv.X86_RAX) % 256
-  support.pass(id)
-  return found
-end
+local guest, vector = support.interruptible, support.vector
 
 local function block(name, body)
   helper.kvm(name, function()
@@ -87,25 +62,14 @@ block("hv's interrupts", function()
       { "vcpu_apic_put_state", id, {} }, { "vcpu_apic_ctrl", id, 0 },
       { "vcpu_apic_trigger_lvt", id, 1 }, { "vcpu_apic_lsc_invalidate", id },
       { "vcpu_exit_ioapic_eoi", id }, { "vcpu_exit_init_ap", id, 1 },
+      { "vcpu_exit_apic_access_read", id }, { "vcpu_inject_extint", id },
+      { "vm_atpic_assert_irq", 1 }, { "vm_atpic_deassert_irq", 1 }, { "vm_atpic_port_read", 0x20 },
+      { "vm_atpic_port_write", 0x20, 0x11 }, { "vm_atpic_get_state", true },
+      { "vm_atpic_put_state", {}, false },
     } do
       refused("unsupported", "made without VM_ACCEL_APIC",
         hv[call[1]]((table.unpack or unpack)(call, 2)))
     end
-    refused("unsupported", "the program's", hv.vmx_vcpu_set_apic_address(id, 0xfee00000))
-  end)
-
-  it("of the PICs are the program's, and the reason is told", function()
-    support.vm(hv.VM_ACCEL_APIC)
-    local id = assert(hv.vcpu_create())
-    for _, call in ipairs {
-      { "vm_atpic_assert_irq", 1 }, { "vm_atpic_deassert_irq", 1 }, { "vm_atpic_port_read", 0x20 },
-      { "vm_atpic_port_write", 0x20, 0x11 }, { "vm_atpic_get_state", true },
-      { "vm_atpic_put_state", {}, false }, { "vcpu_inject_extint", id },
-    } do
-      refused("unsupported", "the PICs and their ports are the program's",
-        hv[call[1]]((table.unpack or unpack)(call, 2)))
-    end
-    refused("unsupported", "by itself", hv.vcpu_exit_apic_access_read(id))
   end)
 end)
 
@@ -215,14 +179,53 @@ block("hv's local APIC", function()
       hv.vcpu_apic_lsc_enter_r32(id, true, 0, 3, 0, hv.X86_CS))
   end)
 
-  it("has an address, aligned, in the default space", function()
+  it("has an address, aligned, in each space", function()
     local id = guest(true)
     assert.is_true(hv.vmx_vcpu_set_apic_address(id, 0xfee00000))
     assert.is_true(hv.vmx_vcpu_set_apic_address_space(id, 0, 0xfee00000))
     refused("bad_argument", "multiple of 4096", hv.vmx_vcpu_set_apic_address(id, 0xfee00010))
     refused("bad_argument", "no space 2", hv.vmx_vcpu_set_apic_address_space(id, 2, 0xfee00000))
+  end)
+
+  -- DS is at the page of the local APIC.
+  local AT_PAGE = "mov eax, [0xf0]\n mov [0x80], eax\n out 0x60, al\n hlt"
+
+  local function accesses(id, code, qualification)
+    support.stops(id, hv.VMX_REASON_APIC_ACCESS)
+    assert.same({ code, qualification },
+      { hv.vcpu_exit_info(id), support.read(id, hv.VMCS_RO_EXIT_QUALIFIC) })
+  end
+
+  it("tells the register that is read where KVM has none", function()
+    local id, memory = guest(true, AT_PAGE)
     local asid = assert(hv.vm_space_create())
-    refused("unsupported", "", hv.vmx_vcpu_set_apic_address_space(id, asid, 0xfee00000))
+    assert(hv.vm_map_space(asid, memory, 0, memory.size, support.RWX))
+    assert(hv.vcpu_set_space(id, asid))
+    assert.is_true(hv.vmx_vcpu_set_apic_address_space(id, asid, 0x40000))
+    support.write(id, hv.VMCS_GUEST_DS_BASE, 0x40000)
+    refused("error", "no such information", hv.vcpu_exit_apic_access_read(id))
+    accesses(id, hv.VM_EXITINFO_APIC_ACCESS_READ, SVR)
+    assert.equal(0x1ff, hv.vcpu_exit_apic_access_read(id))
+    assert(hv.vcpu_write_register(id, hv.X86_RAX, 0x30))
+    support.pass(id)
+    accesses(id, hv.VM_EXITINFO_VMX, TPR + 0x1000)
+    assert(hv.vcpu_apic_write(id, TPR, hv.ext_vcpu_access(id).value))
+    support.pass(id)
+    support.stops(id, hv.VMX_REASON_IO)
+    assert.equal(0x30, register(id, hv.X86_TPR))
+    assert(hv.vcpu_set_space(id, 0))
+  end)
+
+  it("is a page of the program's without VM_ACCEL_APIC", function()
+    local id = support.guest(AT_PAGE)
+    assert.is_true(hv.vmx_vcpu_set_apic_address(id, 0x30000))
+    assert.is_true(hv.vmx_vcpu_set_apic_address(id, 0x40000))
+    support.write(id, hv.VMCS_GUEST_DS_BASE, 0x30000)
+    support.stops(id, hv.VMX_REASON_EPT_VIOLATION)
+    support.write(id, hv.VMCS_GUEST_DS_BASE, 0x40000)
+    assert(hv.vcpu_write_register(id, hv.X86_RIP, 0x1000))
+    accesses(id, hv.VM_EXITINFO_VMX, SVR)
+    refused("unsupported", "made without VM_ACCEL_APIC", hv.vcpu_exit_apic_access_read(id))
   end)
 
   it("has a frequency before the first vCPU", function()
@@ -297,7 +300,7 @@ block("hv's IOAPIC", function()
     refused("error", "no such information", hv.vcpu_exit_ioapic_eoi(id))
     assert.is_true(hv.vm_send_ioapic_intr(0x8047))
     assert.equal(0x47, vector(id))
-    support.stops(id, hv.VMX_REASON_IRQ)
+    support.stops(id, hv.VMX_REASON_VIRTUALIZED_EOI)
     assert.equal(hv.VM_EXITINFO_IOAPIC_EOI, hv.vcpu_exit_info(id))
     assert.equal(0x47, hv.vcpu_exit_ioapic_eoi(id))
   end)

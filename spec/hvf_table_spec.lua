@@ -1,9 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- The table of the Hypervisor framework's functions in core/hvf/README.md: it has each function of
--- the headers, the library exports them and nothing else, and what is said of each has a form that
--- can be relied on.
+-- the headers, the library and Lua's lunavisor.hv have them and nothing else, and what is said of
+-- each has a form that can be relied on.
 
+local hv = require "lunavisor.hv"
 local helper = require "spec.support.helper"
+local support = require "spec.support.hv"
 
 -- What Apple's framework has on x86, up to macOS 12, and the one function of ARM's that its
 -- documentation lists with them.
@@ -52,6 +54,9 @@ local function declared()
   end
   return names
 end
+
+-- What Lua has not, and why.
+local only_in_c = { hv_ext_error_message = "a call that fails returns the sentence" }
 
 local readme = read "core/hvf/README.md"
 
@@ -112,5 +117,34 @@ describe("the table of the Hypervisor framework's functions", function()
       exported[name] = true
     end
     assert.same(sorted(declared()), sorted(exported))
+  end)
+end)
+
+describe("lunavisor.hv", function()
+  it("has each function of the headers, and no other", function()
+    local expected, found = declared(), {}
+    for name in pairs(only_in_c) do
+      assert.truthy(expected[name], name)
+      expected[name] = nil
+    end
+    for name, value in pairs(hv) do
+      if type(value) == "function" then found["hv_" .. name] = true end
+    end
+    assert.same(sorted(expected), sorted(found))
+  end)
+end)
+
+helper.kvm("lunavisor.hv", function()
+  it("lacks what the library lacks", function()
+    support.vm()
+    local id, count = assert(hv.vcpu_create()), 0
+    for name, state in pairs(rows()) do
+      if state:match "^`HV_UNSUPPORTED`" or state:match "always `HV_UNSUPPORTED`" then
+        count = count + 1
+        local ok, _, code = hv[name:gsub("^hv_", "")](id, 0, 0)
+        assert.same({ name, nil, "unsupported" }, { name, ok, code })
+      end
+    end
+    assert.equal(5, count)
   end)
 end)

@@ -88,7 +88,7 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
     v->controls[kind] = (uint32_t)value;
   }
   if (result == HV_SUCCESS && kind == HV_VMX_CAP_PROCBASED) {
-    luna_vcpu_window(v->vcpu, !!(value & CPU_BASED_IRQ_WND));
+    result = hvf_status(luna_vcpu_window(v->vcpu, !!(value & CPU_BASED_IRQ_WND)));
   }
   return result;
 }

@@ -521,6 +521,13 @@ function M.retry(object)
   return done(C.luna_vcpu_retry(vcpu_of(object)))
 end
 
+-- The kind of a further exit, or 0.
+function M.finish(object)
+  local kind = C.luna_vcpu_finish(vcpu_of(object))
+  if kind < 0 then return fail(kind) end
+  return kind
+end
+
 function M.interrupt(object)
   C.luna_vcpu_interrupt(vcpu_of(object))
 end

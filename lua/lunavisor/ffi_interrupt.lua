@@ -48,6 +48,22 @@ return function(M, shared)
     return done(C.luna_vcpu_smi(vcpu_of(object)))
   end
 
+  function M.extint(object, vector)
+    return done(C.luna_vcpu_extint(vcpu_of(object), vector))
+  end
+
+  function M.window(object, on)
+    return done(C.luna_vcpu_window(vcpu_of(object), on))
+  end
+
+  function M.get_blocking(object)
+    return number(C.luna_vcpu_get_blocking(vcpu_of(object), u32_out))
+  end
+
+  function M.set_blocking(object, blocking)
+    return done(C.luna_vcpu_set_blocking(vcpu_of(object), blocking))
+  end
+
   -- Through the VM's controllers
 
   function M.irq(object, line, level)

@@ -39,6 +39,31 @@ static int raw_smi(lua_State *L) {
   return luna_push_done(L, luna_vcpu_smi(luna_check_vcpu(L)));
 }
 
+static int raw_extint(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  return luna_push_done(L, luna_vcpu_extint(vcpu, number(L, 2)));
+}
+
+static int raw_window(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  return luna_push_done(L, luna_vcpu_window(vcpu, number(L, 2)));
+}
+
+static int raw_get_blocking(lua_State *L) {
+  uint32_t blocking;
+  int status = luna_vcpu_get_blocking(luna_check_vcpu(L), &blocking);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushinteger(L, blocking);
+  return 1;
+}
+
+static int raw_set_blocking(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  return luna_push_done(L, luna_vcpu_set_blocking(vcpu, number(L, 2)));
+}
+
 /* ---- Through the VM's controllers ---- */
 
 /* vm, line, level */
@@ -218,6 +243,10 @@ const luaL_Reg luna_interrupt_functions[] = {
     {"interrupt_waiting", raw_interrupt_waiting},
     {"nmi", raw_nmi},
     {"smi", raw_smi},
+    {"extint", raw_extint},
+    {"window", raw_window},
+    {"get_blocking", raw_get_blocking},
+    {"set_blocking", raw_set_blocking},
     {"irq", raw_irq},
     {"msi", raw_msi},
     {"route", raw_route},

@@ -42,6 +42,16 @@ static int raw_retry(lua_State *L) {
   return luna_push_done(L, luna_vcpu_retry(luna_check_vcpu(L)));
 }
 
+/* The kind of a further exit, or 0. */
+static int raw_finish(lua_State *L) {
+  int kind = luna_vcpu_finish(luna_check_vcpu(L));
+  if (kind < 0) {
+    return luna_push_failure(L, kind);
+  }
+  lua_pushinteger(L, kind);
+  return 1;
+}
+
 static int raw_interrupt(lua_State *L) {
   luna_vcpu_interrupt(luna_check_vcpu(L));
   return 0;
@@ -140,6 +150,7 @@ const luaL_Reg luna_vcpu_functions[] = {
     {"run", raw_run},
     {"answer", raw_answer},
     {"retry", raw_retry},
+    {"finish", raw_finish},
     {"interrupt", raw_interrupt},
     {"disarm", raw_disarm},
     {"vcpu_id", raw_vcpu_id},

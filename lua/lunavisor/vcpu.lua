@@ -283,6 +283,17 @@ function methods.retry(self)
   return check.result(raw.retry(self))
 end
 
+--- Lets KVM finish the instruction whose exit cpu:answer or cpu:retry has closed, without running
+--- the guest further: then registers and memory are as behind it, and true is returned. Or the exit
+--- that the instruction makes further (the next element of string I/O, the other part of an
+--- access), open as from cpu:run.
+function methods.finish(self)
+  check.open(self)
+  local kind, message, code = raw.finish(self)
+  if kind and kind > 0 then return exits.new(self) end
+  return check.result(kind and true, message, code)
+end
+
 --- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
 function methods.interrupt(self)
   check.open(self)

@@ -115,6 +115,16 @@ local mp_names = {
 local mp_numbers = {}
 for number, name in pairs(mp_names) do mp_numbers[name] = number end
 
+-- ---- What keeps events from the guest ----
+
+local blocking_bits = { sti = 1, mov_ss = 2, nmi = 8 } -- of the VMCS (SDM Vol. 3, 25.4.2)
+
+local function blocking_of(number)
+  local flags = {}
+  for name, bit in pairs(blocking_bits) do flags[name] = number % (2 * bit) >= bit end
+  return flags
+end
+
 return function(methods, readers, writers)
   --- Interrupts the guest with a vector up to 255. Without a controller in KVM it waits until the
   --- guest accepts one, of several the highest first; with one it goes to the vCPU's LAPIC, which
@@ -138,6 +148,26 @@ return function(methods, readers, writers)
     return check.result(raw.smi(self))
   end
 
+  --- Hands KVM a vector, 0 to 255, of a PIC that is the script's (irqchip = "split"): the guest
+  --- takes it when it accepts interrupts and LINT0 of its LAPIC is open for them. nil, message,
+  --- "busy" while one waits.
+  function methods.extint(self, vector)
+    check.open(self)
+    vector = check.whole("cpu:extint: vector", vector, 0, 255)
+    return check.result(raw.extint(self, vector))
+  end
+
+  --- Lets runs end (true), until false, as soon as the guest accepts an interrupt, for a controller
+  --- that is the script's: exit.kind "other", exit.reason_name "irq_window_open"; at once if it
+  --- accepts one now.
+  function methods.window(self, on)
+    check.open(self)
+    if type(on) ~= "boolean" then
+      error(("cpu:window: true or false expected, got %s"):format(type(on)), 2)
+    end
+    return check.result(raw.window(self, on and 1 or 0))
+  end
+
   --- Starts the vCPU as INIT and SIPI do: real mode at vector << 12, general registers 0.
   function methods.sipi(self, vector)
     check.open(self)
@@ -149,6 +179,25 @@ return function(methods, readers, writers)
   function readers.irq_waiting(self)
     local vector = raw.interrupt_waiting(self)
     return vector >= 0 and vector or nil
+  end
+
+  --- What keeps events from the guest: a table of flags, to look at or to be set as a whole. sti,
+  --- mov_ss: interrupts, for one instruction after STI or a load of SS; nmi: NMIs, until IRET.
+  function readers.blocking(self)
+    local number, message = raw.get_blocking(self)
+    if not number then error(message, 2) end
+    return blocking_of(number)
+  end
+
+  function writers.blocking(self, flags)
+    if flags == nil then error("cpu.blocking: a table of flags expected, got nil", 2) end
+    flags = check.options("cpu.blocking", flags, blocking_bits)
+    local number = 0
+    for name, bit in pairs(blocking_bits) do
+      number = number + (check.flag("cpu.blocking: " .. name, flags[name]) and bit or 0)
+    end
+    local ok, message = raw.set_blocking(self, number)
+    if not ok then error(message, 2) end
   end
 
   --- The LAPIC: registers as fields (cpu.apic.tpr, cpu.apic.irr[0]), get, set, fire_timer.

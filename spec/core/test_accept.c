@@ -26,17 +26,63 @@ static void windows(void) {
            {.kind = FAKE_PIO, .address = 2, .size = 1, .write = true, .regs = &open_regs},
            {.kind = FAKE_HLT}, {.kind = FAKE_HLT});
     CHECK_EQ(run(), LUNA_EXIT_PIO);
-    luna_vcpu_window(vcpu, 1);
+    CHECK_OK(luna_vcpu_window(vcpu, 1));
     CHECK_OK(luna_vcpu_answer(vcpu, 0));
     CHECK_EQ(run(), LUNA_EXIT_PIO); /* up to here it does not accept any */
     CHECK_OK(luna_vcpu_answer(vcpu, 0));
     check_window();
     check_window(); /* it does still */
-    luna_vcpu_window(vcpu, 0);
+    CHECK_OK(luna_vcpu_window(vcpu, 0));
     CHECK_EQ(run(), LUNA_EXIT_HLT);
     CHECK_EQ(fake_run_page()->request_interrupt_window, 0);
     end();
   }
+}
+
+static void windows_behind_an_answer(void) {
+  static const struct kvm_regs regs = {.rflags = 0x202, .rip = 0x1000, .rax = 0x11};
+  begin();
+  SCRIPT({.kind = FAKE_PIO, .address = 1, .size = 1, .regs = &regs}, {.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  CHECK_OK(luna_vcpu_window(vcpu, 1));
+  CHECK_OK(luna_vcpu_answer(vcpu, 0x22));
+  check_window();
+  CHECK_EQ(get(LUNA_RIP), 0x1000 + FAKE_INSTRUCTION_LENGTH);
+  CHECK_EQ(get(LUNA_RAX), 0x22);
+  CHECK_OK(luna_vcpu_window(vcpu, 0));
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  end();
+}
+
+static void windows_wait_for_the_rest_of_an_access(void) {
+  begin();
+  SCRIPT({.kind = FAKE_MMIO, .address = 0x1000, .size = 8, .continues = true, .regs = &open_regs},
+         {.kind = FAKE_MMIO, .address = 0x1008, .size = 8}, {.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_FAULT);
+  CHECK_OK(luna_vcpu_window(vcpu, 1));
+  CHECK_OK(luna_vcpu_answer(vcpu, 1));
+  CHECK_EQ(run(), LUNA_EXIT_FAULT);
+  CHECK_EQ(e->address, 0x1008);
+  CHECK_OK(luna_vcpu_answer(vcpu, 2));
+  check_window();
+  end();
+}
+
+static void windows_shut_in_another_space(void) {
+  uint32_t space;
+  begin();
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  SCRIPT({.kind = FAKE_HLT, .regs = &open_regs}, {.kind = FAKE_HLT}, {.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_OK(luna_vcpu_window(vcpu, 1));
+  check_window();
+  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
+  CHECK_OK(luna_vcpu_window(vcpu, 0));
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_OK(luna_vcpu_set_space(vcpu, 0, 0));
+  CHECK_EQ(run(), LUNA_EXIT_HLT); /* nothing there still asks for the window */
+  CHECK_EQ(fake_run_page()->request_interrupt_window, 0);
+  end();
 }
 
 /* ---- Blocking ---- */
@@ -141,6 +187,9 @@ static void finish_fails(void) {
 
 int main(void) {
   RUN(windows);
+  RUN(windows_behind_an_answer);
+  RUN(windows_wait_for_the_rest_of_an_access);
+  RUN(windows_shut_in_another_space);
   RUN(blocking);
   RUN(blocking_fails);
   RUN(extint);

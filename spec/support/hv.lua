@@ -77,6 +77,42 @@ function M.pass(id)
   assert(hv.vcpu_write_register(id, hv.X86_RIP, M.register(id, hv.X86_RIP) + length))
 end
 
+-- ---- Interrupts ----
+
+--- A guest with VM_ACCEL_APIC and handlers for all vectors that write the vector to port 0x60 and,
+--- if `ends`, end the interrupt. It takes interrupts and then halts; its local APIC is on.
+function M.interruptible(ends, source)
+  local id, memory = M.guest(source or "sti\n again: hlt\n jmp again", { vm = hv.VM_ACCEL_APIC })
+  for vector = 0, 255 do
+    local org = 0x4000 + vector * 32
+    memory:u16(vector * 4, org)
+    memory:u16(vector * 4 + 2, 0)
+    -- push ax; mov al, vector; out 0x60, al; mov dword [fs:0xb0], 0; pop ax; iret
+    memory:write(org, "\x50\xb0" .. string.char(vector) .. "\xe6\x60"
+      .. (ends and "\x66\x64\xc7\x06\xb0\x00\x00\x00\x00\x00" or "") .. "\x58\xcf")
+  end
+  M.write(id, hv.VMCS_GUEST_FS_BASE, luna.u64 "0xfee00000")
+  M.write(id, hv.VMCS_GUEST_FS_LIMIT, 0xfffff)
+  assert(hv.vcpu_apic_write(id, 0xf0, 0x1ff))
+  return id, memory
+end
+
+--- Runs to the next handler's OUT, and gives its vector.
+function M.vector(id)
+  M.stops(id, hv.VMX_REASON_IO)
+  local found = M.register(id, hv.X86_RAX) % 256
+  M.pass(id)
+  return found
+end
+
+--- Checks that the guest takes none for some milliseconds.
+function M.quiet(id)
+  assert(hv.vcpu_run_until(id, M.seconds(0.02)))
+  if M.read(id, hv.VMCS_RO_EXIT_REASON) ~= hv.VMX_REASON_VMX_TIMER_EXPIRED then
+    error("an interrupt came, or another exit", 2)
+  end
+end
+
 --- Checks that a call is refused with the code and a sentence that has the text.
 function M.refused(code, text, ...)
   helper.refused(code, text, ...)

@@ -21,9 +21,10 @@ typedef enum luna_irqchip {
  * before. */
 LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
 /* Lets luna_vcpu_run end as soon as the guest accepts an interrupt, for a controller that is the
- * embedder's: LUNA_EXIT_OTHER, whose reason is KVM_EXIT_IRQ_WINDOW_OPEN (7); at once if it accepts
- * one now. Until `on` is 0. Not while the vCPU runs. */
-LUNA_API void luna_vcpu_window(luna_vcpu *vcpu, uint32_t on);
+ * embedder's: LUNA_EXIT_OTHER, whose reason is KVM_EXIT_IRQ_WINDOW_OPEN (7); at once, behind an
+ * instruction whose exit was answered, if it accepts one now. Until `on` is 0. _STATE while the
+ * vCPU runs on another thread. */
+LUNA_API int luna_vcpu_window(luna_vcpu *vcpu, uint32_t on);
 /* Hands KVM the vector of a PIC that is the embedder's, with LUNA_IRQCHIP_SPLIT (_STATE): the guest
  * takes it when it accepts interrupts and LINT0 of its LAPIC is open for them. One at a time: _BUSY
  * while one waits. Not while the vCPU runs. */

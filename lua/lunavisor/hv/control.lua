@@ -21,7 +21,8 @@ local kinds = {
   },
   [c.VMX_CAP_PROCBASED] = { -- without a local APIC in KVM, HLT exits; every port does
     0x04006172 + c.CPU_BASED_HLT + c.CPU_BASED_UNCOND_IO + c.CPU_BASED_MSR_BITMAPS
-      + c.CPU_BASED_SECONDARY_CTLS + c.CPU_BASED_TSC_OFFSET, c.CPU_BASED_MTF,
+      + c.CPU_BASED_SECONDARY_CTLS + c.CPU_BASED_TSC_OFFSET,
+    c.CPU_BASED_IRQ_WND + c.CPU_BASED_MTF,
   },
   [c.VMX_CAP_PROCBASED2] = { -- the guest has these instructions where CPUID says so
     c.CPU_BASED2_EPT + c.CPU_BASED2_UNRESTRICTED + c.CPU_BASED2_RDTSCP + c.CPU_BASED2_INVPCID
@@ -42,7 +43,7 @@ local kinds = {
 function M.bits(kind)
   local must, more = kinds[kind][1], kinds[kind][2]
   if kind == c.VMX_CAP_PROCBASED and machine.vm and machine.has(c.VM_ACCEL_APIC) then
-    must = must - c.CPU_BASED_HLT -- KVM halts
+    must, more = must - c.CPU_BASED_HLT, more - c.CPU_BASED_IRQ_WND -- those are KVM's
   end
   return must, must + more
 end
@@ -83,8 +84,11 @@ function M.set(v, kind, value)
     if not ok then return nil, message, code end
     value = long and value - c.VMENTRY_GUEST_IA32E or value -- the register has it
   end
+  if kind == c.VMX_CAP_PROCBASED then
+    v.cpu:window(has(value, c.CPU_BASED_IRQ_WND))
+    v.single_step = has(value, c.CPU_BASED_MTF)
+  end
   v.controls[kind] = value
-  v.single_step = has(v.controls[c.VMX_CAP_PROCBASED], c.CPU_BASED_MTF)
   return true
 end
 

@@ -5,10 +5,12 @@
 
 local luna = require "lunavisor"
 local u64 = require "lunavisor.u64"
+local atpic = require "lunavisor.hv.atpic"
 local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"
 local events = require "lunavisor.hv.event"
 local machine = require "lunavisor.hv.machine"
+local place_of_apic = require "lunavisor.hv.place"
 local ports = require "lunavisor.hv.port"
 
 local fail, try = call.fail, call.try
@@ -43,18 +45,18 @@ end
 
 -- ---- Taking KVM's part of an instruction back ----
 
---- Lets KVM finish the instruction of the exit that was answered, without running the guest
---- further: a further exit that it made, or nil.
+-- Lets KVM finish the instruction of the exit that was answered, without running the guest further:
+-- a further exit that it made, or nil.
 local function finish(cpu)
-  local exit, message, code = cpu:step()
-  if not exit then error(message or code, 0) end
-  return exit.kind ~= "debug" and exit or nil
+  local exit, message = cpu:finish()
+  if not exit then error(message, 0) end
+  return exit ~= true and exit or nil
 end
 
 -- Lets KVM finish the open instruction, whatever it does with zeroes.
 local function run_out(cpu)
   for _ = 1, MOST_PARTS do
-    cpu:answer(0)
+    while pcall(cpu.answer, cpu, 0) do end -- the elements that it brings at once
     if not finish(cpu) then return end
   end
 end
@@ -142,7 +144,7 @@ end
 local function write(v, name, value)
   local x, cpu = v.exit, v.cpu
   if passes(x, name, value) then
-    x.open, x.completed = false, true
+    x.open = false
     cpu:answer()
     return true
   elseif x.open and (x.kind == "pio" or x.exit.access == "r") then
@@ -203,7 +205,8 @@ local fields = {
   [constants.VMCS_RO_EXIT_QUALIFIC] = function(v)
     place(v)
     local x = v.exit
-    return x.kind == "pio" and port_qualification(x) or x.fault and fault_qualification(v) or 0
+    if x.kind == "pio" then return port_qualification(x) end
+    return x.apic_access or x.fault and fault_qualification(v) or 0
   end,
   [constants.VMCS_RO_VMEXIT_INSTR_LEN] = function(v)
     local x = v.exit
@@ -237,7 +240,8 @@ local reasons = {
   debug = constants.VMX_REASON_MTF, timeout = constants.VMX_REASON_VMX_TIMER_EXPIRED,
   interrupted = constants.VMX_REASON_IRQ,
   fail_entry = constants.VMX_REASON_ENTRY_FAILURE + constants.VMX_REASON_VMENTRY_GUEST,
-  eoi = constants.VMX_REASON_IRQ,
+  eoi = constants.VMX_REASON_VIRTUALIZED_EOI,
+  irq_window_open = constants.VMX_REASON_IRQ_WND, -- of those without a kind
 }
 
 --- The registers at RDMSR ("r") or WRMSR; a device of msr.lua stops a run with them.
@@ -262,7 +266,13 @@ local begins = {
     x.length = 1
   end,
   pio = function(_, x) x.open = true end,
-  fault = function(_, x) x.open, x.fault = true, true end,
+  fault = function(v, x)
+    x.open, x.fault = true, true
+    x.apic_access = place_of_apic.qualification(v, x.exit)
+    if not x.apic_access then return end
+    x.reason = constants.VMX_REASON_APIC_ACCESS
+    v.info = place_of_apic.information(v, x.apic_access)
+  end,
   interrupted = function(v) v.interrupted = false end,
   eoi = function(v, x)
     v.info = { code = constants.VM_EXITINFO_IOAPIC_EOI, vector = x.exit.vector }
@@ -280,7 +290,8 @@ local begins = {
 }
 
 local function present(v, exit)
-  local x = { kind = exit.kind, exit = exit, reason = reasons[exit.kind], length = 0,
+  local cause = exit.kind == "other" and exit.reason_name or exit.kind
+  local x = { kind = exit.kind, exit = exit, reason = reasons[cause], length = 0,
     entry_error = 0 }
   v.exit, v.info = x, { code = constants.VM_EXITINFO_VMX }
   local begin = begins[exit.kind]
@@ -314,15 +325,37 @@ end
 
 local function enter(v, deadline)
   local cpu, moment = v.cpu, seconds(deadline)
-  if v.exit.completed and (moment or v.interrupted) then -- or the guest might not be entered
-    local further = finish(cpu)
-    if further then return further end
-  end
   machine.running = v
   if v.single_step then
     return cpu:step { timeout = moment and math.max(0, moment - luna.clock()) }
   end
   return cpu:run { deadline = moment }
+end
+
+local early = { timeout = true, interrupted = true }
+
+-- An exit that may come before the guest was entered: KVM still has to finish what was answered. If
+-- that makes a further exit, it goes first, and the request to stop stays.
+local function settled(v, exit)
+  local further = early[exit.kind] and finish(v.cpu)
+  if further and exit.kind == "interrupted" then
+    v.interrupted = true
+    v.cpu:interrupt()
+  end
+  return further or exit
+end
+
+-- Up to an exit for the program: others have got the vCPU out to look at the PICs.
+local function enter_for_program(v, deadline)
+  local exit, message, code
+  repeat
+    local ok
+    ok, message, code = atpic.offer(v)
+    if not ok then return nil, message, code end
+    exit, message, code = enter(v, deadline)
+  until not exit or exit.kind ~= "interrupted" or v.interrupted
+  if not exit then return nil, message, code end
+  return settled(v, exit)
 end
 
 --- Runs the vCPU up to a moment in nanoseconds (u64).
@@ -331,7 +364,7 @@ function M.run(v, deadline)
   if ok then ok, message, code = events.inject(v) end
   if not ok then return nil, message, code end
   local exit
-  exit, message, code = try(enter, v, deadline)
+  exit, message, code = try(enter_for_program, v, deadline)
   if exit then return try(present, v, exit) end
   local refused = not v.cpu:check()
   if code ~= "error" or not refused then return nil, message, code end
@@ -364,7 +397,7 @@ function M.complete(v, value)
   local size = x.exit.size
   local ok, message, code = try(v.cpu.answer, v.cpu,
     u64.band(value, u64.rshift(u64.bnot(0), 64 - 8 * size)))
-  if ok then x.open, x.completed = false, true end
+  if ok then x.open = false end
   return ok, message, code
 end
 

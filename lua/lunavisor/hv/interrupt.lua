@@ -3,10 +3,12 @@
 -- whose registers the guest reaches through the program.
 
 local u64 = require "lunavisor.u64"
+local atpic = require "lunavisor.hv.atpic"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"
 local ioapic = require "lunavisor.hv.ioapic"
 local machine = require "lunavisor.hv.machine"
+local place = require "lunavisor.hv.place"
 local states = require "lunavisor.hv.state"
 
 local fail, try, has = call.fail, call.try, call.has
@@ -188,23 +190,6 @@ local function enter_register(_, _, _, length, _, register)
   return is_instruction(length)
 end
 
--- ---- Where the local APIC is ----
-
-local function set_address(v, asid, gpa)
-  if not machine.spaces[asid] then return fail("bad_argument", "there is no space %d", asid) end
-  if gpa % 4096 ~= 0 or gpa > 2 ^ 52 then
-    return fail("bad_argument", "a local APIC cannot be at gpa 0x%x: a multiple of 4096 expected",
-      gpa)
-  elseif asid ~= 0 or not machine.has(c.VM_ACCEL_APIC) then
-    return fail("unsupported", "KVM has the page of a local APIC of its own (VM_ACCEL_APIC), for "
-      .. "all spaces as in space 0: another is the program's, by EPT violations")
-  end
-  return try(function()
-    v.cpu.msr[APIC_BASE] = u64.band(v.cpu.msr[APIC_BASE], 0xfff) + u64.exact(gpa)
-    return true
-  end)
-end
-
 -- ---- What there is to know beside the VMCS ----
 
 -- The details of an exit information of that code.
@@ -222,9 +207,6 @@ local function list_of(info, count)
   return list, info.address
 end
 
-local pics = "the PICs and their ports are the program's here: a device of Lua, whose vector "
-  .. "goes to vm_lapic_set_intr"
-
 return function(hv)
   -- A call that needs VM_ACCEL_APIC.
   local function define(name, arguments, fn)
@@ -233,9 +215,6 @@ return function(hv)
       return fail("unsupported", "hv.%s: the VM was made without VM_ACCEL_APIC: its interrupt "
         .. "controllers are the program's", name)
     end)
-  end
-  local function define_pics(name, arguments)
-    define(name, arguments, function() return fail("unsupported", pics) end)
   end
 
   --- Sends an interrupt, vector 16 to 255, to the local APIC of a vCPU, any coroutine's;
@@ -262,13 +241,18 @@ return function(hv)
   define("vm_ioapic_get_state", { "vm" }, ioapic.get_state)
   define("vm_ioapic_put_state", { "vm", "state" }, ioapic.put_state)
 
-  define_pics("vm_atpic_assert_irq", { "vm", "line" })
-  define_pics("vm_atpic_deassert_irq", { "vm", "line" })
-  define_pics("vm_atpic_port_read", { "vm", "line" })
-  define_pics("vm_atpic_port_write", { "vm", "line", "data" })
-  define_pics("vm_atpic_get_state", { "vm", "primary" })
-  define_pics("vm_atpic_put_state", { "vm", "state", "primary" })
-  define_pics("vcpu_inject_extint", { "vcpu" })
+  --- Levels of a line of the PICs, 0 to 15 without 2; an access to one of their ports, 0x20, 0x21,
+  --- 0xa0, 0xa1, 0x4d0 and 0x4d1; the state of one of the two, with Apple's names. What they
+  --- request goes to LINT0 of vCPU 0.
+  define("vm_atpic_assert_irq", { "vm", "line" }, atpic.set(true))
+  define("vm_atpic_deassert_irq", { "vm", "line" }, atpic.set(false))
+  define("vm_atpic_port_read", { "vm", "addr" }, atpic.read)
+  define("vm_atpic_port_write", { "vm", "addr", "data" }, atpic.write)
+  define("vm_atpic_get_state", { "vm", "primary" }, atpic.get_state)
+  define("vm_atpic_put_state", { "vm", "state", "primary" }, atpic.put_state)
+  --- Lets the vCPU take an interrupt of the PICs, when they request one and it accepts one. "busy"
+  --- while one is queued.
+  define("vcpu_inject_extint", { "vcpu" }, atpic.inject)
 
   --- The register of the local APIC at an offset; and a write with all that this has as a
   --- consequence: true, and false if vcpu_exit_info has something for the program.
@@ -294,11 +278,12 @@ return function(hv)
     function(_, _, length) return is_instruction(length) end)
   define("vcpu_apic_lsc_invalidate", { "vcpu" }, function() return true end)
 
-  --- Where the guest finds its local APIC, in the default space or another.
+  --- Where the guest finds its local APIC, in the default space or another. Where KVM has none (all
+  --- but the default space with VM_ACCEL_APIC), accesses exit with VMX_REASON_APIC_ACCESS.
   call.define(hv, "vmx_vcpu_set_apic_address", { "vcpu", "gpa" }, function(v, gpa)
-    return set_address(v, 0, gpa)
+    return place.set(v, 0, gpa)
   end)
-  call.define(hv, "vmx_vcpu_set_apic_address_space", { "vcpu", "asid", "gpa" }, set_address)
+  call.define(hv, "vmx_vcpu_set_apic_address_space", { "vcpu", "asid", "gpa" }, place.set)
 
   --- What else there is to know of the last exit or vcpu_apic_write: VM_EXITINFO_*, 0 before the
   --- first. Its details are "error" if it was of another kind.
@@ -315,7 +300,7 @@ return function(hv)
   --- a fault.
   define("vcpu_exit_inject_excp", { "vcpu" }, details(c.VM_EXITINFO_INJECT_EXCP,
     function() return VECTOR_GP, 0, true end))
-  define("vcpu_exit_apic_access_read", { "vcpu" }, function()
-    return fail("unsupported", "KVM handles a guest's accesses to the local APIC by itself")
-  end)
+  --- The register of the local APIC that the guest reads, in a space where KVM has none.
+  define("vcpu_exit_apic_access_read", { "vcpu" }, details(c.VM_EXITINFO_APIC_ACCESS_READ,
+    function(info) return info.value end))
 end

@@ -15,6 +15,7 @@ local M = {
   running = nil,  -- the vCPU that runs, or ran last
   notifiers = {}, -- by port
   ioapic = nil,   -- of ioapic.lua
+  pics = nil,     -- of atpic.lua, with VM_ACCEL_APIC
   limits = {},    -- a list of { space =, first =, last = (behind it), rights = }
 }
 
@@ -42,12 +43,13 @@ function M.create(options)
   end
   M.vm, M.options = vm, options
   M.ioapic = M.make_ioapic()
+  M.pics = accelerated and M.make_atpic() or nil
   M.spaces[0] = { space = vm.default, bound = 0 }
   return true
 end
 
---- Set by msr.lua: what is done to a VM that is made; and by ioapic.lua: a state of the IOAPIC.
-M.begin, M.make_ioapic = nil, nil
+--- Set by msr.lua: what is done to a VM that is made; by ioapic.lua and atpic.lua: fresh states.
+M.begin, M.make_ioapic, M.make_atpic = nil, nil, nil
 
 -- ---- vCPUs ----
 

@@ -49,6 +49,7 @@ local function create(options)
   machine.vcpus[cpu.id] = {
     cpu = cpu, id = cpu.id, owner = machine.owner(), space = 0, options = options,
     exit = {}, interrupted = false, single_step = false, msrs = {}, apic_controls = 0,
+    extint = false, apic_pages = {},
     event = ZERO, event_error = ZERO, event_length = ZERO,
     controls = controls.initial(), shadows = { cr0 = ZERO, cr4 = ZERO },
   }

@@ -112,6 +112,28 @@ fields[c.VMCS_CTRL_TSC_OFFSET] = {
   end,
 }
 
+-- What blocks events, by bit (SDM Vol. 3, 25.4.2).
+local blocking = { [1] = "sti", [2] = "mov_ss", [8] = "nmi" }
+
+fields[c.VMCS_GUEST_INTERRUPTIBILITY] = {
+  get = function(v)
+    return try(function()
+      local flags, value = v.cpu.blocking, 0
+      for bit, name in pairs(blocking) do value = value + (flags[name] and bit or 0) end
+      return u64.exact(value)
+    end)
+  end,
+  set = function(v, value)
+    if not call.within(value, 0xb) then
+      return fail("bad_argument", "nothing blocks events as %s says: 0xb are known",
+        u64.hex(value))
+    end
+    local flags = {}
+    for bit, name in pairs(blocking) do flags[name] = call.has(u64.tonumber(value), bit) end
+    return try(function() v.cpu.blocking = flags return true end)
+  end,
+}
+
 -- The activity states of the VMCS (SDM Vol. 3, 25.4.2).
 local activities = {
   runnable = 0, halted = 1, uninitialized = 3, init_received = 3, sipi_received = 3,

@@ -18,6 +18,24 @@ error "annotations are not to be required"
 ---@field ioa_id integer
 ---@field ioregsel integer
 
+---@class luna.hv_atpic_state
+---@field ready boolean has been initialized
+---@field icw_num integer initialization command word that is next, 1 to 4
+---@field rd_cmd_reg integer what the command port gives: 1 the ISR, 0 the IRR
+---@field aeoi boolean automatic EOI
+---@field poll boolean the next read polls
+---@field rotate boolean at an automatic EOI
+---@field sfn boolean special fully nested mode
+---@field irq_base integer the vector of line 0
+---@field request integer IRR
+---@field service integer ISR
+---@field mask integer IMR
+---@field smm boolean special mask mode
+---@field last_request integer levels of the lines
+---@field lowprio integer the line of lowest priority
+---@field intr_raised boolean its output
+---@field elc integer lines that are level-triggered
+
 ---@class luna.hv_apic_state
 ---@field apic_gpa integer
 ---@field apic_controls integer APIC_CTRL_*
@@ -224,16 +242,16 @@ function hv.vm_atpic_assert_irq(line) end
 ---@return boolean?, string?, string?
 function hv.vm_atpic_deassert_irq(line) end
 ---@param primary boolean
----@return table?, string?, string?
+---@return luna.hv_atpic_state?, string?, string?
 function hv.vm_atpic_get_state(primary) end
----@param line integer
+---@param addr integer the port
 ---@return integer?, string?, string?
-function hv.vm_atpic_port_read(line) end
----@param line integer
+function hv.vm_atpic_port_read(addr) end
+---@param addr integer the port
 ---@param data integer
 ---@return boolean?, string?, string?
-function hv.vm_atpic_port_write(line, data) end
----@param state table
+function hv.vm_atpic_port_write(addr, data) end
+---@param state luna.hv_atpic_state
 ---@param primary boolean
 ---@return boolean?, string?, string?
 function hv.vm_atpic_put_state(state, primary) end

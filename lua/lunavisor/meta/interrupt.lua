@@ -77,8 +77,15 @@ function vm:apic_frequency(hertz) end
 ---@return boolean?, string?, string?
 function vm:sync_tsc(value) end
 
+---What keeps events from the guest; what is not given is false.
+---@class luna.blocking
+---@field sti? boolean interrupts, for one instruction
+---@field mov_ss? boolean interrupts, for one instruction
+---@field nmi? boolean NMIs, until IRET
+
 ---@class luna.vcpu
 ---@field apic luna.apic
+---@field blocking luna.blocking set as a whole
 ---@field mp_state luna.mp_state
 ---@field irq_waiting integer? the highest vector that waits
 ---@field tsc_frequency integer Hz
@@ -91,6 +98,12 @@ function vcpu:irq(vector) end
 function vcpu:nmi() end
 ---@return boolean?, string?, string?
 function vcpu:smi() end
+---@param vector integer 0 to 255
+---@return boolean?, string?, string?
+function vcpu:extint(vector) end
+---@param on boolean
+---@return boolean?, string?, string?
+function vcpu:window(on) end
 ---@param vector integer 0 to 255
 ---@return boolean?, string?, string?
 function vcpu:sipi(vector) end
