@@ -51,6 +51,9 @@ helper.kvm("vm:pio", function()
     raises("vm:pio: device.write: a function expected, got string",
       function() vm:pio(0, 1, { read = device.read, write = "no" }) end)
     assert.truthy(vm:pio(0, 1, device))
+    local cpu = assert(vm:vcpu())
+    cpu:close()
+    raises("got vcpu (closed)", function() vm:pio(0x10, 1, cpu) end)
   end)
 end)
 

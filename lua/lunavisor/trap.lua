@@ -24,9 +24,10 @@ local port_functions = { "read", "write", "read_block", "write_block" }
 
 --- Refuses what is no device; `blocks`: it may have functions for blocks.
 local function check_device(what, device, blocks)
-  if type(device) ~= "table" then
+  local closed = type(device) == "table" and rawget(device, 1) == false -- an object of the library
+  if type(device) ~= "table" or closed then
     error(("%s: a device expected (a table with read and/or write, or memory), got %s")
-      :format(what, type(device)), 3)
+      :format(what, closed and tostring(device) or type(device)), 3)
   end
   if device.memory ~= nil then
     check_memory(what, device)
