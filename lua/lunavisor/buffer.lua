@@ -163,10 +163,18 @@ local function is_string_buffer(value)
     and getmetatable(value) == "buffer"
 end
 
+-- Whether a value needs no further look.
+local function plain(value)
+  return type(value) == "number" and value >= 0 and value % 1 == 0
+end
+
 --- `size` bytes from `offset` as a string; the rest of the buffer where size is nil. On LuaJIT,
 --- `into` may be a string.buffer: the bytes are appended to it, and it is returned.
 function methods.read(self, offset, size, into)
-  offset, size = inside(self, "buffer:read", offset, size, 1)
+  if not (into == nil and plain(offset) and plain(size) and self[1]
+    and size <= self.size - offset) then
+    offset, size = inside(self, "buffer:read", offset, size, 1)
+  end
   if into ~= nil and not is_string_buffer(into) then
     error(("buffer:read: into: a string.buffer of LuaJIT expected, got %s"):format(type(into)), 2)
   end
