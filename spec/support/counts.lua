@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- An output handler for busted: says why tests failed or were left out, and ends with the line of
--- counts that scripts/test reads.
+-- An output handler for busted: names each test as it begins, says why tests failed or were left
+-- out, and ends with the line of counts that scripts/test reads.
 
 -- The lines of a traceback that are about this project.
 local function trace(text)
@@ -26,6 +26,14 @@ end
 return function()
   local busted = require "busted"
   local handler = require "busted.outputHandlers.base"()
+
+  -- A test that hangs has no other way to tell its name.
+  busted.subscribe({ "test", "start" }, function(element)
+    print(("begin %s:%s: %s"):format(element.trace.short_src, element.trace.currentline,
+      element.name))
+    io.stdout:flush()
+    return nil, true
+  end)
 
   busted.subscribe({ "suite", "end" }, function()
     for _, entry in ipairs(handler.pendings) do
