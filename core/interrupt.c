@@ -213,6 +213,9 @@ int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector) {
                      "that does not run",
                      vcpu->id);
   }
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
   if (luna_kvm_interrupt(vcpu->fd, vector) == 0) {
     return LUNA_OK;
   }

@@ -123,6 +123,17 @@ helper.kvm("cpu:extint", function()
     assert.same({ 8, 0x70 }, guest.taken)
   end)
 
+  -- KVM would make the caller wait until the guest leaves HLT.
+  it("is refused while a thread has the vCPU", function()
+    if split == 0 then pending "this host's KVM has no split irqchip" return end
+    local guest = irq.guest("hlt", { vm = { irqchip = "split" } })
+    local cpu = guest.cpu
+    assert(cpu:start())
+    helper.raises("vCPU 0 is started, and its thread has it", function() cpu:extint(8) end)
+    assert(guest.vm:stop())
+    assert.is_true(cpu:extint(8))
+  end)
+
   it("needs a split controller, and a vector", function()
     local cpu = irq.guest("hlt").cpu
     helper.raises("cannot hand vCPU 0 a PIC's vector: that needs irqchip 'split'",

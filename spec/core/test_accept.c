@@ -136,6 +136,11 @@ static void extint(void) {
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   CHECK_EQ(run(), LUNA_EXIT_HLT);      /* now it is taken, */
   CHECK_OK(luna_vcpu_extint(vcpu, 9)); /* and there is room for another */
+  static const fake_step spin[] = {{.kind = FAKE_SPIN}};
+  fake_script_endless(spin, 1);
+  CHECK_OK(luna_vcpu_start(vcpu));
+  CHECK_FAILS(luna_vcpu_extint(vcpu, 8), LUNA_ERROR_STATE, "its thread has it");
+  CHECK_OK(luna_vcpu_stop(vcpu));
   end();
 }
 

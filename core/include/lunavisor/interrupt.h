@@ -27,7 +27,7 @@ LUNA_API int luna_vcpu_interrupt_vector(luna_vcpu *vcpu, uint32_t vector);
 LUNA_API int luna_vcpu_window(luna_vcpu *vcpu, uint32_t on);
 /* Hands KVM the vector of a PIC that is the embedder's, with LUNA_IRQCHIP_SPLIT (_STATE): the guest
  * takes it when it accepts interrupts and LINT0 of its LAPIC is open for them. One at a time: _BUSY
- * while one waits. Not while the vCPU runs. */
+ * while one waits. _STATE while the vCPU runs or is started. */
 LUNA_API int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector);
 /* What keeps events from the guest, in the form of the VMCS (SDM Vol. 3, 25.4.2): for one
  * instruction, STI (bit 0) or a load of SS (bit 1); NMIs until IRET (bit 3). _STATE while the vCPU
