@@ -42,15 +42,12 @@ static uint64_t sum_halted(int fd, const struct kvm_stats_header *header, uint8_
   return sum;
 }
 
-/* Nanoseconds that the KVM vCPU has been halted since it was made; 0 where KVM does not say. */
-static uint64_t halted(int vcpu_fd) {
+/* Nanoseconds that the KVM vCPU has been halted since it was made, by the descriptor of its
+ * statistics; 0 for -1, where KVM does not say. */
+static uint64_t halted(int fd) {
   struct kvm_stats_header header;
   uint64_t sum = 0;
-  int fd = luna_kvm_stats_fd(vcpu_fd);
-  if (fd < 0) {
-    return 0;
-  }
-  if (read_at(fd, &header, sizeof header, 0)) {
+  if (fd >= 0 && read_at(fd, &header, sizeof header, 0)) {
     size_t stride = sizeof(struct kvm_stats_desc) + header.name_size;
     size_t size = stride * header.num_desc;
     uint8_t *descriptors = malloc(size);
@@ -59,7 +56,6 @@ static uint64_t halted(int vcpu_fd) {
     }
     free(descriptors);
   }
-  close(fd);
   return sum;
 }
 
@@ -79,7 +75,7 @@ void luna_account_leave(luna_vcpu *vcpu) {
 /* Since the seat with that descriptor was taken; 0 for -1, between two seats. */
 static uint64_t halted_here(const luna_vcpu *vcpu, int fd) {
   uint64_t since = atomic_load(&vcpu->account.halted_since);
-  uint64_t now = fd >= 0 ? halted(fd) : 0;
+  uint64_t now = halted(fd);
   return now > since ? now - since : 0;
 }
 
@@ -90,10 +86,16 @@ void luna_account_rise(luna_vcpu *vcpu) {
   }
 }
 
+/* The seat keeps the descriptor: KVM gives one only while the vCPU is out of the guest, and reads
+ * from it at any time. */
 void luna_account_sit(luna_vcpu *vcpu) {
   if (counts(vcpu)) {
-    atomic_store(&vcpu->account.halted_since, halted(vcpu->fd));
-    atomic_store(&vcpu->account.fd, vcpu->fd);
+    luna_seat *seat = vcpu->seat;
+    if (seat->stats_fd < 0) {
+      seat->stats_fd = luna_kvm_stats_fd(seat->fd);
+    }
+    atomic_store(&vcpu->account.halted_since, halted(seat->stats_fd));
+    atomic_store(&vcpu->account.fd, seat->stats_fd);
   }
 }
 

@@ -9,11 +9,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void close_seat(luna_space *space, luna_seat *seat) {
   luna_ring_unmap(space, seat);
   if (seat->run) {
     luna_kvm_unmap(seat->run, seat->run_size);
+  }
+  if (seat->stats_fd >= 0) {
+    close(seat->stats_fd);
   }
   if (seat->fd >= 0) {
     luna_kvm_close(seat->fd);
@@ -146,7 +150,7 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
     if (!made) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
-    made->fd = -1;
+    made->fd = made->stats_fd = -1;
     made->id = id;
     space->seats[id] = made;
   }

@@ -47,7 +47,8 @@ typedef struct luna_held {
 
 struct luna_seat {
   int fd;
-  uint32_t id; /* of the vCPU in its VM */
+  int stats_fd; /* account.c: KVM_GET_STATS_FD; -1 until it is wanted, and where KVM has none */
+  uint32_t id;  /* of the vCPU in its VM */
   struct kvm_run *run;
   size_t run_size;
   struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */

@@ -63,7 +63,7 @@ typedef struct luna_account {
   uint64_t entered;          /* when the entry under way began */
   atomic_ulong exec;         /* of the entries that have ended */
   atomic_ulong idle;         /* of that halted inside KVM, on seats that were left */
-  atomic_int fd;             /* of the present seat; any thread asks there how long it was halted */
+  atomic_int fd;             /* the present seat's statistics, for any thread to read; or -1 */
   atomic_ulong halted_since; /* what KVM said of it when it was taken */
 } luna_account;
 typedef struct luna_debug luna_debug;

@@ -287,6 +287,26 @@ helper.kvm("a vCPU on a thread", function()
     stops(vm, "stopped")
   end)
 
+  -- KVM would make the caller of some calls wait until the guest comes out by itself: this one does
+  -- after some seconds.
+  it("tells its time from within one long entry", function()
+    local vm, cpus, ram = machine { [[
+      rdtsc
+      lea ecx, [edx + 2]
+    again:
+      rdtsc
+      cmp edx, ecx
+      jb again
+      mov byte [0x500], 1
+      hlt]] }
+    cpus[1]:account(true)
+    assert(cpus[1]:start())
+    os.execute "sleep 0.05"
+    for _ = 1, 100 do assert.equal(0, cpus[1].idle_time) end
+    assert.equal(0, ram:u8(0x500))
+    assert(vm:stop())
+  end)
+
   it("gives texts of its exits at any time", function()
     local vm, cpus = machine({ "out 0x10, al\n jmp $", "hlt" })
     local kept = {}

@@ -100,6 +100,7 @@ static void file_free(fake_file *f) {
     munmap(f->run, FAKE_RUN_SIZE);
   }
   fake_vm_free(f);
+  fake_stats_free(f);
   free(f);
 }
 
@@ -143,14 +144,28 @@ static int dispatch(fake_file *f, unsigned long request, void *argument) {
     case FAKE_FILE_VM:
       return fake_vm_ioctl(f, request, argument);
     default:
+      if (atomic_load(&f->inside)) {
+        fake_mistake();
+      }
       return fake_vcpu_ioctl(f, request, argument);
   }
+}
+
+static int run_vcpu(fake_file *vcpu) {
+  if (atomic_exchange(&vcpu->inside, true)) {
+    pthread_mutex_lock(&fake_lock);
+    fake_mistake();
+    pthread_mutex_unlock(&fake_lock);
+  }
+  int result = fake_vcpu_run(vcpu);
+  atomic_store(&vcpu->inside, false);
+  return result;
 }
 
 static int fake_ioctl(int fd, unsigned long request, void *argument) {
   if (request == KVM_RUN && atomic_load_explicit(&fake_endless, memory_order_relaxed)) {
     atomic_fetch_add_explicit(&fake_endless_runs, 1, memory_order_relaxed);
-    return fake_vcpu_run(file_at(fd));
+    return run_vcpu(file_at(fd));
   }
   pthread_mutex_lock(&fake_lock);
   count_call(request, fd);
@@ -169,7 +184,7 @@ static int fake_ioctl(int fd, unsigned long request, void *argument) {
     result = dispatch(f, request, argument);
   }
   pthread_mutex_unlock(&fake_lock);
-  return run ? fake_vcpu_run(f) : result;
+  return run ? run_vcpu(f) : result;
 }
 
 static void *map_run(size_t size, int fd) {
@@ -395,6 +410,7 @@ void fake_halted(uint64_t poll_success, uint64_t poll_fail, uint64_t wait) {
     vcpu->halted[0] = poll_success;
     vcpu->halted[1] = poll_fail;
     vcpu->halted[2] = wait;
+    fake_stats_update(vcpu);
   }
 }
 

@@ -64,10 +64,12 @@ typedef struct fake_file {
   bool has_cpuid;
   uint64_t cpuid_sum; /* of the table that was set */
   bool ran;
+  atomic_bool inside; /* in KVM_RUN: another call on it would wait for its end */
   struct kvm_regs regs;
   struct kvm_sregs sregs;
   fake_state state;
   uint64_t halted[FAKE_HALTED];
+  int stats_fd; /* what its statistics are read from; 0 for none */
   fake_access access;
   const struct fake_file *vm;
   struct kvm_guest_debug debug;
@@ -119,7 +121,10 @@ void fake_vcpu_reset(fake_file *vcpu);
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 int fake_vcpu_run(fake_file *vcpu);
 /* fake_stats.c: a descriptor of the vCPU's statistics. */
-int fake_stats_fd(const fake_file *vcpu);
+int fake_stats_fd(fake_file *vcpu);
+/* When what they tell has changed; when the vCPU goes. */
+void fake_stats_update(const fake_file *vcpu);
+void fake_stats_free(const fake_file *vcpu);
 /* fake_debug.c. KVM_SET_GUEST_DEBUG; registers that came with KVM_RUN; one instruction: whether it
  * ended in an exit, and whether it is done; what a guest without a script meets. */
 void fake_debug_set(fake_file *vcpu, const struct kvm_guest_debug *debug);

@@ -4,6 +4,8 @@
 #include "fake_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -51,16 +53,28 @@ static contents contents_of(const fake_file *vcpu) {
   return made;
 }
 
-/* A real descriptor: the library reads it, and closes it, by itself. */
-int fake_stats_fd(const fake_file *vcpu) {
+void fake_stats_update(const fake_file *vcpu) {
+  const contents made = contents_of(vcpu);
+  if (vcpu->stats_fd > 0 && pwrite(vcpu->stats_fd, &made, sizeof made, 0) != sizeof made) {
+    abort();
+  }
+}
+
+/* A real descriptor, which the library reads and closes by itself: it shows what is so when it is
+ * read. */
+int fake_stats_fd(fake_file *vcpu) {
   if (fake_host.no_stats) {
     return fake_refuse(ENOTTY);
   }
-  const contents made = contents_of(vcpu);
-  int fd = memfd_create("stats", MFD_CLOEXEC);
-  if (fd >= 0 && write(fd, &made, sizeof made) != (ssize_t)sizeof made) {
-    close(fd);
-    return fake_refuse(ENOSPC);
+  if (vcpu->stats_fd == 0) {
+    vcpu->stats_fd = memfd_create("stats", MFD_CLOEXEC);
+    fake_stats_update(vcpu);
   }
-  return fd;
+  return fcntl(vcpu->stats_fd, F_DUPFD_CLOEXEC, 0);
+}
+
+void fake_stats_free(const fake_file *vcpu) {
+  if (vcpu->stats_fd > 0) {
+    close(vcpu->stats_fd);
+  }
 }

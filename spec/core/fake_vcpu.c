@@ -444,7 +444,9 @@ static int follow_script(fake_file *vcpu) {
     }
     if (step->kind != FAKE_SPIN) {
       if (first && step->hook) {
+        atomic_store(&vcpu->inside, false); /* what the hook does to the vCPU, the guest does */
         step->hook(step->context);
+        atomic_store(&vcpu->inside, true);
       }
       step_over();
       if (step->kind == FAKE_COLLECT && fake_collect(vcpu, step)) {
