@@ -5,6 +5,8 @@
 #include "kvm.h"
 #include "vm.h"
 
+#include <unistd.h>
+
 static uint64_t exec_time(void) {
   uint64_t exec;
   uint64_t idle;
@@ -103,6 +105,31 @@ static void moves(void) {
   end();
 }
 
+static int lowest_free_descriptor(void) {
+  int fd = dup(STDIN_FILENO);
+  close(fd);
+  return fd;
+}
+
+/* KVM gives the descriptor only while the vCPU is out of the guest: it is kept. */
+static void one_descriptor_a_seat(void) {
+  uint32_t space;
+  int before = lowest_free_descriptor();
+  begin();
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  for (uint32_t i = 0; i < 5; i++) {
+    CHECK_OK(luna_vcpu_account(vcpu, 1));
+    CHECK_OK(luna_vcpu_set_space(vcpu, i % 2 ? 0 : space, 0));
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    CHECK_EQ(idle_time(), 0);
+    CHECK_OK(luna_vcpu_account(vcpu, 0));
+  }
+  CHECK_EQ(fake_calls(KVM_GET_STATS_FD), 2);
+  CHECK(lowest_free_descriptor() != before);
+  end();
+  CHECK_EQ(lowest_free_descriptor(), before);
+}
+
 static void no_statistics(void) {
   fake_config config = fake_defaults();
   config.no_stats = true;
@@ -155,6 +182,7 @@ int main(void) {
   RUN(begin_and_end);
   RUN(halted_time);
   RUN(moves);
+  RUN(one_descriptor_a_seat);
   RUN(no_statistics);
   RUN(not_while_it_runs);
   RUN(halted_in_kvm);

@@ -82,7 +82,8 @@ LUNA_API const char *luna_reason_text(uint32_t reason);
 LUNA_API int luna_vm_hypercalls(luna_vm *vm);
 
 /* Begins to count, from 0, or ends it: what luna_vcpu_time gives costs two looks at the clock at
- * every entry. _STATE while the vCPU runs. */
+ * every entry, and a descriptor in each space where the vCPU is counted, until that is destroyed.
+ * _STATE while the vCPU runs. */
 LUNA_API int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on);
 /* Nanoseconds that the vCPU has spent in the guest since luna_vcpu_account, up to its last exit,
  * and of these, those in which it was halted inside KVM (with a LAPIC there; else 0, and so where
