@@ -171,7 +171,7 @@ int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level) {
   pthread_rwlock_unlock(&vm->lock);
   if (!routed) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,
-                     "cannot set interrupt line %u: it has no route; luna_vm_route makes some",
+                     "cannot set interrupt line %u: it has no route; give the VM routes first",
                      line);
   }
   const line_level change = {line, level != 0};
