@@ -34,14 +34,21 @@ for name, run in pairs(ways) do
     it("comes once, at its moment", function()
       local vm, cpu = spinning()
       local begin, moments = luna.clock(), {}
-      local timer = vm:timer(0.02, function(self)
+      vm:timer(0.02, function(self)
         moments[#moments + 1] = luna.clock() - begin
         assert.equal("timer (closed)", tostring(self))
       end)
-      assert.matches("^timer %(in 0.0[12]%d s%)$", tostring(timer))
       assert.equal("timeout", run(vm, cpu, { timeout = 0.1 }).kind)
       assert.equal(1, #moments)
       assert.is_true(moments[1] >= 0.02 and moments[1] < 0.1, moments[1])
+    end)
+
+    it("tells how long it takes still", function()
+      local vm = spinning()
+      local late = vm:timer(0.001, function() end)
+      assert.matches("^timer %(in 9%d%.%d%d%d s%)$", tostring(vm:timer(99, function() end)))
+      os.execute "sleep 0.01"
+      assert.equal("timer (in 0.000 s)", tostring(late))
     end)
 
     it("comes again and again", function()

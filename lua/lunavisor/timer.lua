@@ -53,7 +53,7 @@ Timer.__close = Timer.__index.close
 
 function Timer.__tostring(self)
   if not self.vm.timers[self] then return "timer (closed)" end
-  local left = ("timer (in %.3f s"):format((self.moment - raw.clock()) / 1e9)
+  local left = ("timer (in %.3f s"):format(math.max(self.moment - raw.clock(), 0) / 1e9)
   return self.period and left .. (", every %.3f s)"):format(self.period / 1e9) or left .. ")"
 end
 
