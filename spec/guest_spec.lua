@@ -140,15 +140,15 @@ helper.kvm("string port access", function()
         mov dx, 0x3f8
         rep insb
         out 0x10, al]]):format(count) }
-      local sent, asked = {}, 0
+      local sent, asked, other = {}, 0, 0
       guest.vm:pio(PORT, 1, { read = function(_, offset, size)
-        assert.same({ 0, 1 }, { offset, size })
         asked = asked + 1
+        if offset ~= 0 or size ~= 1 then other = other + 1 end
         sent[asked] = string.char(asked * 7 % 251)
         return asked * 7 % 251
       end })
       guest:stops "pio"
-      assert.equal(count, asked)
+      assert.same({ count, 0 }, { asked, other })
       assert.equal(table.concat(sent) .. "\0", guest.ram:read(0x2000, count + 1))
     end)
   end

@@ -8,7 +8,6 @@ local helper = require "spec.support.helper"
 local unpack = table.unpack or unpack
 
 local seed = tonumber(os.getenv "LUNA_SEED" or "") or 1
-local stressed = (os.getenv "LUNA_GC_STRESS" or "") ~= "" -- support/stress.lua
 local state = seed % 2147483646 + 1
 
 -- Park and Miller's: both engines draw the same.
@@ -180,7 +179,7 @@ helper.kvm("misuse", function()
 
   local function chance(name, body)
     it(name, function()
-      if stressed then pending "a round takes minutes with the collector always at work" end
+      if helper.stressed then pending "a round takes minutes with the collector always at work" end
       body()
     end)
   end

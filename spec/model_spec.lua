@@ -428,7 +428,7 @@ local function play(seed, count)
 end
 
 helper.kvm("a VM's maps", function()
-  local usual = os.getenv "LUNA_GC_STRESS" and 150 or 2500
+  local usual = helper.stressed and 150 or 2500
   local count = tonumber(os.getenv "LUNA_OPERATIONS") or usual
   local seeds = { tonumber(os.getenv "LUNA_SEED") }
   if #seeds == 0 then seeds = { 7, 99 } end

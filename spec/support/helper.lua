@@ -12,6 +12,8 @@ helper.jit = rawget(_G, "jit") ~= nil
 helper.engine = helper.jit and (os.getenv "LUAJIT" or "luajit") or (os.getenv "LUA" or "lua5.4")
 helper.other_engine = helper.jit and (os.getenv "LUA" or "lua5.4")
   or (os.getenv "LUAJIT" or "luajit")
+--- The collector is always at work (stress.lua), and Lua slow.
+helper.stressed = (os.getenv "LUNA_GC_STRESS" or "") ~= ""
 
 -- No guest of the specs has this much to do, even one that is emulated on a loaded machine.
 local TIMEOUT = 10
