@@ -46,12 +46,13 @@ programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 
 HEADERS := $(wildcard core/include/lunavisor/*.h)
 HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
-CORE := $(call objects,core/*.c)
+WINGS := base kvm memory seat vcpu interrupt debug exit run
+CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c))
 HVF := $(call objects,core/hvf/*.c)
 NATIVE := $(call objects,lua/lunavisor/*.c)
-FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake*.c))
-FAKE_MODULE := $(call objects,spec/core/fake_module.c)
-C_TESTS := $(call programs,spec/core,spec,test_*.c)
+FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake/*.c))
+FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
+C_TESTS := $(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c))
 EXAMPLES := $(call programs,examples,examples,*.c)
 BENCHES := $(call programs,scripts/bench.d,bench,*.c)
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
@@ -81,7 +82,7 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
 tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
+objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
   $(call objects,scripts/bench.d/*.c)
 
 # Changes when the way of compiling does, so that everything is made anew.
@@ -89,12 +90,15 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(OUT) $(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(OUT) $(COMPILE) $(LINK)' >$@
 
+# The C tests and benchmarks share the fake KVM and the fixtures of spec/core.
+$(BUILD)/obj/spec/core/%.o $(BUILD)/obj/scripts/bench.d/%.o: EXTRA := -Ispec/core
+
 # Calls to Lua go through the table of addresses, without the detour over a stub.
-$(NATIVE): CFLAGS += -fno-plt
+$(NATIVE): EXTRA := -fno-plt
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(COMPILE) -MMD -MP -c -o $@ $<
+	$(COMPILE) $(EXTRA) -MMD -MP -c -o $@ $<
 
 $(BUILD)/$(SONAME): $(CORE)
 	$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^
@@ -144,11 +148,11 @@ $(BUILD)/Hypervisor.pc: $(BUILD)/flags Makefile
 	@$(call hvf_pc,$(CURDIR)/core/include,$(OUT)) >$@
 
 # The C unit tests reach hidden functions: they link the objects.
-$(BUILD)/spec/test_%: $(BUILD)/obj/spec/core/test_%.o $(FAKE) $(CORE)
+$(BUILD)/spec/%: $(BUILD)/obj/spec/core/%.o $(FAKE) $(CORE)
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^
 
-$(BUILD)/spec/test_hvf_%: $(BUILD)/obj/spec/core/test_hvf_%.o $(FAKE) $(HVF) $(CORE)
+$(BUILD)/spec/hvf/%: $(BUILD)/obj/spec/core/hvf/%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^
 

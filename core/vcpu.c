@@ -2,11 +2,11 @@
  * The vCPU handle and the run loop. Its rules are those of the KVM API document (api.rst):
  * exit_reason means something only when KVM_RUN returned 0; port and memory accesses are complete
  * only after the next entry; a signal before the entry must not be lost. */
-#include "vcpu.h"
+#include "vcpu/vcpu.h"
 
-#include "debug.h"
-#include "error.h"
-#include "extended.h"
+#include "debug/debug.h"
+#include "base/error.h"
+#include "vcpu/extended.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,11 +2,11 @@
  * The VM handle: its life, its spaces, vCPU numbers, and what an access meets. */
 #include "vm.h"
 
-#include "dirty.h"
-#include "error.h"
-#include "event.h"
-#include "irqchip.h"
-#include "thread.h"
+#include "memory/dirty.h"
+#include "base/error.h"
+#include "exit/event.h"
+#include "interrupt/irqchip.h"
+#include "run/thread.h"
 
 #include <errno.h>
 #include <inttypes.h>

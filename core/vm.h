@@ -3,10 +3,10 @@
 #ifndef LUNA_VM_H
 #define LUNA_VM_H
 
-#include "live.h"
-#include "queue.h"
-#include "space.h"
-#include "trap.h"
+#include "base/live.h"
+#include "run/queue.h"
+#include "memory/space.h"
+#include "exit/trap.h"
 
 #include <pthread.h>
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Linear addresses: cpu:translate, cpu:read, cpu:write and cpu:u8 to u64, by the guest's own page
--- tables. The paging modes that not every host can run are tested in spec/core/test_walk.c.
+-- tables. The paging modes that not every host can run are tested in spec/core/debug/test_walk.c.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"

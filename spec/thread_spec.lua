@@ -286,7 +286,7 @@ helper.kvm("a started vCPU", function()
     assert.equal(0, luna.live().vcpu)
   end)
 
-  -- Lua 5.4 has no fork to call; spec/core/test_thread.c does this for both.
+  -- Lua 5.4 has no fork to call; spec/core/run/test_thread.c does this for both.
   if helper.jit then
     it("tells a child of the process that its threads are not there", function()
       local output = helper.child [[

@@ -9,9 +9,9 @@
  *   copy N            N times memcpy of 64 KiB from a block of malloc's into page-aligned memory
  *   string N          N times malloc of 64 KiB and memcpy from page-aligned memory, free later
  * with the nanoseconds that it took. All other lines go on to its own stdout. */
-#include "../../spec/core/fake.h"
+#include "fake/fake.h"
 #include "common.h"
-#include "kvm.h"
+#include "kvm/kvm.h"
 
 #include <sched.h>
 #include <sys/mman.h>

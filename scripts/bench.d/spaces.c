@@ -3,7 +3,7 @@
  * do the same in a VM beside it: spaces FIGURE [NUMBER] prints the samples of a figure, ratios or
  * nanoseconds. */
 #include "common.h"
-#include "kvm.h"
+#include "kvm/kvm.h"
 #include "lunavisor.h"
 
 #include <sys/mman.h>

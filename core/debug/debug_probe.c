@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ * Where this host's KVM stops a guest: tried out with a small guest in real mode, in ring 0 and in
+ * ring 3, since a KVM that runs nested or emulates may stop in one and not in the other. */
+#include "debug/debug.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+enum {
+  CODE = 0x1000,
+  WATCHING = 0x1010, /* code that writes to DATA */
+  HALT = 0x1020,
+  DATA = 0x800,
+  STACK = 0x2000,
+  MEMORY = 0x10000,
+  PATIENCE = 200000000, /* nanoseconds; a guest of two instructions needs a few thousand */
+  MODES = 3
+};
+
+static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t probed_host; /* which host the answers are of */
+static int answers[LUNA_DEBUG_FEATURES];
+
+/* Two NOPs and HLT; a write and HLT; and in real mode a vector for INT3 that leads to a HLT. */
+static void write_guest(uint8_t *memory, bool real) {
+  static const uint8_t code[] = {0x90, 0x90, 0xf4};
+  static const uint8_t write16[] = {0xc6, 0x06, 0x00, 0x08, 0x01, 0xf4};
+  static const uint8_t write64[] = {0xc6, 0x04, 0x25, 0x00, 0x08, 0x00, 0x00, 0x01, 0xf4};
+  static const uint8_t vector[] = {HALT & 0xff, HALT >> 8, 0, 0};
+  memcpy(memory + CODE, code, sizeof code);
+  memcpy(memory + WATCHING, real ? write16 : write64, real ? sizeof write16 : sizeof write64);
+  memory[HALT] = 0xf4;
+  if (real) {
+    memcpy(memory + 3 * sizeof vector, vector, sizeof vector);
+  }
+}
+
+/* Whether the guest stops at a breakpoint of the kind: KVM_EXIT_* of how, 0 for not. */
+static int stops(luna_vcpu *vcpu, int kind) {
+  uint32_t number;
+  bool data = kind == LUNA_BREAK_WRITE;
+  int status = luna_debug_add(vcpu, kind, data ? DATA : CODE + 1, 1, &number);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  luna_vcpu_set(vcpu, LUNA_RIP, data ? WATCHING : CODE);
+  uint64_t deadline = luna_clock() + PATIENCE;
+  int kind_of_exit;
+  do {
+    kind_of_exit = luna_vcpu_run(vcpu, deadline);
+  } while (kind_of_exit == LUNA_EXIT_SIGNAL);
+  luna_vcpu_unbreak(vcpu, number);
+  const luna_exit *e = luna_vcpu_exit(vcpu);
+  return kind_of_exit == LUNA_EXIT_DEBUG && e->breakpoint == number ? (int)e->reason : 0;
+}
+
+static int try_kinds(luna_vcpu *vcpu, int bit) {
+  static const int kinds[LUNA_DEBUG_FEATURES] = {LUNA_BREAK_EXECUTE, LUNA_BREAK_WRITE,
+                                                 LUNA_BREAK_SOFTWARE};
+  for (int i = 0; i < LUNA_DEBUG_FEATURES; i++) {
+    int reason = stops(vcpu, kinds[i]);
+    if (reason < 0) {
+      return reason;
+    }
+    if (reason > 0) {
+      answers[i] |= reason == KVM_EXIT_IO ? bit | bit * LUNA_DEBUG_AREA : bit;
+    }
+  }
+  return LUNA_OK;
+}
+
+static int try_mode(luna_vm *vm, uint32_t mode, int bit) {
+  const luna_vcpu_options options = {
+      .mode = mode, .rip = CODE, .rsp = STACK, .system = LUNA_SYSTEM_ALLOCATE};
+  luna_vcpu *vcpu;
+  int status = luna_vcpu_create(vm, &options, &vcpu);
+  if (status == LUNA_OK) {
+    status = try_kinds(vcpu, bit);
+    luna_vcpu_release(vcpu);
+  }
+  return status;
+}
+
+static int try_all(luna_vm *vm) {
+  static const struct {
+    uint32_t mode;
+    int bit;
+  } modes[MODES] = {{LUNA_MODE_REAL, LUNA_DEBUG_REAL},
+                    {LUNA_MODE_LONG64, LUNA_DEBUG_RING0},
+                    {LUNA_MODE_USER64, LUNA_DEBUG_RING3}};
+  luna_buffer *memory;
+  int status = luna_buffer_create(MEMORY, &memory);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  status = luna_vm_map_space(vm, 0, memory, 0, 0, MEMORY, LUNA_READ | LUNA_WRITE | LUNA_EXECUTE);
+  for (int i = 0; i < MODES && status == LUNA_OK; i++) {
+    write_guest(luna_buffer_data(memory), modes[i].mode == LUNA_MODE_REAL);
+    status = try_mode(vm, modes[i].mode, modes[i].bit);
+  }
+  luna_buffer_release(memory);
+  return status;
+}
+
+static int find_answers(uint64_t host) {
+  luna_vm *vm;
+  memset(answers, 0, sizeof answers);
+  int status = luna_vm_create(&vm);
+  if (status == LUNA_OK) {
+    status = try_all(vm);
+    luna_vm_release(vm);
+  }
+  probed_host = status == LUNA_OK ? host : 0;
+  return status;
+}
+
+int luna_debug_probe(luna_debug_feature feature) {
+  const luna_host *host = luna_host_get();
+  if (!host) {
+    return luna_error_status();
+  }
+  pthread_mutex_lock(&probe_lock);
+  int status = probed_host == host->serial ? LUNA_OK : find_answers(host->serial);
+  int answer = status == LUNA_OK ? answers[feature] : status;
+  pthread_mutex_unlock(&probe_lock);
+  return answer;
+}
+
+/* Where the vCPU is, as a bit; 0 with an error. */
+static int place_of(luna_vcpu *vcpu) {
+  const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  if (!sregs) {
+    return 0;
+  }
+  if (!(sregs->cr0 & 1)) {
+    return LUNA_DEBUG_REAL;
+  }
+  return sregs->ss.dpl == 3 ? LUNA_DEBUG_RING3 : LUNA_DEBUG_RING0;
+}
+
+static const char *name_of(int place) {
+  return place == LUNA_DEBUG_REAL ? "real mode" : place == LUNA_DEBUG_RING3 ? "ring 3" : "ring 0";
+}
+
+int luna_debug_check(luna_vcpu *vcpu, int kind) {
+  static const struct {
+    luna_debug_feature feature;
+    const char *name;
+    const char *advice;
+  } kinds[] = {
+      {LUNA_DEBUG_HARDWARE, "hardware breakpoint", "use a software breakpoint"},
+      {LUNA_DEBUG_WATCH, "watchpoint", "take write rights away from the memory instead"},
+      {LUNA_DEBUG_WATCH, "watchpoint", "take the rights away from the memory instead"},
+      {LUNA_DEBUG_SOFTWARE, "software breakpoint", "use a hardware breakpoint"},
+  };
+  int answer = luna_debug_probe(kinds[kind].feature);
+  int place = answer < 0 ? 0 : place_of(vcpu);
+  if (place == 0) {
+    return luna_error_status();
+  }
+  if (!(answer & place)) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot set a %s on vCPU %u: this host's KVM does not stop a guest there in "
+                     "%s; %s",
+                     kinds[kind].name, vcpu->id, name_of(place), kinds[kind].advice);
+  }
+  if (answer & place * LUNA_DEBUG_AREA && !vcpu->system) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot set a %s on vCPU %u: this host's KVM gives the guest its #BP in %s, "
+                     "and only the system area of the modes from protected on takes that",
+                     kinds[kind].name, vcpu->id, name_of(place));
+  }
+  return LUNA_OK;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ * Letting the guest take an exception (SDM Vol. 3, 6.15), in place of the access that it exited
+ * for. */
+#include "vcpu/vcpu.h"
+
+#include "base/error.h"
+
+enum {
+  VECTOR_NMI = 2,
+  VECTOR_PAGE_FAULT = 14
+};
+
+/* Vectors that push an error code (SDM Vol. 3, 6.13). */
+bool luna_exception_has_code(uint32_t vector) {
+  const uint32_t vectors = 1u << 8 | 0x1fu << 10 | 1u << 17 | 1u << 21 | 1u << 29 | 1u << 30;
+  return vector < 32 && vectors >> vector & 1;
+}
+
+/* KVM finishes a read at the next entry whatever happens. Its registers are put back afterwards, as
+ * if the script had written all of them. */
+static int take_back(luna_vcpu *vcpu) {
+  for (int reg = 0; reg < LUNA_GENERAL_COUNT; reg++) {
+    uint64_t value;
+    int status = luna_vcpu_get(vcpu, reg, &value);
+    status = status == LUNA_OK ? luna_vcpu_set(vcpu, reg, value) : status;
+    if (status != LUNA_OK) {
+      return status;
+    }
+  }
+  return LUNA_OK;
+}
+
+static int close_exit(luna_vcpu *vcpu) {
+  luna_pending *pending = &vcpu->pending;
+  if (!pending->open) {
+    return LUNA_OK;
+  }
+  /* A WRMSR too: nobody has done it yet. */
+  bool back = pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR;
+  int status = back ? take_back(vcpu) : LUNA_OK;
+  if (status == LUNA_OK) {
+    pending->open = false;
+  }
+  return status;
+}
+
+int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint64_t address) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (vector > 31 || vector == VECTOR_NMI) {
+    return luna_fail(LUNA_ERROR_ARGUMENT,
+                     "cannot inject vector %u as an exception: exceptions are 0 to 31 without 2",
+                     vector);
+  }
+  struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  status = events && sregs ? close_exit(vcpu) : luna_error_status();
+  if (status != LUNA_OK) {
+    return status;
+  }
+  events->exception.injected = 1;
+  events->exception.nr = (uint8_t)vector;
+  events->exception.has_error_code = luna_exception_has_code(vector);
+  events->exception.error_code = error_code;
+  vcpu->state.events_written = true;
+  if (vector == VECTOR_PAGE_FAULT) {
+    sregs->cr2 = address;
+    vcpu->state.sregs_written = true;
+  }
+  return LUNA_OK;
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT
+ * The signal, the per-thread timer and the order of stores that loses no kick. */
+#include "kvm/kick.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef sigev_notify_thread_id /* in glibc only since 2.38 */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+typedef struct thread_state {
+  struct kvm_run *volatile running; /* what the signal handler stops */
+  volatile sig_atomic_t seen;       /* the signal came */
+  pid_t id;                         /* 0 until luna_kick_prepare */
+  bool has_timer;
+  timer_t timer;
+  uint64_t armed; /* the moment the timer is set to, 0 for none */
+} thread_state;
+
+/* initial-exec: the signal handler may touch it, and must not allocate. */
+static _Thread_local thread_state self __attribute__((tls_model("initial-exec")));
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t thread_end;
+static int signal_number;
+
+static void on_signal(int number) {
+  (void)number;
+  struct kvm_run *run = self.running;
+  self.seen = 1;
+  if (run) {
+    run->immediate_exit = 1;
+  }
+}
+
+static void on_thread_end(void *unused) {
+  (void)unused;
+  if (self.has_timer) {
+    timer_delete(self.timer);
+    self.has_timer = false;
+  }
+}
+
+/* A child has neither its parent's timers nor its thread id. */
+static void on_fork(void) {
+  memset(&self, 0, sizeof self);
+}
+
+/* Takes the highest real-time signal that the process has no use for. */
+static void install(void) {
+  pthread_key_create(&thread_end, on_thread_end);
+  pthread_atfork(NULL, NULL, on_fork);
+  for (int number = SIGRTMAX; number >= SIGRTMIN; number--) {
+    struct sigaction action;
+    if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
+      memset(&action, 0, sizeof action);
+      action.sa_handler = on_signal;
+      action.sa_flags = SA_RESTART;
+      sigemptyset(&action.sa_mask);
+      sigaction(number, &action, NULL);
+      signal_number = number;
+      return;
+    }
+  }
+}
+
+int luna_kick_prepare(void) {
+  if (self.id) {
+    return LUNA_OK;
+  }
+  pthread_once(&once, install);
+  if (!signal_number) {
+    return luna_fail(LUNA_ERROR_LIMIT,
+                     "cannot run a vCPU: the process uses every real-time signal (%d to %d) and "
+                     "the library needs one to stop a guest",
+                     SIGRTMIN, SIGRTMAX);
+  }
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, signal_number);
+  pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+  pthread_setspecific(thread_end, &self);
+  self.id = (pid_t)syscall(SYS_gettid);
+  return LUNA_OK;
+}
+
+static int make_timer(void) {
+  struct sigevent event;
+  memset(&event, 0, sizeof event);
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = signal_number;
+  event.sigev_notify_thread_id = self.id;
+  if (timer_create(CLOCK_MONOTONIC, &event, &self.timer) != 0) {
+    return luna_fail_errno(errno, "cannot make the timer for a deadline");
+  }
+  self.has_timer = true;
+  return LUNA_OK;
+}
+
+static void set_timer(uint64_t moment) {
+  struct itimerspec when;
+  memset(&when, 0, sizeof when);
+  when.it_value.tv_sec = (time_t)(moment / 1000000000u);
+  when.it_value.tv_nsec = (long)(moment % 1000000000u);
+  timer_settime(self.timer, TIMER_ABSTIME, &when, NULL);
+  self.armed = moment;
+}
+
+bool luna_kick_armed(uint64_t deadline) {
+  return self.armed == deadline;
+}
+
+int luna_kick_arm(uint64_t deadline) {
+  if (self.armed == deadline) {
+    return LUNA_OK;
+  }
+  int status = self.has_timer ? LUNA_OK : make_timer();
+  if (status == LUNA_OK) {
+    set_timer(deadline);
+  }
+  return status;
+}
+
+void luna_kick_disarm(void) {
+  if (self.armed) {
+    set_timer(0);
+  }
+}
+
+int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
+                  bool *entered) {
+  run->immediate_exit = 0;
+  self.running = run;
+  /* Either the kicker sees this thread's id and sends the signal, or this thread sees the request:
+   * both sides store first and load then, sequentially consistent. */
+  atomic_store(&kick->thread, self.id);
+  int result = -1;
+  bool open = luna_gate_enter(gate);
+  *entered = open && !self.seen && !atomic_load(&kick->requested);
+  if (!*entered) {
+    errno = EINTR;
+  } else {
+    result = luna_kvm_run(vcpu_fd);
+  }
+  if (open) {
+    luna_gate_leave(gate);
+  }
+  atomic_store_explicit(&kick->thread, 0, memory_order_release);
+  self.running = NULL;
+  return result;
+}
+
+bool luna_kick_seen(void) {
+  bool seen = self.seen;
+  self.seen = 0;
+  return seen;
+}
+
+/* Whoever closes the gate looks at `inside` afterwards, whoever enters looks at `closed`
+ * afterwards: one of the two sees the other. */
+bool luna_gate_enter(luna_gate *gate) {
+  atomic_fetch_add(&gate->inside, 1);
+  if (!atomic_load(&gate->closed)) {
+    return true;
+  }
+  luna_gate_leave(gate);
+  return false;
+}
+
+void luna_gate_leave(luna_gate *gate) {
+  atomic_fetch_sub_explicit(&gate->inside, 1, memory_order_release);
+}
+
+void luna_kick_request(luna_kick *kick) {
+  atomic_fetch_or(&kick->requested, LUNA_KICK_REQUEST);
+  luna_kick_nudge(kick);
+}
+
+void luna_kick_attend(luna_kick *kick) {
+  atomic_fetch_or(&kick->requested, LUNA_KICK_ATTEND);
+  luna_kick_nudge(kick);
+}
+
+void luna_kick_attended(luna_kick *kick) {
+  atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_ATTEND);
+}
+
+void luna_kick_nudge(const luna_kick *kick) {
+  int thread = atomic_load(&kick->thread);
+  if (thread) {
+    int saved = errno;
+    syscall(SYS_tgkill, getpid(), thread, signal_number);
+    errno = saved;
+  }
+}
+
+bool luna_kick_take(luna_kick *kick) {
+  return atomic_load(&kick->requested) & LUNA_KICK_REQUEST &&
+         atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_REQUEST) & LUNA_KICK_REQUEST;
+}
+
+void luna_kick_hold(luna_kick *kick, bool on) {
+  if (on) {
+    atomic_fetch_or(&kick->requested, LUNA_KICK_HOLD);
+  } else {
+    atomic_fetch_and(&kick->requested, ~(unsigned)LUNA_KICK_HOLD);
+  }
+}
+
+bool luna_kick_held(luna_kick *kick) {
+  return atomic_load(&kick->requested) & LUNA_KICK_HOLD;
+}

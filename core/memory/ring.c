@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ * KVM's dirty rings (api.rst, KVM_CAP_DIRTY_LOG_RING): one a vCPU, each entry a slot and a page in
+ * it. */
+#include "memory/dirty.h"
+#include "base/error.h"
+#include "kvm/kvm.h"
+#include "seat/seat.h"
+
+#include <errno.h>
+
+static size_t ring_bytes(const luna_space *space) {
+  return space->ring_entries * sizeof(struct kvm_dirty_gfn);
+}
+
+int luna_ring_map(const luna_space *space, luna_seat *seat) {
+  if (!space->ring_entries) {
+    return LUNA_OK;
+  }
+  off_t offset = (off_t)KVM_DIRTY_LOG_PAGE_OFFSET * LUNA_PAGE_SIZE;
+  seat->ring = luna_kvm_map(seat->fd, ring_bytes(space), offset);
+  return seat->ring
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot map the dirty ring of a vCPU in space %u", space->id);
+}
+
+void luna_ring_unmap(const luna_space *space, luna_seat *seat) {
+  if (seat->ring) {
+    luna_kvm_unmap(seat->ring, ring_bytes(space));
+  }
+}
+
+static void note(const luna_space *space, const struct kvm_dirty_gfn *entry) {
+  uint32_t slot = entry->slot & 0xffff; /* bits 16 and up are KVM's address space, 0 here */
+  luna_mapping *mapping = slot < space->next_slot ? space->by_slot[slot] : NULL;
+  if (mapping && mapping->dirty && entry->offset < luna_mapping_pages(mapping)) {
+    mapping->dirty[entry->offset / 64] |= (uint64_t)1 << entry->offset % 64;
+  }
+}
+
+static uint32_t drain_seat(const luna_space *space, luna_seat *seat) {
+  uint32_t drained = 0;
+  for (;;) {
+    struct kvm_dirty_gfn *entry = &seat->ring[seat->ring_next % space->ring_entries];
+    /* The vCPU may be running: it publishes an entry by its flags. */
+    if (!(__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) {
+      return drained;
+    }
+    note(space, entry);
+    __atomic_store_n(&entry->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+    seat->ring_next++;
+    drained++;
+  }
+}
+
+int luna_ring_drain(luna_space *space) {
+  uint32_t drained = 0;
+  for (uint32_t i = 0; i < space->seat_count; i++) {
+    if (space->seats[i] && space->seats[i]->ring) {
+      drained += drain_seat(space, space->seats[i]);
+    }
+  }
+  if (drained && luna_kvm_reset_rings(space->vm_fd) < 0) {
+    return luna_fail_errno(errno, "cannot reset the dirty rings of space %u", space->id);
+  }
+  return LUNA_OK;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * The state of a vCPU as KVM makes it, which a seat gets before another vCPU takes it over. */
+#include "seat/seat.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct fresh_state {
+  uint64_t host;  /* on which it was read */
+  luna_seat seat; /* only its copies are used */
+  struct kvm_regs regs;
+  struct kvm_sregs sregs;
+  struct kvm_vcpu_events events;
+} fresh_state;
+
+static pthread_mutex_t fresh_lock = PTHREAD_MUTEX_INITIALIZER;
+static fresh_state fresh;
+
+static int read_fresh(luna_seat *seat) {
+  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
+  if (luna_kvm_get_regs(seat->fd, &fresh.regs) != 0 ||
+      luna_kvm_get_sregs(seat->fd, &fresh.sregs) != 0 ||
+      luna_kvm_get_events(seat->fd, &fresh.events) != 0) {
+    return luna_fail_errno(errno, "cannot read the state of a fresh vCPU");
+  }
+  int status = luna_seat_fetch(seat, all);
+  if (status == LUNA_OK) {
+    free(fresh.seat.held.msrs);
+    free(fresh.seat.held.xsave);
+    fresh.seat.held = seat->held;
+    seat->held = (luna_held){0};
+    fresh.host = luna_host_get()->serial;
+  }
+  return status;
+}
+
+/* Reads a fresh vCPU's state, once, in a VM made for it. */
+static int know_fresh(void) {
+  if (fresh.host == luna_host_get()->serial) {
+    return LUNA_OK;
+  }
+  luna_space *scratch;
+  luna_seat *seat;
+  int status = luna_seat_scratch(&scratch, &seat);
+  if (status == LUNA_OK) {
+    status = read_fresh(seat);
+    luna_space_free(scratch);
+  }
+  return status;
+}
+
+/* The last vCPU's breakpoints. */
+static int end_debug(luna_seat *seat, uint32_t id) {
+  const struct kvm_guest_debug none = {0};
+  if (seat->debug.control == 0) {
+    return LUNA_OK;
+  }
+  if (luna_kvm_guest_debug(seat->fd, &none) != 0) {
+    return luna_fail_errno(errno, "cannot take the breakpoints of vCPU %u away", id);
+  }
+  seat->debug = none;
+  return LUNA_OK;
+}
+
+static int write_fresh(luna_seat *seat, uint32_t id) {
+  const uint64_t bootstrap = 0x100; /* IA32_APIC_BASE.BSP */
+  struct kvm_sregs sregs = fresh.sregs;
+  sregs.apic_base = id == 0 ? sregs.apic_base | bootstrap : sregs.apic_base & ~bootstrap;
+  seat->held.known = 0;
+  seat->run->kvm_dirty_regs = 0;
+  seat->run->ready_for_interrupt_injection = 0;
+  seat->run->request_interrupt_window = 0;
+  int status = end_debug(seat, id);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
+      luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
+    return luna_fail_errno(errno, "cannot reset vCPU %u", id);
+  }
+  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
+  status = luna_seat_write(seat, &fresh.seat.held, all);
+  seat->tsc_set = true; /* a counter of its own: there is nothing to take over */
+  return status;
+}
+
+int luna_seat_reset(luna_seat *seat, uint32_t id) {
+  pthread_mutex_lock(&fresh_lock);
+  int status = know_fresh();
+  status = status == LUNA_OK ? write_fresh(seat, id) : status;
+  pthread_mutex_unlock(&fresh_lock);
+  return status;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ * Moving a vCPU to another space: its whole state goes to its KVM vCPU there, group by group, and
+ * only what that does not hold already is written. */
+#include "vcpu/vcpu.h"
+
+#include "base/error.h"
+#include "vcpu/extended.h"
+
+#include <string.h>
+
+static uint32_t groups_of(uint32_t flags) {
+  uint32_t groups = (1u << LUNA_GROUP_COUNT) - 1;
+  if (flags & LUNA_MOVE_NO_FPU) {
+    groups &= ~(1u << LUNA_GROUP_XCRS | 1u << LUNA_GROUP_XSAVE);
+  }
+  if (flags & LUNA_MOVE_NO_MSRS) {
+    groups &= ~(1u << LUNA_GROUP_DEBUG | 1u << LUNA_GROUP_MSRS);
+  }
+  return groups;
+}
+
+static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  const luna_space *target = vcpu->target;
+  *seat = vcpu->id < target->seat_count ? target->seats[vcpu->id] : NULL;
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  if (*seat && (*seat)->owner == vcpu->serial) {
+    return LUNA_OK;
+  }
+  pthread_rwlock_wrlock(&vcpu->vm->lock);
+  int status = luna_seat_take(vcpu->target, vcpu->id, seat);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  status = status == LUNA_OK ? luna_cpuid_follow(vcpu, *seat) : status;
+  return status == LUNA_OK ? luna_mode_follow(vcpu, vcpu->target->id) : status;
+}
+
+static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
+  uint32_t groups = groups_of(vcpu->move_flags);
+  if (seat->owner != vcpu->serial) { /* what is there is not this vCPU's to keep */
+    groups = groups_of(0);
+  }
+  int status = vcpu->vm->irqchip ? luna_apic_settle(vcpu) : LUNA_OK;
+  status = status == LUNA_OK ? luna_tsc_move(vcpu, seat) : status;
+  status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, groups) : status;
+  status = status == LUNA_OK ? luna_seat_copy(seat, vcpu->seat, groups) : status;
+  return status == LUNA_OK ? luna_state_move(vcpu, seat) : status;
+}
+
+/* No interrupt is sent to a LAPIC that is on its way. */
+static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
+  pthread_mutex_t *moving = vcpu->vm->irqchip ? &vcpu->vm->moving : NULL;
+  int status = LUNA_OK;
+  if (moving) {
+    pthread_mutex_lock(moving);
+    status = luna_apic_move(vcpu, seat);
+  }
+  if (status == LUNA_OK) {
+    seat->owner = vcpu->serial;
+    luna_vcpu_sit(vcpu, vcpu->target, seat);
+    if (luna_apic_waits(vcpu)) {
+      luna_state_commit(vcpu); /* where that fails, they stay on the run page */
+    }
+  }
+  if (moving) {
+    pthread_mutex_unlock(moving);
+  }
+  return status;
+}
+
+int luna_move_finish(luna_vcpu *vcpu) {
+  luna_seat *seat;
+  int status = take_seat(vcpu, &seat);
+  status = status == LUNA_OK ? move_state(vcpu, seat) : status;
+  status = status == LUNA_OK ? move_apic(vcpu, seat) : status;
+  if (status != LUNA_OK) {
+    luna_move_cancel(vcpu);
+    return status;
+  }
+  luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
+  luna_vcpu_forget_owners(vcpu);
+  luna_state_want_all(vcpu);
+  return LUNA_OK;
+}
+
+void luna_move_cancel(luna_vcpu *vcpu) {
+  if (vcpu->target) {
+    atomic_fetch_sub(&vcpu->target->vcpus, 1);
+    vcpu->target = NULL;
+    atomic_store(&vcpu->place, vcpu->space->id);
+  }
+}
+
+/* The target counts the vCPU from now on, so that nobody destroys it meanwhile. */
+static int choose(luna_vcpu *vcpu, uint32_t id, uint32_t flags) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  luna_space *space = luna_vm_find_space(vcpu->vm, id);
+  if (space) {
+    luna_move_cancel(vcpu);
+    if (space != vcpu->space) {
+      atomic_fetch_add(&space->vcpus, 1);
+      vcpu->target = space;
+      atomic_store(&vcpu->place, id);
+      vcpu->move_flags = flags;
+    }
+  }
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  return space ? LUNA_OK : LUNA_ERROR_NOT_FOUND;
+}
+
+/* Moves now unless an exit is open, or opens while KVM finishes the instruction. */
+static int move(luna_vcpu *vcpu) {
+  if (!vcpu->target || vcpu->pending.open) {
+    return LUNA_OK;
+  }
+  int kind = luna_vcpu_settle(vcpu);
+  if (kind < 0) {
+    luna_move_cancel(vcpu);
+    return kind;
+  }
+  /* What KVM has collected here is for the next run to give, before it moves. */
+  return kind == 0 && !luna_coalesced_waiting(vcpu) ? luna_move_finish(vcpu) : LUNA_OK;
+}
+
+int luna_vcpu_set_space(luna_vcpu *vcpu, uint32_t space, uint32_t flags) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  const uint32_t known = LUNA_MOVE_NO_FPU | LUNA_MOVE_NO_MSRS;
+  if (flags & ~known) {
+    return luna_fail(LUNA_ERROR_ARGUMENT,
+                     "cannot move vCPU %u with flags 0x%x: only 0x%x are known", vcpu->id, flags,
+                     known);
+  }
+  if (atomic_exchange_explicit(&vcpu->running, true, memory_order_acquire)) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot move vCPU %u: it is running", vcpu->id);
+  }
+  status = choose(vcpu, space, flags);
+  status = status == LUNA_OK ? move(vcpu) : status;
+  atomic_store_explicit(&vcpu->running, false, memory_order_release);
+  return status;
+}
+
+uint32_t luna_vcpu_space(const luna_vcpu *vcpu) {
+  return atomic_load(&vcpu->place);
+}

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT
+ * General and system registers: through the shared run page where KVM can (KVM_CAP_SYNC_REGS), by
+ * ioctl where not. Writes wait in the vCPU until the next entry. */
+#include "vcpu/vcpu.h"
+
+#include "base/error.h"
+#include "vcpu/extended.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static bool page_has_regs(const luna_vcpu *vcpu) {
+  return vcpu->sync_regs & KVM_SYNC_X86_REGS;
+}
+
+int luna_state_begin(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (luna_kvm_get_sregs(vcpu->fd, &state->sregs) != 0) {
+    return luna_fail_errno(errno, "cannot read the system registers of vCPU %u", vcpu->id);
+  }
+  state->sregs_known = true;
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  if (luna_kvm_get_regs(vcpu->fd, regs) != 0) {
+    return luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
+  }
+  state->regs_known = true;
+  vcpu->run->kvm_valid_regs = 0;
+  vcpu->run->cr8 = state->sregs.cr8; /* a seat that another vCPU had keeps its own */
+  return LUNA_OK;
+}
+
+int luna_state_reload(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->sregs_written || state->events_written || state->regs_whole ||
+      vcpu->run->kvm_dirty_regs) {
+    return LUNA_OK;
+  }
+  state->events_known = false;
+  return luna_state_begin(vcpu);
+}
+
+int luna_state_commit(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  int status = luna_state_flush(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  if ((state->regs_known && luna_kvm_set_regs(vcpu->fd, regs) != 0) ||
+      (state->sregs_known && luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0)) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  vcpu->run->kvm_dirty_regs &= ~(uint64_t)(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
+  return LUNA_OK;
+}
+
+bool luna_state_interruptible(const luna_vcpu *vcpu) {
+  const uint64_t rflags_if = 1 << 9;
+  const struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
+  return vcpu->state.regs_known ? regs->rflags & rflags_if : vcpu->run->if_flag;
+}
+
+/* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
+ * a vCPU whose registers were asked for gets them with its next exits. */
+enum {
+  REGS_DEMAND = 16
+};
+
+const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  state->regs_demand = REGS_DEMAND;
+  if (!state->regs_known) {
+    if (luna_kvm_get_regs(vcpu->fd, regs) != 0) {
+      luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
+      return NULL;
+    }
+    state->regs_known = true;
+  }
+  return regs;
+}
+
+int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs) {
+  const struct kvm_regs *held = luna_state_regs(vcpu);
+  if (!held) {
+    return luna_error_status();
+  }
+  *regs = *held;
+  for (uint32_t left = vcpu->state.written; left; left &= left - 1) {
+    int reg = __builtin_ctz(left);
+    *luna_register_place(regs, reg) = vcpu->state.values[reg];
+  }
+  return LUNA_OK;
+}
+
+static void ask_for_regs(luna_vcpu *vcpu) {
+  if (vcpu->state.regs_demand > 0) {
+    vcpu->state.regs_demand--;
+    vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_REGS;
+  } else {
+    vcpu->run->kvm_valid_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
+  }
+}
+
+/* A vCPU whose system registers are asked for once will be asked again: from then on the run page
+ * brings them. */
+struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->sregs_known) {
+    return &state->sregs;
+  }
+  if (vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS) {
+    state->sregs = vcpu->run->s.regs.sregs;
+  } else if (luna_kvm_get_sregs(vcpu->fd, &state->sregs) != 0) {
+    luna_fail_errno(errno, "cannot read the system registers of vCPU %u", vcpu->id);
+    return NULL;
+  }
+  vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_SREGS;
+  state->sregs_known = true;
+  return &state->sregs;
+}
+
+struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (state->events_known) {
+    return &state->events;
+  }
+  if (vcpu->run->kvm_valid_regs & KVM_SYNC_X86_EVENTS) {
+    state->events = vcpu->run->s.regs.events;
+  } else if (luna_kvm_get_events(vcpu->fd, &state->events) != 0) {
+    luna_fail_errno(errno, "cannot read the events of vCPU %u", vcpu->id);
+    return NULL;
+  }
+  state->events_known = true;
+  return &state->events;
+}
+
+void luna_state_want_all(luna_vcpu *vcpu) {
+  vcpu->run->kvm_valid_regs = vcpu->sync_regs;
+}
+
+/* Notes on the run page that the vCPU leaves what KVM holds there. */
+static void leave(luna_vcpu *vcpu) {
+  const luna_state *state = &vcpu->state;
+  luna_held *held = &vcpu->seat->held;
+  if (!state->sregs_written) {
+    vcpu->run->s.regs.sregs = state->sregs;
+    held->known |= LUNA_HELD_SREGS;
+  }
+  if (!state->events_written) {
+    vcpu->run->s.regs.events = state->events;
+    held->known |= LUNA_HELD_EVENTS;
+  }
+}
+
+int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
+  luna_state *state = &vcpu->state;
+  const struct kvm_regs *regs = luna_state_regs(vcpu);
+  const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
+  const struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  if (!regs || !sregs || !events) {
+    return luna_error_status();
+  }
+  leave(vcpu);
+  const struct kvm_run *run = target->run;
+  uint32_t held = target->held.known;
+  state->sregs_written |=
+      !(held & LUNA_HELD_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
+  state->events_written |=
+      !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
+  target->run->cr8 = sregs->cr8;
+  target->run->ready_for_interrupt_injection = vcpu->run->ready_for_interrupt_injection;
+  target->run->if_flag = vcpu->run->if_flag;
+  if (page_has_regs(vcpu)) {
+    target->run->s.regs.regs = *regs;
+    target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  } else {
+    state->regs_whole = true;
+  }
+  return LUNA_OK;
+}
+
+bool luna_state_conflicts(const luna_vcpu *vcpu) {
+  const luna_state *state = &vcpu->state;
+  if (!vcpu->pending.incomplete) {
+    return false;
+  }
+  return state->sregs_written || state->events_written || (state->written && vcpu->pending.reads) ||
+         state->written >> LUNA_RIP & 1;
+}
+
+void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                      const struct kvm_vcpu_events *events) {
+  luna_state *state = &vcpu->state;
+  *(page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs) = *regs;
+  state->regs_known = state->regs_whole = true;
+  state->written = 0;
+  state->sregs = *sregs;
+  state->sregs_known = state->sregs_written = true;
+  state->events = *events;
+  state->events_known = state->events_written = true;
+}
+
+static int flush_general(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (!luna_state_regs(vcpu)) {
+    return luna_error_status();
+  }
+  struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
+  for (uint32_t left = state->written; left; left &= left - 1) {
+    int reg = __builtin_ctz(left);
+    *luna_register_place(regs, reg) = state->values[reg];
+  }
+  if (page_has_regs(vcpu)) {
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  } else if (luna_kvm_set_regs(vcpu->fd, regs) != 0) {
+    return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  state->written = 0;
+  state->regs_whole = false;
+  return LUNA_OK;
+}
+
+/* Without an in-kernel LAPIC, KVM takes CR8 from the run page at every entry; with one, from the
+ * system registers. */
+static int flush_system(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  vcpu->run->cr8 = state->sregs.cr8;
+  if (vcpu->sync_regs & KVM_SYNC_X86_SREGS) {
+    vcpu->run->s.regs.sregs = state->sregs;
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+  } else if (luna_kvm_set_sregs(vcpu->fd, &state->sregs) != 0) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the system registers of vCPU %u", vcpu->id);
+  }
+  state->sregs_written = false;
+  return LUNA_OK;
+}
+
+/* After the general registers: writing those makes KVM forget a pending exception. */
+static int flush_events(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  if (vcpu->sync_regs & KVM_SYNC_X86_EVENTS) {
+    vcpu->run->s.regs.events = state->events;
+    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+  } else if (luna_kvm_set_events(vcpu->fd, &state->events) != 0) {
+    return luna_fail_errno(errno, "cannot write the events of vCPU %u", vcpu->id);
+  }
+  state->events_written = false;
+  return LUNA_OK;
+}
+
+int luna_state_flush(luna_vcpu *vcpu) {
+  bool general = vcpu->state.written || vcpu->state.regs_whole;
+  int status = general ? flush_general(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && vcpu->state.sregs_written) {
+    status = flush_system(vcpu);
+  }
+  if (status == LUNA_OK && vcpu->state.events_written) {
+    status = flush_events(vcpu);
+  }
+  ask_for_regs(vcpu);
+  return status;
+}
+
+/* Registers that wait to be written, and those that a failed entry left dirty on the run page, stay
+ * true. */
+void luna_state_entered(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  uint64_t dirty = vcpu->run->kvm_dirty_regs;
+  state->regs_known = (vcpu->run->kvm_valid_regs | dirty) & KVM_SYNC_X86_REGS;
+  state->sregs_known = state->sregs_written || dirty & KVM_SYNC_X86_SREGS;
+  state->events_known = state->events_written || dirty & KVM_SYNC_X86_EVENTS;
+  vcpu->seat->held.known = 0;
+}
+
+/* Registers that KVM did not take stay as they were written, to be mended. */
+int luna_state_fail(luna_vcpu *vcpu) {
+  if (vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) {
+    vcpu->state.sregs_written = true;
+  }
+  const struct kvm_sregs *s = luna_state_sregs(vcpu);
+  if (!s) {
+    return luna_error_status();
+  }
+  char rule[256] = "";
+  int found = luna_check_find(vcpu, false, rule, sizeof rule);
+  if (found == 0) { /* then it is a feature that KVM keeps from this vCPU */
+    found = luna_check_find(vcpu, true, rule, sizeof rule);
+  }
+  return luna_fail(LUNA_ERROR_SYSTEM,
+                   "cannot run vCPU %u: KVM refuses its system registers (cr0=0x%llx cr3=0x%llx "
+                   "cr4=0x%llx efer=0x%llx apic_base=0x%llx cs=0x%x): %s%s",
+                   vcpu->id, s->cr0, s->cr3, s->cr4, s->efer, s->apic_base, s->cs.selector, rule,
+                   found > 0 ? "" : "see SDM Vol. 3, 27.3.1, 'Checks on the Guest State Area'");
+}

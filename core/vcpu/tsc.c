@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT
+ * The time-stamp counter of a vCPU: its frequency, its distance to the host's, and all counters of
+ * a VM at one moment. */
+#include "vcpu/vcpu.h"
+
+#include "base/error.h"
+#include "vcpu/extended.h"
+
+#include <errno.h>
+
+enum {
+  MSR_TSC = 0x10
+};
+
+static int check(const luna_vcpu *vcpu, const char *what) {
+  return atomic_load(&vcpu->running)
+             ? luna_fail(LUNA_ERROR_STATE, "cannot %s of vCPU %u: it is running", what, vcpu->id)
+             : LUNA_OK;
+}
+
+/* ---- Frequency ---- */
+
+int luna_vcpu_get_tsc_frequency(luna_vcpu *vcpu, uint32_t *kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  int status = check(vcpu, "read the TSC frequency");
+  if (status != LUNA_OK) {
+    return status;
+  }
+  int found = luna_kvm_get_tsc_khz(vcpu->fd);
+  if (found < 0) {
+    return luna_fail_errno(errno, "cannot read the TSC frequency of vCPU %u", vcpu->id);
+  }
+  *kilohertz = (uint32_t)found;
+  return LUNA_OK;
+}
+
+int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  uint32_t now;
+  int status = luna_vcpu_get_tsc_frequency(vcpu, &now);
+  if (status != LUNA_OK || now == kilohertz) {
+    return status;
+  }
+  if (kilohertz == 0) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "cannot set the TSC frequency of vCPU %u to 0", vcpu->id);
+  }
+  if (!luna_kvm_has(KVM_CAP_TSC_CONTROL)) { /* KVM_SET_TSC_KHZ would fail, and change it */
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot set the TSC frequency of vCPU %u from %u to %u kHz: this host's KVM "
+                     "has no KVM_CAP_TSC_CONTROL",
+                     vcpu->id, now, kilohertz);
+  }
+  if (luna_kvm_set_tsc_khz(vcpu->fd, kilohertz) != 0) {
+    return luna_fail_errno(errno, "cannot set the TSC frequency of vCPU %u to %u kHz", vcpu->id,
+                           kilohertz);
+  }
+  vcpu->tsc_khz = kilohertz;
+  luna_msr_part_counters(vcpu);
+  return LUNA_OK;
+}
+
+int luna_tsc_move(const luna_vcpu *vcpu, luna_seat *target) {
+  if (!vcpu->tsc_khz || (target->tsc_set && target->owner == vcpu->serial)) {
+    return LUNA_OK;
+  }
+  return luna_kvm_set_tsc_khz(target->fd, vcpu->tsc_khz) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot move the TSC frequency of vCPU %u", vcpu->id);
+}
+
+/* ---- Offset ---- */
+
+static int fail_offset(int number, const luna_vcpu *vcpu, const char *what) {
+  if (number == ENXIO || number == ENOTTY || number == EINVAL) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot %s the TSC offset of vCPU %u: this host's KVM keeps none "
+                     "(KVM_VCPU_TSC_OFFSET, Linux 5.16)",
+                     what, vcpu->id);
+  }
+  return luna_fail_errno(number, "cannot %s the TSC offset of vCPU %u", what, vcpu->id);
+}
+
+int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  int status = check(vcpu, "read the TSC offset");
+  uint64_t found;
+  if (status == LUNA_OK && luna_kvm_get_tsc_offset(vcpu->fd, &found) != 0) {
+    status = fail_offset(errno, vcpu, "read");
+  }
+  if (status == LUNA_OK) {
+    *offset = (int64_t)found;
+  }
+  return status;
+}
+
+/* A KVM that lets guests read the host's counter takes an offset and forgets it. */
+static int set_offset(const luna_seat *seat, uint64_t offset) {
+  uint64_t now;
+  if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0 ||
+      luna_kvm_get_tsc_offset(seat->fd, &now) != 0) {
+    return -1;
+  }
+  errno = ENXIO;
+  return now == offset ? 0 : -1;
+}
+
+int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  int status = check(vcpu, "set the TSC offset");
+  if (status == LUNA_OK && set_offset(vcpu->seat, (uint64_t)offset) != 0) {
+    status = fail_offset(errno, vcpu, "set");
+  }
+  if (status == LUNA_OK) {
+    luna_msr_part_counters(vcpu);
+  }
+  return status;
+}
+
+/* ---- All counters of a VM ---- */
+
+static int fail_sync(void) {
+  return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                   "cannot synchronize the TSCs: this host's KVM keeps no offset of them "
+                   "(KVM_VCPU_TSC_OFFSET, Linux 5.16)");
+}
+
+/* What the host's counter shows, in the units of the guest's, as the seat's vCPU sees it. */
+static int host_counter(const luna_seat *seat, uint64_t *counter) {
+  struct {
+    uint32_t count;
+    uint32_t pad;
+    struct kvm_msr_entry entry;
+  } tsc = {.count = 1, .entry = {.index = MSR_TSC}};
+  uint64_t offset;
+  if (luna_kvm_get_tsc_offset(seat->fd, &offset) != 0 || luna_kvm_get_msrs(seat->fd, &tsc) != 1) {
+    return fail_sync();
+  }
+  *counter = tsc.entry.data - offset;
+  return LUNA_OK;
+}
+
+/* One offset for all: where the first vCPU has the value now, the others have it too. */
+static int sync_space(const luna_space *space, uint64_t tsc, uint64_t *offset, bool *known) {
+  for (uint32_t i = 0; i < space->seat_count; i++) {
+    luna_seat *seat = space->seats[i];
+    if (!seat || !seat->kick) {
+      continue;
+    }
+    uint64_t counter = 0;
+    if (!*known) {
+      int status = host_counter(seat, &counter);
+      if (status != LUNA_OK) {
+        return status;
+      }
+      *offset = tsc - counter;
+      *known = true;
+    }
+    if (set_offset(seat, *offset) != 0) {
+      return fail_sync();
+    }
+  }
+  return LUNA_OK;
+}
+
+static void each_space(const luna_vm *vm, void (*call)(luna_space *)) {
+  for (uint32_t i = 0; i < vm->space_count; i++) {
+    if (vm->spaces[i]) {
+      call(vm->spaces[i]);
+    }
+  }
+}
+
+static void forget_empty(luna_space *space) {
+  for (uint32_t i = 0; i < space->seat_count; i++) {
+    if (space->seats[i] && !space->seats[i]->kick) {
+      space->seats[i]->tsc_set = false;
+    }
+  }
+}
+
+int luna_vm_sync_tsc(luna_vm *vm, uint64_t tsc) {
+  uint64_t offset = 0;
+  bool known = false;
+  int status = LUNA_OK;
+  pthread_rwlock_wrlock(&vm->lock);
+  each_space(vm, luna_space_pause);
+  for (uint32_t i = 0; i < vm->space_count && status == LUNA_OK; i++) {
+    status = vm->spaces[i] ? sync_space(vm->spaces[i], tsc, &offset, &known) : LUNA_OK;
+  }
+  each_space(vm, forget_empty);
+  each_space(vm, luna_space_resume);
+  pthread_rwlock_unlock(&vm->lock);
+  return status;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ * Software breakpoints: INT3 is in guest memory while the guest runs, and only then. */
+#include "fixture/debug_fixture.h"
+
+#include <unistd.h>
+
+static uint8_t seen[4]; /* of the memory, while the guest runs */
+
+static void look(void *context) {
+  (void)context;
+  memcpy(seen, memory + CODE, sizeof seen);
+}
+
+static void begin_software(uint32_t stops) {
+  fake_config config = fake_defaults();
+  config.stops = stops;
+  begin_debug(&config);
+  memset(memory + CODE, 0x90, 16);
+}
+
+static void inserted_and_removed(void) {
+  begin_software(FAKE_STOP_INT3);
+  SCRIPT({.kind = FAKE_CODE, .address = CODE, .hook = look}, {.kind = FAKE_CODE, .address = NEXT});
+  const fake_step first = {.kind = FAKE_PIO, .address = 1, .size = 1, .write = true, .hook = look};
+  fake_script(&first, 1);
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  CHECK(memcmp(seen, "\xcc\x90\x90\x90", 4) == 0);
+  CHECK_EQ(memory[CODE], 0x90);
+  CHECK_EQ(control(), KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP);
+  CHECK_OK(luna_vcpu_answer(vcpu, 0));
+  fake_script(steps, 2);
+  CHECK_EQ(run(), LUNA_EXIT_DEBUG);
+  check_debug(number, CODE);
+  CHECK_EQ(memory[CODE], 0x90);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(told(), 3);
+  end();
+}
+
+static void failed_emulation(void) {
+  begin_software(FAKE_FAIL_INT3);
+  SCRIPT({.kind = FAKE_CODE, .address = CODE}, {.kind = FAKE_HLT});
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  CHECK_EQ(run(), LUNA_EXIT_DEBUG);
+  check_debug(number, CODE);
+  CHECK_EQ(memory[CODE], 0x90);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  end();
+}
+
+static void guests_own(void) {
+  begin_software(FAKE_FAIL_INT3);
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  memory[NEXT] = INT3;
+  SCRIPT({.kind = FAKE_CODE, .address = NEXT});
+  CHECK_EQ(run(), LUNA_EXIT_INSTRUCTION);
+  CHECK_EQ(memory[NEXT], INT3);
+  end();
+  begin_software(FAKE_STOP_INT3);
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  /* struct kvm_debug_exit_arch: exception, pc */
+  static const fake_step own[] = {
+      {.kind = FAKE_OTHER, .reason = KVM_EXIT_DEBUG, .words = {3, NEXT}}, {.kind = FAKE_HLT}};
+  fake_script(own, 2);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  struct kvm_vcpu_events events;
+  CHECK_EQ(luna_kvm_get_events(vcpu->fd, &events), 0);
+  CHECK_EQ(events.exception.injected, 1);
+  CHECK_EQ(events.exception.nr, 3);
+  end();
+}
+
+static void overwrite(void *context) {
+  (void)context;
+  memory[CODE] = 0xf4;
+}
+
+static void what_the_guest_writes_stays(void) {
+  begin_software(FAKE_STOP_INT3);
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  SCRIPT({.kind = FAKE_HLT, .hook = overwrite});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(memory[CODE], 0xf4);
+  end();
+}
+
+/* A second vCPU runs with the same breakpoint while the first is in the guest. */
+static luna_vcpu *second;
+
+static void run_second(void *context) {
+  (void)context;
+  static const fake_step halt[] = {{.kind = FAKE_HLT, .hook = look}, {.kind = FAKE_HLT}};
+  fake_script(halt, 2);
+  CHECK_EQ(luna_vcpu_run(second, 0), LUNA_EXIT_HLT);
+  CHECK_EQ(memory[CODE], INT3);
+}
+
+static void two_vcpus(void) {
+  begin_software(FAKE_STOP_INT3);
+  CHECK_OK(luna_vcpu_create(vm, NULL, &second));
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  CHECK_OK(luna_vcpu_break(second, LUNA_BREAK_SOFTWARE, CODE, 1, &number));
+  SCRIPT({.kind = FAKE_HLT, .hook = run_second});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(memory[CODE], 0x90);
+  CHECK_EQ(seen[0], INT3);
+  luna_vcpu_release(second);
+  end();
+}
+
+static void not_mapped_or_not_writable(void) {
+  begin_software(FAKE_STOP_INT3);
+  set_break(LUNA_BREAK_SOFTWARE, 0x100000);
+  SCRIPT({.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_HLT); /* there is nothing to execute */
+  char path[] = "/tmp/lunavisor-test-XXXXXX";
+  int fd = mkstemp(path);
+  CHECK(fd >= 0);
+  CHECK_EQ(ftruncate(fd, PAGE), 0);
+  const luna_buffer_options options = {
+      .kind = LUNA_BUFFER_FILE, .path = path, .flags = LUNA_BUFFER_READ_ONLY};
+  luna_buffer *buffer;
+  int status = luna_buffer_open(&options, &buffer);
+  unlink(path);
+  close(fd);
+  CHECK_OK(status);
+  CHECK_OK(luna_vm_map_space(vm, 0, buffer, 0, 0x100000, PAGE, LUNA_READ | LUNA_EXECUTE));
+  CHECK_FAILS(luna_vcpu_break(vcpu, LUNA_BREAK_SOFTWARE, 0x100001, 1, &number),
+              LUNA_ERROR_UNSUPPORTED, "which this process may only read");
+  CHECK_FAILS(run(), LUNA_ERROR_UNSUPPORTED, "gva 0x100000"); /* that was set before */
+  luna_buffer_release(buffer);
+  end();
+}
+
+static void many(void) {
+  begin_software(FAKE_STOP_INT3);
+  uint32_t numbers[20];
+  for (uint32_t i = 0; i < 20; i++) {
+    CHECK_OK(luna_vcpu_break(vcpu, LUNA_BREAK_SOFTWARE, CODE + i, 1, &numbers[i]));
+  }
+  SCRIPT({.kind = FAKE_HLT, .hook = look});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK(memcmp(seen, "\xcc\xcc\xcc\xcc", 4) == 0);
+  for (uint32_t i = 0; i < 20; i += 2) {
+    CHECK_OK(luna_vcpu_unbreak(vcpu, numbers[i]));
+  }
+  fake_script(steps, 1);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK(memcmp(seen, "\x90\xcc\x90\xcc", 4) == 0);
+  CHECK(memcmp(memory + CODE, "\x90\x90\x90\x90", 4) == 0);
+  end();
+}
+
+static void kicks(void *context) {
+  luna_vcpu_interrupt(context);
+}
+
+static void removed_after_a_kick(void) {
+  begin_software(FAKE_STOP_INT3);
+  set_break(LUNA_BREAK_SOFTWARE, CODE);
+  const fake_step spin = {.kind = FAKE_SPIN, .hook = kicks, .context = vcpu};
+  fake_script(&spin, 1);
+  CHECK_EQ(run(), LUNA_EXIT_INTERRUPTED);
+  CHECK_EQ(memory[CODE], 0x90);
+  luna_vcpu_interrupt(vcpu);
+  CHECK_EQ(run(), LUNA_EXIT_INTERRUPTED); /* without an entry */
+  CHECK_EQ(memory[CODE], 0x90);
+  end();
+}
+
+int main(void) {
+  RUN(inserted_and_removed);
+  RUN(failed_emulation);
+  RUN(guests_own);
+  RUN(what_the_guest_writes_stays);
+  RUN(two_vcpus);
+  RUN(not_mapped_or_not_writable);
+  RUN(many);
+  RUN(removed_after_a_kick);
+  return test_end();
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT
+ * The VM of the process, its spaces and its memory, as the Hypervisor framework has them. */
+#include "fixture/hvf_fixture.h"
+
+#include <sys/wait.h>
+
+static void begin_vm(void) {
+  HV(hv_vm_create(HV_VM_DEFAULT));
+}
+
+static void end_vm(void) {
+  HV(hv_vm_destroy());
+}
+
+/* ---- Without a VM ---- */
+
+static void check_no_vm(void) {
+  hv_vm_space_t space;
+  hv_vcpuid_t id = 0;
+  HV_IS(hv_vm_destroy(), HV_NO_DEVICE);
+  HV_IS(hv_vm_space_create(&space), HV_NO_DEVICE);
+  HV_IS(hv_vm_space_destroy(1), HV_NO_DEVICE);
+  HV_IS(hv_vm_map(page, 0, sizeof page, RWX), HV_NO_DEVICE);
+  HV_IS(hv_vm_map_space(0, page, 0, sizeof page, RWX), HV_NO_DEVICE);
+  HV_IS(hv_vm_unmap(0, sizeof page), HV_NO_DEVICE);
+  HV_IS(hv_vm_unmap_space(0, 0, sizeof page), HV_NO_DEVICE);
+  HV_IS(hv_vm_protect(0, sizeof page, RWX), HV_NO_DEVICE);
+  HV_IS(hv_vm_protect_space(0, 0, sizeof page, RWX), HV_NO_DEVICE);
+  HV_IS(hv_vcpu_create(&id, HV_VCPU_DEFAULT), HV_NO_DEVICE);
+  HV_IS(hv_vcpu_interrupt(&id, 1), HV_NO_DEVICE);
+}
+
+static void calls_need_a_vm(void) {
+  check_no_vm();
+  begin_vm();
+  end_vm();
+  check_no_vm();
+}
+
+static void capabilities_need_none(void) {
+  uint64_t vcpus = 0, spaces = 0;
+  HV(hv_capability(HV_CAP_VCPUMAX, &vcpus));
+  HV(hv_capability(HV_CAP_ADDRSPACEMAX, &spaces));
+  CHECK(vcpus >= 1);
+  CHECK(spaces >= 2);
+  HV_IS(hv_capability(2, &vcpus), HV_BAD_ARGUMENT);
+  HV_IS(hv_capability(HV_CAP_VCPUMAX, NULL), HV_BAD_ARGUMENT);
+}
+
+/* ---- One VM ---- */
+
+static void a_process_has_one_vm(void) {
+  begin_vm();
+  HV_IS(hv_vm_create(HV_VM_DEFAULT), HV_BUSY);
+  end_vm(); /* macOS 10.15 crashed here */
+  begin_vm();
+  end_vm();
+}
+
+static void options_are_checked(void) {
+  HV_IS(hv_vm_create(UINT64_C(1) << 5), HV_BAD_ARGUMENT);
+  HV(hv_vm_create(HV_VM_SPECIFY_MITIGATIONS | HV_VM_MITIGATION_E_ENABLE | HV_VM_STRICT_EXEC));
+  end_vm();
+}
+
+static void a_vm_with_a_vcpu_stays(void) {
+  begin_vm();
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT));
+  HV_IS(hv_vm_destroy(), HV_BUSY);
+  HV(hv_vcpu_destroy(vcpu));
+  end_vm();
+}
+
+/* In the child: 0 if all is as it should be. */
+static int child(void) {
+  hv_vcpuid_t id;
+  uint64_t value;
+  if (hv_vm_destroy() != HV_NO_DEVICE ||
+      hv_vcpu_read_register(vcpu, HV_X86_RIP, &value) != HV_NO_DEVICE) {
+    return 1;
+  }
+  if (hv_vm_create(HV_VM_DEFAULT) != HV_SUCCESS || hv_vcpu_create(&id, 0) != HV_SUCCESS) {
+    return 2;
+  }
+  return hv_vcpu_destroy(id) == HV_SUCCESS && hv_vm_destroy() == HV_SUCCESS ? 0 : 3;
+}
+
+static void a_child_after_fork_makes_its_own(void) {
+  int status;
+  begin_vm();
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT));
+  fflush(stdout);
+  pid_t pid = fork();
+  if (pid == 0) {
+    _exit(child());
+  }
+  CHECK_EQ(waitpid(pid, &status, 0), pid);
+  CHECK_EQ(WEXITSTATUS(status), 0);
+  CHECK_EQ(get(HV_X86_RIP), 0xfff0); /* the parent's is as it was */
+  HV(hv_vcpu_destroy(vcpu));
+  end_vm();
+}
+
+static void failures_are_said_in_words(void) {
+  HV_IS(hv_vm_unmap(0, 1), HV_NO_DEVICE);
+  CHECK_TEXT(hv_ext_error_message(), "hv_vm_create first");
+}
+
+/* ---- Spaces ---- */
+
+static void space_numbers_are_given_out_again(void) {
+  hv_vm_space_t first, second, again;
+  begin_vm();
+  HV(hv_vm_space_create(&first));
+  HV(hv_vm_space_create(&second));
+  CHECK_EQ(first, 1);
+  CHECK_EQ(second, 2);
+  HV(hv_vm_space_destroy(first));
+  HV_IS(hv_vm_space_destroy(first), HV_BAD_ARGUMENT);
+  HV(hv_vm_space_create(&again));
+  CHECK_EQ(again, first);
+  HV_IS(hv_vm_space_destroy(HV_VM_SPACE_DEFAULT), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_space_destroy(77), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_space_create(NULL), HV_BAD_ARGUMENT);
+  end_vm();
+}
+
+static void a_space_in_use_is_busy(void) {
+  hv_vm_space_t space;
+  begin_vm();
+  HV(hv_vm_space_create(&space));
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT));
+  HV(hv_vcpu_set_space(vcpu, space));
+  HV(hv_vcpu_set_space(vcpu, space)); /* counts once */
+  HV_IS(hv_vm_space_destroy(space), HV_BUSY);
+  HV(hv_vcpu_set_space(vcpu, HV_VM_SPACE_DEFAULT));
+  HV(hv_vm_space_destroy(space));
+  HV_IS(hv_vcpu_set_space(vcpu, space), HV_BAD_ARGUMENT);
+  HV(hv_vcpu_destroy(vcpu));
+  end_vm();
+}
+
+/* macOS 10.15. */
+static void a_space_stays_busy_when_its_vcpu_is_destroyed_there(void) {
+  hv_vm_space_t space;
+  begin_vm();
+  HV(hv_vm_space_create(&space));
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT));
+  HV(hv_vcpu_set_space(vcpu, space));
+  HV(hv_vcpu_destroy(vcpu));
+  HV_IS(hv_vm_space_destroy(space), HV_BUSY);
+  end_vm();
+  begin_vm();
+  HV(hv_vm_space_create(&space));
+  HV(hv_vm_space_destroy(space)); /* a new VM's */
+  end_vm();
+}
+
+/* ---- Memory ---- */
+
+static void the_default_space_is_space_0(void) {
+  begin_vm();
+  HV(hv_vm_map(page, 0, sizeof page, RWX));
+  HV_IS(hv_vm_map_space(HV_VM_SPACE_DEFAULT, page, 0, sizeof page, RWX), HV_BUSY);
+  HV(hv_vm_protect_space(HV_VM_SPACE_DEFAULT, 0, sizeof page, RX));
+  HV(hv_vm_unmap_space(HV_VM_SPACE_DEFAULT, 0, sizeof page));
+  HV(hv_vm_map_space(HV_VM_SPACE_DEFAULT, page, 0, sizeof page, RWX));
+  HV_IS(hv_vm_map(page, 0, sizeof page, RWX), HV_BUSY);
+  HV(hv_vm_protect(0, sizeof page, RX));
+  HV(hv_vm_unmap(0, sizeof page));
+  end_vm();
+}
+
+static void maps_are_checked(void) {
+  begin_vm();
+  HV_IS(hv_vm_map(page, 1, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page + 1, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(NULL, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, 0, 100, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, 0, 0, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, UINT64_C(1) << 60, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map_space(3, page, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, 0, sizeof page, UINT64_C(1) << 9), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, 0, sizeof page, HV_MEMORY_EXEC), HV_UNSUPPORTED);
+  HV_IS(hv_vm_map(page, 0, sizeof page, HV_MEMORY_READ | HV_MEMORY_UEXEC), HV_UNSUPPORTED);
+  HV_IS(hv_vm_map(page, 0, sizeof page, RWX | HV_MEMORY_MAXPROT_READ), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_unmap(1, sizeof page), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_unmap(0, 0), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_unmap_space(3, 0, sizeof page), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_protect(0, sizeof page, RX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_protect_space(3, 0, sizeof page, RX), HV_BAD_ARGUMENT);
+  HV(hv_vm_map(page, 0, sizeof page, RWX | HV_MEMORY_UEXEC)); /* nothing is there yet */
+  end_vm();
+}
+
+static void unmapping_passes_over_what_is_not_mapped(void) {
+  begin_vm();
+  HV(hv_vm_unmap(0, RAM_SIZE));
+  for (uint64_t gpa = 0; gpa < RAM_SIZE; gpa += 0x2000) {
+    HV(hv_vm_map(ram + gpa, gpa, 0x1000, RWX));
+  }
+  HV(hv_vm_unmap(0x1000, RAM_SIZE));
+  HV(hv_vm_map(ram + 0x1000, 0x1000, RAM_SIZE - 0x1000, RWX)); /* all but the first page */
+  HV_IS(hv_vm_map(ram, 0, 0x1000, RWX), HV_BUSY);
+  HV(hv_vm_unmap(0x3000, 0x1000)); /* out of the middle */
+  HV(hv_vm_map(page, 0x3000, 0x1000, RX));
+  end_vm();
+}
+
+/* More pieces than one change of the map takes. */
+static void unmapping_takes_any_number_of_pieces(void) {
+  begin_vm();
+  for (uint64_t i = 0; i < 300; i++) {
+    HV(hv_vm_map(page, i * 0x2000, 0x1000, 0)); /* without rights: no slot */
+  }
+  HV(hv_vm_unmap(0, 300 * 0x2000));
+  for (uint64_t i = 0; i < 300; i += 299) {
+    HV(hv_vm_map(page, i * 0x2000, 0x1000, 0));
+  }
+  end_vm();
+}
+
+static void maxprot_caps_what_protect_gives(void) {
+  const hv_memory_flags_t most =
+      HV_MEMORY_MAXPROT | HV_MEMORY_MAXPROT_READ | HV_MEMORY_MAXPROT_EXEC;
+  begin_vm();
+  HV_IS(hv_vm_map(ram, 0, 0x4000, RWX | most), HV_DENIED);
+  HV(hv_vm_map(ram, 0, 0x4000, RX | most));
+  HV_IS(hv_vm_protect(0, 0x4000, RWX), HV_DENIED);
+  HV_IS(hv_vm_protect(0x3000, 0x1000, RWX), HV_DENIED);
+  HV(hv_vm_protect(0, 0x4000, 0));
+  HV(hv_vm_protect(0, 0x4000, RX));
+  HV(hv_vm_unmap(0x1000, 0x1000)); /* splits it */
+  HV(hv_vm_map(ram, 0x1000, 0x1000, RX));
+  HV(hv_vm_protect(0x1000, 0x1000, RWX)); /* this page is another */
+  HV_IS(hv_vm_protect(0, 0x1000, RWX), HV_DENIED);
+  HV_IS(hv_vm_protect(0x2000, 0x2000, RWX), HV_DENIED);
+  HV_IS(hv_vm_protect(0, 0x4000, RWX), HV_DENIED);
+  HV(hv_vm_protect(0x1000, 0x1000, HV_MEMORY_MAXPROT)); /* from now on nothing */
+  HV_IS(hv_vm_protect(0x1000, 0x1000, HV_MEMORY_READ), HV_DENIED);
+  end_vm();
+}
+
+static void maxprot_is_of_one_space(void) {
+  hv_vm_space_t space;
+  const hv_memory_flags_t most = HV_MEMORY_MAXPROT | HV_MEMORY_MAXPROT_READ;
+  begin_vm();
+  HV(hv_vm_space_create(&space));
+  HV(hv_vm_map_space(space, page, 0, sizeof page, HV_MEMORY_READ | most));
+  HV(hv_vm_map(page, 0, sizeof page, HV_MEMORY_READ));
+  HV(hv_vm_protect(0, sizeof page, RWX));
+  HV_IS(hv_vm_protect_space(space, 0, sizeof page, RWX), HV_DENIED);
+  HV(hv_vm_space_destroy(space));
+  HV(hv_vm_space_create(&space));
+  HV(hv_vm_map_space(space, page, 0, sizeof page, HV_MEMORY_READ));
+  HV(hv_vm_protect_space(space, 0, sizeof page, RWX));
+  end_vm();
+}
+
+/* mov [0x4000], al; hlt, on a page that can be read and executed, or only read. */
+static uint64_t run_from_page(hv_vm_options_t options, hv_memory_flags_t flags) {
+  static const uint8_t code[] = {0xf4};
+  begin_with(code, sizeof code, options);
+  page[0] = 0xf4;
+  HV(hv_vm_map(page, 0x20000, sizeof page, flags));
+  set_field(VMCS_GUEST_CS_BASE, 0x20000);
+  set(HV_X86_RIP, 0);
+  uint64_t reason = run();
+  end();
+  return reason;
+}
+
+static void exec_is_exact_if_that_is_asked_for(void) {
+  CHECK_EQ(run_from_page(HV_VM_DEFAULT, RX), VMX_REASON_HLT);
+  CHECK_EQ(run_from_page(HV_VM_DEFAULT, HV_MEMORY_READ), VMX_REASON_HLT);
+  CHECK_EQ(run_from_page(HV_VM_STRICT_EXEC, RX), VMX_REASON_HLT);
+  CHECK_EQ(run_from_page(HV_VM_STRICT_EXEC, HV_MEMORY_READ), VMX_REASON_EPT_VIOLATION);
+}
+
+static void allocated_memory_is_given_back_whole(void) {
+  void *memory, *large;
+  HV(hv_vm_allocate(&memory, 0x3000, HV_ALLOCATE_DEFAULT));
+  HV(hv_vm_allocate(&large, 4 << 20, HV_ALLOCATE_DEFAULT));
+  CHECK_EQ((uintptr_t)memory % 4096, 0);
+  CHECK_EQ((uintptr_t)large % (2 << 20), 0);
+  CHECK_EQ(((uint8_t *)memory)[0x2fff], 0);
+  memset(memory, 1, 0x3000);
+  HV_IS(hv_vm_deallocate(memory, 0x2000), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_deallocate(page, sizeof page), HV_BAD_ARGUMENT);
+  HV(hv_vm_deallocate(memory, 0x3000));
+  HV_IS(hv_vm_deallocate(memory, 0x3000), HV_BAD_ARGUMENT);
+  HV(hv_vm_deallocate(large, 4 << 20));
+  HV_IS(hv_vm_allocate(&memory, 0, HV_ALLOCATE_DEFAULT), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_allocate(&memory, 100, HV_ALLOCATE_DEFAULT), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_allocate(&memory, 0x1000, 1), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_allocate(NULL, 0x1000, HV_ALLOCATE_DEFAULT), HV_BAD_ARGUMENT);
+}
+
+int main(void) {
+  RUN_KVM(calls_need_a_vm);
+  RUN_KVM(capabilities_need_none);
+  RUN_KVM(a_process_has_one_vm);
+  RUN_KVM(options_are_checked);
+  RUN_KVM(a_vm_with_a_vcpu_stays);
+  RUN_KVM(a_child_after_fork_makes_its_own);
+  RUN_KVM(failures_are_said_in_words);
+  RUN_KVM(space_numbers_are_given_out_again);
+  RUN_KVM(a_space_in_use_is_busy);
+  RUN_KVM(a_space_stays_busy_when_its_vcpu_is_destroyed_there);
+  RUN_KVM(the_default_space_is_space_0);
+  RUN_KVM(maps_are_checked);
+  RUN_KVM(unmapping_passes_over_what_is_not_mapped);
+  RUN_KVM(unmapping_takes_any_number_of_pieces);
+  RUN_KVM(maxprot_caps_what_protect_gives);
+  RUN_KVM(maxprot_is_of_one_space);
+  RUN_KVM(exec_is_exact_if_that_is_asked_for);
+  RUN_KVM(allocated_memory_is_given_back_whole);
+  return test_end();
+}

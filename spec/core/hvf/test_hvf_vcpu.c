@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ * vCPUs as the Hypervisor framework has them: owners, running and interrupting. */
+#include "fixture/hvf_fixture.h"
+
+/* Every call of the owner's, on the vCPU `id`; all of them have to give the same. */
+static void check_all(hv_vcpuid_t id, hv_return_t want) {
+  uint64_t value, other;
+  uint32_t status;
+  hv_ext_access access;
+  HV_IS(hv_vcpu_destroy(id), want);
+  HV_IS(hv_vcpu_set_space(id, 0), want);
+  HV_IS(hv_vcpu_read_register(id, HV_X86_RAX, &value), want);
+  HV_IS(hv_vcpu_write_register(id, HV_X86_RAX, 0), want);
+  HV_IS(hv_vcpu_invalidate_tlb(id), want);
+  HV_IS(hv_vcpu_run(id), want);
+  HV_IS(hv_vcpu_run_until(id, 0), want);
+  HV_IS(hv_vmx_vcpu_read_vmcs(id, VMCS_GUEST_RIP, &value), want);
+  HV_IS(hv_vmx_vcpu_write_vmcs(id, VMCS_GUEST_RIP, 0), want);
+  HV_IS(hv_vmx_vcpu_get_cap_write_vmcs(id, VMCS_GUEST_RIP, &value, &other), want);
+  HV_IS(hv_vmx_vcpu_read_shadow_vmcs(id, VMCS_GUEST_RIP, &value), want);
+  HV_IS(hv_vmx_vcpu_write_shadow_vmcs(id, VMCS_GUEST_RIP, 0), want);
+  HV_IS(hv_vmx_vcpu_set_shadow_access(id, VMCS_GUEST_RIP, HV_SHADOW_VMCS_READ), want);
+  HV_IS(hv_ext_vcpu_access(id, &access), want);
+  HV_IS(hv_ext_vcpu_complete(id, 0), want);
+  HV_IS(hv_vcpu_read_fpstate(id, page, 512), want);
+  HV_IS(hv_vcpu_write_fpstate(id, page, 512), want);
+  HV_IS(hv_vcpu_enable_native_msr(id, 0x10, true), want);
+  HV_IS(hv_vcpu_enable_managed_msr(id, 0x10, true), want);
+  HV_IS(hv_vcpu_set_msr_access(id, 0x10, HV_MSR_READ), want);
+  HV_IS(hv_vcpu_read_msr(id, 0x10, &value), want);
+  HV_IS(hv_vcpu_write_msr(id, 0x10, 0), want);
+  HV_IS(hv_vcpu_get_exec_time(id, &value), want);
+  HV_IS(hv_vcpu_get_idle_time(id, &value), want);
+  HV_IS(hv_vcpu_set_tsc_relative(id, 0), want);
+  HV_IS(hv_vcpu_vmx_status(id, &status), want);
+  HV_IS(hv_vcpu_flush(id), HV_UNSUPPORTED);
+}
+
+/* test.h's checks leave a test by longjmp, which works only on its own thread. */
+static jmp_buf main_out;
+
+static void *check_denied(void *unused) {
+  (void)unused;
+  memcpy(&main_out, &test.out, sizeof main_out);
+  intptr_t failed = 1;
+  if (setjmp(test.out) == 0) {
+    check_all(vcpu, HV_DENIED);
+    failed = 0;
+  }
+  memcpy(&test.out, &main_out, sizeof main_out);
+  return (void *)failed;
+}
+
+static void calls_are_for_the_owner(void) {
+  check_all(0, HV_NO_DEVICE);
+  BEGIN(0xf4);
+  CHECK_EQ(on_thread(check_denied, NULL), 0);
+  check_all(vcpu + 1, HV_BAD_ARGUMENT);
+  end();
+  check_all(vcpu, HV_NO_DEVICE);
+}
+
+static void *make_one(void *id) {
+  return (void *)(intptr_t)hv_vcpu_create(id, HV_VCPU_DEFAULT);
+}
+
+static void a_thread_owns_one_vcpu(void) {
+  hv_vcpuid_t second, third;
+  BEGIN(0xf4);
+  CHECK_EQ(vcpu, 0);
+  HV_IS(hv_vcpu_create(&second, HV_VCPU_DEFAULT), HV_BUSY);
+  HV_IS(on_thread(make_one, &second), HV_SUCCESS);
+  CHECK_EQ(second, 1);
+  HV_IS(on_thread(make_one, &third), HV_SUCCESS);
+  CHECK_EQ(third, 1); /* the thread ended, and its vCPU with it */
+  HV_IS(hv_vcpu_interrupt(&third, 1), HV_BAD_ARGUMENT);
+  end();
+}
+
+static void vcpu_numbers_are_given_out_again(void) {
+  hv_vcpuid_t first = 9, again = 8;
+  HV(hv_vm_create(HV_VM_DEFAULT));
+  HV_IS(hv_vcpu_create(NULL, HV_VCPU_DEFAULT), HV_BAD_ARGUMENT);
+  HV_IS(hv_vcpu_create(&first, UINT64_C(1) << 9), HV_BAD_ARGUMENT);
+  HV(hv_vcpu_create(&first, HV_VCPU_ACCEL_RDPMC));
+  HV(hv_vcpu_destroy(first));
+  HV_IS(hv_vcpu_destroy(first), HV_BAD_ARGUMENT);
+  HV(hv_vcpu_create(&again, HV_VCPU_DEFAULT));
+  CHECK_EQ(again, first);
+  HV(hv_vcpu_destroy(again));
+  HV(hv_vm_destroy());
+}
+
+/* ---- Running ---- */
+
+static void exit_fields_are_zero_before_the_first_run(void) {
+  BEGIN(0xf4);
+  for (uint32_t number = VMCS_RO_INSTR_ERROR; number <= VMCS_RO_VMX_INSTR_INFO; number += 2) {
+    CHECK_EQ(field(number), 0);
+  }
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 0);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0);
+  end();
+}
+
+static void a_deadline_ends_the_run(void) {
+  BEGIN(0xeb, 0xfe); /* for ever */
+  uint64_t before = luna_clock();
+  HV(hv_vcpu_run_until(vcpu, before + 20000000));
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_VMX_TIMER_EXPIRED);
+  CHECK(luna_clock() - before >= 20000000);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  end();
+}
+
+static void a_deadline_in_the_past_lets_the_guest_do_nothing(void) {
+  BEGIN(0x43, 0xf4); /* inc bx; hlt */
+  set(HV_X86_RBX, 1);
+  for (uint64_t deadline = 0; deadline < 2; deadline++) {
+    HV(hv_vcpu_run_until(vcpu, deadline));
+    CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_VMX_TIMER_EXPIRED);
+    CHECK_EQ(get(HV_X86_RIP), CODE);
+    CHECK_EQ(get(HV_X86_RBX), 1);
+  }
+  HV(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER));
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_HLT);
+  end();
+}
+
+static void *interrupt_soon(void *unused) {
+  (void)unused;
+  usleep(20000);
+  return (void *)(intptr_t)hv_vcpu_interrupt(&vcpu, 1);
+}
+
+static void any_thread_interrupts_a_run(void) {
+  pthread_t thread;
+  void *result;
+  BEGIN(0xeb, 0xfe);
+  CHECK_EQ(pthread_create(&thread, NULL, interrupt_soon, NULL), 0);
+  CHECK_EQ(run(), VMX_REASON_IRQ);
+  CHECK_EQ(pthread_join(thread, &result), 0);
+  HV_IS((hv_return_t)(intptr_t)result, HV_SUCCESS);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  end();
+}
+
+static void an_interrupt_outside_of_a_run_ends_the_next_one(void) {
+  BEGIN(0xf4);
+  HV(hv_vcpu_interrupt(&vcpu, 1));
+  HV(hv_vcpu_interrupt(&vcpu, 1));
+  CHECK_EQ(run(), VMX_REASON_IRQ);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+/* A vCPU on a thread of its own, that runs until it is interrupted. */
+static pthread_barrier_t made;
+
+static void *spin(void *id) {
+  uint64_t reason = 0;
+  hv_return_t result = hv_vcpu_create(id, HV_VCPU_DEFAULT);
+  pthread_barrier_wait(&made);
+  hv_vcpuid_t own = *(hv_vcpuid_t *)id;
+  hv_vmx_vcpu_write_vmcs(own, VMCS_GUEST_CS, 0);
+  hv_vmx_vcpu_write_vmcs(own, VMCS_GUEST_CS_BASE, 0);
+  hv_vcpu_write_register(own, HV_X86_RIP, CODE);
+  result = result == HV_SUCCESS ? hv_vcpu_run_until(own, luna_clock() + 10000000000u) : result;
+  hv_vmx_vcpu_read_vmcs(own, VMCS_RO_EXIT_REASON, &reason);
+  hv_vcpu_destroy(own);
+  return (void *)(intptr_t)(result == HV_SUCCESS && reason == VMX_REASON_IRQ);
+}
+
+static void several_are_interrupted_at_once(void) {
+  hv_vcpuid_t ids[3] = {77, 77, 77};
+  pthread_t threads[2];
+  BEGIN(0xeb, 0xfe);
+  HV_IS(hv_vcpu_interrupt(NULL, 1), HV_BAD_ARGUMENT);
+  HV(hv_vcpu_interrupt(NULL, 0));
+  ids[2] = vcpu;
+  HV_IS(hv_vcpu_interrupt(ids, 3), HV_BAD_ARGUMENT); /* and none of them is */
+  HV(hv_vcpu_run_until(vcpu, luna_clock() + 5000000));
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_VMX_TIMER_EXPIRED);
+  pthread_barrier_init(&made, NULL, 3);
+  for (int i = 0; i < 2; i++) {
+    CHECK_EQ(pthread_create(&threads[i], NULL, spin, &ids[i]), 0);
+  }
+  pthread_barrier_wait(&made);
+  usleep(20000);
+  HV(hv_vcpu_interrupt(ids, 3));
+  for (int i = 0; i < 2; i++) {
+    void *good;
+    CHECK_EQ(pthread_join(threads[i], &good), 0);
+    CHECK(good != NULL);
+  }
+  CHECK_EQ(run(), VMX_REASON_IRQ);
+  pthread_barrier_destroy(&made);
+  end();
+}
+
+static void the_tlb_can_be_invalidated(void) {
+  BEGIN(0xf4, 0xf4);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  skip();
+  HV(hv_vcpu_invalidate_tlb(vcpu));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 1);
+  HV_IS(hv_vm_map(page, 0, sizeof page, RWX), HV_BUSY); /* the map is as it was */
+  end();
+}
+
+static void entries_do_not_fail_before_the_guest_s_state(void) {
+  uint32_t status = 1;
+  BEGIN(0xf4);
+  HV_IS(hv_vcpu_vmx_status(vcpu, NULL), HV_BAD_ARGUMENT);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  HV(hv_vcpu_vmx_status(vcpu, &status));
+  CHECK_EQ(status, 0);
+  CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 0);
+  end();
+}
+
+int main(void) {
+  RUN_KVM(calls_are_for_the_owner);
+  RUN_KVM(a_thread_owns_one_vcpu);
+  RUN_KVM(vcpu_numbers_are_given_out_again);
+  RUN_KVM(exit_fields_are_zero_before_the_first_run);
+  RUN_KVM(a_deadline_ends_the_run);
+  RUN_KVM(a_deadline_in_the_past_lets_the_guest_do_nothing);
+  RUN_KVM(any_thread_interrupts_a_run);
+  RUN_KVM(an_interrupt_outside_of_a_run_ends_the_next_one);
+  RUN_KVM(several_are_interrupted_at_once);
+  RUN_KVM(the_tlb_can_be_invalidated);
+  RUN_KVM(entries_do_not_fail_before_the_guest_s_state);
+  return test_end();
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT
+ * EPT violations as a program for the Hypervisor framework finds them, and how it goes on; and
+ * exits that leave nothing to do. */
+#include "fixture/hvf_long.h"
+
+enum {
+  HOLE = 0x20000
+};
+
+/* mov eax, [0x800]; inc ebx; hlt, with DS at HOLE */
+#define READ_HOLE 0x66, 0xa1, 0x00, 0x08, 0x66, 0x43, 0xf4
+/* mov [0x800], eax; inc ebx; hlt */
+#define WRITE_HOLE 0x66, 0xa3, 0x00, 0x08, 0x66, 0x43, 0xf4
+
+static void check_violation(uint64_t access, uint64_t gpa) {
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), access | 3 << 7);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), gpa);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), gpa);
+}
+
+static void begin_hole(const void *code, size_t size) {
+  begin_with(code, size, HV_VM_DEFAULT);
+  set_field(VMCS_GUEST_DS_BASE, HOLE);
+  set(HV_X86_RAX, 0xaaaaaaaa55555555);
+  set(HV_X86_RBX, 0);
+}
+
+#define BEGIN_HOLE(...)                                                                            \
+  begin_hole((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static void a_read_violation_can_be_emulated(void) {
+  BEGIN_HOLE(READ_HOLE);
+  check_violation(1, HOLE + 0x800);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+  CHECK_EQ(get(HV_X86_RAX), 0xaaaaaaaa55555555);
+  set(HV_X86_RAX, 0x12345678);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX), 0x12345678);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void a_read_violation_is_retried_when_memory_is_there(void) {
+  for (int look = 0; look < 2; look++) { /* with and without the instruction taken back */
+    BEGIN_HOLE(READ_HOLE);
+    memcpy(page + 0x800, "\x44\x33\x22\x11", 4);
+    check_violation(1, HOLE + 0x800);
+    if (look) {
+      CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+    }
+    check_violation(1, HOLE + 0x800); /* nothing has changed */
+    HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RAX), 0x11223344);
+    CHECK_EQ(get(HV_X86_RBX), 1);
+    end();
+  }
+}
+
+static void a_read_violation_can_be_completed(void) {
+  hv_ext_access access;
+  BEGIN_HOLE(READ_HOLE);
+  check_violation(1, HOLE + 0x800);
+  HV(hv_ext_vcpu_access(vcpu, &access));
+  CHECK_EQ(access.address, HOLE + 0x800);
+  CHECK_EQ(access.size, 4);
+  CHECK_EQ(access.access, HV_MEMORY_READ);
+  CHECK_EQ(access.port, 0);
+  CHECK_EQ(access.value, 0);
+  HV(hv_ext_vcpu_complete(vcpu, 0xdeadbeef));
+  HV_IS(hv_ext_vcpu_complete(vcpu, 0), HV_ERROR);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX), 0xdeadbeef);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void an_instruction_that_was_taken_back_cannot_be_completed(void) {
+  BEGIN_HOLE(READ_HOLE);
+  HV_IS(hv_ext_vcpu_complete(vcpu, 0), HV_ERROR);
+  check_violation(1, HOLE + 0x800);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+  HV_IS(hv_ext_vcpu_complete(vcpu, 0), HV_ERROR);
+  end();
+}
+
+static void read_and_write_in_one_can_be_emulated(void) {
+  BEGIN_HOLE(0x66, 0x01, 0x06, 0x00, 0x08, 0x66, 0x43, 0xf4); /* add [0x800], eax; inc ebx; hlt */
+  set(HV_X86_RFLAGS, 2);
+  check_violation(1, HOLE + 0x800);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 5);
+  CHECK_EQ(get(HV_X86_RFLAGS), 2);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void system_registers_are_taken_back(void) {
+  BEGIN_HOLE(0x8e, 0x1e, 0x00, 0x08, 0xf4); /* mov ds, [0x800]; hlt */
+  set(HV_X86_DS, 0x1234);
+  check_violation(1, HOLE + 0x800);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+  CHECK_EQ(get(HV_X86_DS), 0x1234);
+  CHECK_EQ(field(VMCS_GUEST_DS_BASE), HOLE);
+  HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+  page[0x801] = 0x20;
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_DS), 0x2000);
+  CHECK_EQ(field(VMCS_GUEST_DS_BASE), 0x20000);
+  end();
+}
+
+static void a_copy_out_of_a_hole_can_be_emulated(void) {
+  BEGIN_HOLE(0xf3, 0xa4, 0xf4); /* rep movsb from HOLE to ES:DI */
+  set(HV_X86_RSI, 0x800);
+  set(HV_X86_RDI, 0x3000);
+  set(HV_X86_RCX, 3);
+  for (uint64_t i = 0; i < 3; i++) {
+    check_violation(1, HOLE + 0x800 + i);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 2);
+    CHECK_EQ(get(HV_X86_RSI), 0x800 + i);
+    CHECK_EQ(get(HV_X86_RDI), 0x3000 + i);
+    CHECK_EQ(get(HV_X86_RCX), 3 - i);
+    ram[0x3000 + i] = (uint8_t) "abc"[i];
+    set(HV_X86_RSI, 0x801 + i);
+    set(HV_X86_RDI, 0x3001 + i);
+    set(HV_X86_RCX, 2 - i);
+  }
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK(memcmp(ram + 0x3000, "abc", 4) == 0);
+  end();
+}
+
+static void a_write_violation_can_be_stepped_over(void) {
+  hv_ext_access access;
+  BEGIN_HOLE(WRITE_HOLE);
+  check_violation(2, HOLE + 0x800);
+  HV(hv_ext_vcpu_access(vcpu, &access));
+  CHECK_EQ(access.value, 0x55555555);
+  CHECK_EQ(access.access, HV_MEMORY_WRITE);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 4);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void a_write_violation_is_retried_when_memory_allows_it(void) {
+  BEGIN_HOLE(WRITE_HOLE);
+  HV(hv_vm_map(page, HOLE, sizeof page, RX));
+  check_violation(2 | 5 << 3, HOLE + 0x800); /* the page can be read and executed */
+  check_violation(2 | 5 << 3, HOLE + 0x800);
+  HV(hv_vm_protect(HOLE, sizeof page, RWX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK(memcmp(page + 0x800, "\x55\x55\x55\x55", 4) == 0);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void a_write_violation_can_be_completed(void) {
+  BEGIN_HOLE(WRITE_HOLE);
+  check_violation(2, HOLE + 0x800);
+  HV(hv_ext_vcpu_complete(vcpu, 0));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void a_violation_is_retried_in_the_space_that_the_vcpu_moved_to(void) {
+  hv_vm_space_t other;
+  BEGIN_HOLE(READ_HOLE);
+  HV(hv_vm_space_create(&other));
+  HV(hv_vm_map_space(other, ram, 0, RAM_SIZE, RWX));
+  HV(hv_vm_map_space(other, page, HOLE, sizeof page, RWX));
+  memcpy(page + 0x800, "\x78\x56\x34\x12", 4);
+  check_violation(1, HOLE + 0x800);
+  HV(hv_vcpu_set_space(vcpu, other));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX), 0x12345678);
+  HV(hv_vcpu_set_space(vcpu, HV_VM_SPACE_DEFAULT));
+  end();
+}
+
+static void a_fetch_violation_is_retried(void) {
+  BEGIN(0xf4);
+  set_field(VMCS_GUEST_CS_BASE, HOLE);
+  set(HV_X86_RIP, 0x10);
+  check_violation(4, HOLE + 0x10);
+  CHECK_EQ(get(HV_X86_RIP), 0x10);
+  HV_IS(hv_ext_vcpu_complete(vcpu, 0), HV_UNSUPPORTED);
+  check_violation(4, HOLE + 0x10);
+  page[0x10] = 0xf4;
+  HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RIP), 0x10);
+  end();
+}
+
+static void a_fetch_violation_can_be_left_by_rip(void) {
+  BEGIN(0xf4);
+  set_field(VMCS_GUEST_CS_BASE, HOLE);
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  set(HV_X86_RIP, CODE);
+  set_field(VMCS_GUEST_CS_BASE, 0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+static void linear_addresses_are_told_of_fetches_only(void) {
+  /* mov eax, [0x200000]; jmp to the page behind */
+  static const uint8_t code[] = {0x8b, 0x04, 0x25, 0x00, 0x00, 0x20,
+                                 0x00, 0xe9, 0xf4, 0x0f, 0x00, 0x00};
+  begin_long(code, sizeof code);
+  store(0xd008, 0x300003);
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 1);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x200000);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), 0);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 7);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 4 | 3 << 7);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x300000);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), LINEAR + 0x1000);
+  CHECK_EQ(get(HV_X86_RIP), LINEAR + 0x1000);
+  end();
+}
+
+/* ---- Others ---- */
+
+static void a_triple_fault_is_one(void) {
+  BEGIN(0x0f, 0x0b); /* ud2, in protected mode without a table of vectors */
+  set_field(VMCS_GUEST_CR0, 0x31);
+  set_field(VMCS_GUEST_CS, 8);
+  set_field(VMCS_GUEST_CS_LIMIT, 0xffffffff);
+  set_field(VMCS_GUEST_CS_AR, 0xc09b);
+  set_field(VMCS_GUEST_IDTR_LIMIT, 0);
+  CHECK_EQ(run(), VMX_REASON_TRIPLE_FAULT);
+  end();
+}
+
+static void registers_that_are_refused_are_an_entry_failure(void) {
+  BEGIN(0xf4);
+  uint64_t cr0 = field(VMCS_GUEST_CR0);
+  set_field(VMCS_GUEST_CR0, 0x80000000); /* paging without protection */
+  CHECK_EQ(run(), VMX_REASON_ENTRY_FAILURE | VMX_REASON_VMENTRY_GUEST);
+  set_field(VMCS_GUEST_CR0, cr0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+static void an_interrupt_before_the_instruction_is_done_shows_it_done(void) {
+  BEGIN(0xe4, 0x60, 0xe6, 0x61, 0xf4);
+  for (uint64_t i = 0; i < 2; i++) { /* IN, then OUT */
+    CHECK_EQ(run(), VMX_REASON_IO);
+    set(HV_X86_RAX, 0x33 + i);
+    skip();
+    HV(hv_vcpu_interrupt(&vcpu, 1));
+    CHECK_EQ(run(), VMX_REASON_IRQ);
+    CHECK_EQ(get(HV_X86_RIP), CODE + 2 + 2 * i);
+    CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x33 + i);
+  }
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+int main(void) {
+  RUN_KVM(a_read_violation_can_be_emulated);
+  RUN_KVM(a_read_violation_is_retried_when_memory_is_there);
+  RUN_KVM(a_read_violation_can_be_completed);
+  RUN_KVM(an_instruction_that_was_taken_back_cannot_be_completed);
+  RUN_KVM(read_and_write_in_one_can_be_emulated);
+  RUN_KVM(system_registers_are_taken_back);
+  RUN_KVM(a_copy_out_of_a_hole_can_be_emulated);
+  RUN_KVM(a_write_violation_can_be_stepped_over);
+  RUN_KVM(a_write_violation_is_retried_when_memory_allows_it);
+  RUN_KVM(a_write_violation_can_be_completed);
+  RUN_KVM(a_violation_is_retried_in_the_space_that_the_vcpu_moved_to);
+  RUN_KVM(a_fetch_violation_is_retried);
+  RUN_KVM(a_fetch_violation_can_be_left_by_rip);
+  RUN_KVM(linear_addresses_are_told_of_fetches_only);
+  RUN_KVM(a_triple_fault_is_one);
+  RUN_KVM(registers_that_are_refused_are_an_entry_failure);
+  RUN_KVM(an_interrupt_before_the_instruction_is_done_shows_it_done);
+  return test_end();
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT
+ * Saved states: what is in them, what is refused, and that a restore that fails at any call leaves
+ * everything as it was. */
+#include "fixture/move_fixture.h"
+
+#include "base/error.h"
+
+enum {
+  ROOM = 65536,
+  HEADER = 24
+};
+
+static uint8_t state[ROOM];
+static size_t state_size;
+
+static void save(void) {
+  state_size = sizeof state;
+  CHECK_OK(luna_vcpu_save(vcpu, state, &state_size));
+}
+
+static int restore(void) {
+  return luna_vcpu_restore(vcpu, state, state_size);
+}
+
+/* Registers of every group, from `base` on. */
+static void put_all(uint64_t base) {
+  set(LUNA_R15, base);
+  set(LUNA_FS_BASE, base + 1);
+  set(LUNA_XCR0, base + 2);
+  set(LUNA_DR2, base + 3);
+  set(LUNA_FIP, base + 4);
+  CHECK_OK(luna_vcpu_set_msr(vcpu, (uint32_t)MSR_KERNEL_GS, base + 5));
+  CHECK_OK(luna_vcpu_set_msr(vcpu, 0x10, base + 6));
+}
+
+static uint64_t get_msr(uint32_t index) {
+  uint64_t value;
+  CHECK_OK(luna_vcpu_get_msr(vcpu, index, &value));
+  return value;
+}
+
+static void check_all(uint64_t base) {
+  CHECK_EQ(get(LUNA_R15), base);
+  CHECK_EQ(get(LUNA_FS_BASE), base + 1);
+  CHECK_EQ(get(LUNA_XCR0), base + 2);
+  CHECK_EQ(get(LUNA_DR2), base + 3);
+  CHECK_EQ(get(LUNA_FIP), base + 4);
+  CHECK_EQ(get_msr((uint32_t)MSR_KERNEL_GS), base + 5);
+  CHECK_EQ(get_msr(0x10), base + 6);
+}
+
+static void halt(void) {
+  fake_script(NULL, 0);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+}
+
+static void round_trip(void) {
+  for (int variant = 0; variant < VARIANTS; variant++) {
+    for (int runs = 0; runs < 2; runs++) {
+      test_note("variant %d, runs %d", variant, runs);
+      begin_variant(variant);
+      put_all(1000);
+      save();
+      put_all(2000);
+      if (runs) {
+        halt();
+      }
+      check_all(2000);
+      CHECK_OK(restore());
+      check_all(1000);
+      if (runs) {
+        halt();
+        CHECK_EQ(fake_regs()->r15, 1000);
+        CHECK_EQ(fake_sregs()->fs.base, 1001);
+      }
+      check_all(1000);
+      end();
+    }
+  }
+}
+
+static void goes_with_a_move(void) {
+  begin_variant(0);
+  put_all(1000);
+  save();
+  CHECK_OK(move_to(1));
+  put_all(2000);
+  halt();
+  CHECK_OK(restore());
+  check_all(1000);
+  CHECK_OK(move_to(0));
+  check_all(1000);
+  halt();
+  check_all(1000);
+  end();
+}
+
+static void length_is_asked_for(void) {
+  begin_variant(0);
+  save();
+  size_t size = 0;
+  CHECK_OK(luna_vcpu_save(vcpu, NULL, &size));
+  CHECK_EQ(size, state_size);
+  size = state_size - 1;
+  CHECK_FAILS(luna_vcpu_save(vcpu, state, &size), LUNA_ERROR_RANGE, "bytes, not");
+  CHECK_EQ(size, state_size);
+  end();
+}
+
+/* ---- Refused ---- */
+
+static void mend_checksum(void) {
+  uint64_t sum = UINT64_C(0xcbf29ce484222325);
+  for (size_t i = HEADER; i < state_size; i += 8) {
+    uint64_t word;
+    memcpy(&word, state + i, 8);
+    sum = (sum ^ word) * UINT64_C(0x100000001b3);
+    sum ^= sum >> 29;
+  }
+  uint32_t size = (uint32_t)state_size;
+  memcpy(state + 12, &size, sizeof size);
+  memcpy(state + 16, &sum, sizeof sum);
+}
+
+/* The header of the section with this tag. */
+static uint32_t *find_section(uint32_t tag) {
+  for (size_t at = HEADER; at < state_size;) {
+    uint32_t *head = (uint32_t *)(void *)(state + at);
+    if (head[0] == tag) {
+      return head;
+    }
+    at += 8 + (head[1] + 7) / 8 * 8;
+  }
+  return NULL;
+}
+
+/* States with a good checksum and bad sections. */
+static void forged(void) {
+  static const struct {
+    uint32_t tag;
+    int word; /* of the section that is overwritten: 0 tag, 1 length, from 2 on contents */
+    uint32_t value;
+    const char *part;
+  } cases[] = {
+      {1, 0, 99, "section 99 is unknown or there twice"},
+      {2, 0, 1, "section 1 is unknown or there twice"},
+      {8, 1, 100000, "section 8 is cut off"},
+      {4, 1, 390, "section 4 has 390 bytes"},
+      {7, 2, 0xdead, "MSR 0xdead is in it, which this vCPU does not have"},
+      {7, 1, 60, "its list of MSRs has 60 bytes"},
+      {8, 1, 9, "its list of counters has 9 bytes"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    test_note("case %zu", i);
+    begin_variant(0);
+    put_all(1000);
+    save();
+    put_all(2000);
+    uint32_t *head = find_section(cases[i].tag);
+    CHECK(head);
+    head[cases[i].word] = cases[i].value;
+    mend_checksum();
+    CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, cases[i].part);
+    check_all(2000);
+    end();
+  }
+}
+
+static void section_missing(void) {
+  begin_variant(0);
+  save();
+  put_all(2000);
+  state_size = (size_t)((uint8_t *)find_section(8) - state);
+  mend_checksum();
+  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 8 is missing");
+  check_all(2000);
+  end();
+}
+
+/* KVM refuses one group: those before it are put back. */
+static void refused_by_kvm(void) {
+  static const struct {
+    uint32_t tag;
+    size_t offset; /* in the contents */
+  } cases[] = {{4, 16}, {6, 24}, {7, 8}, {5, 24}};
+  const uint64_t refused = FAKE_REFUSED;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (int runs = 0; runs < 2; runs++) {
+      test_note("section %u, runs %d", cases[i].tag, runs);
+      begin_variant(0);
+      put_all(1000);
+      save();
+      put_all(2000);
+      if (runs) {
+        halt();
+      }
+      memcpy((uint8_t *)find_section(cases[i].tag) + 8 + cases[i].offset, &refused, sizeof refused);
+      mend_checksum();
+      CHECK(restore() < 0);
+      check_all(2000);
+      CHECK_EQ(look(vcpu->fd, PART_DEBUG), 0);
+      halt();
+      check_all(2000);
+      end();
+    }
+  }
+}
+
+static void bad_system_registers(void) {
+  begin_variant(0);
+  uint64_t good = get(LUNA_CR0);
+  set(LUNA_CR0, 0x80000010);
+  save();
+  set(LUNA_CR0, good);
+  put_all(2000);
+  CHECK_FAILS(restore(), LUNA_ERROR_STATE, "cr0 bit 31 (PG) is set while bit 0 (PE) is clear");
+  check_all(2000);
+  CHECK_EQ(get(LUNA_CR0), good);
+  halt();
+  check_all(2000);
+  end();
+}
+
+/* Each call fails once. Then either everything is restored or nothing is. */
+static void fails_at_every_call(void) {
+  for (int variant = 0; variant < VARIANTS; variant++) {
+    bool failed = true;
+    for (uint64_t k = 1; failed; k++) {
+      test_note("variant %d, call %" PRIu64, variant, k);
+      begin_variant(variant);
+      put_all(1000);
+      save();
+      put_all(2000);
+      halt();
+      fake_fail(k, EIO);
+      int status = restore();
+      failed = fake_failed();
+      fake_fail(0, 0);
+      CHECK_EQ(status < 0, failed);
+      check_all(failed ? 2000 : 1000);
+      halt();
+      check_all(failed ? 2000 : 1000);
+      CHECK_OK(restore());
+      check_all(1000);
+      end();
+    }
+  }
+}
+
+static void save_fails_at_every_call(void) {
+  bool failed = true;
+  for (uint64_t k = 1; failed; k++) {
+    test_note("call %" PRIu64, k);
+    begin_variant(1);
+    put_all(1000);
+    halt();
+    fake_fail(k, EIO);
+    state_size = sizeof state;
+    int status = luna_vcpu_save(vcpu, state, &state_size);
+    failed = fake_failed();
+    fake_fail(0, 0);
+    CHECK_EQ(status < 0, failed);
+    save();
+    put_all(2000);
+    CHECK_OK(restore());
+    check_all(1000);
+    end();
+  }
+}
+
+/* ---- Exits ---- */
+
+static void open_exit(void) {
+  begin_variant(0);
+  save();
+  SCRIPT({.kind = FAKE_PIO, .address = 0x60, .size = 4}, {.kind = FAKE_HLT});
+  set(LUNA_RIP, 0x5000);
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  size_t size = ROOM;
+  uint8_t *other = malloc(ROOM);
+  int status = luna_vcpu_save(vcpu, other, &size);
+  free(other);
+  CHECK_EQ(status, LUNA_ERROR_STATE);
+  CHECK_TEXT(luna_error_message(), "its pio exit is open");
+  CHECK_OK(restore());
+  CHECK_EQ(get(LUNA_RIP), 0xfff0);
+  CHECK_FAILS(luna_vcpu_answer(vcpu, 1), LUNA_ERROR_STATE, "no open exit");
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(fake_regs()->rip, 0xfff0);
+  CHECK_EQ(fake_regs()->rax, 0);
+  end();
+}
+
+static void answered_exit(void) {
+  begin_variant(0);
+  SCRIPT({.kind = FAKE_PIO, .address = 0x60, .size = 4}, {.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_PIO);
+  CHECK_OK(luna_vcpu_answer(vcpu, 0x77));
+  save();
+  CHECK_EQ(get(LUNA_RAX), 0x77);
+  set(LUNA_RAX, 1);
+  CHECK_OK(restore());
+  CHECK_EQ(get(LUNA_RAX), 0x77);
+  CHECK_EQ(get(LUNA_RIP), 0xfff2);
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  end();
+}
+
+static void costs(void) {
+  begin_variant(0);
+  put_all(1000);
+  save();
+  halt();
+  save(); /* from now on the run page brings registers and events */
+  halt();
+  fake_forget();
+  save();
+  CHECK_EQ(fake_calls(KVM_GET_REGS) + fake_calls(KVM_GET_SREGS) + fake_calls(KVM_GET_VCPU_EVENTS),
+           0);
+  CHECK_EQ(fake_calls(0), 5);
+  fake_forget();
+  CHECK_OK(restore());
+  CHECK_EQ(fake_calls(KVM_SET_XSAVE) + fake_calls(KVM_SET_XCRS) + fake_calls(KVM_SET_DEBUGREGS), 0);
+  CHECK_EQ(fake_calls(KVM_SET_MSRS), 1); /* the counter */
+  end();
+}
+
+static void begin_again(uint32_t irqchip) {
+  const luna_vm_options options = {.irqchip = irqchip};
+  end();
+  CHECK_OK(luna_vm_open(&options, &vm));
+  CHECK_OK(luna_vcpu_create(vm, NULL, &vcpu));
+}
+
+/* With a LAPIC in KVM, that and the MP state are a part. */
+static void lapic(void) {
+  begin_variant(0);
+  save();
+  begin_again(LUNA_IRQCHIP_SPLIT);
+  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is missing");
+  struct kvm_lapic_state one = {.regs = {[0x80] = 0x20}};
+  CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
+  CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_HALTED), 0);
+  save();
+  one.regs[0x80] = 0x30;
+  CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
+  CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_RUNNABLE), 0);
+  bool failed = true;
+  for (uint64_t k = 1; failed; k++) {
+    test_note("call %" PRIu64, k);
+    fake_fail(k, EIO);
+    int status = restore();
+    failed = fake_failed();
+    fake_fail(0, 0);
+    CHECK_EQ(status < 0, failed);
+    uint32_t mp;
+    CHECK_EQ(luna_kvm_get_lapic(vcpu->fd, &one), 0);
+    CHECK_EQ(luna_kvm_get_mp_state(vcpu->fd, &mp), 0);
+    CHECK_EQ(one.regs[0x80], failed ? 0x30 : 0x20);
+    CHECK_EQ(mp, failed ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_HALTED);
+  }
+  begin_again(LUNA_IRQCHIP_NONE);
+  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is too much");
+  end();
+}
+
+int main(void) {
+  RUN(round_trip);
+  RUN(goes_with_a_move);
+  RUN(length_is_asked_for);
+  RUN(forged);
+  RUN(section_missing);
+  RUN(refused_by_kvm);
+  RUN(bad_system_registers);
+  RUN(fails_at_every_call);
+  RUN(save_fails_at_every_call);
+  RUN(open_exit);
+  RUN(answered_exit);
+  RUN(costs);
+  RUN(lapic);
+  return test_end();
+}
