@@ -49,18 +49,18 @@ HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
 WINGS := base kvm memory seat vcpu interrupt debug exit run
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c))
 HVF := $(call objects,core/hvf/*.c)
-NATIVE := $(call objects,lua/lunavisor/*.c)
+NATIVE := $(call objects,lua/lunavisor/binding/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake/*.c))
 FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
 C_TESTS := $(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c))
 EXAMPLES := $(call programs,examples,examples,*.c)
 BENCHES := $(call programs,scripts/bench.d,bench,*.c)
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
-LUA_MADE := lunavisor/cdef.lua lunavisor/library.lua
+LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua
 
 # The C module is for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
 LUA_VERSION := $(shell $(LUA) -e 'io.write(_VERSION:sub(5))' 2>/dev/null)
-NATIVE_SO := $(if $(filter 5.1,$(LUA_VERSION)),,lunavisor/native.so)
+NATIVE_SO := $(if $(filter 5.1,$(LUA_VERSION)),,lunavisor/binding/native.so)
 
 LUA_CFLAGS ?= $(call pkg,--cflags $(LUA_PC))
 LUA_LIBS ?= $(call pkg,--libs $(LUA_PC))
@@ -122,17 +122,17 @@ $(BUILD)/libHypervisor.a: $(HVF)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-$(BUILD)/lua/5.4/lunavisor/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
+$(BUILD)/lua/5.4/lunavisor/binding/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
-	$(call link_native,$@,$$ORIGIN/../../..)
+	$(call link_native,$@,$$ORIGIN/../../../..)
 
-$(BUILD)/lua/lunavisor/cdef.lua: core/include/lunavisor.h $(HEADERS) $(BUILD)/flags
+$(BUILD)/lua/lunavisor/binding/cdef.lua: core/include/lunavisor.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $(@D)
 	@{ printf '%s\n' '-- Made from lunavisor.h for ffi.cdef.' 'return [==[' && \
 	  $(CC) -E -P -DLUNA_CDEF $< && echo ']==]'; } >$@
 
 library = printf '%s\n' '-- Made by make: the file that the LuaJIT binding loads.' 'return "$(1)"'
-$(BUILD)/lua/lunavisor/library.lua: $(BUILD)/flags
+$(BUILD)/lua/lunavisor/binding/library.lua: $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(call library,$(OUT)/$(SONAME)) >$@
 
@@ -249,15 +249,15 @@ install-files: all
 	@$(call luna_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/lunavisor.pc
 	@$(call hvf_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/Hypervisor.pc
 ifneq ($(NATIVE_SO),)
-	$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor
-	$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/native.so,$(LIBDIR))
+	$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor/binding
+	$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/binding/native.so,$(LIBDIR))
 endif
 	for dir in $(LMODS:%=$(DESTDIR)%); do \
 	  for file in $(LUA_FILES); do \
 	    $(INSTALL) -D -m 644 lua/$$file $$dir/$$file || exit; \
 	  done; \
-	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/cdef.lua $$dir/lunavisor/cdef.lua || exit; \
-	  $(call library,$(LIBDIR)/$(SONAME)) >$$dir/lunavisor/library.lua || exit; \
+	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/binding/cdef.lua $$dir/lunavisor/binding/cdef.lua || exit; \
+	  $(call library,$(LIBDIR)/$(SONAME)) >$$dir/lunavisor/binding/library.lua || exit; \
 	done
 
 uninstall: ## Remove what install put there, with the same PREFIX and DESTDIR

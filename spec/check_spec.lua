@@ -96,7 +96,7 @@ helper.kvm("cpu:check", function()
   end)
 
   it("is in the text of a fail_entry exit", function()
-    local raw, exits = require "lunavisor.backend", require "lunavisor.exit"
+    local raw, exits = require "lunavisor.binding.backend", require "lunavisor.exit.record"
     local cpu, real = cpu_of "long", raw.exit
     cpu.cr3 = u64(0x80000000, 0)
     raw.exit = function() -- no processor here can be made to fail an entry

@@ -47,7 +47,7 @@ describe("the layout in LuaJIT", function()
   it("is that of the C compiler", function()
     if not helper.jit then pending "only LuaJIT reads the header itself" end
     require "lunavisor"
-    local structs, constants = declared(require "lunavisor.cdef")
+    local structs, constants = declared(require "lunavisor.binding.cdef")
     local names = {}
     for _, struct in ipairs(structs) do names[#names + 1] = struct.name end
     for _, name in ipairs { "luna_region", "luna_exit", "luna_vcpu_options" } do

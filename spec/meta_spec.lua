@@ -3,8 +3,8 @@
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
-local exits = require "lunavisor.exit"
-local raw = require "lunavisor.backend"
+local exits = require "lunavisor.exit.record"
+local raw = require "lunavisor.binding.backend"
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -98,7 +98,7 @@ describe("the annotations", function()
     end
   end)
 
-  for class, module in pairs { buffer = "buffer", space = "space", vm = "vm" } do
+  for class, module in pairs { buffer = "memory.buffer", space = "memory.space", vm = "vm.vm" } do
     it("name every method of a " .. class, function()
       local methods = require("lunavisor." .. module).class.__index
       assert.same(functions_of(methods), annotated("function " .. class .. ":([%w_]+)%("))
@@ -106,7 +106,11 @@ describe("the annotations", function()
   end
 
   it("name every method of a vcpu", function()
-    assert.same(methods_in "lua/lunavisor/vcpu*.lua", annotated "function vcpu:([%w_]+)%(")
+    local files = {}
+    for name in ("vcpu debug exit interrupt linear state thread"):gmatch "%l+" do
+      files[#files + 1] = ("lua/lunavisor/vcpu/%s.lua"):format(name)
+    end
+    assert.same(methods_in(table.concat(files, " ")), annotated "function vcpu:([%w_]+)%(")
   end)
 
   it("name every kind of exit", function()
@@ -117,7 +121,7 @@ describe("the annotations", function()
   end)
 
   it("name every answer of a handler", function()
-    local source = read_all "lua/lunavisor/dispatch.lua"
+    local source = read_all "lua/lunavisor/exit/dispatch.lua"
     local verdicts = {}
     for name in source:match("local verdicts = (%b{})"):gmatch "\n  (%l+) = function" do
       verdicts[#verdicts + 1] = name
@@ -128,7 +132,7 @@ describe("the annotations", function()
   it("name every field of an exit", function()
     local known = {}
     for _, name in ipairs(fields_of "exit") do known[name] = true end
-    for _, path in ipairs { "exit", "vcpu", "vcpu_debug", "vm_thread" } do
+    for _, path in ipairs { "exit/record", "vcpu/vcpu", "vcpu/debug", "vm/thread" } do
       for names in read_all("lua/lunavisor/" .. path .. ".lua"):gmatch "\n *(exit%.[%w_., ]+) = " do
         for name in names:gmatch "exit%.([%w_]+)" do assert.is_true(known[name], name) end
       end

@@ -68,10 +68,11 @@ describe("packaging", function()
       "lib/libHypervisor.so", "lib/libHypervisor.so.0", "lib/libHypervisor.so.0.1.0",
       "lib/pkgconfig/Hypervisor.pc",
       "lib/liblunavisor.a", "lib/liblunavisor.so", "lib/liblunavisor.so.0",
-      "lib/liblunavisor.so.0.1.0", "lib/pkgconfig/lunavisor.pc", "lib/lua/5.4/lunavisor/native.so",
+      "lib/liblunavisor.so.0.1.0", "lib/pkgconfig/lunavisor.pc",
+      "lib/lua/5.4/lunavisor/binding/native.so",
       "share/lua/5.4/lunavisor/init.lua", "share/lua/5.1/lunavisor/init.lua",
-      "share/lua/5.1/lunavisor/ffi.lua", "share/lua/5.1/lunavisor/cdef.lua",
-      "share/lua/5.1/lunavisor/library.lua", "share/lua/5.4/lunavisor/hv.lua",
+      "share/lua/5.1/lunavisor/binding/ffi.lua", "share/lua/5.1/lunavisor/binding/cdef.lua",
+      "share/lua/5.1/lunavisor/binding/library.lua", "share/lua/5.4/lunavisor/hv.lua",
       "share/lua/5.1/lunavisor/hv/vmcs.lua",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)

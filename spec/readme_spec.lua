@@ -76,7 +76,7 @@ describe("the README", function()
   end)
 
   it("names every kind of exit", function()
-    local exits = require "lunavisor.exit"
+    local exits = require "lunavisor.exit.record"
     for _, kind in ipairs(exits.names) do
       -- cpu:run deals with foreign signals by itself
       if kind ~= "signal" then helper.contains("`" .. kind .. "`", readme) end

@@ -1,17 +1,17 @@
 -- SPDX-License-Identifier: MIT
 -- lunavisor: guest-physical address spaces, devices and vCPUs over Linux/KVM, scripted.
 
-local raw = require "lunavisor.backend"
+local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
-local buffers = require "lunavisor.buffer"
-local u64 = require "lunavisor.u64"
+local buffers = require "lunavisor.memory.buffer"
+local u64 = require "lunavisor.text.u64"
 
 local luna = {
   _VERSION = "lunavisor " .. raw.version(),
-  vm = require "lunavisor.vm".new,
+  vm = require "lunavisor.vm.vm".new,
   buffer = buffers.new,
-  asm = require "lunavisor.asm",
-  disasm = require("lunavisor.disasm").list,
+  asm = require "lunavisor.text.asm",
+  disasm = require("lunavisor.text.disasm").list,
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,

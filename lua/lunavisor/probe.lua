@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What this host's KVM can do.
 
-local raw = require "lunavisor.backend"
+local raw = require "lunavisor.binding.backend"
 
 local Probe = {}
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The fake KVM of the C tests (spec/core/fake/fake.h), for specs of what no host's KVM does at will. It
--- is in KVM's place between install() and remove(), while no VM is alive.
+-- The fake KVM of the C tests (spec/core/fake/fake.h), for specs of what no host's KVM does at
+-- will. It is in KVM's place between install() and remove(), while no VM is alive.
 
 local path = (os.getenv "LUNAVISOR_LIBRARY" or "build/"):match "^(.*)/" .. "/spec/fake.so"
 

@@ -13,10 +13,12 @@ local function list(title, names)
   print(title .. ": " .. table.concat(lines, ", "))
 end
 
-list("raw", require "lunavisor.backend")
+list("raw", require "lunavisor.binding.backend")
 list("luna", luna)
 list("u64", luna.u64)
-for _, name in ipairs { "vm", "space", "buffer", "vcpu", "exit" } do
+for _, name in ipairs {
+  "vm.vm", "memory.space", "memory.buffer", "vcpu.vcpu", "exit.record",
+} do
   local class = require("lunavisor." .. name).class
   list(name, class)
   if type(class.__index) == "table" then list(name .. " methods", class.__index) end

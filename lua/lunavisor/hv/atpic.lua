@@ -2,7 +2,7 @@
 -- The two PICs (8259A) of a VM with VM_ACCEL_APIC, the second at line 2 of the first. Their output
 -- goes to LINT0 of vCPU 0's local APIC, or to the vCPU that the program says.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local machine = require "lunavisor.hv.machine"
 

@@ -2,8 +2,8 @@
 -- How the calls are made: their arguments by name, their results, and the codes of what the library
 -- refuses.
 
-local u64 = require "lunavisor.u64"
-local buffers = require "lunavisor.buffer"
+local u64 = require "lunavisor.text.u64"
+local buffers = require "lunavisor.memory.buffer"
 
 local unpack = table.unpack or unpack
 

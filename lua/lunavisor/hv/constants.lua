@@ -2,7 +2,7 @@
 -- The framework's numbers under its names, without the prefix HV_. A list counts up from its first
 -- word; "-" is a number without a name. A spec compares all with the C headers.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 
 local floor = math.floor
 

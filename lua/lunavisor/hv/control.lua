@@ -2,7 +2,7 @@
 -- The VMCS's controls: what KVM does anyway must be 1, what it cannot do must be 0, and between the
 -- two there is little (SDM Vol. 3, 25.6 to 25.8 and appendix A).
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"
 local exits = require "lunavisor.hv.exit"

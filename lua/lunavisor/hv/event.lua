@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The event that the program wants the guest to take at its next entry (SDM Vol. 3, 25.8.3).
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"
 local machine = require "lunavisor.hv.machine"

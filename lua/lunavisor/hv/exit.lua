@@ -4,7 +4,7 @@
 -- the access stays open, so that ext_vcpu_complete can answer it; then KVM's work is taken back.
 
 local luna = require "lunavisor"
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local atpic = require "lunavisor.hv.atpic"
 local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"

@@ -2,7 +2,7 @@
 -- Interrupt controllers of a VM made with VM_ACCEL_APIC: local APICs inside KVM, and an IOAPIC,
 -- whose registers the guest reaches through the program.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local atpic = require "lunavisor.hv.atpic"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"

@@ -3,7 +3,7 @@
 -- a pin sends is a message to them, and where a level interrupt ends, KVM tells by the routes of
 -- the VM.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"
 local machine = require "lunavisor.hv.machine"

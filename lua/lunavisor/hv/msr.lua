@@ -3,7 +3,7 @@
 -- end its run.
 
 local luna = require "lunavisor"
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"
 local exits = require "lunavisor.hv.exit"

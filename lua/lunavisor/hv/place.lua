@@ -2,7 +2,7 @@
 -- Where a vCPU's local APIC is. KVM has one place for all spaces, and only with VM_ACCEL_APIC; any
 -- other is a page without memory, whose accesses exit.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"
 local machine = require "lunavisor.hv.machine"

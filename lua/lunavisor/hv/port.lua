@@ -2,7 +2,7 @@
 -- IN, OUT, INS and OUTS as the guest's code has them (SDM Vol. 2): KVM tells port, size and
 -- direction, but not the instruction's length and form.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 
 local has = call.has

@@ -2,7 +2,7 @@
 -- The state of a vCPU's local APIC as Apple's structure has it, from and to the register page that
 -- KVM has (SDM Vol. 3, table 11-1).
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 
 local try = call.try

@@ -2,7 +2,7 @@
 -- vCPUs: who owns them, the space they are bound to, registers, running, time.
 
 local luna = require "lunavisor"
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local constants = require "lunavisor.hv.constants"
 local controls = require "lunavisor.hv.control"

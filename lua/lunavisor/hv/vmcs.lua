@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The fields of the VMCS: which register, control or exit each is.
 
-local u64 = require "lunavisor.u64"
+local u64 = require "lunavisor.text.u64"
 local call = require "lunavisor.hv.call"
 local c = require "lunavisor.hv.constants"
 local controls = require "lunavisor.hv.control"

@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: MIT
+-- Traps: ranges of ports, guest-physical addresses or MSRs that belong to a device.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local buffers = require "lunavisor.memory.buffer"
+local dispatch = require "lunavisor.exit.dispatch"
+
+local Trap = { __name = "trap" }
+local methods = {}
+
+local kinds = { pio = 0, mmio = 1, msr = 2 } -- luna_trap_kind
+
+local function check_memory(what, device)
+  if device.read ~= nil or device.write ~= nil then
+    error(("%s: the device has memory and functions: one or the other expected"):format(what), 4)
+  end
+  check.object(what .. ": device.memory", device.memory, buffers.class, 3)
+  check.whole(what .. ": device.offset", device.offset or 0, 0, nil, 3)
+end
+
+local access_functions = { "read", "write" }
+local port_functions = { "read", "write", "read_block", "write_block" }
+
+--- Refuses what is no device; `blocks`: it may have functions for blocks.
+local function check_device(what, device, blocks)
+  local closed = type(device) == "table" and rawget(device, 1) == false -- an object of the library
+  if type(device) ~= "table" or closed then
+    error(("%s: a device expected (a table with read and/or write, or memory), got %s")
+      :format(what, closed and tostring(device) or type(device)), 3)
+  end
+  if device.memory ~= nil then
+    check_memory(what, device)
+    return
+  end
+  local found = false
+  for _, name in ipairs(blocks and port_functions or access_functions) do
+    if device[name] ~= nil then
+      check.callable(("%s: device.%s"):format(what, name), device[name], 2)
+      found = true
+    end
+  end
+  if not found then
+    error(("%s: the device has neither a read nor a write function"):format(what), 3)
+  end
+end
+
+local function claim(vm, kind, first, length, device)
+  if device.memory then
+    return raw.trap_memory(vm, kind, first, length, device.memory, device.offset or 0)
+  end
+  return raw.trap(vm, kind, first, length)
+end
+
+--- Claims a range for a device. The trap, or nil, message, code.
+local function add(vm, kind, first, length, device, coalesced)
+  local id, message, code = claim(vm, kinds[kind], first, length, device)
+  if not id then return nil, message, code end
+  if coalesced then
+    local ok
+    ok, message, code = raw.coalesce(vm, id)
+    if not ok then
+      raw.untrap(vm, id)
+      return nil, message, code
+    end
+  end
+  local trap = setmetatable({ vm = vm, id = id, kind = kind, first = first, length = length,
+    device = device }, Trap)
+  vm.traps[id] = trap
+  -- An access to a memory trap comes to Lua only where the memory cannot answer it: nobody's.
+  if not device.memory then
+    vm.special[id] = dispatch.special(kind, device)
+    vm.devices[id] = not vm.special[id] and device or nil
+  end
+  return trap
+end
+
+--- Gives the range back; a device may close its own trap. Doing it twice is fine. nil, message,
+--- code where KVM refuses, and the trap stays.
+function methods.close(self)
+  local vm = self.vm
+  if self.closed then return true end
+  if vm[1] then
+    local ok, message, code = raw.untrap(vm, self.id)
+    if not ok then return check.result(nil, message, code) end
+  end
+  self.closed = true
+  vm.traps[self.id], vm.devices[self.id], vm.special[self.id] = nil, nil, nil
+  return true
+end
+
+Trap.__index = methods
+Trap.__close = methods.close
+
+function Trap.__tostring(self)
+  return ("trap %d (%s 0x%x..0x%x%s)"):format(self.id, self.kind, self.first,
+    self.first + self.length - 1, self.closed and ", closed" or "")
+end
+
+return { check = check_device, add = add, class = Trap }

@@ -1,0 +1,94 @@
+-- SPDX-License-Identifier: MIT
+-- Machine code as text, through the capstone library.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local u64 = require "lunavisor.text.u64"
+
+local M = {}
+
+local known = { address = true, bits = true, count = true }
+local UNKNOWN = "not_found"
+
+local function hex(bytes)
+  return (bytes:gsub(".", function(byte) return (" %02x"):format(byte:byte()) end):sub(2))
+end
+
+M.hex = hex
+
+local Instruction = {}
+
+--- "0x1000: 66 b8 01 00 00 00  mov eax, 1"
+function Instruction.__tostring(self)
+  return ("%s: %s  %s"):format(u64.hex(self.address), hex(self.bytes), self.text)
+end
+
+local Listing = {}
+
+--- One line an instruction, the texts below each other.
+function Listing.__tostring(self)
+  local lines, widest = {}, 0
+  for _, instruction in ipairs(self) do widest = math.max(widest, instruction.size) end
+  local form = ("%%s: %%-%ds  %%s"):format(math.max(1, widest * 3 - 1))
+  for i, instruction in ipairs(self) do
+    lines[i] = form:format(u64.hex(instruction.address), hex(instruction.bytes), instruction.text)
+  end
+  return table.concat(lines, "\n")
+end
+
+--- The instruction that begins `skip` bytes into `bytes`; nil, message, code where there is none.
+function M.one(bytes, skip, address, bits)
+  local size, text, code = raw.disassemble(bytes, skip, address, bits)
+  if not size then return nil, text, code end
+  return setmetatable({ address = u64(address), size = size,
+    bytes = bytes:sub(skip + 1, skip + size), text = text }, Instruction)
+end
+
+local function byte_of_data(bytes, skip, address)
+  return setmetatable({ address = u64(address), size = 1, bytes = bytes:sub(skip + 1, skip + 1),
+    text = ("db 0x%02x"):format(bytes:byte(skip + 1)) }, Instruction)
+end
+
+--- luna.disasm(bytes, options): the instructions in a string of machine code, as a list of tables
+--- with address (u64), size, bytes and text. tostring of the list or of one gives lines.
+--- options.address: where the bytes lie, 0 by default; options.bits: 16, 32 or 64, 16 by default as
+--- for luna.asm; options.count: at most so many. A byte that begins no instruction is one of its
+--- own, "db 0x..". nil, message, "unsupported" where the capstone library is not installed.
+function M.list(bytes, options)
+  if type(bytes) ~= "string" then
+    error(("luna.disasm: a string of bytes expected, got %s"):format(type(bytes)), 2)
+  end
+  options = check.options("luna.disasm", options, known)
+  local bits = options.bits or 16
+  if bits ~= 16 and bits ~= 32 and bits ~= 64 then
+    error(("luna.disasm: bits: 16, 32 or 64 expected, got %s"):format(tostring(bits)), 2)
+  end
+  local address = u64.exact(options.address == nil and 0 or options.address)
+  if address == nil then
+    error(("luna.disasm: address: an integer expected, got %s"):format(tostring(options.address)),
+      2)
+  end
+  local count = check.whole("luna.disasm: count", options.count or #bytes, 0)
+  local list, skip = {}, 0
+  while skip < #bytes and #list < count do
+    local at = address + u64(skip)
+    local found, message, code = M.one(bytes, skip, at, bits)
+    if not found and code ~= UNKNOWN then return nil, message, code end
+    found = found or byte_of_data(bytes, skip, at)
+    list[#list + 1] = found
+    skip = skip + found.size
+  end
+  return setmetatable(list, Listing)
+end
+
+--- What the vCPU has at an offset in its code segment, as a text for messages: the instruction, its
+--- bytes where it cannot be disassembled, or why they cannot be read. `bytes` and `bits` are those
+--- of raw.code, or nil and a message.
+function M.text(bytes, bits, rip)
+  if not bytes then return bits end
+  local found, _, code = M.one(bytes, 0, rip, bits)
+  if found then return found.text end
+  return code == UNKNOWN and "no instruction, bytes " .. hex(bytes) or "bytes " .. hex(bytes)
+end
+
+return M

@@ -1,0 +1,206 @@
+-- SPDX-License-Identifier: MIT
+-- What a vCPU has of one subject: guest-linear addresses and disassembly.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local u64 = require "lunavisor.text.u64"
+local disasm = require "lunavisor.text.disasm"
+
+local pagings = { [0] = "none", "32-bit", "PAE", "4-level", "5-level" } -- luna_paging
+
+-- An exact linear address. `depth` as in check.lua.
+local function linear(what, value, depth)
+  local exact = u64.exact(value)
+  if exact == nil then
+    error(("%s: gva: an integer expected, got %s (write large ones as u64 \"0x...\")")
+      :format(what, tostring(value)), (depth or 1) + 2)
+  end
+  return exact
+end
+
+local function size_text(size)
+  local units = { { 2 ^ 30, "G" }, { 2 ^ 20, "M" }, { 2 ^ 10, "K" } }
+  for _, unit in ipairs(units) do
+    if size >= unit[1] then return ("%d%s"):format(size / unit[1], unit[2]) end
+  end
+end
+
+local Walk = {}
+
+--- "gva 0x8000 -> gpa 0x9000, rwx user, 4K page, 4-level paging"
+function Walk.__tostring(self)
+  if self.paging == "none" then
+    return ("gva %s -> gpa 0x%x, no paging"):format(u64.hex(self.gva), self.gpa)
+  elseif self.present then
+    return ("gva %s -> gpa 0x%x, %s%s, %s page, %s paging"):format(u64.hex(self.gva), self.gpa,
+      self.rights, self.user and " user" or "", size_text(self.size), self.paging)
+  end
+  local last = self.entries[#self.entries]
+  return ("gva %s leads nowhere: the level %d entry %s at gpa 0x%x %s, %s"):format(
+    u64.hex(self.gva), self.missing, u64.hex(last.value), last.gpa,
+    self.reserved and "has a reserved bit set" or "is not present", self.paging .. " paging")
+end
+
+-- The rest of `bytes` of code as an instruction at rip; nil, message, code.
+local function instruction_at(self, rip)
+  local bytes, bits, code = raw.code(self, rip)
+  if not bytes then return nil, bits, code end
+  return disasm.one(bytes, 0, rip, bits)
+end
+
+-- ---- Backtraces ----
+
+local MOST_FRAMES = 64
+
+-- The bits of the code segment, by D/B and L of its access rights.
+local function bits_of(self)
+  local access = self.cs.access
+  local function has(bit) return u64.band(access, bit) ~= u64(0) end
+  return has(0x2000) and 64 or has(0x4000) and 32 or 16
+end
+
+-- A function that reads from the stack, the width of what it reads, and the mask of offsets.
+local function stack_of(self)
+  local bits = bits_of(self)
+  local width = bits / 8
+  local mask = u64.rshift(u64.bnot(0), 64 - bits)
+  local base = bits == 64 and u64(0) or self.ss.base
+  local limit = u64.rshift(u64.bnot(0), bits == 64 and 0 or 32)
+  return function(offset)
+    local gva = u64.band(base + u64.band(offset, mask), limit)
+    local value = raw.linear_get(self, gva, width)
+    return value and u64(value)
+  end, width, mask
+end
+
+-- Frame pointer and return address that the frame at rbp has saved; nil at the end of the chain.
+local function caller_of(read, width, rbp)
+  if rbp == u64(0) then return nil end
+  local saved, back = read(rbp), read(rbp + u64(width))
+  if not saved or not back or back == u64(0) then return nil end
+  return saved, back
+end
+
+local Frame = {}
+
+function Frame.__tostring(self)
+  return ("rip %s  rbp %s%s"):format(u64.hex(self.rip), u64.hex(self.rbp),
+    self.instruction and "  " .. self.instruction or "")
+end
+
+local Backtrace = {}
+
+--- One line a frame, the innermost first.
+function Backtrace.__tostring(self)
+  local lines = {}
+  for i, frame in ipairs(self) do lines[i] = ("#%d  %s"):format(i - 1, tostring(frame)) end
+  return table.concat(lines, "\n")
+end
+
+local function frame_at(self, rip, rbp)
+  local found = instruction_at(self, rip)
+  return setmetatable({ rip = rip, rbp = rbp, instruction = found and found.text }, Frame)
+end
+
+-- ---- Methods ----
+
+return function(methods)
+  --- Where a linear address leads by the guest's own tables, as CR0, CR3, CR4 and EFER say now: a
+  --- table with gva, present, paging ("none", "32-bit", "PAE", "4-level", "5-level"), entries (a
+  --- list of { gpa =, value = }, from the root on); where present, gpa, size (of the page; 4 GiB
+  --- without paging), rights ("r-x": what the entries give, SMEP, SMAP and CR0.WP not applied),
+  --- user (user mode has them too); else missing, the level of the entry at which the walk ended
+  --- (1 for a page table's), and reserved, whether that has a reserved bit set. tostring gives a
+  --- sentence. An address that is not canonical raises; nil, message, "not_found" where a table
+  --- lies in unmapped memory.
+  function methods.translate(self, gva)
+    check.open(self)
+    gva = linear("cpu:translate", gva)
+    local paging, missing, reserved, rights, user, gpa, size, values, gpas =
+      raw.translate(self, gva)
+    if not paging then
+      if reserved == "not_found" then return nil, missing, reserved end
+      return check.result(nil, missing, reserved)
+    end
+    local entries = {}
+    for i, value in ipairs(values) do
+      entries[i] = { gpa = u64.tonumber(gpas[i]), value = value }
+    end
+    local walk = { gva = gva, present = missing == 0, paging = pagings[paging], entries = entries }
+    if walk.present then
+      walk.gpa, walk.size, walk.rights, walk.user = gpa, size, check.rights_text(rights), user
+    else
+      walk.missing, walk.reserved = missing, reserved
+    end
+    return setmetatable(walk, Walk)
+  end
+
+  --- `size` bytes from a linear address, across pages, whatever rights the guest has. Segment bases
+  --- are not applied: code in real mode is at cpu.cs.base + cpu.rip. An address that leads nowhere
+  --- raises, with its number.
+  function methods.read(self, gva, size)
+    check.open(self)
+    gva = linear("cpu:read", gva)
+    size = check.size("cpu:read: size", size)
+    return check.result(raw.linear_read(self, gva, size))
+  end
+
+  --- Writes the bytes of a string at a linear address; all of it must lead to memory, or nothing is
+  --- written.
+  function methods.write(self, gva, data)
+    check.open(self)
+    gva = linear("cpu:write", gva)
+    if type(data) ~= "string" then
+      error(("cpu:write: a string expected, got %s"):format(type(data)), 2)
+    end
+    return check.result(raw.linear_write(self, gva, data))
+  end
+
+  -- Reads an unsigned little-endian integer, or writes one.
+  local function access(self, size, gva, value)
+    local what = "cpu:u" .. 8 * size
+    check.open(self, 2)
+    gva = linear(what, gva, 2)
+    if value == nil then return raw.linear_get(self, gva, size) end
+    local exact = u64.exact(value)
+    if exact == nil or (size < 8 and u64.rshift(exact, 8 * size) ~= u64.exact(0)) then
+      error(("%s: value %s does not fit in %d bits"):format(what, tostring(value), 8 * size), 3)
+    end
+    return raw.linear_set(self, gva, size, exact)
+  end
+
+  --- cpu:uN(gva) reads an unsigned integer at a linear address, cpu:uN(gva, value) writes one.
+  function methods.u8(self, gva, value) return check.result(access(self, 1, gva, value)) end
+  function methods.u16(self, gva, value) return check.result(access(self, 2, gva, value)) end
+  function methods.u32(self, gva, value) return check.result(access(self, 4, gva, value)) end
+  function methods.u64(self, gva, value) return check.result(access(self, 8, gva, value)) end
+
+  --- The instruction at rip, as luna.disasm gives one; its address is rip. nil, message, code where
+  --- it cannot be read ("not_found"), is no instruction ("not_found"), or where the capstone
+  --- library is not installed ("unsupported").
+  function methods.instruction(self)
+    check.open(self)
+    return instruction_at(self, self.rip)
+  end
+
+  --- The frames of the call chain by frame pointers (RBP, EBP or BP, as the code has 64, 32 or 16
+  --- bits): a list of { rip =, rbp =, instruction = text or nil }, the innermost first, at most
+  --- `max` (64 where nil). It ends where a frame pointer is 0, leads nowhere or does not grow, or
+  --- where the return address is 0. tostring gives lines. Only code that begins with push rbp; mov
+  --- rbp, rsp and calls nearby is seen.
+  function methods.backtrace(self, max)
+    check.open(self)
+    max = check.whole("cpu:backtrace: max", max or MOST_FRAMES, 1, 2 ^ 20)
+    local trace = { frame_at(self, self.rip, self.rbp) }
+    local read, width, mask = stack_of(self)
+    local rbp = u64.band(self.rbp, mask)
+    while #trace < max do
+      local saved, back = caller_of(read, width, rbp)
+      if not saved then break end
+      trace[#trace + 1] = frame_at(self, back, saved)
+      if not u64.lt(rbp, saved) then break end
+      rbp = saved
+    end
+    return setmetatable(trace, Backtrace)
+  end
+end

@@ -1,0 +1,45 @@
+-- SPDX-License-Identifier: MIT
+-- What a vCPU has of one subject: the state of a vCPU beyond its numbered registers.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local cpuid = require "lunavisor.vcpu.cpuid"
+local msrs = require "lunavisor.vcpu.msr"
+local vector = require "lunavisor.vcpu.vector"
+
+return function(methods, readers, writers)
+  for name, kind in pairs(vector.kinds) do
+    readers[name] = function(self) return vector.bank(self, kind) end
+  end
+  readers.xsave, writers.xsave = vector.xsave, vector.set_xsave
+  readers.msr = msrs
+  readers.cpuid, writers.cpuid = cpuid.table, cpuid.assign
+
+  --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
+  --- registers, MSRs, the LAPIC in KVM but for its number; not memory, CPUID, vectors that wait
+  --- (cpu.irq_waiting) and breakpoints. It can be kept in a file, and put back by cpu:set_state on
+  --- this or another vCPU. An error while an exit is open.
+  function methods.state(self)
+    check.open(self)
+    return check.result(raw.save(self))
+  end
+
+  --- Puts a state back that cpu:state gave; an open exit is dropped. nil, message, code for what is
+  --- no such string, or of another kind of host, with nothing changed.
+  function methods.set_state(self, state)
+    check.open(self)
+    if type(state) ~= "string" then
+      error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
+    end
+    local ok, message, code = raw.restore(self, state)
+    if code == "state" and self.started then error(message, 2) end
+    return ok, message, code
+  end
+
+  --- Looks for what the processor would refuse in the registers: true, or nil and the sentence that
+  --- names the register, the bit and the rule.
+  function methods.check(self)
+    check.open(self)
+    return raw.check(self)
+  end
+end

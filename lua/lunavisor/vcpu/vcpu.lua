@@ -1,0 +1,401 @@
+-- SPDX-License-Identifier: MIT
+-- A vCPU: registers, handlers, and the loop that runs the guest and hands its exits to them.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local u64 = require "lunavisor.text.u64"
+local cpuid = require "lunavisor.vcpu.cpuid"
+local exits = require "lunavisor.exit.record"
+local registers = require "lunavisor.vcpu.registers"
+local spaces = require "lunavisor.memory.space"
+local dispatch = require "lunavisor.exit.dispatch"
+local limits = require "lunavisor.vm.limit"
+local runner = require "lunavisor.vm.runner"
+local timers = require "lunavisor.vm.timer"
+
+local raw_run, raw_answer = raw.run, raw.answer
+local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
+local type, error, tostring = type, error, tostring
+
+local VCPU = { __name = "vcpu" }
+local methods = {} -- of cpu objects
+local inner = {} -- what the further subjects share of this file
+
+local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
+local known_options = {
+  mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
+}
+local WRITE = 2 -- luna_access
+local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
+local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
+
+local function check_mode(mode)
+  local number = modes[mode]
+  if not number then
+    error(("vm:vcpu: mode: 'real', 'protected', 'long', 'user' or 'reset' expected, got %s")
+      :format(type(mode) == "string" and ("%q"):format(mode) or type(mode)), 3)
+  end
+  return number
+end
+
+local function check_register(what, value)
+  local exact = u64.exact(value == nil and 0 or value)
+  if exact == nil then
+    error(("%s: an integer expected, got %s"):format(what, tostring(value)), 3)
+  end
+  return exact
+end
+
+--- vm:vcpu{ mode, rip, rsp, system, wait, cpuid }. The modes:
+---   "real"       16-bit real mode, segments at 0 (the default)
+---   "protected"  32-bit protected mode, flat segments, no paging
+---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
+---   "user"       64-bit ring 3, the same; every port allowed; runs at the host's own speed
+---   "reset"      as the processor comes out of RESET, at 0xfffffff0
+--- From "protected" on, descriptor tables, page tables and exception stubs lie in 64 KiB of guest
+--- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
+--- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
+--- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function
+--- for cpu.cpuid:filter or a list of answers, changes what CPUID answers.
+local function new(vm, options)
+  options = check.options("vm:vcpu", options, known_options)
+  local mode = check_mode(options.mode or "real")
+  local rip, rsp = check_register("vm:vcpu: rip", options.rip),
+    check_register("vm:vcpu: rsp", options.rsp)
+  local system, answers = options.system, options.cpuid
+  if answers ~= nil and type(answers) ~= "table" and type(answers) ~= "function" then
+    error(("vm:vcpu: cpuid: a function or a list of answers expected, got %s")
+      :format(type(answers)), 2)
+  end
+  if system then system = check.whole("vm:vcpu: system", system, 0) end
+  local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
+  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
+  if not handle then return check.result(nil, message, code) end
+  local self = setmetatable({
+    handle, vm = vm,
+    handlers = {},     -- by exit kind
+    stopping = false,  -- { value } once cpu:stop was called
+    runner = runner.new(),
+    limit = { 0, 0 },  -- of cpu:run: when to come out, for a timer too; its deadline
+    parked = false,    -- by the "park" of a handler under vm:run
+    temporary = false, -- the breakpoint of a run to an address
+    id = 0,
+  }, VCPU)
+  self.id = raw.vcpu_id(self)
+  vm.vcpus[self] = true
+  if answers ~= nil then
+    local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
+    if not (ok and result) then
+      self:close()
+      if not ok then error(result, 0) end
+      return check.result(nil, refusal, kind)
+    end
+  end
+  return self
+end
+
+--- Closes the vCPU; a run in whose handler that is done ends with exit.kind "stopped". Doing it
+--- twice is fine.
+function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
+  self.vm.vcpus[self] = nil
+  if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
+  raw.close(self)
+end
+
+-- ---- Running ----
+
+local function stopped(self)
+  local value = self.stopping
+  self.stopping = false
+  local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
+  if self[1] then exit.rip, exit.space = self.rip, self.space end
+  return setmetatable(exit, exits.class)
+end
+
+-- At the end of the run's time, or when a timer's moment has come: whether it was the former.
+local function is_over(self)
+  timers.fire(self.vm)
+  local limit = self.limit
+  limit[1] = timers.limit(self.vm, limit[2])
+  return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
+end
+
+-- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
+-- goes with the next entry, by `enter`: raw.run or what stands for it.
+local function loop(self, limit, enter)
+  local devices, special = self.vm.devices, self.vm.special
+  local answer
+  while true do
+    local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
+    if not kind then
+      if kind == false then bad_value(answer, offset, size, "the device") end
+      return nil, trap, offset
+    end
+    answer = nil
+    local device = devices[trap]
+    if device then -- dispatch.serve in place; raw.run looks whether a read's answer is one
+      if access == WRITE then
+        local write = device.write or missing(device, "write", offset)
+        write(device, offset, size, value)
+        answer = 0
+      else
+        local read = device.read or missing(device, "read", offset)
+        answer = read(device, offset, size)
+        if answer == nil then bad_value(nil, offset, size, "the device") end
+      end
+    elseif special[trap] then
+      answer = special[trap](self, offset, size, value, access)
+    elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
+      -- at a signal, the hook of 5.4 and LuaJIT has run by now
+      local exit = answer_exit(self, kind, enter)
+      if exit and not self.stopping then return exit end
+    end
+    if self.stopping then
+      if answer ~= nil and self[1] then raw_answer(self, answer) end
+      return stopped(self)
+    end
+  end
+end
+
+local function traceback(message)
+  if type(message) ~= "string" or message:find("\nstack traceback:", 1, true) then
+    return message
+  end
+  return debug.traceback(message, 2)
+end
+
+-- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
+-- vCPU.
+local function check_idle(self, who)
+  if runner.busy(self.runner) then
+    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  elseif self.vm.started[self.id] == self then
+    error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
+      :format(who, self.id), 3)
+  end
+end
+
+local function finish(self, ok, result, message, code)
+  runner.leave(self.runner)
+  if self[1] then raw.disarm(self) end
+  if not ok then error(result, 0) end
+  if result == nil then return check.result(nil, message, code) end
+  return result
+end
+
+-- Runs body(self, limit, ...) with handlers at work; `deadline` on raw.clock(), 0 for none. To be
+-- tail called: level 3 is the method's caller.
+local function protect(self, who, deadline, body, ...)
+  check_idle(self, who)
+  if self.temporary then -- of a run that was suspended and dropped
+    self.temporary:close()
+    self.temporary = false
+  end
+  runner.enter(self.runner)
+  self.stopping = false
+  local limit = self.limit
+  limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  return finish(self, xpcall(body, traceback, self, limit, ...))
+end
+
+local run_options = {
+  timeout = true, deadline = true, max_exits = true, until_rip = true, until_gpa = true,
+}
+
+--- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that exit.
+--- options.timeout: seconds after which it returns with exit.kind "timeout"; options.deadline: the
+--- same as a moment of luna.clock(); of both, what comes first. options.max_exits: after how many
+--- exits that devices and handlers have dealt with it returns with exit.kind "limit".
+--- options.until_rip, options.until_gpa: it returns before the instruction at that rip, or whose
+--- first byte is at that guest-physical address, with exit.kind "debug" and exit.reached = true. An
+--- exit that waits for an answer (pio, mmio, msr, fault, hypercall) is given again by the next run
+--- unless cpu:answer was called. An error in a handler is raised from here, with its traceback; the
+--- access stays open and the next run delivers it again. Handlers may yield. nil, message, code
+--- where KVM refuses to go on.
+function methods.run(self, options)
+  check.open(self)
+  options = check.options("cpu:run", options, run_options)
+  local deadline = limits.deadline("cpu:run", options)
+  local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
+    or raw_run
+  if options.until_rip ~= nil or options.until_gpa ~= nil then
+    return inner.run_until(self, deadline, options, enter)
+  end
+  return protect(self, "cpu:run", deadline, loop, enter)
+end
+
+-- For the further subjects.
+inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
+
+--- cpu:on(kind, fn) calls fn(cpu, exit) for exits of the kind that no device takes. It returns
+---   nil or "stop"  cpu:run returns with the exit       "continue"  go on
+---   a number       the value of a read                 "skip"      drop a write, read all ones
+---   "retry"        the access again, now that memory is mapped there; instruction, exception: the
+---                  instruction again
+---   "skip"         instruction, exception: goes on behind the instruction
+---   "refuse"       msr: the guest gets a #GP
+---   "park"         under vm:run, the others go on without this vCPU, until cpu:unpark; under
+---                  cpu:run the same as "stop"
+---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
+--- An "instruction" exit, and an exception that an instruction failed with, are answered with
+--- "skip" to go on behind the instruction, whose work the handler has done (capstone says how long
+--- it is; a rip that the handler set stays), with "continue" where rip was set, or with "retry".
+--- cpu:on(kind, nil) takes the handler away.
+function methods.on(self, kind, handler)
+  local number = exits.numbers[kind]
+  if not number then
+    local names = {}
+    for _, name in pairs(exits.names) do names[#names + 1] = name end
+    table.sort(names)
+    error(("cpu:on: no exit kind %s; the kinds are %s")
+      :format(type(kind) == "string" and ("%q"):format(kind) or type(kind),
+        table.concat(names, ", ")), 2)
+  end
+  if handler ~= nil then check.callable("cpu:on: handler", handler) end
+  self.handlers[number] = handler
+end
+
+--- Answers the pio, mmio, msr, fault or hypercall exit that run returned: `value` for a read (of a
+--- hypercall, RAX), nothing for a write.
+function methods.answer(self, value)
+  check.open(self)
+  local exit = raw.exit(self)
+  if value ~= nil then
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
+  elseif exit.access == 1 then
+    error("cpu:answer: the guest reads: a value expected", 2)
+  end
+  local _, message = raw_answer(self, value)
+  if message then error(message, 2) end
+end
+
+--- Refuses the msr exit that run returned: the guest gets a #GP.
+function methods.refuse(self)
+  check.open(self)
+  return check.result(raw.refuse(self))
+end
+
+--- Does the access of the fault or mmio exit that run returned again, after memory was mapped there
+--- or the vCPU was moved.
+function methods.retry(self)
+  check.open(self)
+  return check.result(raw.retry(self))
+end
+
+--- Lets KVM finish the instruction whose exit cpu:answer or cpu:retry has closed, without running
+--- the guest further: then registers and memory are as behind it, and true is returned. Or the exit
+--- that the instruction makes further (the next element of string I/O, the other part of an
+--- access), open as from cpu:run.
+function methods.finish(self)
+  check.open(self)
+  local kind, message, code = raw.finish(self)
+  if kind and kind > 0 then return exits.new(self) end
+  return check.result(kind and true, message, code)
+end
+
+--- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
+function methods.interrupt(self)
+  check.open(self)
+  raw.interrupt(self)
+end
+
+--- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
+--- exit.value.
+function methods.stop(self, value)
+  check.open(self)
+  self.stopping = { value }
+end
+
+local move_options = { fpu = true, msrs = true }
+
+--- Moves the vCPU to another space of its VM (an object or a number): the same processor, another
+--- memory map. Its whole state goes with it. options.fpu = false leaves x87, SSE and AVX state
+--- behind, options.msrs = false the MSRs and debug registers. From a handler, the instruction that
+--- exited finishes in the old space first. nil, message, code where KVM has no room for a further
+--- vCPU.
+function methods.set_space(self, space, options)
+  check.open(self)
+  options = check.options("cpu:set_space", options, move_options)
+  local id = space
+  if getmetatable(space) == spaces.class then
+    if space.closed then error("attempt to use a closed space", 2) end
+    if space.vm ~= self.vm then error("cpu:set_space: the space belongs to another VM", 2) end
+    id = space.id
+  end
+  id = check.whole("cpu:set_space: space", id, 0, 2 ^ 32 - 1)
+  local flags = (options.fpu == false and NO_FPU or 0) + (options.msrs == false and NO_MSRS or 0)
+  return check.result(raw.set_space(self, id, flags))
+end
+
+--- Lets the guest take an exception, by name ("#GP") or vector, before its next instruction;
+--- error_code for those that have one, address (CR2) for #PF. An open read, fetch, access to an MSR
+--- or hypercall is taken back, and the exception is at its instruction; a write was finished by
+--- KVM, and the exception is at the instruction behind it.
+function methods.inject(self, exception, error_code, address)
+  check.open(self)
+  local vector = exits.vectors[exception] or exception
+  vector = check.whole("cpu:inject: exception", vector, 0, 31)
+  error_code = check.whole("cpu:inject: error code", error_code or 0, 0, 2 ^ 32 - 1)
+  address = check_register("cpu:inject: address", address)
+  return check.result(raw.inject(self, vector, error_code, address))
+end
+
+--- All single registers by name, as u64: general, control and debug ones, XCR0, and the control
+--- registers of x87 and SSE; tostring gives a table of text.
+function methods.regs(self)
+  check.open(self)
+  return registers.all(self)
+end
+
+-- ---- Fields ----
+
+local readers = {
+  exits = raw.vcpu_exits,
+  space = function(self) return self.vm.spaces[raw.vcpu_space(self)] end,
+  system = function(self)
+    local gpa = raw.vcpu_system(self)
+    return gpa ~= 0 and gpa or nil
+  end,
+}
+
+local writers = {} -- of fields that are no registers
+
+-- The further subjects, one file each: functions that add methods and fields.
+for _, part in ipairs { "state", "linear", "exit", "debug", "interrupt", "thread" } do
+  require("lunavisor.vcpu." .. part)(methods, readers, writers, inner)
+end
+
+function VCPU.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  if not self[1] then error("attempt to use a closed vcpu", 2) end
+  local value = registers.get(self, key)
+  if value ~= nil then return value end
+  local reader = readers[key]
+  if reader then return reader(self) end
+  return nil
+end
+
+function VCPU.__newindex(self, key, value)
+  if not self[1] then error("attempt to use a closed vcpu", 2) end
+  local writer = writers[key]
+  if writer then return writer(self, value) end
+  if not registers.set(self, key, value) then
+    error(("a vcpu has no register '%s' that can be set%s"):format(tostring(key),
+      registers.is_group(key) and "; set its fields, like " .. key .. ".base" or ""), 2)
+  end
+end
+
+VCPU.__close = methods.close
+
+function VCPU.__tostring(self)
+  if not self[1] then return "vcpu (closed)" end
+  if self.started then return ("vcpu %d (started, %d exits)"):format(self.id, self.exits) end
+  return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
+end
+
+return {
+  new = new, class = VCPU,
+  stopped = stopped, traceback = traceback, -- for vm:run
+}

@@ -1,0 +1,317 @@
+-- SPDX-License-Identifier: MIT
+-- What a VM has of one subject: all its vCPUs at once, each on a thread of its own, while one Lua
+-- thread answers their exits; timers; and what an event loop needs.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local dispatch = require "lunavisor.exit.dispatch"
+local exits = require "lunavisor.exit.record"
+local limits = require "lunavisor.vm.limit"
+local runner = require "lunavisor.vm.runner"
+local timers = require "lunavisor.vm.timer"
+local vcpus = require "lunavisor.vcpu.vcpu"
+
+local raw_next, raw_go, raw_answer, clock = raw.next, raw.go, raw.answer, raw.clock
+local raw_retry = raw.retry
+local serve, handle, stopped = dispatch.serve, dispatch.handle, vcpus.stopped
+local pairs, ipairs = pairs, ipairs
+
+local FAULT = exits.numbers.fault
+local FOREVER = 2 ^ 62
+local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
+local LONGEST = 1e9   -- seconds, 30 years
+local POLL_MOST = 64 -- exits of one vm:poll: the loop that calls it has other things to do
+
+local function new_exit(kind, value)
+  return setmetatable({ kind = kind, value = value }, exits.class)
+end
+
+-- The vCPUs in the order of their numbers.
+local function sorted(set)
+  local list = {}
+  for key, value in pairs(set) do list[#list + 1] = value == true and key or value end
+  table.sort(list, function(one, other) return one.id < other.id end)
+  return list
+end
+
+local function start_all(self)
+  for _, cpu in ipairs(sorted(self.vcpus)) do
+    if not cpu.parked and not cpu.started then
+      local ok, message, code = runner.start(cpu)
+      if not ok then return nil, message, code end
+    end
+  end
+  return true
+end
+
+-- true, or the first failure.
+local function each_started(self, call)
+  local result = { true }
+  for _, cpu in ipairs(sorted(self.started)) do
+    local ok, message, code = call(cpu)
+    if not ok and result[1] then result = { nil, message, code } end
+  end
+  return result[1], result[2], result[3]
+end
+
+local function stop_all(self)
+  return each_started(self, runner.join)
+end
+
+local function all_parked(self)
+  for _, cpu in pairs(self.started) do
+    if not cpu.parked then return false end
+  end
+  return self.next_timer == nil
+end
+
+-- ---- Dispatch ----
+
+-- Lets a vCPU go on whose handler or device has done its work, unless that has closed or joined it.
+local function go(self, cpu, id, answer)
+  if not cpu[1] then return end
+  if self.started[id] == cpu then
+    raw_go(cpu, answer)
+  elseif answer ~= nil then
+    raw_answer(cpu, answer)
+  end
+end
+
+-- What a cpu:stop or vm:stop of a handler or timer asks for.
+local function stop_asked(self)
+  if self.stopping then
+    local value = self.stopping[1]
+    self.stopping = false
+    return new_exit("stopped", value)
+  end
+  for _, cpu in pairs(self.started) do
+    if cpu.stopping then
+      cpu:pause() -- for its registers
+      local exit = stopped(cpu)
+      cpu:resume()
+      return exit, cpu
+    end
+  end
+end
+
+-- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
+local function hand_over(self, kind, trap, offset, size, value, access, id)
+  local cpu, device, answer = self.started[id], self.devices[trap], nil
+  self.serving = cpu
+  if device then
+    answer = serve(device, offset, size, value, access)
+  elseif self.special[trap] then
+    answer = self.special[trap](cpu, offset, size, value, access)
+  elseif kind ~= FAULT or not raw_retry(cpu) then -- memory may have come while the fault waited
+    local exit, verdict = handle(cpu, kind)
+    if verdict == "park" then
+      cpu.parked = true
+      return
+    elseif exit and not cpu.stopping and not self.stopping then
+      return exit, cpu
+    end
+  end
+  if cpu.stopping or self.stopping then
+    if answer ~= nil and cpu[1] then raw_answer(cpu, answer) end
+    return stop_asked(self)
+  end
+  go(self, cpu, id, answer)
+end
+
+-- A hook that a signal has set does not run in compiled code: this is where it does.
+local function idle()
+  return clock() + SLICE
+end
+local jit = rawget(_G, "jit")
+if jit then jit.off(idle) end
+
+local function on_time(self, deadline)
+  timers.fire(self)
+  if clock() >= deadline then return new_exit "timeout" end
+  return stop_asked(self)
+end
+
+local function loop(self, deadline)
+  local slice = idle()
+  while true do
+    local moment = self.next_timer
+    if not moment or deadline < moment then moment = deadline end
+    local exit, cpu
+    if moment < FOREVER and clock() >= moment then
+      exit, cpu = on_time(self, deadline)
+    else
+      local kind, trap, offset, size, value, access, id =
+        raw_next(self, moment < slice and moment or slice)
+      if not kind then return nil, trap, offset end
+      if kind ~= 0 then
+        exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
+      else
+        slice = idle()
+      end
+    end
+    if exit then return exit, cpu end
+    if all_parked(self) then return new_exit "parked" end
+  end
+end
+
+local function run(self, deadline)
+  local ok, message, code = start_all(self)
+  if not ok then return nil, message, code end
+  if all_parked(self) then return new_exit "parked" end
+  return loop(self, deadline)
+end
+
+local function finish(self, stop, ok, ...)
+  if self[1] and (stop or not ok) then stop_all(self) end
+  self.serving = nil
+  runner.leave(self.runner)
+  if not ok then error((...), 0) end
+  local value, message, code = ...
+  if value == nil and message ~= nil then return check.result(nil, message, code) end
+  return ...
+end
+
+local function poll(self)
+  timers.fire(self)
+  local exit, cpu = stop_asked(self)
+  for _ = 1, POLL_MOST do
+    if exit then break end
+    local kind, trap, offset, size, value, access, id = raw_next(self, 0)
+    if kind == 0 then return end
+    if not kind then -- nil, message, code, number of the vCPU
+      if size then runner.join(self.started[size]) end
+      return nil, trap, offset
+    end
+    exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
+  end
+  if exit then
+    if not cpu then
+      stop_all(self)
+    elseif cpu.started then
+      runner.join(cpu)
+    end
+  end
+  return exit, cpu
+end
+
+-- ---- Methods ----
+
+local run_options = { timeout = true, deadline = true }
+local timer_options = { period = true }
+
+local function seconds(what, value, least)
+  if type(value) ~= "number" or value ~= value or value < least then
+    error(("%s: seconds from %g on expected, got %s"):format(what, least, tostring(value)), 3)
+  end
+  return value
+end
+
+-- Where a run was dropped with a handler suspended, the handler's vCPU still waits for it: its exit
+-- comes again.
+local function free_dropped(self)
+  local cpu = self.serving
+  self.serving = nil
+  if cpu and cpu[1] and self.started[cpu.id] == cpu and not cpu.parked then
+    runner.join(cpu)
+    runner.start(cpu)
+  end
+end
+
+local function check_free(self, what)
+  if runner.busy(self.runner) then
+    error(what .. ": this VM is running: a handler is at work, or its coroutine is suspended", 3)
+  end
+  free_dropped(self)
+end
+
+local function check_vcpus(self, what)
+  for cpu in pairs(self.vcpus) do
+    if runner.busy(cpu.runner) then error(what .. ": cpu:run is running one of its vCPUs", 3) end
+  end
+end
+
+return function(methods)
+  --- Runs all vCPUs that are not parked, each on a thread of its own, and hands their exits to
+  --- devices and handlers, as cpu:run does, until one that nobody takes: it stops all of them and
+  --- returns the exit and its vCPU. Without a vCPU come the exits "timeout" (options.timeout:
+  --- seconds; options.deadline: a moment of luna.clock()), "stopped" (vm:stop) and "parked": all
+  --- vCPUs are, and no timer is left. An error in a handler or timer is raised from here, when all
+  --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
+  function methods.run(self, options)
+    check.open(self)
+    options = check.options("vm:run", options, run_options)
+    local deadline = limits.deadline("vm:run", options)
+    if deadline == 0 then deadline = FOREVER end
+    check_free(self, "vm:run")
+    check_vcpus(self, "vm:run")
+    runner.enter(self.runner)
+    self.stopping = false
+    for cpu in pairs(self.vcpus) do cpu.stopping = false end
+    return finish(self, true, xpcall(run, vcpus.traceback, self, deadline))
+  end
+
+  --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
+  function methods.start(self)
+    check.open(self)
+    check_vcpus(self, "vm:start")
+    return check.result(start_all(self))
+  end
+
+  --- Ends the threads of all vCPUs. From a handler or timer of vm:run or vm:poll: that returns,
+  --- when the handler is done, with exit.kind "stopped" and exit.value.
+  function methods.stop(self, value)
+    check.open(self)
+    if runner.busy(self.runner) then
+      self.stopping = { value }
+      return true
+    end
+    return check.result(stop_all(self))
+  end
+
+  --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
+  function methods.pause(self)
+    check.open(self)
+    return check.result(each_started(self, raw.pause))
+  end
+
+  function methods.resume(self)
+    check.open(self)
+    return check.result(each_started(self, raw.resume))
+  end
+
+  --- Answers what waits, without waiting: the exits of started vCPUs and the timers that are due.
+  --- An exit that nobody takes is returned with its vCPU, whose thread has ended: answer it if it
+  --- is open, and cpu:start goes on. nil where all was answered; nil, message, code where KVM
+  --- refuses to run one. An error in a handler stops all vCPUs and is raised.
+  function methods.poll(self)
+    check.open(self)
+    check_free(self, "vm:poll")
+    runner.enter(self.runner)
+    return finish(self, false, xpcall(poll, vcpus.traceback, self))
+  end
+
+  --- A file descriptor that is readable when vm:poll has something to do, for an event loop. It is
+  --- the VM's, and closed with it.
+  function methods.fd(self)
+    check.open(self)
+    local fd, message, code = raw.vm_fd(self)
+    if not fd then return check.result(nil, message, code) end
+    self.polled = true
+    assert(raw.alarm(self, self.next_timer or 0))
+    return fd
+  end
+
+  --- Calls fn(timer) in `seconds`, and then every options.period seconds, from whatever runs the VM
+  --- then: cpu:run, vm:run or vm:poll. timer:close() takes it back. A periodic one keeps its beat:
+  --- moments that pass while nothing runs are counted in timer.missed and not made up for.
+  function methods.timer(self, delay, fn, options)
+    check.open(self)
+    seconds("vm:timer: seconds", delay, 0)
+    check.callable("vm:timer: function", fn)
+    local period = check.options("vm:timer", options, timer_options).period
+    if period ~= nil then
+      period = math.floor(math.min(seconds("vm:timer: period", period, 1e-6), LONGEST) * 1e9)
+    end
+    return timers.new(self, math.floor(math.min(delay, LONGEST) * 1e9), fn, period)
+  end
+end

@@ -1,0 +1,208 @@
+-- SPDX-License-Identifier: MIT
+-- A VM: its address spaces, the devices on its ports and addresses, its vCPUs.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local map = require "lunavisor.memory.map"
+local runner = require "lunavisor.vm.runner"
+local spaces = require "lunavisor.memory.space"
+local timers = require "lunavisor.vm.timer"
+local traps = require "lunavisor.exit.trap"
+local vcpus = require "lunavisor.vcpu.vcpu"
+
+local VM = { __name = "vm" }
+local methods = {}
+
+local known_options = {
+  dirty = true, dirty_ring = true, irqchip = true, pit = true, apic_frequency = true,
+  unknown_msrs = true, hypercalls = true,
+}
+local irqchips = { none = 0, split = 1, kernel = 2 } -- luna_irqchip
+
+local function ring_of(options)
+  if options.dirty ~= nil and options.dirty ~= "ring" and options.dirty ~= "bitmap" then
+    error(("luna.vm: dirty: 'bitmap' or 'ring' expected, got %s")
+      :format(tostring(options.dirty)), 3)
+  end
+  if options.dirty ~= "ring" then return 0 end
+  local entries = check.whole("luna.vm: dirty_ring", options.dirty_ring or 4096, 1, 2 ^ 31, 2)
+  return entries -- not a tail call: the check counts on this frame
+end
+
+local function unknown_msrs_of(options)
+  local what = options.unknown_msrs
+  if what ~= nil and what ~= "exit" and what ~= "fault" then
+    error(("luna.vm: unknown_msrs: 'exit' or 'fault' expected, got %s"):format(tostring(what)), 3)
+  end
+  return what == "exit" and 1 or 0
+end
+
+local function irqchip_of(options)
+  local number = irqchips[options.irqchip or "none"]
+  if not number then
+    error(("luna.vm: irqchip: 'none', 'split' or 'kernel' expected, got %s")
+      :format(tostring(options.irqchip)), 3)
+  end
+  local pit = check.flag("luna.vm: pit", options.pit, 2) and 1 or 0
+  return number, pit
+end
+
+--- Makes a VM with space 0 (vm.default), no memory and no vCPU. options.dirty: how written pages
+--- are followed (space:dirty), "bitmap" where nil, or "ring", which is better where few pages of
+--- much memory are written; options.dirty_ring: its entries for each vCPU, a power of two, 4096
+--- where nil. options.irqchip: "none", "split" (LAPICs in KVM) or "kernel" (LAPICs, IOAPIC and
+--- PICs in KVM; one space); options.pit: a PIT in KVM too; options.apic_frequency: as
+--- vm:apic_frequency. options.unknown_msrs: what an MSR that KVM does not know is to the guest,
+--- "exit" of the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls
+--- that KVM can hand on are exits of the kind "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a
+--- guest shares memory or encrypts it); else KVM answers all by itself. nil, message, code where
+--- this host has no usable KVM; luna.probe() tells more.
+local function new(options)
+  options = check.options("luna.vm", options, known_options)
+  local ring, unknown_msrs, hertz = ring_of(options), unknown_msrs_of(options),
+    options.apic_frequency
+  if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
+  local irqchip, pit = irqchip_of(options)
+  local handle, message, code = raw.vm_create(ring, irqchip, pit, unknown_msrs)
+  if not handle then return check.result(nil, message, code) end
+  local self = setmetatable({
+    handle,
+    devices = {},                                 -- by trap number: what the run loop looks up
+    special = {},                                 -- the same for what is no plain read and write
+    traps = {},                                   -- by number
+    vcpus = setmetatable({}, { __mode = "k" }),   -- a set
+    spaces = {},                                  -- by number
+    started = {},                                 -- by number: vCPUs that have a thread
+    timers = {},                                  -- a set
+    next_timer = nil,                             -- the moment of the earliest
+    runner = runner.new(),                        -- of vm:run and vm:poll
+    serving = nil,                                -- the vCPU whose exit they have given out last
+    stopping = false,                             -- { value } once vm:stop was called
+    polled = false,                               -- whether vm:fd was asked for
+  }, VM)
+  self.default = spaces.new(self, 0)
+  self.spaces[0] = self.default
+  local done = true
+  if options.hypercalls then done, message, code = raw.hypercalls(self) end
+  if done and hertz then done, message, code = raw.set_apic_frequency(self, hertz) end
+  if not done then
+    raw.close(self)
+    return check.result(nil, message, code)
+  end
+  return self
+end
+
+--- Closes the VM and its vCPUs; buffers are not closed. A run in whose handler that is done ends
+--- with exit.kind "stopped". Doing it twice is fine.
+function methods.close(self)
+  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
+  timers.close(self)
+  for cpu in pairs(self.vcpus) do cpu:close() end
+  raw.close(self)
+end
+
+--- A further guest-physical address space of the VM: a map of its own, over the same buffers.
+--- nil, message, code where the host refuses.
+function methods.space(self)
+  check.open(self)
+  local id, message, code = raw.space_create(self)
+  if not id then return check.result(nil, message, code) end
+  local space = spaces.new(self, id)
+  self.spaces[id] = space
+  return space
+end
+
+-- The space object for an object or a number.
+local function space_of(self, space, what)
+  if getmetatable(space) == spaces.class and space.vm == self then
+    if space.closed then error("attempt to use a closed space", 3) end
+    return space
+  end
+  local id = check.whole(what .. ": space", space, 0, 2 ^ 32 - 1, 2)
+  if not self.spaces[id] then
+    error(("%s: there is no space %d in this VM"):format(what, id), 3)
+  end
+  return self.spaces[id]
+end
+
+--- space:map, space:unmap and space:protect by a space's number (0 is the default one) or object,
+--- as Apple's hv_vm_map_space and its neighbours take it.
+function methods.map_space(self, space, buffer, ...)
+  check.open(self)
+  space = space_of(self, space, "vm:map_space")
+  local gpa, size, rights, offset = map.map("vm:map_space", 2, buffer, ...)
+  return check.result(raw.map(self, space.id, buffer, offset, gpa, size, rights))
+end
+
+function methods.unmap_space(self, space, gpa, size)
+  check.open(self)
+  space = space_of(self, space, "vm:unmap_space")
+  gpa, size = map.range("vm:unmap_space", 2, gpa, size)
+  return check.result(raw.unmap(self, space.id, gpa, size))
+end
+
+function methods.protect_space(self, space, gpa, size, rights, options)
+  check.open(self)
+  space = space_of(self, space, "vm:protect_space")
+  gpa, size, rights = map.protect("vm:protect_space", 2, gpa, size, rights, options)
+  return check.result(raw.protect(self, space.id, gpa, size, rights))
+end
+
+local trap_options = { coalesced = true }
+
+--- Gives I/O ports [port, port + length) to a device: a table with
+---   read(device, offset, size) -> value     and/or     write(device, offset, size, value)
+--- offset counts from `port`, size is 1, 2 or 4; or { memory = buffer, offset = n }, and every
+--- access goes to the buffer, `port` being its byte n (0 where nil), without leaving the core.
+--- String I/O (rep ins, rep outs) comes element by element, unless the device has
+---   read_block(device, offset, size, count) -> string of size * count bytes     and/or
+---   write_block(device, offset, size, data)
+--- when it is added: they get all the elements that KVM brings at once, and single accesses too
+--- where there is no read or write. An error in them leaves the whole block open.
+--- options.coalesced: vm:coalesce. Returns a trap, whose close() gives the ports back.
+function methods.pio(self, port, length, device, options)
+  check.open(self)
+  port = check.whole("vm:pio: port", port, 0)
+  length = check.whole("vm:pio: length", length, 0)
+  traps.check("vm:pio", device, true)
+  options = check.options("vm:pio", options, trap_options)
+  local coalesced = check.flag("vm:pio: coalesced", options.coalesced)
+  return check.result(traps.add(self, "pio", port, length, device, coalesced))
+end
+
+--- The same for guest-physical addresses [gpa, gpa + length), in every space; size is 1 to 8, and
+--- values of more than 4 bytes are u64. Memory goes before a device: what a region allows never
+--- reaches it.
+function methods.mmio(self, gpa, length, device, options)
+  check.open(self)
+  gpa = check.whole("vm:mmio: gpa", gpa, 0)
+  length = check.size("vm:mmio: length", length)
+  traps.check("vm:mmio", device)
+  options = check.options("vm:mmio", options, trap_options)
+  local coalesced = check.flag("vm:mmio: coalesced", options.coalesced)
+  return check.result(traps.add(self, "mmio", gpa, length, device, coalesced))
+end
+
+--- Makes a vCPU; see vcpu.lua for the options.
+function methods.vcpu(self, options)
+  check.open(self)
+  return vcpus.new(self, options) -- a tail call, so that its checks blame the caller
+end
+
+-- The further subjects, one file each: functions that add methods.
+for _, part in ipairs { "event", "interrupt", "thread" } do
+  require("lunavisor.vm." .. part)(methods)
+end
+
+VM.__index = methods
+VM.__close = methods.close
+
+function VM.__tostring(self)
+  if not self[1] then return "vm (closed)" end
+  local cpus, claimed = 0, 0
+  for _ in pairs(self.vcpus) do cpus = cpus + 1 end
+  for _ in pairs(self.traps) do claimed = claimed + 1 end
+  return ("vm (%d vcpus, %d traps)\n%s"):format(cpus, claimed, tostring(self.default))
+end
+
+return { new = new, class = VM }
