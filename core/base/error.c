@@ -2,6 +2,8 @@
  * Thread-local error message and errno; the names of the statuses. */
 #include "base/error.h"
 
+#include "lunavisor.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>

@@ -2,6 +2,8 @@
  * Reference counts and live counters. */
 #include "base/live.h"
 
+#include "lunavisor.h"
+
 #include <time.h>
 
 static atomic_long live[LUNA_OBJECT_COUNT];

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * The breakpoints of a vCPU: setting them and taking them away. */
-#include "debug/debug.h"
+#include "debug/breakpoint.h"
 
 #include "base/error.h"
+#include "debug/debug.h"
+#include "debug/software.h"
+#include "vcpu/guard.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -27,7 +31,7 @@ void luna_debug_attend(luna_vcpu *vcpu) {
   atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_DEBUG);
 }
 
-static int check_shape(int kind, uint64_t gva, uint32_t size) {
+int luna_debug_check_shape(int kind, uint64_t gva, uint32_t size) {
   if (kind < LUNA_BREAK_EXECUTE || kind > LUNA_BREAK_SOFTWARE) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no kind %d of breakpoint", kind);
   }
@@ -107,19 +111,6 @@ int luna_debug_add(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint3
   *breakpoint = made->number;
   luna_debug_attend(vcpu);
   return LUNA_OK;
-}
-
-int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint32_t *breakpoint) {
-  if (luna_vcpu_guard(vcpu)) {
-    return LUNA_ERROR_STATE;
-  }
-  size = size ? size : 1;
-  int status = check_shape(kind, gva, size);
-  status = status == LUNA_OK ? luna_debug_check(vcpu, kind) : status;
-  if (status == LUNA_OK && kind == LUNA_BREAK_SOFTWARE) {
-    status = luna_software_check(vcpu, gva);
-  }
-  return status == LUNA_OK ? luna_debug_add(vcpu, kind, gva, size, breakpoint) : status;
 }
 
 int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint) {

@@ -4,6 +4,16 @@
 #include "debug/debug.h"
 
 #include "base/error.h"
+#include "debug/breakpoint.h"
+#include "debug/debug_exit.h"
+#include "debug/software.h"
+#include "kvm/kvm.h"
+#include "kvm/kvm_event.h"
+#include "kvm/kvm_interrupt.h"
+#include "seat/seat.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +25,6 @@ enum {
   HLT = 0xf4
 };
 
-/* The linear address of the next instruction. */
 int luna_debug_locate(luna_vcpu *vcpu, uint64_t *gva) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   uint64_t rip;
@@ -165,8 +174,7 @@ static int enter(luna_vcpu *vcpu) {
   return status;
 }
 
-/* An instruction that waits for KVM to finish its access: that is the step. */
-static int finish_instruction(luna_vcpu *vcpu) {
+int luna_debug_finish(luna_vcpu *vcpu) {
   int kind = luna_vcpu_settle(vcpu);
   uint64_t gva;
   if (kind == 0) {
@@ -181,7 +189,7 @@ int luna_debug_entry(luna_vcpu *vcpu) {
   int status = LUNA_OK;
   if (vcpu->pending.incomplete) {
     if (debug->step) {
-      return finish_instruction(vcpu);
+      return luna_debug_finish(vcpu);
     }
     status = debug->over ? luna_vcpu_settle(vcpu) : LUNA_OK; /* or it would stop there again */
   }
@@ -201,28 +209,4 @@ void luna_debug_sit(luna_vcpu *vcpu) {
   if (vcpu->debug) {
     luna_debug_attend(vcpu);
   }
-}
-
-/* ---- Single steps ---- */
-
-static int step(luna_vcpu *vcpu, uint64_t deadline) {
-  int kind = luna_debug_open(vcpu);
-  if (kind != LUNA_OK) {
-    return kind;
-  }
-  vcpu->debug->step = true;
-  vcpu->debug->over = false;
-  luna_debug_attend(vcpu);
-  kind = vcpu->pending.incomplete ? finish_instruction(vcpu) : luna_vcpu_enter(vcpu, deadline);
-  vcpu->debug->step = false;
-  return kind;
-}
-
-int luna_vcpu_step(luna_vcpu *vcpu, uint64_t deadline) {
-  int kind = luna_vcpu_claim(vcpu, "step");
-  if (kind == LUNA_OK) {
-    kind = luna_vcpu_advance(vcpu, deadline, step);
-    luna_vcpu_disclaim(vcpu);
-  }
-  return kind;
 }

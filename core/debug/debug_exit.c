@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * What a debugged guest's exits mean: a breakpoint, the end of a step, or an exception of the
  * guest's own. */
-#include "debug/debug.h"
+#include "debug/debug_exit.h"
 
 #include "base/error.h"
+#include "debug/debug.h"
+#include "debug/software.h"
+#include "kvm/kvm.h"
+#include "vcpu/record.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <string.h>

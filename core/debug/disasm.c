@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Machine code as text, through the capstone library. It is looked for at run time, so that nothing
  * needs it to be there; its headers say what it is called and how it lays out its results. */
-#include "lunavisor.h"
-
 #include "base/error.h"
 
 #include <inttypes.h>

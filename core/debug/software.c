@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * Software breakpoints: INT3 in guest memory while a vCPU that asked for it is in the guest. Two
  * vCPUs may have one at the same place, so there is one list of them in the process. */
-#include "debug/debug.h"
+#include "debug/software.h"
 
-#include "memory/buffer.h"
 #include "base/error.h"
+#include "debug/debug.h"
+#include "kvm/kvm.h"
+#include "memory/buffer.h"
+#include "memory/space.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>

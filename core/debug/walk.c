@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * Linear addresses: a walk through the guest's own page tables in every paging mode (SDM Vol. 3,
  * chapter 4), and copies to and from the memory that it leads to. */
-#include "vcpu/vcpu.h"
-
-#include "memory/buffer.h"
 #include "base/error.h"
+#include "kvm/host.h"
+#include "memory/buffer.h"
+#include "memory/space.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -4,6 +4,8 @@
  * these two in the other order (claim.c) and waits for those who were faster. */
 #include "exit/answer.h"
 
+#include "exit/lookup.h"
+#include "exit/reply.h"
 #include "memory/buffer.h"
 #include "vcpu/vcpu.h"
 
@@ -99,9 +101,9 @@ static bool answer_function(const luna_answer *answer, const luna_exit *e, uint8
 /* What answers the exit, NULL if the script does; held until release. */
 static const luna_answer *hold(luna_vcpu *vcpu, int kind) {
   const luna_answer *answer;
-  while ((answer = vcpu->owners[kind].answer) != NULL) {
+  while ((answer = vcpu->lookup->owners[kind].answer) != NULL) {
     atomic_store(&vcpu->kick.answering, true);
-    if (atomic_load(&vcpu->vm->generation) == vcpu->owner_generation) {
+    if (atomic_load(&vcpu->vm->generation) == vcpu->lookup->generation) {
       return answer;
     }
     atomic_store_explicit(&vcpu->kick.answering, false, memory_order_release);
@@ -117,7 +119,7 @@ static void release(luna_vcpu *vcpu) {
 /* An access that runs past the end of the trap is not the trap's alone. */
 static bool fits(const luna_vcpu *vcpu, int kind) {
   const luna_exit *e = &vcpu->exit;
-  return kind == LUNA_TRAP_MSR || e->size - 1 <= vcpu->owners[kind].last - e->address;
+  return kind == LUNA_TRAP_MSR || e->size - 1 <= vcpu->lookup->owners[kind].last - e->address;
 }
 
 static bool answer_element(luna_vcpu *vcpu, int kind) {

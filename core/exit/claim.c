@@ -1,19 +1,35 @@
 /* SPDX-License-Identifier: MIT
  * Claiming ranges of ports, addresses and MSRs: for the script, for memory, or for a function; and
  * giving them back while vCPUs run. */
-#include "exit/answer.h"
+#include "exit/claim.h"
+
 #include "base/error.h"
-#include "exit/event.h"
-#include "seat/seat.h"
+#include "base/range.h"
+#include "exit/answer.h"
+#include "exit/coalesced.h"
+#include "exit/eventfd.h"
+#include "exit/hypercall.h"
+#include "exit/msr_filter.h"
+#include "exit/trap.h"
+#include "kvm/kick.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "memory/vm.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
 
-int luna_event_join(const luna_vm *vm, luna_space *space) {
+void luna_claims_end(luna_claims *claims) {
+  luna_eventfds_free(claims->eventfds);
+  luna_traps_free(&claims->traps);
+}
+
+int luna_claims_join(const luna_vm *vm, luna_space *space) {
   int status = luna_msr_join(vm, space);
   status = status == LUNA_OK ? luna_eventfds_join(vm, space) : status;
-  return status == LUNA_OK ? luna_coalesced_join(vm, space) : status;
+  status = status == LUNA_OK ? luna_coalesced_join(vm, space) : status;
+  return status == LUNA_OK && vm->claims->hypercalls ? luna_hypercalls_begin(space) : status;
 }
 
 /* ---- Claiming ---- */
@@ -42,17 +58,17 @@ static int check_range(const luna_vm *vm, int kind, uint64_t first, uint64_t len
 
 /* Frees a trap that is in the map but that nobody has used yet. */
 static void take_out(luna_vm *vm, luna_trap *trap) {
-  luna_traps_remove(&vm->traps, trap);
+  luna_traps_remove(&vm->claims->traps, trap);
   luna_trap_free(trap);
 }
 
 static int claim(luna_vm *vm, int kind, luna_range range, const luna_answer *answer, uint32_t *id) {
   uint32_t number;
-  int status = luna_traps_add(&vm->traps, kind, range, &number);
+  int status = luna_traps_add(&vm->claims->traps, kind, range, &number);
   if (status != LUNA_OK) {
     return status;
   }
-  luna_trap *trap = luna_traps_find(&vm->traps, number);
+  luna_trap *trap = luna_traps_find(&vm->claims->traps, number);
   if (answer) {
     trap->answer = luna_answer_copy(answer);
     status = trap->answer ? LUNA_OK : luna_fail_errno(ENOMEM, "cannot make trap %u", number);
@@ -114,8 +130,8 @@ int luna_vm_trap_memory(luna_vm *vm, int kind, uint64_t first, uint64_t length, 
 static bool anyone_answers(const luna_vm *vm) {
   for (uint32_t i = 0; i < vm->space_count; i++) {
     const luna_space *space = vm->spaces[i];
-    for (uint32_t k = 0; space && k < space->seat_count; k++) {
-      const luna_kick *kick = space->seats[k] ? space->seats[k]->kick : NULL;
+    for (uint32_t k = 0; space && k < space->resident_count; k++) {
+      const luna_kick *kick = space->residents[k] ? space->residents[k]->kick : NULL;
       if (kick && atomic_load(&kick->answering)) {
         return true;
       }
@@ -147,7 +163,7 @@ static int release_trap(luna_vm *vm, luna_trap *trap) {
     }
   }
   luna_coalesced_end(vm, trap);
-  luna_traps_remove(&vm->traps, trap);
+  luna_traps_remove(&vm->claims->traps, trap);
   return LUNA_OK;
 }
 
@@ -159,7 +175,7 @@ int luna_vm_untrap(luna_vm *vm, uint32_t id) {
                      id);
   }
   luna_vm_change_begin(vm);
-  luna_trap *trap = luna_traps_find(&vm->traps, id);
+  luna_trap *trap = luna_traps_find(&vm->claims->traps, id);
   int status = trap ? release_trap(vm, trap) : LUNA_ERROR_NOT_FOUND;
   luna_vm_change_end(vm);
   if (status != LUNA_OK) {

@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: MIT
  * Writes that KVM collects instead of leaving the guest (api.rst, KVM_REGISTER_COALESCED_MMIO): a
  * ring for all vCPUs of a KVM VM, mapped behind each one's run page. */
-#include "exit/event.h"
+#include "exit/coalesced.h"
 
 #include "base/error.h"
+#include "exit/claim.h"
+#include "exit/exit.h"
+#include "exit/trap.h"
+#include "kvm/host.h"
+#include "kvm/kick.h"
+#include "kvm/kvm_event.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "memory/vm.h"
 #include "vcpu/system.h"
 #include "vcpu/vcpu.h"
 
@@ -88,8 +97,8 @@ static int register_zone(const luna_space *space, const luna_trap *trap, bool on
 }
 
 int luna_coalesced_join(const luna_vm *vm, const luna_space *space) {
-  for (uint32_t i = 0; i < vm->traps.count; i++) {
-    const luna_trap *trap = vm->traps.by_id[i];
+  for (uint32_t i = 0; i < vm->claims->traps.count; i++) {
+    const luna_trap *trap = vm->claims->traps.by_id[i];
     if (trap && trap->coalesced && register_zone(space, trap, true) != 0) {
       return luna_fail_errno(errno, "cannot let KVM collect the writes to trap %u in space %u",
                              trap->id, space->id);
@@ -130,11 +139,11 @@ static int check_trap(const luna_trap *trap) {
 
 /* Every vCPU looks at the ring from now on. */
 static void attend_all(luna_vm *vm) {
-  vm->coalesced = true;
+  vm->claims->coalesced = true;
   for (uint32_t i = 0; i < vm->space_count; i++) {
     const luna_space *space = vm->spaces[i];
-    for (uint32_t k = 0; space && k < space->seat_count; k++) {
-      luna_kick *kick = space->seats[k] ? space->seats[k]->kick : NULL;
+    for (uint32_t k = 0; space && k < space->resident_count; k++) {
+      luna_kick *kick = space->residents[k] ? space->residents[k]->kick : NULL;
       if (kick) {
         luna_vcpu *vcpu = (luna_vcpu *)(void *)((uint8_t *)kick - offsetof(luna_vcpu, kick));
         atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_COALESCED);
@@ -162,7 +171,7 @@ static int coalesce(luna_vm *vm, luna_trap *trap) {
 
 int luna_vm_coalesce(luna_vm *vm, uint32_t id) {
   luna_vm_change_begin(vm);
-  luna_trap *trap = luna_traps_find(&vm->traps, id);
+  luna_trap *trap = luna_traps_find(&vm->claims->traps, id);
   int status = trap ? check_trap(trap) : LUNA_ERROR_NOT_FOUND;
   if (status == LUNA_OK && !trap->coalesced) {
     status = coalesce(vm, trap);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Writes that make an eventfd readable instead of leaving the guest (api.rst, KVM_IOEVENTFD). */
-#include "exit/event.h"
+#include "exit/eventfd.h"
 
 #include "base/error.h"
-#include "kvm/kvm.h"
+#include "exit/claim.h"
+#include "kvm/kvm_event.h"
+#include "memory/space.h"
+#include "memory/vm.h"
 #include "vcpu/system.h"
 
 #include <errno.h>
@@ -48,7 +51,7 @@ static int fail(int number, const luna_space *space, const luna_eventfd *said) {
 }
 
 int luna_eventfds_join(const luna_vm *vm, const luna_space *space) {
-  for (const luna_event *event = vm->eventfds; event; event = event->next) {
+  for (const luna_event *event = vm->claims->eventfds; event; event = event->next) {
     if (assign(space, event, true) != 0) {
       return fail(errno, space, &event->said);
     }
@@ -62,10 +65,10 @@ static void forget(luna_event *event) {
   free(event);
 }
 
-void luna_eventfds_free(luna_vm *vm) {
-  while (vm->eventfds) {
-    luna_event *event = vm->eventfds;
-    vm->eventfds = event->next;
+void luna_eventfds_free(luna_event *eventfds) {
+  while (eventfds) {
+    luna_event *event = eventfds;
+    eventfds = event->next;
     forget(event);
   }
 }
@@ -141,14 +144,14 @@ static int add(luna_vm *vm, luna_eventfd *said) {
     free(event);
     return fd;
   }
-  *event = (luna_event){.said = *said, .fd = fd, .next = vm->eventfds};
+  *event = (luna_event){.said = *said, .fd = fd, .next = vm->claims->eventfds};
   event->said.fd = said->fd < 0 ? fd : said->fd;
   int status = assign_all(vm, event);
   if (status != LUNA_OK) {
     forget(event);
     return status;
   }
-  vm->eventfds = event;
+  vm->claims->eventfds = event;
   said->fd = event->said.fd;
   return LUNA_OK;
 }
@@ -169,7 +172,7 @@ static bool same(const luna_eventfd *a, const luna_eventfd *b) {
 
 int luna_vm_eventfd_remove(luna_vm *vm, const luna_eventfd *event) {
   pthread_rwlock_wrlock(&vm->lock);
-  luna_event **place = &vm->eventfds;
+  luna_event **place = &vm->claims->eventfds;
   while (*place && !same(&(*place)->said, event)) {
     place = &(*place)->next;
   }

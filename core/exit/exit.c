@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * From KVM's run page to a luna_exit; answering the exits that wait for an answer. */
-#include "vcpu/vcpu.h"
+ * From KVM's run page to a luna_exit. */
+#include "exit/exit.h"
 
-#include "debug/debug.h"
-#include "base/error.h"
+#include "exit/answer.h"
+#include "exit/lookup.h"
+#include "exit/rare.h"
+#include "kvm/kvm.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "vcpu/record.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -19,59 +26,10 @@ typedef struct memory_fault {
   uint64_t size;
 } memory_fault;
 
-static const char *const names[] = {
-    "hlt",        "pio",        "mmio",        "fault",        "exception", "shutdown", "internal",
-    "fail_entry", "host_fault", "timeout",     "interrupted",  "signal",    "other",    "debug",
-    "msr",        "hypercall",  "instruction", "system_event", "eoi",       "tpr",
-};
-
-const char *luna_exit_name(int kind) {
-  int count = (int)(sizeof names / sizeof *names);
-  return kind >= 1 && kind <= count ? names[kind - 1] : NULL;
-}
-
-int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
-  uint32_t reason = vcpu->run->exit_reason;
-  bool long_record = vcpu->exit.instruction_size | vcpu->exit.data_count;
-  memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
-  vcpu->exit.kind = kind;
-  vcpu->exit.reason = reason;
-  vcpu->exit.space = vcpu->space->id;
-  return (int)kind;
-}
-
 static uint64_t load(const uint8_t *data, uint32_t size) {
   uint64_t value = 0;
   memcpy(&value, data, size);
   return value;
-}
-
-void luna_vcpu_forget_owners(luna_vcpu *vcpu) {
-  for (int kind = 0; kind < LUNA_TRAP_KINDS; kind++) {
-    vcpu->owners[kind].range = (luna_range){1, 0};
-  }
-}
-
-void luna_exit_own(luna_vcpu *vcpu, int kind) {
-  luna_exit *e = &vcpu->exit;
-  unsigned long generation = atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire);
-  if (generation != vcpu->owner_generation) {
-    luna_vcpu_forget_owners(vcpu);
-    vcpu->owner_generation = generation;
-  }
-  luna_owner *owner = &vcpu->owners[kind];
-  if (e->address < owner->range.first || e->address > owner->range.last) {
-    *owner = luna_vm_owner(vcpu->vm, vcpu->space, kind, e->address);
-  }
-  e->trap = owner->trap;
-  e->offset = owner->trap ? e->address - owner->base : 0;
-}
-
-static bool known_owner(const luna_vcpu *vcpu, int kind, uint64_t address) {
-  const luna_owner *owner = &vcpu->owners[kind];
-  return vcpu->owner_generation ==
-             atomic_load_explicit(&vcpu->vm->generation, memory_order_acquire) &&
-         address >= owner->range.first && address <= owner->range.last;
 }
 
 static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
@@ -86,7 +44,7 @@ static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
 /* The same, unless a trap owns it that the core answers. */
 static int serve_exit(luna_vcpu *vcpu, luna_exit_kind kind, int trap_kind, uint8_t *data) {
   open_exit(vcpu, kind, data);
-  return vcpu->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind) : (int)kind;
+  return vcpu->lookup->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind) : (int)kind;
 }
 
 static int decode_pio(luna_vcpu *vcpu) {
@@ -94,12 +52,6 @@ static int decode_pio(luna_vcpu *vcpu) {
   bool in = run->io.direction == KVM_EXIT_IO_IN;
   vcpu->pending.incomplete = true;
   vcpu->pending.reads = in;
-  if (!in && vcpu->system) {
-    int vector = luna_exception_vector(vcpu);
-    if (vector >= 0) {
-      return luna_exception_exit(vcpu, vector);
-    }
-  }
   luna_exit_set(vcpu, LUNA_EXIT_PIO);
   vcpu->exit.address = run->io.port;
   vcpu->exit.size = run->io.size;
@@ -136,9 +88,9 @@ int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write)
   vcpu->exit.address = write->phys_addr;
   vcpu->exit.size = write->len;
   vcpu->exit.access = LUNA_WRITE;
-  memcpy(vcpu->collected, write->data, sizeof vcpu->collected);
+  memcpy(vcpu->lookup->collected, write->data, sizeof vcpu->lookup->collected);
   luna_exit_own(vcpu, trap_kind);
-  return serve_exit(vcpu, kind, trap_kind, vcpu->collected);
+  return serve_exit(vcpu, kind, trap_kind, vcpu->lookup->collected);
 }
 
 /* An exit for the memory access on the run page, that waits for an answer. */
@@ -167,7 +119,7 @@ static int decode_mmio(luna_vcpu *vcpu) {
   vcpu->pending.incomplete = true;
   vcpu->pending.reads = !run->mmio.is_write;
   /* A region may allow it: one without a slot, or half of the access is in memory. */
-  if (!known_owner(vcpu, LUNA_TRAP_MMIO, gpa)) {
+  if (!luna_lookup_knows(vcpu, LUNA_TRAP_MMIO, gpa)) {
     switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, run->mmio.data)) {
       case LUNA_TOUCH_DONE:
         return 0;
@@ -213,9 +165,32 @@ static int fetch_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint64_t gpa) {
   return (int)kind;
 }
 
-/* KVM has no exit for a fetch that no region allows: its emulator gives up with the bytes it got.
- * The exit, or 0 if the memory is there. */
-static int decode_fetch(luna_vcpu *vcpu) {
+/* struct kvm_run.emulation_failure: flags bit 0 says that the instruction bytes are there. */
+static void copy_instruction(luna_vcpu *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  luna_exit *e = &vcpu->exit;
+  if (e->suberror != KVM_INTERNAL_ERROR_EMULATION || run->internal.ndata < 3 ||
+      !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+    return;
+  }
+  uint32_t size = run->emulation_failure.insn_size;
+  e->instruction_size = size < sizeof e->instruction ? size : sizeof e->instruction;
+  memcpy(e->instruction, run->emulation_failure.insn_bytes,
+         sizeof run->emulation_failure.insn_bytes);
+}
+
+void luna_exit_internal(luna_vcpu *vcpu) {
+  const struct kvm_run *run = vcpu->run;
+  luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
+  luna_exit *e = &vcpu->exit;
+  e->suberror = run->internal.suberror;
+  e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
+  memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
+  copy_instruction(vcpu);
+}
+
+/* KVM has no exit for that: its emulator gives up with the bytes it got. */
+int luna_exit_fetch(luna_vcpu *vcpu) {
   uint64_t gpa;
   uint8_t byte;
   if (vcpu->exit.suberror != KVM_INTERNAL_ERROR_EMULATION ||
@@ -232,51 +207,6 @@ static int decode_fetch(luna_vcpu *vcpu) {
     default:
       return 0;
   }
-}
-
-/* struct kvm_run.emulation_failure: flags bit 0 says that the instruction bytes are there. */
-static void copy_instruction(luna_vcpu *vcpu) {
-  const struct kvm_run *run = vcpu->run;
-  luna_exit *e = &vcpu->exit;
-  if (e->suberror != KVM_INTERNAL_ERROR_EMULATION || run->internal.ndata < 3 ||
-      !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
-    return;
-  }
-  uint32_t size = run->emulation_failure.insn_size;
-  e->instruction_size = size < sizeof e->instruction ? size : sizeof e->instruction;
-  memcpy(e->instruction, run->emulation_failure.insn_bytes,
-         sizeof run->emulation_failure.insn_bytes);
-}
-
-/* An instruction that KVM cannot emulate: its bytes, from memory where KVM does not say them. */
-static int instruction_exit(luna_vcpu *vcpu) {
-  const struct kvm_regs *regs = luna_state_regs(vcpu);
-  luna_exit *e = &vcpu->exit;
-  luna_code code;
-  if (e->instruction_size == 0 && regs && luna_vcpu_code(vcpu, regs->rip, &code) == LUNA_OK) {
-    e->instruction_size = code.size;
-    memcpy(e->instruction, code.bytes, sizeof code.bytes);
-  }
-  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
-  vcpu->state.regs_whole = true;
-  e->kind = LUNA_EXIT_INSTRUCTION;
-  return LUNA_EXIT_INSTRUCTION;
-}
-
-static int decode_internal(luna_vcpu *vcpu) {
-  const struct kvm_run *run = vcpu->run;
-  luna_exit_set(vcpu, LUNA_EXIT_INTERNAL);
-  luna_exit *e = &vcpu->exit;
-  e->suberror = run->internal.suberror;
-  e->data_count = run->internal.ndata < 16 ? run->internal.ndata : 16;
-  memcpy(e->data, run->internal.data, e->data_count * sizeof *e->data);
-  copy_instruction(vcpu);
-  int kind = luna_debug_internal(vcpu);
-  kind = kind ? kind : decode_fetch(vcpu);
-  if (kind) {
-    return kind;
-  }
-  return e->suberror == KVM_INTERNAL_ERROR_EMULATION ? instruction_exit(vcpu) : LUNA_EXIT_INTERNAL;
 }
 
 /* KVM_EXIT_MEMORY_FAULT: bits 0 to 2 of the flags say which right was missing, where memory
@@ -297,7 +227,6 @@ int luna_exit_host_fault(luna_vcpu *vcpu) {
 }
 
 int luna_exit_decode(luna_vcpu *vcpu) {
-  vcpu->pending = (luna_pending){0};
   switch (vcpu->run->exit_reason) {
     case KVM_EXIT_IO:
       return decode_pio(vcpu);
@@ -310,134 +239,13 @@ int luna_exit_decode(luna_vcpu *vcpu) {
       return luna_exit_set(vcpu, LUNA_EXIT_HLT);
     case KVM_EXIT_SHUTDOWN:
       return luna_exit_set(vcpu, LUNA_EXIT_SHUTDOWN);
-    case KVM_EXIT_INTERNAL_ERROR:
-      return decode_internal(vcpu);
     case KVM_EXIT_FAIL_ENTRY:
       luna_exit_set(vcpu, LUNA_EXIT_FAIL_ENTRY);
       vcpu->exit.value = vcpu->run->fail_entry.hardware_entry_failure_reason;
       return LUNA_EXIT_FAIL_ENTRY;
-    case KVM_EXIT_DEBUG:
-      return luna_debug_exit(vcpu);
-    case KVM_EXIT_DIRTY_RING_FULL:
-      return luna_vm_drain(vcpu->vm, vcpu->space);
-    case KVM_EXIT_IRQ_WINDOW_OPEN:
-      return luna_interrupt_window(vcpu);
     case KVM_EXIT_INTR:
       return luna_exit_set(vcpu, LUNA_EXIT_SIGNAL);
     default:
       return luna_exit_rare(vcpu);
   }
-}
-
-const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
-  return &vcpu->exit;
-}
-
-static int check_open(const luna_vcpu *vcpu) {
-  int status = luna_vcpu_guard(vcpu);
-  if (status != LUNA_OK) {
-    return status;
-  }
-  return vcpu->pending.open
-             ? LUNA_OK
-             : luna_fail(LUNA_ERROR_STATE,
-                         "vCPU %u has no open exit to answer: answer a pio, mmio, msr or "
-                         "fault exit once, before the next run",
-                         vcpu->id);
-}
-
-void luna_exit_next(luna_vcpu *vcpu) {
-  luna_pending *pending = &vcpu->pending;
-  luna_exit *e = &vcpu->exit;
-  if (++pending->element == pending->elements) {
-    pending->open = false;
-    return;
-  }
-  pending->data += e->size;
-  e->count--;
-  e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
-  luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
-}
-
-int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
-  int status = check_open(vcpu);
-  if (status != LUNA_OK) {
-    return status;
-  }
-  const luna_exit *e = &vcpu->exit;
-  if (e->access == LUNA_EXECUTE) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                     "cannot answer the fetch at gpa 0x%" PRIx64
-                     " with a value: map memory there and retry, or set rip",
-                     e->address);
-  }
-  if (e->access == LUNA_READ) {
-    memcpy(vcpu->pending.data, &value, e->size);
-  }
-  luna_exit_next(vcpu);
-  if (vcpu->pending.open && vcpu->owners[LUNA_TRAP_PIO].answer) {
-    luna_answer_exit(vcpu, LUNA_TRAP_PIO);
-  }
-  return LUNA_OK;
-}
-
-int luna_vcpu_retry(luna_vcpu *vcpu) {
-  int status = check_open(vcpu);
-  if (status != LUNA_OK) {
-    return status;
-  }
-  const luna_exit *e = &vcpu->exit;
-  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR || e->kind == LUNA_EXIT_HYPERCALL) {
-    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry %s: answer it",
-                     e->kind == LUNA_EXIT_PIO   ? "a port access"
-                     : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
-                                                : "a hypercall");
-  }
-  uint8_t byte;
-  const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
-  bool fetch = e->access == LUNA_EXECUTE;
-  void *bytes = fetch ? &byte : vcpu->pending.data;
-  if (luna_vm_access(vcpu->vm, space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
-      LUNA_TOUCH_DONE) {
-    return luna_fail(LUNA_ERROR_NOT_FOUND,
-                     "cannot retry the access to gpa 0x%" PRIx64
-                     ": no region of space %u allows it; map memory there first",
-                     e->address, space->id);
-  }
-  vcpu->pending.open = false;
-  return LUNA_OK;
-}
-
-int luna_vcpu_refuse(luna_vcpu *vcpu) {
-  if (luna_vcpu_guard(vcpu)) {
-    return LUNA_ERROR_STATE;
-  }
-  if (!vcpu->pending.open || vcpu->exit.kind != LUNA_EXIT_MSR) {
-    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
-  }
-  vcpu->run->msr.error = 1;
-  vcpu->pending.open = false;
-  return LUNA_OK;
-}
-
-uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
-  const luna_pending *pending = &vcpu->pending;
-  if (luna_vcpu_guard(vcpu) || !pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
-    return 0;
-  }
-  *data = pending->data;
-  return vcpu->exit.size * (pending->elements - pending->element);
-}
-
-int luna_vcpu_answer_block(luna_vcpu *vcpu) {
-  if (luna_vcpu_guard(vcpu)) {
-    return LUNA_ERROR_STATE;
-  }
-  uint8_t *data;
-  if (luna_vcpu_block(vcpu, &data) == 0) {
-    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open port access to answer as a block",
-                     vcpu->id);
-  }
-  vcpu->pending.open = false;
-  return LUNA_OK;
 }

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * KVM_CAP_EXIT_HYPERCALL: hypercalls that KVM hands on instead of answering them. */
+#include "exit/hypercall.h"
+
 #include "base/error.h"
+#include "exit/claim.h"
 #include "kvm/kvm.h"
-#include "vm.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "memory/vm.h"
 
 #include <errno.h>
 #include <linux/kvm_para.h>
@@ -26,7 +31,7 @@ int luna_vm_hypercalls(luna_vm *vm) {
   for (uint32_t id = 0; id < vm->space_count && status == LUNA_OK; id++) {
     status = vm->spaces[id] ? luna_hypercalls_begin(vm->spaces[id]) : LUNA_OK;
   }
-  vm->hypercalls = vm->hypercalls || status == LUNA_OK;
+  vm->claims->hypercalls = vm->claims->hypercalls || status == LUNA_OK;
   luna_vm_change_end(vm);
   return status;
 }

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * Which MSRs leave the guest: KVM's filter, built from the traps (api.rst, KVM_X86_SET_MSR_FILTER
  * and KVM_CAP_X86_USER_SPACE_MSR). */
-#include "exit/event.h"
+#include "exit/msr_filter.h"
 
 #include "base/error.h"
+#include "base/range.h"
+#include "exit/claim.h"
+#include "exit/trap.h"
+#include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_event.h"
+#include "memory/space.h"
+#include "memory/vm.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -77,7 +84,7 @@ static int deny(filter *f, luna_range msrs) {
 }
 
 static int build(filter *f, const luna_vm *vm, const luna_trap *except) {
-  const luna_range_map *traps = &vm->traps.ranges[LUNA_TRAP_MSR];
+  const luna_range_map *traps = &vm->claims->traps.ranges[LUNA_TRAP_MSR];
   const luna_range *msrs = luna_range_from(traps, 0);
   f->kvm.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
   while (msrs) {
@@ -92,7 +99,7 @@ static int build(filter *f, const luna_vm *vm, const luna_trap *except) {
 
 static int enable_exits(const luna_vm *vm, luna_space *space) {
   const uint32_t unknown = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL;
-  uint32_t reasons = KVM_MSR_EXIT_REASON_FILTER | (vm->unknown_msrs ? unknown : 0);
+  uint32_t reasons = KVM_MSR_EXIT_REASON_FILTER | (vm->claims->unknown_msrs ? unknown : 0);
   if (!space->msr_exits) {
     if (luna_kvm_enable_cap(space->vm_fd, KVM_CAP_X86_USER_SPACE_MSR, reasons) != 0) {
       return luna_fail_errno(errno, "cannot make exits of MSRs in space %u", space->id);
@@ -145,13 +152,13 @@ int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed
 }
 
 int luna_msr_join(const luna_vm *vm, luna_space *space) {
-  if (vm->unknown_msrs && !luna_host_get()->msr_exits) {
+  if (vm->claims->unknown_msrs && !luna_host_get()->msr_exits) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make exits of unknown MSRs: this host's KVM has no "
                      "KVM_CAP_X86_USER_SPACE_MSR; use Linux 5.10 or newer");
   }
-  bool traps = vm->traps.ranges[LUNA_TRAP_MSR].items > 0;
-  int status = traps || vm->unknown_msrs ? enable_exits(vm, space) : LUNA_OK;
+  bool traps = vm->claims->traps.ranges[LUNA_TRAP_MSR].items > 0;
+  int status = traps || vm->claims->unknown_msrs ? enable_exits(vm, space) : LUNA_OK;
   if (status != LUNA_OK || !traps) {
     return status;
   }

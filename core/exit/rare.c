@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Exits that come seldom: system events, hypercalls, ends of interrupts, task priorities, and those
  * that have no kind of their own, with the first words of the run page's union. */
+#include "exit/rare.h"
+
+#include "vcpu/record.h"
 #include "vcpu/vcpu.h"
 
 #include <string.h>

@@ -3,8 +3,9 @@
  * table. */
 #include "exit/trap.h"
 
-#include "exit/answer.h"
 #include "base/error.h"
+#include "base/range.h"
+#include "exit/answer.h"
 
 #include <errno.h>
 #include <inttypes.h>

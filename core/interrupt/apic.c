@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * A vCPU's LAPIC inside KVM (SDM Vol. 3, chapter 11): its registers, its timer, and whether the
  * processor runs or waits to be started. */
-#include "interrupt/irqchip.h"
-#include "vcpu/vcpu.h"
+#include "interrupt/apic.h"
 
 #include "base/error.h"
+#include "interrupt/controllers.h"
+#include "kvm/kvm.h"
+#include "kvm/kvm_interrupt.h"
+#include "seat/seat.h"
+#include "vcpu/guard.h"
+#include "vcpu/mode.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <string.h>
@@ -47,7 +54,7 @@ static int check(const luna_vcpu *vcpu, const char *what) {
   if (atomic_load(&vcpu->running)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot %s of vCPU %u: it is running", what, vcpu->id);
   }
-  return luna_irqchip_needed(vcpu->vm, what);
+  return luna_controllers_needed(vcpu->vm, what);
 }
 
 /* CR8 is the upper half of TPR: one that was written and waits for the entry counts. */
@@ -210,8 +217,9 @@ int luna_apic_begin(luna_vcpu *vcpu, const luna_vcpu_options *options) {
                      options->wait);
   }
   if (!vcpu->vm->irqchip) {
-    return options->wait ? luna_irqchip_needed(vcpu->vm, "make a vCPU that waits for INIT and SIPI")
-                         : LUNA_OK;
+    return options->wait
+               ? luna_controllers_needed(vcpu->vm, "make a vCPU that waits for INIT and SIPI")
+               : LUNA_OK;
   }
   int status = enter_map(vcpu);
   return status == LUNA_OK ? begin_mp_state(vcpu, options) : status;

@@ -2,9 +2,15 @@
  * Interrupts for one vCPU, from any thread: vectors that wait until the guest accepts one (api.rst,
  * KVM_INTERRUPT), NMI and SMI. They are given to KVM with the vCPU's events, so that they move with
  * it and no call is needed where the run page carries those. */
-#include "vcpu/vcpu.h"
+#include "interrupt/interrupt.h"
 
 #include "base/error.h"
+#include "kvm/kick.h"
+#include "kvm/kvm_interrupt.h"
+#include "vcpu/guard.h"
+#include "vcpu/record.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <stddef.h>

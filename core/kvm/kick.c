@@ -3,6 +3,7 @@
 #include "kvm/kick.h"
 
 #include "base/error.h"
+#include "kvm/kvm.h"
 
 #include <errno.h>
 #include <pthread.h>

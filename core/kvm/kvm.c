@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * The table of system calls, the typed functions over it and the description of the host. */
+ * The table of system calls, and the typed functions over it. */
 #include "kvm/kvm.h"
 
 #include "base/error.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,11 +14,7 @@
 #include <unistd.h>
 
 /* KVM_SET_MEMORY_ATTRIBUTES is of Linux 6.8; the attributes for read, write and execute are
- * proposed and in no release yet. Where a kernel offers them, this is their form: a set bit takes a
- * right away. */
-#ifndef KVM_CAP_MEMORY_ATTRIBUTES
-#define KVM_CAP_MEMORY_ATTRIBUTES 233
-#endif
+ * proposed and in no release yet. Where a kernel offers them, this is their form. */
 typedef struct memory_attributes {
   uint64_t address;
   uint64_t size;
@@ -26,7 +22,6 @@ typedef struct memory_attributes {
   uint64_t flags;
 } memory_attributes;
 static const unsigned long set_memory_attributes = _IOW(KVMIO, 0xd2, memory_attributes);
-static const uint64_t attribute_nx = 1 << 2;
 
 static int real_open(const char *path) {
   return open(path, O_RDWR | O_CLOEXEC);
@@ -43,17 +38,15 @@ static void *real_map(size_t size, int fd, off_t offset) {
 static const luna_kvm_table real_table = {real_open, real_ioctl, real_map, munmap, close};
 static const luna_kvm_table *kvm = &real_table;
 
-static pthread_mutex_t host_lock = PTHREAD_MUTEX_INITIALIZER;
-static luna_host host;
-static bool host_known;
+static atomic_uint tables; /* that have been in use */
 
 void luna_kvm_replace(const luna_kvm_table *table) {
-  pthread_mutex_lock(&host_lock);
   kvm = table ? table : &real_table;
-  free(host.cpuid);
-  memset(&host, 0, sizeof host);
-  host_known = false;
-  pthread_mutex_unlock(&host_lock);
+  atomic_fetch_add(&tables, 1);
+}
+
+unsigned luna_kvm_generation(void) {
+  return atomic_load(&tables);
 }
 
 int luna_kvm_call(int fd, unsigned long request, const void *argument) {
@@ -118,100 +111,6 @@ void luna_kvm_close(int fd) {
   kvm->close(fd);
 }
 
-/* The list's length is not known beforehand: KVM answers E2BIG until it fits. */
-static struct kvm_cpuid2 *supported_cpuid(int fd) {
-  for (uint32_t entries = 128; entries <= 4096; entries *= 2) {
-    struct kvm_cpuid2 *cpuid = calloc(1, sizeof *cpuid + entries * sizeof(struct kvm_cpuid_entry2));
-    if (!cpuid) {
-      return NULL;
-    }
-    cpuid->nent = entries;
-    if (call(fd, KVM_GET_SUPPORTED_CPUID, cpuid) == 0) {
-      return cpuid;
-    }
-    int number = errno;
-    free(cpuid);
-    if (number != E2BIG) {
-      errno = number;
-      return NULL;
-    }
-  }
-  return NULL;
-}
-
-/* CPUID leaf 0x80000008: EAX bits 7:0 are the physical address width, bits 23:16, where not 0, the
- * guest's. */
-static unsigned address_bits(const struct kvm_cpuid2 *cpuid) {
-  for (uint32_t i = 0; i < cpuid->nent; i++) {
-    if (cpuid->entries[i].function == 0x80000008) {
-      uint32_t eax = cpuid->entries[i].eax;
-      unsigned guest = eax >> 16 & 0xff;
-      return guest ? guest : eax & 0xff;
-    }
-  }
-  return 36;
-}
-
-/* The capability gives bytes. The second name is of kernels before Linux 6.1; on x86 it is the
- * same. */
-static uint32_t ring_max(int fd) {
-  int bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
-  if (bytes <= 0) {
-    bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING);
-  }
-  return bytes > 0 ? (uint32_t)bytes / sizeof(struct kvm_dirty_gfn) : 0;
-}
-
-static int describe_host(int fd) {
-  int slots = luna_kvm_check_extension(fd, KVM_CAP_NR_MEMSLOTS);
-  int vcpus = luna_kvm_check_extension(fd, KVM_CAP_MAX_VCPUS);
-  int sync_regs = luna_kvm_check_extension(fd, KVM_CAP_SYNC_REGS);
-  int run_size = call_number(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-  if (run_size < (int)sizeof(struct kvm_run)) {
-    return luna_fail_errno(errno, "cannot ask KVM for the size of its run page");
-  }
-  host.cpuid = supported_cpuid(fd);
-  if (!host.cpuid) {
-    return luna_fail_errno(errno, "cannot ask KVM for the CPUID leaves it supports");
-  }
-  static uint64_t last_serial;
-  host.serial = ++last_serial;
-  host.slots_max =
-      slots > 0 ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
-  host.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* api.rst: assume 4 */
-  host.sync_regs = sync_regs > 0 ? (uint32_t)sync_regs : 0;
-  host.immediate_exit = luna_kvm_check_extension(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
-  host.run_size = (size_t)run_size;
-  host.address_bits = address_bits(host.cpuid);
-  int xsave = luna_kvm_check_extension(fd, KVM_CAP_XSAVE2);
-  host.xsave_size =
-      xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave : sizeof(struct kvm_xsave);
-  host.ring_max = ring_max(fd);
-  int attributes = luna_kvm_check_extension(fd, KVM_CAP_MEMORY_ATTRIBUTES);
-  host.no_execute = attributes > 0 && (uint64_t)attributes & attribute_nx;
-  host.manual_protect = luna_kvm_check_extension(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1;
-  int page = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_MMIO);
-  host.coalesced_page = page > 0 && page < run_size / LUNA_PAGE_SIZE ? (uint32_t)page : 0;
-  host.coalesced_pio = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_PIO) > 0;
-  host.msr_exits = luna_kvm_check_extension(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
-                   luna_kvm_check_extension(fd, KVM_CAP_X86_MSR_FILTER) > 0;
-  return LUNA_OK;
-}
-
-const luna_host *luna_host_get(void) {
-  pthread_mutex_lock(&host_lock);
-  if (!host_known) {
-    int fd = luna_kvm_open();
-    if (fd >= 0) {
-      host_known = describe_host(fd) == LUNA_OK;
-      kvm->close(fd);
-    }
-  }
-  const luna_host *known = host_known ? &host : NULL;
-  pthread_mutex_unlock(&host_lock);
-  return known;
-}
-
 int luna_kvm_check_extension(int fd, long capability) {
   return call_number(fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
 }
@@ -250,7 +149,7 @@ int luna_kvm_set_region(int vm_fd, const struct kvm_userspace_memory_region *reg
 
 int luna_kvm_set_no_execute(int vm_fd, uint64_t gpa, uint64_t size, bool on) {
   const memory_attributes change = {
-      .address = gpa, .size = size, .attributes = on ? attribute_nx : 0};
+      .address = gpa, .size = size, .attributes = on ? LUNA_MEMORY_ATTRIBUTE_NX : 0};
   return call(vm_fd, set_memory_attributes, &change);
 }
 

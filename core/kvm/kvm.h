@@ -18,32 +18,16 @@ typedef struct luna_kvm_table {
   int (*close)(int fd);
 } luna_kvm_table;
 
-/* Replaces the table, NULL for the real one, and forgets what was learnt of the host. No VM may be
- * alive. */
+/* Replaces the table, NULL for the real one; what was learnt of the host is of the old one. No VM may
+ * be alive. */
 __attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_table *table);
+/* How often that was done. */
+unsigned luna_kvm_generation(void);
 
-/* What this host's KVM offers; asked once per process. */
-typedef struct luna_host {
-  uint64_t serial; /* another one after luna_kvm_replace; from 1 */
-  uint32_t slots_max;
-  uint32_t vcpus_max;
-  uint32_t sync_regs; /* KVM_SYNC_X86_* bits, 0 where the run page carries no registers */
-  bool immediate_exit;
-  size_t run_size;          /* bytes of the shared run page */
-  unsigned address_bits;    /* width of a guest-physical address */
-  uint32_t xsave_size;      /* of the whole extended state */
-  uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
-  bool no_execute;          /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
-  bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
-  uint32_t coalesced_page;  /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
-  bool coalesced_pio;       /* KVM_CAP_COALESCED_PIO */
-  bool msr_exits;           /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
-  struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
-} luna_host;
-
-/* The host's features; NULL, with the error recorded (luna_error_status), if KVM cannot be
- * asked. */
-const luna_host *luna_host_get(void);
+/* KVM_MEMORY_ATTRIBUTE_NX: proposed, and in no release yet. A set bit takes a right away. */
+enum {
+  LUNA_MEMORY_ATTRIBUTE_NX = 1 << 2
+};
 
 /* The path of the device: LUNA_KVM_DEVICE, or /dev/kvm. */
 const char *luna_kvm_device(void);
@@ -99,33 +83,5 @@ int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation);
 
 /* Any ioctl of the table, for the files that hold further typed functions. */
 int luna_kvm_call(int fd, unsigned long request, const void *argument);
-
-/* kvm_interrupt.c: controllers, interrupts and the time-stamp counter's frequency. */
-int luna_kvm_create_irqchip(int vm_fd);
-int luna_kvm_create_pit(int vm_fd);
-int luna_kvm_irq_line(int vm_fd, uint32_t line, uint32_t level);
-int luna_kvm_interrupt(int vcpu_fd, uint32_t vector);
-int luna_kvm_signal_msi(int vm_fd, uint64_t address, uint32_t data);
-int luna_kvm_set_routing(int vm_fd, const struct kvm_irq_routing *routing);
-int luna_kvm_irqfd(int vm_fd, const struct kvm_irqfd *irqfd);
-int luna_kvm_get_irqchip(int vm_fd, struct kvm_irqchip *chip);
-int luna_kvm_set_irqchip(int vm_fd, const struct kvm_irqchip *chip);
-int luna_kvm_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic);
-int luna_kvm_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic);
-int luna_kvm_get_mp_state(int vcpu_fd, uint32_t *state);
-int luna_kvm_set_mp_state(int vcpu_fd, uint32_t state);
-/* Whether the host has a capability that is asked for seldom. */
-bool luna_kvm_has(long capability);
-/* kHz, or -1. */
-int luna_kvm_get_tsc_khz(int vcpu_fd);
-int luna_kvm_set_tsc_khz(int vcpu_fd, uint32_t kilohertz);
-
-/* kvm_event.c: what KVM does without leaving the guest, and what makes it leave. */
-int luna_kvm_ioeventfd(int vm_fd, const struct kvm_ioeventfd *event);
-int luna_kvm_coalesce(int vm_fd, bool pio, uint64_t first, uint32_t size, bool on);
-int luna_kvm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter);
-int luna_kvm_guest_debug(int vcpu_fd, const struct kvm_guest_debug *debug);
-/* A descriptor of the vCPU's statistics. */
-int luna_kvm_stats_fd(int vcpu_fd);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The system calls to KVM for what it answers without leaving the guest, and for what makes it
  * leave. */
+#include "kvm/kvm_event.h"
+
 #include "kvm/kvm.h"
 
 int luna_kvm_ioeventfd(int vm_fd, const struct kvm_ioeventfd *event) {

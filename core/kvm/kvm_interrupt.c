@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The system calls to KVM that have to do with interrupts and time. */
+#include "kvm/kvm_interrupt.h"
+
 #include "kvm/kvm.h"
 
 int luna_kvm_create_irqchip(int vm_fd) {

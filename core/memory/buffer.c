@@ -4,6 +4,7 @@
 #include "memory/buffer.h"
 
 #include "base/error.h"
+#include "base/live.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,10 +3,14 @@
  * side's epochs, into the mappings' own bitmaps. ring.c does the same for KVM's rings. */
 #include "memory/dirty.h"
 
-#include "memory/buffer.h"
 #include "base/error.h"
+#include "base/range.h"
+#include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "memory/buffer.h"
+#include "memory/ring.h"
 #include "memory/slots.h"
+#include "memory/space.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -22,10 +22,4 @@ void luna_dirty_inherit(luna_mapping *to, const luna_mapping *from);
 /* The first run of written pages in the range, taken out of the bitmaps. False if there is none. */
 bool luna_dirty_take(luna_space *space, luna_range range, luna_range *run);
 
-/* A vCPU's ring: mapped when its seat is made, drained into the bitmaps. */
-struct kvm_dirty_gfn;
-int luna_ring_map(const luna_space *space, luna_seat *seat);
-void luna_ring_unmap(const luna_space *space, luna_seat *seat);
-int luna_ring_drain(luna_space *space);
-
 #endif

@@ -2,9 +2,12 @@
  * Working out and committing the change of a space's map. */
 #include "memory/edit.h"
 
+#include "base/error.h"
+#include "base/range.h"
 #include "memory/buffer.h"
 #include "memory/dirty.h"
-#include "base/error.h"
+#include "memory/slots.h"
+#include "memory/space.h"
 #include "memory/window.h"
 
 #include <errno.h>

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * The public calls on the map and the memory of a space, with the checks of their arguments. */
+#include "base/error.h"
+#include "base/range.h"
 #include "memory/buffer.h"
 #include "memory/dirty.h"
 #include "memory/edit.h"
-#include "base/error.h"
-#include "vm.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "memory/vm.h"
 #include "memory/window.h"
 
 #include <inttypes.h>

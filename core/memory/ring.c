@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * KVM's dirty rings (api.rst, KVM_CAP_DIRTY_LOG_RING): one a vCPU, each entry a slot and a page in
  * it. */
-#include "memory/dirty.h"
+#include "memory/ring.h"
+
 #include "base/error.h"
 #include "kvm/kvm.h"
-#include "seat/seat.h"
+#include "memory/space.h"
 
 #include <errno.h>
 
@@ -12,20 +13,20 @@ static size_t ring_bytes(const luna_space *space) {
   return space->ring_entries * sizeof(struct kvm_dirty_gfn);
 }
 
-int luna_ring_map(const luna_space *space, luna_seat *seat) {
+int luna_ring_map(const luna_space *space, luna_ring *ring, int vcpu_fd) {
   if (!space->ring_entries) {
     return LUNA_OK;
   }
   off_t offset = (off_t)KVM_DIRTY_LOG_PAGE_OFFSET * LUNA_PAGE_SIZE;
-  seat->ring = luna_kvm_map(seat->fd, ring_bytes(space), offset);
-  return seat->ring
+  ring->entries = luna_kvm_map(vcpu_fd, ring_bytes(space), offset);
+  return ring->entries
              ? LUNA_OK
              : luna_fail_errno(errno, "cannot map the dirty ring of a vCPU in space %u", space->id);
 }
 
-void luna_ring_unmap(const luna_space *space, luna_seat *seat) {
-  if (seat->ring) {
-    luna_kvm_unmap(seat->ring, ring_bytes(space));
+void luna_ring_unmap(const luna_space *space, luna_ring *ring) {
+  if (ring->entries) {
+    luna_kvm_unmap(ring->entries, ring_bytes(space));
   }
 }
 
@@ -37,26 +38,26 @@ static void note(const luna_space *space, const struct kvm_dirty_gfn *entry) {
   }
 }
 
-static uint32_t drain_seat(const luna_space *space, luna_seat *seat) {
+static uint32_t drain(const luna_space *space, luna_ring *ring) {
   uint32_t drained = 0;
   for (;;) {
-    struct kvm_dirty_gfn *entry = &seat->ring[seat->ring_next % space->ring_entries];
+    struct kvm_dirty_gfn *entry = &ring->entries[ring->next % space->ring_entries];
     /* The vCPU may be running: it publishes an entry by its flags. */
     if (!(__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) {
       return drained;
     }
     note(space, entry);
     __atomic_store_n(&entry->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
-    seat->ring_next++;
+    ring->next++;
     drained++;
   }
 }
 
 int luna_ring_drain(luna_space *space) {
   uint32_t drained = 0;
-  for (uint32_t i = 0; i < space->seat_count; i++) {
-    if (space->seats[i] && space->seats[i]->ring) {
-      drained += drain_seat(space, space->seats[i]);
+  for (uint32_t i = 0; i < space->resident_count; i++) {
+    if (space->residents[i] && space->residents[i]->ring.entries) {
+      drained += drain(space, &space->residents[i]->ring);
     }
   }
   if (drained && luna_kvm_reset_rings(space->vm_fd) < 0) {

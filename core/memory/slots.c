@@ -4,9 +4,9 @@
  * every change of a map is adds and deletes. */
 #include "memory/slots.h"
 
-#include "memory/buffer.h"
 #include "base/error.h"
 #include "kvm/kvm.h"
+#include "memory/space.h"
 
 #include <errno.h>
 #include <inttypes.h>

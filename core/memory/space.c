@@ -2,11 +2,14 @@
  * Making and freeing a space; looking at its memory the way the guest would. */
 #include "memory/space.h"
 
+#include "base/error.h"
+#include "base/live.h"
+#include "base/range.h"
+#include "kvm/host.h"
+#include "kvm/kick.h"
+#include "kvm/kvm.h"
 #include "memory/buffer.h"
 #include "memory/dirty.h"
-#include "base/error.h"
-#include "kvm/kvm.h"
-#include "seat/seat.h"
 #include "memory/slots.h"
 #include "memory/window.h"
 
@@ -69,7 +72,6 @@ int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
 }
 
 void luna_space_free(luna_space *space) {
-  luna_seats_free(space);
   luna_kvm_close(space->vm_fd);
   luna_range *range = luna_range_from(&space->regions, 0);
   while (range) {
@@ -91,8 +93,8 @@ void luna_space_pause(luna_space *space) {
   atomic_store(&space->gate.closed, true);
   /* Once each: whoever is inside has told its thread before it went in, and who comes now finds the
    * gate closed. A thread that gets signals without end would not get on. */
-  for (uint32_t i = 0; i < space->seat_count; i++) {
-    const luna_kick *kick = space->seats[i] ? space->seats[i]->kick : NULL;
+  for (uint32_t i = 0; i < space->resident_count; i++) {
+    const luna_kick *kick = space->residents[i] ? space->residents[i]->kick : NULL;
     if (kick) {
       luna_kick_nudge(kick);
     }

@@ -7,6 +7,7 @@
 #include "kvm/kick.h"
 #include "base/live.h"
 #include "base/range.h"
+#include "memory/ring.h"
 
 #include <stdbool.h>
 
@@ -34,7 +35,11 @@ typedef struct luna_mapping {
   uint32_t seen;       /* the buffer's epoch up to which the host side's writes are in `dirty` */
 } luna_mapping;
 
-typedef struct luna_seat luna_seat;
+/* What a space has to know of each KVM vCPU in it. */
+typedef struct luna_resident {
+  luna_kick *kick; /* of the vCPU that uses it now, or NULL; changes under the VM's lock */
+  luna_ring ring;  /* where the space has dirty rings */
+} luna_resident;
 
 typedef struct luna_space {
   uint32_t id;
@@ -47,24 +52,22 @@ typedef struct luna_space {
   uint32_t next_slot;
   uint32_t slots_max;
   unsigned address_bits;
-  bool no_execute;         /* this KVM can keep a range from execution */
-  bool msr_exits;          /* KVM_CAP_X86_USER_SPACE_MSR is on */
-  uint32_t coalesced_page; /* luna_host.coalesced_page */
-  atomic_flag collector;   /* held by the vCPU that takes a collected write: coalesced.c */
-  bool logged;             /* KVM notes the pages that the guest writes */
-  bool manual_protect;     /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
-  uint32_t ring_entries;   /* of each vCPU's dirty ring; 0 for the bitmap */
-  luna_seat **seats;       /* by vCPU number: the KVM vCPUs of this KVM VM */
-  uint32_t seat_count;
+  bool no_execute;           /* this KVM can keep a range from execution */
+  bool msr_exits;            /* KVM_CAP_X86_USER_SPACE_MSR is on */
+  uint32_t coalesced_page;   /* luna_host.coalesced_page */
+  atomic_flag collector;     /* held by the vCPU that takes a collected write: coalesced.c */
+  bool logged;               /* KVM notes the pages that the guest writes */
+  bool manual_protect;       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+  uint32_t ring_entries;     /* of each vCPU's dirty ring; 0 for the bitmap */
+  luna_resident **residents; /* by vCPU number; each the beginning of a luna_seat */
+  uint32_t resident_count;
   atomic_uint vcpus; /* how many vCPUs are in this space now */
   luna_gate gate;
 } luna_space;
 
 int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space);
+/* Its seats are freed already. */
 void luna_space_free(luna_space *space);
-
-/* hypercall.c: lets KVM hand on the hypercalls that it can, where it can. */
-int luna_hypercalls_begin(const luna_space *space);
 
 /* Gets every vCPU of the space out of the guest and keeps it out, while slots that it uses are
  * replaced; lets them in again. */

@@ -2,9 +2,10 @@
  * Making windows and changing what they show. */
 #include "memory/window.h"
 
+#include "base/error.h"
 #include "memory/buffer.h"
 #include "memory/dirty.h"
-#include "base/error.h"
+#include "memory/space.h"
 
 #include <errno.h>
 #include <inttypes.h>

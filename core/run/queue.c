@@ -3,6 +3,9 @@
 #include "run/queue.h"
 
 #include "base/error.h"
+#include "base/wait.h"
+#include "memory/vm.h"
+#include "run/thread.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
@@ -16,6 +19,7 @@ void luna_queue_begin(luna_queue *queue) {
   pthread_mutex_init(&queue->lock, NULL);
   pthread_cond_init(&queue->out, NULL);
   queue->poll_fd = queue->event_fd = queue->timer_fd = -1;
+  queue->forks = luna_thread_forks();
 }
 
 static void close_descriptors(luna_queue *queue) {
@@ -47,9 +51,9 @@ static void set_readable(const luna_queue *queue, bool readable) {
 }
 
 void luna_queue_put(luna_queue *queue, luna_vcpu *vcpu) {
-  vcpu->thread.next = NULL;
+  vcpu->thread->next = NULL;
   if (queue->last) {
-    queue->last->thread.next = vcpu;
+    queue->last->thread->next = vcpu;
   } else {
     queue->first = vcpu;
     set_readable(queue, true);
@@ -60,13 +64,13 @@ void luna_queue_put(luna_queue *queue, luna_vcpu *vcpu) {
 
 void luna_queue_remove(luna_queue *queue, luna_vcpu *vcpu) {
   luna_vcpu *before = NULL;
-  for (luna_vcpu *v = queue->first; v != vcpu; v = v->thread.next) {
+  for (luna_vcpu *v = queue->first; v != vcpu; v = v->thread->next) {
     before = v;
   }
   if (before) {
-    before->thread.next = vcpu->thread.next;
+    before->thread->next = vcpu->thread->next;
   } else {
-    queue->first = vcpu->thread.next;
+    queue->first = vcpu->thread->next;
   }
   if (queue->last == vcpu) {
     queue->last = before;
@@ -78,7 +82,7 @@ void luna_queue_remove(luna_queue *queue, luna_vcpu *vcpu) {
 
 /* The kind that its thread's run gave, with the error if it failed. */
 static int result_of(const luna_vcpu *vcpu) {
-  const luna_thread *thread = &vcpu->thread;
+  const luna_thread *thread = vcpu->thread;
   if (thread->kind < 0) {
     luna_error_repeat(thread->kind, thread->error_number, thread->message);
   }
@@ -99,7 +103,7 @@ static luna_vcpu *take(luna_queue *queue, int *result) {
 }
 
 int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu) {
-  luna_queue *queue = &vm->queue;
+  luna_queue *queue = vm->queue;
   luna_wait_result waited = deadline ? LUNA_WAIT_RUNG : LUNA_WAIT_LATE;
   *vcpu = NULL;
   int status = luna_thread_check_process(vm);
@@ -120,8 +124,8 @@ int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu) {
 }
 
 void luna_vm_wake(luna_vm *vm) {
-  atomic_store(&vm->queue.woken, true);
-  luna_bell_ring(&vm->queue.bell);
+  atomic_store(&vm->queue->woken, true);
+  luna_bell_ring(&vm->queue->bell);
 }
 
 /* ---- For event loops ---- */
@@ -145,7 +149,7 @@ static int make_descriptors(luna_queue *queue) {
 }
 
 int luna_vm_fd(luna_vm *vm) {
-  luna_queue *queue = &vm->queue;
+  luna_queue *queue = vm->queue;
   pthread_mutex_lock(&queue->lock);
   int status = queue->poll_fd < 0 ? make_descriptors(queue) : LUNA_OK;
   int fd = queue->poll_fd;
@@ -162,7 +166,7 @@ int luna_vm_alarm(luna_vm *vm, uint64_t moment) {
   memset(&when, 0, sizeof when);
   when.it_value.tv_sec = (time_t)(moment / 1000000000u);
   when.it_value.tv_nsec = (long)(moment % 1000000000u);
-  if (timerfd_settime(vm->queue.timer_fd, TFD_TIMER_ABSTIME, &when, NULL) != 0) {
+  if (timerfd_settime(vm->queue->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) != 0) {
     return luna_fail_errno(errno, "cannot set a VM's alarm to %llu ns", (unsigned long long)moment);
   }
   return LUNA_OK;

@@ -15,9 +15,10 @@ typedef struct luna_queue {
   luna_vcpu *last;
   luna_bell bell; /* rings when a vCPU is put into the queue, and for luna_vm_wake */
   atomic_bool woken;
-  int poll_fd;  /* luna_vm_fd: an epoll of the other two; -1 until somebody asks */
-  int event_fd; /* readable while the queue is not empty */
-  int timer_fd; /* readable when the moment of luna_vm_alarm has come */
+  int poll_fd;    /* luna_vm_fd: an epoll of the other two; -1 until somebody asks */
+  int event_fd;   /* readable while the queue is not empty */
+  unsigned forks; /* luna_thread_forks of the process that made it */
+  int timer_fd;   /* readable when the moment of luna_vm_alarm has come */
 } luna_queue;
 
 void luna_queue_begin(luna_queue *queue);

@@ -4,13 +4,17 @@
 #include "run/thread.h"
 
 #include "base/error.h"
+#include "base/wait.h"
+#include "kvm/kick.h"
+#include "memory/vm.h"
+#include "run/loop.h"
+#include "run/queue.h"
+#include "vcpu/guard.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-
-static _Thread_local const luna_vcpu *own; /* of the thread that runs it */
 
 /* How often this process was forked from one that used threads: 0 in the first. */
 static unsigned forks;
@@ -29,7 +33,7 @@ unsigned luna_thread_forks(void) {
 }
 
 int luna_thread_check_process(const luna_vm *vm) {
-  if (vm->threads_forks != forks) {
+  if (vm->queue->forks != forks) {
     return luna_fail(LUNA_ERROR_STATE,
                      "cannot use the threads of a VM that another process made: they are in that "
                      "process, and this one was forked from it; make a VM of its own here");
@@ -39,48 +43,38 @@ int luna_thread_check_process(const luna_vm *vm) {
 
 /* ---- Who may touch the vCPU ---- */
 
-int luna_thread_refuse(const luna_vcpu *vcpu) {
-  if (own == vcpu) {
-    return LUNA_OK;
-  }
-  return luna_fail(LUNA_ERROR_STATE,
-                   "vCPU %u is started, and its thread has it: pause it or stop it first, or do "
-                   "this when its exit has been taken from the queue",
-                   vcpu->id);
-}
-
 /* Nobody but the thread touches it, unless it is kept out of the guest and known to be. */
 static void hold(luna_vcpu *vcpu) {
-  const luna_thread *t = &vcpu->thread;
+  const luna_thread *t = vcpu->thread;
   bool out = t->place == LUNA_PLACE_TAKEN || (t->pauses && t->place != LUNA_PLACE_INSIDE);
-  atomic_store_explicit(&vcpu->thread.held, atomic_load(&t->started) && !out, memory_order_release);
+  atomic_store_explicit(&vcpu->held, atomic_load(&vcpu->started) && !out, memory_order_release);
 }
 
 void luna_thread_taken(luna_vcpu *vcpu) {
-  vcpu->thread.place = LUNA_PLACE_TAKEN;
+  vcpu->thread->place = LUNA_PLACE_TAKEN;
   hold(vcpu);
 }
 
 /* ---- The thread ---- */
 
 static void lock(luna_vcpu *vcpu) {
-  pthread_mutex_lock(&vcpu->vm->queue.lock);
+  pthread_mutex_lock(&vcpu->vm->queue->lock);
 }
 
 static void unlock(luna_vcpu *vcpu) {
-  pthread_mutex_unlock(&vcpu->vm->queue.lock);
+  pthread_mutex_unlock(&vcpu->vm->queue->lock);
 }
 
 static void wait_for_turn(luna_vcpu *vcpu) {
-  unsigned seen = luna_bell_read(&vcpu->thread.turn);
+  unsigned seen = luna_bell_read(&vcpu->thread->turn);
   unlock(vcpu);
-  luna_bell_wait(&vcpu->thread.turn, seen, LUNA_FOREVER, true);
+  luna_bell_wait(&vcpu->thread->turn, seen, LUNA_FOREVER, true);
   lock(vcpu);
 }
 
 /* It has come out of the guest. A signal is only a reason to look what is wanted. */
 static void come_out(luna_vcpu *vcpu, int kind) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   t->place = LUNA_PLACE_OUT;
   if (kind != LUNA_EXIT_SIGNAL) {
     t->place = LUNA_PLACE_QUEUED;
@@ -89,17 +83,17 @@ static void come_out(luna_vcpu *vcpu, int kind) {
       t->error_number = luna_error_number();
       strncpy(t->message, luna_error_message(), sizeof t->message - 1);
     }
-    luna_queue_put(&vcpu->vm->queue, vcpu);
+    luna_queue_put(vcpu->vm->queue, vcpu);
   }
   if (t->pauses) {
-    pthread_cond_broadcast(&vcpu->vm->queue.out);
+    pthread_cond_broadcast(&vcpu->vm->queue->out);
   }
 }
 
 static void *thread_main(void *argument) {
   luna_vcpu *vcpu = argument;
-  luna_thread *t = &vcpu->thread;
-  own = vcpu;
+  luna_thread *t = vcpu->thread;
+  luna_guard_own(vcpu);
   lock(vcpu);
   while (!t->stopping) {
     if (t->pauses || t->place != LUNA_PLACE_OUT) {
@@ -123,7 +117,7 @@ static int make_thread(luna_vcpu *vcpu) {
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int number = pthread_create(&vcpu->thread.id, NULL, thread_main, vcpu);
+  int number = pthread_create(&vcpu->thread->id, NULL, thread_main, vcpu);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return number;
 }
@@ -131,13 +125,13 @@ static int make_thread(luna_vcpu *vcpu) {
 /* ---- Starting and stopping ---- */
 
 static int check_idle(luna_vcpu *vcpu) {
-  if (atomic_load(&vcpu->thread.started)) {
+  if (atomic_load(&vcpu->started)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot start vCPU %u: it is started already", vcpu->id);
   }
   /* luna_vcpu_run says that it runs before it looks whether the vCPU is started. */
-  atomic_store(&vcpu->thread.started, true);
+  atomic_store(&vcpu->started, true);
   if (atomic_load(&vcpu->running)) {
-    atomic_store(&vcpu->thread.started, false);
+    atomic_store(&vcpu->started, false);
     return luna_fail(LUNA_ERROR_STATE, "cannot start vCPU %u: another thread is running it",
                      vcpu->id);
   }
@@ -145,7 +139,7 @@ static int check_idle(luna_vcpu *vcpu) {
 }
 
 static int start(luna_vcpu *vcpu) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   int status = check_idle(vcpu);
   if (status != LUNA_OK) {
     return status;
@@ -157,7 +151,7 @@ static int start(luna_vcpu *vcpu) {
   int number = make_thread(vcpu);
   if (number != 0) {
     luna_wait_worker(-1);
-    atomic_store(&t->started, false);
+    atomic_store(&vcpu->started, false);
     hold(vcpu);
     return luna_fail_errno(number, "cannot make a thread for vCPU %u", vcpu->id);
   }
@@ -177,14 +171,14 @@ int luna_vcpu_start(luna_vcpu *vcpu) {
 }
 
 static int check_started(const luna_vcpu *vcpu, const char *what) {
-  const luna_thread *t = &vcpu->thread;
-  if (own == vcpu) {
+  const luna_thread *t = vcpu->thread;
+  if (luna_guard_owns(vcpu)) {
     return luna_fail(LUNA_ERROR_STATE,
                      "cannot %s vCPU %u from a trap's function that its own thread calls: do it "
                      "from another thread, or interrupt it",
                      what, vcpu->id);
   }
-  if (!atomic_load(&t->started) || t->stopping) {
+  if (!atomic_load(&vcpu->started) || t->stopping) {
     return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is not started", what, vcpu->id);
   }
   return LUNA_OK;
@@ -194,21 +188,21 @@ static int check_started(const luna_vcpu *vcpu, const char *what) {
 static void call(luna_vcpu *vcpu) {
   luna_kick_hold(&vcpu->kick, true);
   luna_kick_nudge(&vcpu->kick);
-  luna_bell_ring(&vcpu->thread.turn);
+  luna_bell_ring(&vcpu->thread->turn);
 }
 
 /* An exit that nobody took is the vCPU's last exit; the next run or start gives it again. */
 static void finish_stop(luna_vcpu *vcpu) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   if (t->place == LUNA_PLACE_QUEUED) {
-    luna_queue_remove(&vcpu->vm->queue, vcpu);
+    luna_queue_remove(vcpu->vm->queue, vcpu);
     vcpu->pending.untold = t->kind > 0;
   }
   t->place = LUNA_PLACE_OUT;
   t->stopping = false;
   t->pauses = 0;
   luna_kick_hold(&vcpu->kick, false);
-  atomic_store(&t->started, false);
+  atomic_store(&vcpu->started, false);
   hold(vcpu);
 }
 
@@ -220,12 +214,12 @@ int luna_vcpu_stop(luna_vcpu *vcpu) {
   lock(vcpu);
   status = check_started(vcpu, "stop");
   if (status == LUNA_OK) {
-    vcpu->thread.stopping = true;
+    vcpu->thread->stopping = true;
     call(vcpu);
     unlock(vcpu);
-    pthread_join(vcpu->thread.id, NULL);
+    pthread_join(vcpu->thread->id, NULL);
     lock(vcpu);
-    pthread_cond_broadcast(&vcpu->vm->queue.out);
+    pthread_cond_broadcast(&vcpu->vm->queue->out);
     finish_stop(vcpu);
   }
   unlock(vcpu);
@@ -233,19 +227,19 @@ int luna_vcpu_stop(luna_vcpu *vcpu) {
 }
 
 void luna_thread_end(luna_vcpu *vcpu) {
-  if (atomic_load(&vcpu->thread.started) && vcpu->vm->threads_forks == forks) {
+  if (atomic_load(&vcpu->started) && vcpu->vm->queue->forks == forks) {
     luna_vcpu_stop(vcpu);
   }
 }
 
 uint32_t luna_vcpu_started(const luna_vcpu *vcpu) {
-  return atomic_load(&vcpu->thread.started);
+  return atomic_load(&vcpu->started);
 }
 
 /* ---- Pauses ---- */
 
 int luna_vcpu_pause(luna_vcpu *vcpu) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   int status = luna_thread_check_process(vcpu->vm);
   if (status != LUNA_OK) {
     return status;
@@ -256,7 +250,7 @@ int luna_vcpu_pause(luna_vcpu *vcpu) {
     t->pauses++;
     call(vcpu);
     while (t->pauses && t->place == LUNA_PLACE_INSIDE) {
-      pthread_cond_wait(&vcpu->vm->queue.out, &vcpu->vm->queue.lock);
+      pthread_cond_wait(&vcpu->vm->queue->out, &vcpu->vm->queue->lock);
     }
     status = t->pauses ? LUNA_OK : check_started(vcpu, "pause");
     hold(vcpu);
@@ -266,7 +260,7 @@ int luna_vcpu_pause(luna_vcpu *vcpu) {
 }
 
 static int resume(luna_vcpu *vcpu) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   if (!t->pauses) {
     return luna_fail(LUNA_ERROR_STATE, "cannot resume vCPU %u: it is not paused", vcpu->id);
   }
@@ -291,7 +285,7 @@ int luna_vcpu_resume(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_go(luna_vcpu *vcpu) {
-  luna_thread *t = &vcpu->thread;
+  luna_thread *t = vcpu->thread;
   int status = luna_thread_check_process(vcpu->vm);
   if (status != LUNA_OK) {
     return status;

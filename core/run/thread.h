@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The thread that runs a started vCPU, and who may touch the vCPU meanwhile. */
+ * The thread that runs a started vCPU. */
 #ifndef LUNA_THREAD_H
 #define LUNA_THREAD_H
 
@@ -17,8 +17,6 @@ typedef enum luna_place {
 
 /* In each vCPU, under the lock of the VM's queue where nothing else is said. */
 typedef struct luna_thread {
-  atomic_bool started;
-  atomic_bool held; /* the other calls on the vCPU are refused; not written by the thread */
   bool stopping;
   unsigned pauses;
   luna_place place;
@@ -30,8 +28,6 @@ typedef struct luna_thread {
   char message[512];
 } luna_thread;
 
-/* Says why a call on a held vCPU fails: _STATE; LUNA_OK if the vCPU's own thread asks. */
-int luna_thread_refuse(const luna_vcpu *vcpu);
 /* luna_vm_next has taken it out of the queue. */
 void luna_thread_taken(luna_vcpu *vcpu);
 /* _STATE in a child of the process that made the VM's threads. */

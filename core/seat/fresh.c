@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The state of a vCPU as KVM makes it, which a seat gets before another vCPU takes it over. */
-#include "seat/seat.h"
-
 #include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm.h"
+#include "kvm/kvm_event.h"
+#include "memory/space.h"
+#include "seat/seat.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -48,7 +51,7 @@ static int know_fresh(void) {
   int status = luna_seat_scratch(&scratch, &seat);
   if (status == LUNA_OK) {
     status = read_fresh(seat);
-    luna_space_free(scratch);
+    luna_seat_scratch_free(scratch);
   }
   return status;
 }

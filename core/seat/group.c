@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Moving the state that has no place in the run page between two seats, a group at a time, and only
  * what differs. */
-#include "seat/seat.h"
-
 #include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm.h"
+#include "seat/seat.h"
 
 #include <errno.h>
 #include <stdlib.h>

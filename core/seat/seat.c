@@ -2,8 +2,11 @@
  * Making KVM vCPUs and their CPUID tables, and freeing them. */
 #include "seat/seat.h"
 
-#include "memory/dirty.h"
 #include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm.h"
+#include "memory/ring.h"
+#include "memory/space.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -12,7 +15,7 @@
 #include <unistd.h>
 
 static void close_seat(luna_space *space, luna_seat *seat) {
-  luna_ring_unmap(space, seat);
+  luna_ring_unmap(space, &seat->resident.ring);
   if (seat->run) {
     luna_kvm_unmap(seat->run, seat->run_size);
   }
@@ -29,25 +32,29 @@ static void close_seat(luna_space *space, luna_seat *seat) {
 }
 
 void luna_seats_free(luna_space *space) {
-  for (uint32_t i = 0; i < space->seat_count; i++) {
-    if (space->seats[i]) {
-      close_seat(space, space->seats[i]);
+  for (uint32_t i = 0; i < space->resident_count; i++) {
+    if (space->residents[i]) {
+      close_seat(space, luna_seat_at(space, i));
     }
   }
-  free(space->seats);
+  free(space->residents);
+  space->residents = NULL;
+  space->resident_count = 0;
 }
 
 static int reserve_seat(luna_space *space, uint32_t id) {
-  if (id < space->seat_count) {
+  if (id < space->resident_count) {
     return LUNA_OK;
   }
-  luna_seat **seats = realloc(space->seats, (id + 1) * sizeof(luna_seat *));
-  if (!seats) {
+  luna_resident **residents = realloc(space->residents, (id + 1) * sizeof *residents);
+  if (!residents) {
     return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
   }
-  memset(seats + space->seat_count, 0, (id + 1 - space->seat_count) * sizeof(luna_seat *));
-  space->seats = seats;
-  space->seat_count = id + 1;
+  for (uint32_t i = space->resident_count; i <= id; i++) {
+    residents[i] = NULL;
+  }
+  space->residents = residents;
+  space->resident_count = id + 1;
   return LUNA_OK;
 }
 
@@ -75,7 +82,7 @@ static int open_seat(luna_space *space, uint32_t id, luna_seat *seat) {
       return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
     }
   }
-  status = luna_ring_map(space, seat);
+  status = luna_ring_map(space, &seat->resident.ring, seat->fd);
   seat->ready = status == LUNA_OK;
   return status;
 }
@@ -145,20 +152,21 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
   if (status != LUNA_OK) {
     return status;
   }
-  if (!space->seats[id]) {
-    luna_seat *made = calloc(1, sizeof *made);
-    if (!made) {
+  luna_seat *found = luna_seat_at(space, id);
+  if (!found) {
+    found = calloc(1, sizeof *found);
+    if (!found) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
-    made->fd = made->stats_fd = -1;
-    made->id = id;
-    space->seats[id] = made;
+    found->fd = found->stats_fd = -1;
+    found->id = id;
+    space->residents[id] = &found->resident;
   }
-  if (!space->seats[id]->ready) {
-    status = open_seat(space, id, space->seats[id]);
+  if (!found->ready) {
+    status = open_seat(space, id, found);
   }
   if (status == LUNA_OK) {
-    *seat = space->seats[id];
+    *seat = found;
   }
   return status;
 }
@@ -178,7 +186,12 @@ int luna_seat_scratch(luna_space **scratch, luna_seat **seat) {
   }
   free(cpuid);
   if (status != LUNA_OK) {
-    luna_space_free(*scratch);
+    luna_seat_scratch_free(*scratch);
   }
   return status;
+}
+
+void luna_seat_scratch_free(luna_space *scratch) {
+  luna_seats_free(scratch);
+  luna_space_free(scratch);
 }

@@ -45,23 +45,27 @@ typedef struct luna_held {
   void *xsave;
 } luna_held;
 
-struct luna_seat {
+/* The KVM vCPU of one space, and what is known of it. */
+typedef struct luna_seat {
+  luna_resident resident; /* first, so that a luna_resident pointer is a seat's */
   int fd;
   int stats_fd; /* account.c: KVM_GET_STATS_FD; -1 until it is wanted, and where KVM has none */
   uint32_t id;  /* of the vCPU in its VM */
   struct kvm_run *run;
   size_t run_size;
-  struct kvm_dirty_gfn *ring; /* NULL where the space has no dirty rings */
-  uint32_t ring_next;
-  luna_kick *kick; /* of the vCPU that sits here now, or NULL; changes under the VM's lock */
-  bool ready;      /* made in full */
-  uint64_t owner;  /* serial number of the vCPU that was here last; 0 for none */
+  bool ready;                   /* made in full */
+  uint64_t owner;               /* serial number of the vCPU that was here last; 0 for none */
   struct kvm_guest_debug debug; /* what KVM was last told to stop at */
   bool ran;                     /* with `cpuid`, which KVM then no longer changes */
   struct kvm_cpuid2 *cpuid;     /* what KVM has of it, or NULL */
   bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
-};
+} luna_seat;
+
+/* The seat of vCPU `id` in the space, made or not quite yet; NULL if there is none. */
+static inline luna_seat *luna_seat_at(const luna_space *space, uint32_t id) {
+  return id < space->resident_count ? (luna_seat *)(void *)space->residents[id] : NULL;
+}
 
 /* The seat of vCPU `id` in the space, made if there is none. The VM's lock is held exclusively. */
 int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat);
@@ -74,8 +78,9 @@ struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id);
 int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table);
 
 bool luna_seat_same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b);
-/* A seat of a VM of its own, to be freed with the space. */
+/* A seat of a VM of its own, and freeing both. */
 int luna_seat_scratch(luna_space **scratch, luna_seat **seat);
+void luna_seat_scratch_free(luna_space *scratch);
 
 /* group.c. Makes sure that the copies of these groups (bits by luna_group) are true. */
 int luna_seat_fetch(luna_seat *seat, uint32_t groups);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Which MSRs hold a vCPU's state on this host, and moving those and the time-stamp counter from one
  * seat to another. */
-#include "seat/seat.h"
-
 #include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm.h"
+#include "memory/space.h"
+#include "seat/seat.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -98,7 +100,7 @@ static int find_movable(void) {
   int status = luna_seat_scratch(&scratch, &seat);
   if (status == LUNA_OK) {
     status = try_movable(seat);
-    luna_space_free(scratch);
+    luna_seat_scratch_free(scratch);
   }
   return status;
 }

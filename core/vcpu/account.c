@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * How long a vCPU was in the guest, by the clock around KVM_RUN, and how long of that it was
  * halted inside KVM, by KVM's own statistics (api.rst, KVM_GET_STATS_FD). */
-#include "vcpu/vcpu.h"
+#include "vcpu/account.h"
 
 #include "base/error.h"
+#include "kvm/kvm_event.h"
+#include "seat/seat.h"
+#include "vcpu/guard.h"
+#include "vcpu/vcpu.h"
 
 #include <stdlib.h>
 #include <string.h>

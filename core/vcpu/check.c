@@ -2,9 +2,14 @@
  * Which rule of the processor a vCPU's registers break: SDM Vol. 3, 27.3.1, "Checks on the Guest
  * State Area", and the rules for MOV to control registers (Vol. 3, 2.5) and WRMSR of EFER. KVM only
  * says EINVAL, or the processor fails the entry. */
-#include "vcpu/extended.h"
+#include "vcpu/check.h"
 
 #include "base/error.h"
+#include "kvm/host.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <cpuid.h>
 #include <inttypes.h>

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * What CPUID answers in the guest. The table belongs to the vCPU: each of its seats gets the same.
  * KVM takes no other once a seat has run (Linux 5.17), so a seat that is used again may refuse. */
-#include "vcpu/extended.h"
+#include "vcpu/cpuid.h"
 
 #include "base/error.h"
+#include "memory/space.h"
+#include "seat/seat.h"
+#include "vcpu/guard.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -107,7 +111,7 @@ static int follow_all(luna_vcpu *vcpu) {
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   for (uint32_t i = 0; i < vcpu->vm->space_count && status == LUNA_OK; i++) {
     const luna_space *space = vcpu->vm->spaces[i];
-    luna_seat *seat = space && vcpu->id < space->seat_count ? space->seats[vcpu->id] : NULL;
+    luna_seat *seat = space ? luna_seat_at(space, vcpu->id) : NULL;
     if (seat && seat->ready && seat->owner == vcpu->serial) {
       status = luna_cpuid_follow(vcpu, seat);
     }

@@ -4,6 +4,10 @@
 #include "vcpu/extended.h"
 
 #include "base/error.h"
+#include "kvm/kvm.h"
+#include "seat/seat.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>

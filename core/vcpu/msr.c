@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * Model-specific registers by number. Four of them are also system registers, which may wait for
  * the next entry: they go there, so that there is one truth. */
-#include "vcpu/extended.h"
+#include "vcpu/msr.h"
 
 #include "base/error.h"
+#include "kvm/kvm.h"
+#include "memory/space.h"
+#include "seat/seat.h"
+#include "vcpu/check.h"
+#include "vcpu/extended.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -123,7 +131,7 @@ void luna_msr_part_counters(luna_vcpu *vcpu) {
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   for (uint32_t i = 0; i < vcpu->vm->space_count; i++) {
     const luna_space *space = vcpu->vm->spaces[i];
-    luna_seat *seat = space && vcpu->id < space->seat_count ? space->seats[vcpu->id] : NULL;
+    luna_seat *seat = space ? luna_seat_at(space, vcpu->id) : NULL;
     if (seat && seat != vcpu->seat) {
       seat->tsc_set = false;
     }

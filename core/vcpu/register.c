@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Registers by number: their names, where KVM keeps each, how wide it is, reading and writing. */
-#include "vcpu/vcpu.h"
+#include "vcpu/register.h"
 
 #include "base/error.h"
 #include "vcpu/extended.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <inttypes.h>
 #include <string.h>

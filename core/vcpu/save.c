@@ -2,9 +2,17 @@
  * The whole state of a vCPU as bytes: a header and sections, each with a tag and a length, whose
  * contents are KVM's own structures. The order of the calls is what KVM asks for: MP state first,
  * XCR0 before what it enables, the LAPIC after the system registers and before its timer's MSR. */
-#include "vcpu/extended.h"
-
 #include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm.h"
+#include "kvm/kvm_interrupt.h"
+#include "seat/seat.h"
+#include "vcpu/check.h"
+#include "vcpu/extended.h"
+#include "vcpu/guard.h"
+#include "vcpu/msr.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * General and system registers: through the shared run page where KVM can (KVM_CAP_SYNC_REGS), by
  * ioctl where not. Writes wait in the vCPU until the next entry. */
-#include "vcpu/vcpu.h"
+#include "vcpu/state.h"
 
 #include "base/error.h"
-#include "vcpu/extended.h"
+#include "kvm/kvm.h"
+#include "seat/seat.h"
+#include "vcpu/check.h"
+#include "vcpu/register.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,8 +3,6 @@
 #ifndef LUNA_SYSTEM_H
 #define LUNA_SYSTEM_H
 
-#include "vcpu/vcpu.h"
-
 enum {
   LUNA_SYSTEM_GDT = 0x0000,
   LUNA_SYSTEM_STUBS = 0x0800, /* 256 of LUNA_STUB_SIZE */
@@ -35,8 +33,5 @@ enum {
    * one. */
   LUNA_EXCEPTION_PORT = 0xf4
 };
-
-/* A code or data descriptor in KVM's form. */
-struct kvm_segment luna_system_segment(uint64_t descriptor, uint16_t selector);
 
 #endif

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * The time-stamp counter of a vCPU: its frequency, its distance to the host's, and all counters of
  * a VM at one moment. */
-#include "vcpu/vcpu.h"
+#include "vcpu/tsc.h"
 
 #include "base/error.h"
-#include "vcpu/extended.h"
+#include "kvm/kvm.h"
+#include "kvm/kvm_interrupt.h"
+#include "memory/space.h"
+#include "memory/vm.h"
+#include "seat/seat.h"
+#include "vcpu/guard.h"
+#include "vcpu/msr.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 
@@ -149,9 +156,9 @@ static int host_counter(const luna_seat *seat, uint64_t *counter) {
 
 /* One offset for all: where the first vCPU has the value now, the others have it too. */
 static int sync_space(const luna_space *space, uint64_t tsc, uint64_t *offset, bool *known) {
-  for (uint32_t i = 0; i < space->seat_count; i++) {
-    luna_seat *seat = space->seats[i];
-    if (!seat || !seat->kick) {
+  for (uint32_t i = 0; i < space->resident_count; i++) {
+    luna_seat *seat = luna_seat_at(space, i);
+    if (!seat || !seat->resident.kick) {
       continue;
     }
     uint64_t counter = 0;
@@ -179,9 +186,10 @@ static void each_space(const luna_vm *vm, void (*call)(luna_space *)) {
 }
 
 static void forget_empty(luna_space *space) {
-  for (uint32_t i = 0; i < space->seat_count; i++) {
-    if (space->seats[i] && !space->seats[i]->kick) {
-      space->seats[i]->tsc_set = false;
+  for (uint32_t i = 0; i < space->resident_count; i++) {
+    luna_seat *seat = luna_seat_at(space, i);
+    if (seat && !seat->resident.kick) {
+      seat->tsc_set = false;
     }
   }
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * x87, SSE, AVX and AVX-512 registers, which lie in pieces in the standard form of XSAVE (SDM
  * Vol. 1, 13.4), and that area as a whole. */
-#include "vcpu/extended.h"
-
 #include "base/error.h"
+#include "kvm/host.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/extended.h"
+#include "vcpu/guard.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -2,6 +2,9 @@
  * Hardware breakpoints and single steps: what KVM is told, when, and what comes of its exits. */
 #include "fixture/debug_fixture.h"
 
+#include "kvm/kvm.h"
+#include "vcpu/vcpu.h"
+
 static const fake_step line[] = {{.kind = FAKE_CODE, .address = CODE},
                                  {.kind = FAKE_CODE, .address = NEXT, .value = DATA},
                                  {.kind = FAKE_CODE, .address = LATER},

@@ -3,7 +3,9 @@
  * the system area. */
 #include "fixture/mode_fixture.h"
 
-#include "debug/debug.h"
+#include "stops.h"
+#include "vcpu/mode.h"
+#include "vcpu/system.h"
 
 enum {
   CODE = 0x401000,
@@ -26,7 +28,7 @@ static void take(int vector, uint64_t rip, uint64_t rflags) {
   stub_regs.rip = luna_vcpu_system(vcpu) + LUNA_SYSTEM_STUBS + (uint64_t)vector * LUNA_STUB_SIZE;
   stub_regs.rsp = stack;
   stub_regs.rflags = 2;
-  stub_sregs.cs = luna_system_segment(0x00af9b000000ffff, LUNA_SELECTOR_CODE64);
+  stub_sregs.cs = luna_mode_segment(0x00af9b000000ffff, LUNA_SELECTOR_CODE64);
   steps[0] = (fake_step){.kind = FAKE_PIO,
                          .address = LUNA_EXCEPTION_PORT,
                          .size = 1,
@@ -39,7 +41,7 @@ static void take(int vector, uint64_t rip, uint64_t rflags) {
 
 /* In ring 3, at CODE, with the state in KVM. */
 static void begin_user(void) {
-  CHECK(luna_debug_probe(LUNA_DEBUG_SOFTWARE) >= 0);
+  CHECK(luna_stops_probe(LUNA_DEBUG_SOFTWARE) >= 0);
   begin(LUNA_MODE_USER64);
   map(CODE, PAGE, RWX);
   CHECK_OK(luna_vcpu_set(vcpu, LUNA_RIP, CODE));

@@ -2,6 +2,7 @@
  * Copies to and from linear addresses, and code read and disassembled there. */
 #include "fixture/walk_fixture.h"
 
+#include "kvm/kvm.h"
 #include "vcpu/vcpu.h"
 
 #include <pthread.h>

@@ -2,6 +2,9 @@
  * Software breakpoints: INT3 is in guest memory while the guest runs, and only then. */
 #include "fixture/debug_fixture.h"
 
+#include "kvm/kvm.h"
+#include "vcpu/vcpu.h"
+
 #include <unistd.h>
 
 static uint8_t seen[4]; /* of the memory, while the guest runs */

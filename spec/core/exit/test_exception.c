@@ -2,6 +2,9 @@
  * Exceptions that arrive at the stubs of the system area. */
 #include "fixture/mode_fixture.h"
 
+#include "vcpu/mode.h"
+#include "vcpu/system.h"
+
 /* The guest's state when the stub of an exception does its OUT. */
 static struct kvm_regs stub_regs;
 static struct kvm_sregs stub_sregs;
@@ -59,7 +62,7 @@ static void check_exception64(uint32_t mode, int vector, bool code, uint64_t rip
   begin(mode);
   uint64_t stack = push_frame64(code, words);
   take_exception(vector, stack, rip_offset);
-  stub_sregs.cs = luna_system_segment(0x00af9b000000ffff, LUNA_SELECTOR_CODE64);
+  stub_sregs.cs = luna_mode_segment(0x00af9b000000ffff, LUNA_SELECTOR_CODE64);
   stub_sregs.ss = (struct kvm_segment){.unusable = 1};
   fake_forget();
   CHECK_EQ(run(), LUNA_EXIT_EXCEPTION);

@@ -2,7 +2,8 @@
  * Traps: argument errors with their messages, overlap, numbers that are used again. */
 #include "fixture/test.h"
 
-#include "vm.h"
+#include "exit/lookup.h"
+#include "memory/vm.h"
 
 static luna_vm *vm;
 
@@ -106,17 +107,17 @@ static void owners(void) {
   CHECK_OK(luna_buffer_create(0x1000, &buffer));
   uint32_t id = trap(LUNA_TRAP_MMIO, 0x1800, 0x3000);
   CHECK_OK(luna_vm_map_space(vm, 0, buffer, 0, 0x3000, 0x1000, LUNA_READ));
-  luna_owner owner = luna_vm_owner(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x2000);
+  luna_owner owner = luna_lookup_find(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x2000);
   CHECK_EQ(owner.trap, id);
   CHECK_EQ(owner.base, 0x1800);
   CHECK_EQ(owner.range.first, 0x2000);
   CHECK_EQ(owner.range.last, 0x2fff);
-  owner = luna_vm_owner(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x3010);
+  owner = luna_lookup_find(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x3010);
   CHECK_EQ(owner.trap, id);
   CHECK(owner.range.first > owner.range.last);
-  owner = luna_vm_owner(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x4800);
+  owner = luna_lookup_find(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x4800);
   CHECK_EQ(owner.trap, 0);
-  owner = luna_vm_owner(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x47ff);
+  owner = luna_lookup_find(vm, vm->spaces[0], LUNA_TRAP_MMIO, 0x47ff);
   CHECK_EQ(owner.trap, id);
   CHECK_EQ(owner.range.last, 0x47ff);
   luna_buffer_release(buffer);

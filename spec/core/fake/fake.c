@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The fake's files, the table of calls with what each test asks of it: counts and failures. */
 #include "fake/fake.h"
-
 #include "fake/fake_file.h"
 
 #include "kvm/kvm.h"
+#include "memory/vm.h"
+#include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <stdlib.h>

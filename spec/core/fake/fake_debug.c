@@ -4,6 +4,9 @@
  * is forgotten. Linear addresses are physical ones. */
 #include "fake/fake_file.h"
 
+#include "memory/vm.h"
+#include "vcpu/vcpu.h"
+
 #include <string.h>
 
 enum {

@@ -2,6 +2,9 @@
  * What the fake's VMs do without leaving the guest, and for which MSRs they leave it. */
 #include "fake/fake_file.h"
 
+#include "memory/vm.h"
+#include "vcpu/vcpu.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

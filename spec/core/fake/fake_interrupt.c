@@ -3,6 +3,9 @@
  * guest takes at the entry, and state that is kept and given back. */
 #include "fake/fake_file.h"
 
+#include "memory/vm.h"
+#include "vcpu/vcpu.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>

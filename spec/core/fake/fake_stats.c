@@ -3,6 +3,8 @@
  * descriptors with their names, data. */
 #include "fake/fake_file.h"
 
+#include "vcpu/vcpu.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -3,6 +3,8 @@
  * finish the pending access, look at immediate_exit, run the script. */
 #include "fake/fake_file.h"
 
+#include "vcpu/vcpu.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>

@@ -2,6 +2,9 @@
  * The fake's device and VMs: what KVM offers, memory slots with their logs, making vCPUs. */
 #include "fake/fake_file.h"
 
+#include "memory/vm.h"
+#include "vcpu/vcpu.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,6 @@
  * Host memory of every kind, with the errors of making it; views. */
 #include "fixture/test.h"
 
-#include "memory/buffer.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

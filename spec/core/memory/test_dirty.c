@@ -3,8 +3,6 @@
  * threads; over changes of the map and failing ioctls. */
 #include "fixture/space_fixture.h"
 
-#include "memory/buffer.h"
-
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>

@@ -3,6 +3,9 @@
  * spaces that come meanwhile. */
 #include "fixture/move_fixture.h"
 
+#include "kvm/kvm.h"
+#include "memory/vm.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 

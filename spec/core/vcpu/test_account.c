@@ -2,8 +2,8 @@
  * The time that a vCPU spends in the guest, and halted in it. */
 #include "fixture/vcpu_fixture.h"
 
-#include "kvm/kvm.h"
-#include "vm.h"
+#include "kvm/kvm_interrupt.h"
+#include "memory/vm.h"
 
 #include <unistd.h>
 

@@ -3,7 +3,9 @@
  * they depend on what a host has or refuses. */
 #include "fixture/move_fixture.h"
 
-#include "vcpu/extended.h"
+#include "kvm/kvm.h"
+#include "vcpu/check.h"
+#include "vcpu/vcpu.h"
 
 enum {
   MSR_LSTAR = (int)0xc0000081, /* STAR, which the fake keeps */

@@ -2,6 +2,8 @@
  * How a vCPU begins in each mode, where its system area goes and what is in it. */
 #include "fixture/mode_fixture.h"
 
+#include "vcpu/system.h"
+
 /* ---- What each mode writes ---- */
 
 static void check_data_segments(uint64_t selector, uint64_t limit, uint64_t access) {

@@ -3,6 +3,9 @@
  * ioctls fails. */
 #include "fixture/move_fixture.h"
 
+#include "kvm/kvm.h"
+#include "vcpu/vcpu.h"
+
 #include <sys/wait.h>
 #include <unistd.h>
 

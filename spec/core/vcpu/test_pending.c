@@ -2,6 +2,9 @@
  * Moves around an instruction under way, and exceptions injected in its place. */
 #include "fixture/move_fixture.h"
 
+#include "kvm/kvm.h"
+#include "memory/vm.h"
+
 /* ---- An exit is open ---- */
 
 static void move_waits_for_the_answer(void) {

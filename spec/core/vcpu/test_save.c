@@ -3,7 +3,8 @@
  * everything as it was. */
 #include "fixture/move_fixture.h"
 
-#include "base/error.h"
+#include "kvm/kvm_interrupt.h"
+#include "vcpu/vcpu.h"
 
 enum {
   ROOM = 65536,

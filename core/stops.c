@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * Where this host's KVM stops a guest: tried out with a small guest in real mode, in ring 0 and in
+ * Where this host's KVM stops a guest, and setting breakpoints where it does: tried out with a small guest in real mode, in ring 0 and in
  * ring 3, since a KVM that runs nested or emulates may stop in one and not in the other. */
-#include "debug/debug.h"
+#include "stops.h"
 
 #include "base/error.h"
+#include "debug/breakpoint.h"
+#include "debug/software.h"
+#include "kvm/host.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 #include <string.h>
 
@@ -115,7 +121,7 @@ static int find_answers(uint64_t host) {
   return status;
 }
 
-int luna_debug_probe(luna_debug_feature feature) {
+int luna_stops_probe(luna_stops_feature feature) {
   const luna_host *host = luna_host_get();
   if (!host) {
     return luna_error_status();
@@ -143,9 +149,9 @@ static const char *name_of(int place) {
   return place == LUNA_DEBUG_REAL ? "real mode" : place == LUNA_DEBUG_RING3 ? "ring 3" : "ring 0";
 }
 
-int luna_debug_check(luna_vcpu *vcpu, int kind) {
+static int check(luna_vcpu *vcpu, int kind) {
   static const struct {
-    luna_debug_feature feature;
+    luna_stops_feature feature;
     const char *name;
     const char *advice;
   } kinds[] = {
@@ -154,7 +160,7 @@ int luna_debug_check(luna_vcpu *vcpu, int kind) {
       {LUNA_DEBUG_WATCH, "watchpoint", "take the rights away from the memory instead"},
       {LUNA_DEBUG_SOFTWARE, "software breakpoint", "use a hardware breakpoint"},
   };
-  int answer = luna_debug_probe(kinds[kind].feature);
+  int answer = luna_stops_probe(kinds[kind].feature);
   int place = answer < 0 ? 0 : place_of(vcpu);
   if (place == 0) {
     return luna_error_status();
@@ -172,4 +178,17 @@ int luna_debug_check(luna_vcpu *vcpu, int kind) {
                      kinds[kind].name, vcpu->id, name_of(place));
   }
   return LUNA_OK;
+}
+
+int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint32_t *breakpoint) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  size = size ? size : 1;
+  int status = luna_debug_check_shape(kind, gva, size);
+  status = status == LUNA_OK ? check(vcpu, kind) : status;
+  if (status == LUNA_OK && kind == LUNA_BREAK_SOFTWARE) {
+    status = luna_software_check(vcpu, gva);
+  }
+  return status == LUNA_OK ? luna_debug_add(vcpu, kind, gva, size, breakpoint) : status;
 }

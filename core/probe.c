@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * What this host's KVM can do: whether a VM can be made at all, and KVM's answers by name. */
-#include "debug/debug.h"
 #include "base/error.h"
+#include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "stops.h"
 
 #include <errno.h>
 #include <string.h>
@@ -28,7 +29,7 @@ typedef struct feature {
 } feature;
 
 /* Names as in api.rst, without KVM_CAP_, in lower case; behind them what no capability says: a
- * luna_debug_feature, below 0. */
+ * luna_stops_feature, below 0. */
 static const feature features[] = {
     {"nr_memslots", KVM_CAP_NR_MEMSLOTS},
     {"max_vcpus", KVM_CAP_MAX_VCPUS},
@@ -84,8 +85,8 @@ const char *luna_probe_name(int index) {
   return index >= 0 && index < FEATURE_COUNT ? features[index].name : NULL;
 }
 
-static int debug_value(luna_debug_feature what, uint64_t *value) {
-  int answer = luna_debug_probe(what);
+static int debug_value(luna_stops_feature what, uint64_t *value) {
+  int answer = luna_stops_probe(what);
   if (answer < 0) {
     return answer;
   }
@@ -98,7 +99,7 @@ int luna_probe_value(int index, uint64_t *value) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no host feature %d", index);
   }
   if (features[index].capability < 0) {
-    return debug_value((luna_debug_feature)(-1 - features[index].capability), value);
+    return debug_value((luna_stops_feature)(-1 - features[index].capability), value);
   }
   int fd = luna_kvm_open();
   if (fd < 0) {

@@ -1,12 +1,67 @@
 /* SPDX-License-Identifier: MIT
  * Moving a vCPU to another space: its whole state goes to its KVM vCPU there, group by group, and
  * only what that does not hold already is written. */
-#include "vcpu/vcpu.h"
+#include "run/move.h"
 
 #include "base/error.h"
-#include "vcpu/extended.h"
+#include "debug/debug.h"
+#include "exit/claim.h"
+#include "exit/coalesced.h"
+#include "exit/lookup.h"
+#include "exit/system.h"
+#include "interrupt/apic.h"
+#include "interrupt/controllers.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "seat/seat.h"
+#include "vcpu/account.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/tsc.h"
+#include "vcpu/vcpu.h"
 
 #include <string.h>
+
+/* ---- Seats ---- */
+
+/* The VM's lock is held. */
+static void rise(luna_vcpu *vcpu) {
+  if (vcpu->seat) {
+    vcpu->seat->resident.kick = NULL;
+    vcpu->seat->ran |= vcpu->exits > 0;
+    atomic_fetch_sub(&vcpu->space->vcpus, 1);
+    vcpu->seat = NULL;
+  }
+}
+
+void luna_move_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
+  luna_account_rise(vcpu);
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  rise(vcpu);
+  seat->resident.kick = &vcpu->kick;
+  atomic_fetch_add(&space->vcpus, 1);
+  if (vcpu->vm->claims->coalesced) {
+    atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_COALESCED);
+  }
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  vcpu->space = space;
+  atomic_store(&vcpu->place, space->id);
+  vcpu->seat = seat;
+  vcpu->fd = seat->fd;
+  vcpu->run = seat->run;
+  vcpu->run->request_interrupt_window = 0; /* whoever still wants it asks again */
+  luna_account_sit(vcpu);
+  luna_debug_sit(vcpu);
+}
+
+void luna_move_rise(luna_vcpu *vcpu) {
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  rise(vcpu);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+}
+
+/* ---- What goes along ---- */
 
 static uint32_t groups_of(uint32_t flags) {
   uint32_t groups = (1u << LUNA_GROUP_COUNT) - 1;
@@ -22,7 +77,7 @@ static uint32_t groups_of(uint32_t flags) {
 static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   const luna_space *target = vcpu->target;
-  *seat = vcpu->id < target->seat_count ? target->seats[vcpu->id] : NULL;
+  *seat = luna_seat_at(target, vcpu->id);
   pthread_rwlock_unlock(&vcpu->vm->lock);
   if (*seat && (*seat)->owner == vcpu->serial) {
     return LUNA_OK;
@@ -31,7 +86,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   int status = luna_seat_take(vcpu->target, vcpu->id, seat);
   pthread_rwlock_unlock(&vcpu->vm->lock);
   status = status == LUNA_OK ? luna_cpuid_follow(vcpu, *seat) : status;
-  return status == LUNA_OK ? luna_mode_follow(vcpu, vcpu->target->id) : status;
+  return status == LUNA_OK ? luna_system_follow(vcpu, vcpu->target->id) : status;
 }
 
 static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
@@ -48,7 +103,7 @@ static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
 
 /* No interrupt is sent to a LAPIC that is on its way. */
 static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
-  pthread_mutex_t *moving = vcpu->vm->irqchip ? &vcpu->vm->moving : NULL;
+  pthread_mutex_t *moving = vcpu->vm->irqchip ? &vcpu->vm->controllers->moving : NULL;
   int status = LUNA_OK;
   if (moving) {
     pthread_mutex_lock(moving);
@@ -56,7 +111,7 @@ static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
   }
   if (status == LUNA_OK) {
     seat->owner = vcpu->serial;
-    luna_vcpu_sit(vcpu, vcpu->target, seat);
+    luna_move_sit(vcpu, vcpu->target, seat);
     if (luna_apic_waits(vcpu)) {
       luna_state_commit(vcpu); /* where that fails, they stay on the run page */
     }
@@ -77,7 +132,7 @@ int luna_move_finish(luna_vcpu *vcpu) {
     return status;
   }
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */
-  luna_vcpu_forget_owners(vcpu);
+  luna_lookup_forget(vcpu);
   luna_state_want_all(vcpu);
   return LUNA_OK;
 }

@@ -2,10 +2,13 @@
  * Interrupt controllers inside KVM (api.rst, KVM_CREATE_IRQCHIP, KVM_CAP_SPLIT_IRQCHIP): making
  * them, their lines, messages, routes and state. A space is a KVM VM of its own and has its own
  * LAPICs: what is sent to the VM is sent to every space in which a vCPU is. */
-#include "interrupt/irqchip.h"
+#include "interrupt/controllers.h"
 
 #include "base/error.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_interrupt.h"
+#include "memory/space.h"
+#include "memory/vm.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -30,7 +33,18 @@ typedef struct luna_line_event {
 
 /* ---- Making them ---- */
 
-int luna_irqchip_check(const luna_vm_options *options) {
+void luna_controllers_begin(luna_controllers *controllers, const luna_vm_options *options) {
+  controllers->pit = options->pit;
+  pthread_mutex_init(&controllers->moving, NULL);
+}
+
+void luna_controllers_end(luna_controllers *controllers) {
+  pthread_mutex_destroy(&controllers->moving);
+  free(controllers->routing);
+  free(controllers->irqfds);
+}
+
+int luna_controllers_check(const luna_vm_options *options) {
   if (options->irqchip > LUNA_IRQCHIP_KERNEL) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot make a VM with irqchip %u: there is none",
                      options->irqchip);
@@ -61,7 +75,7 @@ static int begin_chip(const luna_vm *vm, const luna_space *space) {
   } else if (vm->irqchip == LUNA_IRQCHIP_KERNEL) {
     result = luna_kvm_create_irqchip(space->vm_fd);
   }
-  if (result == 0 && vm->pit) {
+  if (result == 0 && vm->controllers->pit) {
     name = "a PIT (KVM_CREATE_PIT2)";
     result = luna_kvm_create_pit(space->vm_fd);
   }
@@ -84,31 +98,34 @@ static int set_routing(const luna_space *space, const struct kvm_irq_routing *ro
                          routing->nr, space->id);
 }
 
-int luna_irqchip_begin(const luna_vm *vm, const luna_space *space) {
+int luna_controllers_join(const luna_vm *vm, const luna_space *space) {
   int status = begin_chip(vm, space);
-  if (status == LUNA_OK && vm->bus_cycle) {
-    status = set_bus_cycle(space, vm->bus_cycle);
+  if (status == LUNA_OK && vm->controllers->bus_cycle) {
+    status = set_bus_cycle(space, vm->controllers->bus_cycle);
   }
-  return status == LUNA_OK && vm->routing ? set_routing(space, vm->routing) : status;
+  return status == LUNA_OK && vm->controllers->routing
+             ? set_routing(space, vm->controllers->routing)
+             : status;
 }
 
-int luna_irqchip_check_space(const luna_vm *vm) {
+int luna_controllers_check_space(const luna_vm *vm) {
   if (vm->irqchip == LUNA_IRQCHIP_KERNEL) {
     return luna_fail(
         LUNA_ERROR_UNSUPPORTED,
         "cannot make a further space: the VM's IOAPIC and PICs are in KVM, which keeps "
         "them for each space apart; make the VM with a split interrupt controller");
   }
-  if (vm->irqfd_count) {
+  if (vm->controllers->irqfd_count) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make a further space: %u eventfd%s lines of the VM, and KVM lets an "
                      "eventfd raise lines in one space only",
-                     vm->irqfd_count, vm->irqfd_count == 1 ? " raises" : "s raise");
+                     vm->controllers->irqfd_count,
+                     vm->controllers->irqfd_count == 1 ? " raises" : "s raise");
   }
   return LUNA_OK;
 }
 
-int luna_irqchip_needed(const luna_vm *vm, const char *what) {
+int luna_controllers_needed(const luna_vm *vm, const char *what) {
   return vm->irqchip ? LUNA_OK
                      : luna_fail(LUNA_ERROR_STATE,
                                  "cannot %s: the VM was made without an interrupt controller in "
@@ -119,11 +136,11 @@ int luna_irqchip_needed(const luna_vm *vm, const char *what) {
 /* ---- Lines and messages ---- */
 
 static bool is_routed(const luna_vm *vm, uint32_t line) {
-  if (!vm->routing) {
+  if (!vm->controllers->routing) {
     return vm->irqchip == LUNA_IRQCHIP_KERNEL && line < PINS;
   }
-  for (uint32_t i = 0; i < vm->routing->nr; i++) {
-    if (vm->routing->entries[i].gsi == line) {
+  for (uint32_t i = 0; i < vm->controllers->routing->nr; i++) {
+    if (vm->controllers->routing->entries[i].gsi == line) {
       return true;
     }
   }
@@ -136,7 +153,7 @@ static int each_space(luna_vm *vm, int (*call)(const luna_space *, const void *)
                       const void *context) {
   int most = -1;
   uint32_t calls = 0;
-  pthread_mutex_lock(&vm->moving);
+  pthread_mutex_lock(&vm->controllers->moving);
   pthread_rwlock_rdlock(&vm->lock);
   for (uint32_t i = 0; i < vm->space_count; i++) {
     const luna_space *space = vm->spaces[i];
@@ -147,7 +164,7 @@ static int each_space(luna_vm *vm, int (*call)(const luna_space *, const void *)
     }
   }
   pthread_rwlock_unlock(&vm->lock);
-  pthread_mutex_unlock(&vm->moving);
+  pthread_mutex_unlock(&vm->controllers->moving);
   return calls > 0 ? most : 0;
 }
 
@@ -162,7 +179,7 @@ static int set_line(const luna_space *space, const void *context) {
 }
 
 int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level) {
-  int status = luna_irqchip_needed(vm, "set an interrupt line");
+  int status = luna_controllers_needed(vm, "set an interrupt line");
   if (status != LUNA_OK) {
     return status;
   }
@@ -193,7 +210,7 @@ static int send(const luna_space *space, const void *context) {
 }
 
 int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data) {
-  int status = luna_irqchip_needed(vm, "send a message-signalled interrupt");
+  int status = luna_controllers_needed(vm, "send a message-signalled interrupt");
   if (status != LUNA_OK) {
     return status;
   }
@@ -283,7 +300,8 @@ static int apply_routing(const luna_vm *vm, const struct kvm_irq_routing *routin
   }
   while (status != LUNA_OK && done-- > 0) {
     if (vm->spaces[done]) {
-      luna_kvm_set_routing(vm->spaces[done]->vm_fd, vm->routing ? vm->routing : &none);
+      luna_kvm_set_routing(vm->spaces[done]->vm_fd,
+                           vm->controllers->routing ? vm->controllers->routing : &none);
     }
   }
   return status;
@@ -291,7 +309,7 @@ static int apply_routing(const luna_vm *vm, const struct kvm_irq_routing *routin
 
 int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count) {
   struct kvm_irq_routing *routing = NULL;
-  int status = luna_irqchip_needed(vm, "route interrupt lines");
+  int status = luna_controllers_needed(vm, "route interrupt lines");
   status = status == LUNA_OK ? make_routing(vm, routes, count, &routing) : status;
   if (status != LUNA_OK) {
     return status;
@@ -299,8 +317,8 @@ int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count) {
   pthread_rwlock_wrlock(&vm->lock);
   status = apply_routing(vm, routing);
   if (status == LUNA_OK) {
-    struct kvm_irq_routing *old = vm->routing;
-    vm->routing = routing;
+    struct kvm_irq_routing *old = vm->controllers->routing;
+    vm->controllers->routing = routing;
     routing = old;
   }
   pthread_rwlock_unlock(&vm->lock);
@@ -330,19 +348,19 @@ static int check_irqfd(const luna_vm *vm, uint32_t line, int resample) {
 
 /* KVM does not say whether there was one to take away. */
 static int note_event(luna_vm *vm, uint32_t line, int fd, uint32_t on) {
-  luna_line_event *events = vm->irqfds;
+  luna_line_event *events = vm->controllers->irqfds;
   if (on) {
-    events = realloc(events, (vm->irqfd_count + 1) * sizeof *events);
+    events = realloc(events, (vm->controllers->irqfd_count + 1) * sizeof *events);
     if (!events) {
       return luna_fail_errno(ENOMEM, "cannot let descriptor %d raise line %u", fd, line);
     }
-    events[vm->irqfd_count++] = (luna_line_event){line, fd};
-    vm->irqfds = events;
+    events[vm->controllers->irqfd_count++] = (luna_line_event){line, fd};
+    vm->controllers->irqfds = events;
     return LUNA_OK;
   }
-  for (uint32_t i = 0; i < vm->irqfd_count; i++) {
+  for (uint32_t i = 0; i < vm->controllers->irqfd_count; i++) {
     if (events[i].line == line && events[i].fd == fd) {
-      events[i] = events[--vm->irqfd_count];
+      events[i] = events[--vm->controllers->irqfd_count];
       return LUNA_OK;
     }
   }
@@ -351,7 +369,7 @@ static int note_event(luna_vm *vm, uint32_t line, int fd, uint32_t on) {
 }
 
 int luna_vm_irqfd(luna_vm *vm, uint32_t line, int fd, int resample, uint32_t on) {
-  int status = luna_irqchip_needed(vm, "let an eventfd raise an interrupt line");
+  int status = luna_controllers_needed(vm, "let an eventfd raise an interrupt line");
   if (status != LUNA_OK) {
     return status;
   }
@@ -368,7 +386,7 @@ int luna_vm_irqfd(luna_vm *vm, uint32_t line, int fd, int resample, uint32_t on)
   if (status == LUNA_OK && luna_kvm_irqfd(vm->spaces[0]->vm_fd, &event) != 0) {
     status = luna_fail_errno(errno, "cannot %s descriptor %d raise interrupt line %u",
                              on ? "let" : "no longer let", fd, line);
-    vm->irqfd_count -= on ? 1 : 0;
+    vm->controllers->irqfd_count -= on ? 1 : 0;
   }
   pthread_rwlock_unlock(&vm->lock);
   return status;
@@ -422,7 +440,7 @@ static int check_frequency(const luna_vm *vm, uint64_t hertz) {
                      hertz);
   }
   for (uint32_t i = 0; i < vm->space_count; i++) {
-    if (vm->spaces[i] && vm->spaces[i]->seat_count) {
+    if (vm->spaces[i] && vm->spaces[i]->resident_count) {
       return luna_fail(LUNA_ERROR_STATE,
                        "cannot change the frequency of the LAPIC timers: KVM takes it only before "
                        "the VM's first vCPU");
@@ -439,7 +457,7 @@ static int check_frequency(const luna_vm *vm, uint64_t hertz) {
 /* KVM counts in whole nanoseconds. The same cycle can be set again, so that a failure in a later
  * space leaves nothing but a cycle that the next call changes. */
 int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz) {
-  int status = luna_irqchip_needed(vm, "change the frequency of the LAPIC timers");
+  int status = luna_controllers_needed(vm, "change the frequency of the LAPIC timers");
   if (status != LUNA_OK) {
     return status;
   }
@@ -450,7 +468,7 @@ int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz) {
     status = vm->spaces[i] ? set_bus_cycle(vm->spaces[i], cycle) : LUNA_OK;
   }
   if (status == LUNA_OK) {
-    vm->bus_cycle = cycle;
+    vm->controllers->bus_cycle = cycle;
   }
   pthread_rwlock_unlock(&vm->lock);
   return status;
@@ -460,5 +478,5 @@ uint64_t luna_vm_apic_frequency(const luna_vm *vm) {
   if (!vm->irqchip) {
     return 0;
   }
-  return 1000000000 / (vm->bus_cycle ? vm->bus_cycle : 1);
+  return 1000000000 / (vm->controllers->bus_cycle ? vm->controllers->bus_cycle : 1);
 }

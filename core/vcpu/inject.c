@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Letting the guest take an exception (SDM Vol. 3, 6.15), in place of the access that it exited
  * for. */
-#include "vcpu/vcpu.h"
+#include "vcpu/inject.h"
 
 #include "base/error.h"
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+#include "vcpu/vcpu.h"
 
 enum {
   VECTOR_NMI = 2,

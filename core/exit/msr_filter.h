@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ * KVM's filter of MSRs: which of them are exits, in every space. The VM's lock is held. */
+#ifndef LUNA_MSR_FILTER_H
+#define LUNA_MSR_FILTER_H
+
+#include "exit/trap.h"
+#include "memory/space.h"
+
+/* Makes the MSRs of the VM's traps, one of them just added (or NULL) and one about to be removed (or
+ * NULL), exits in every space; all or none. */
+int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed);
+int luna_msr_join(const luna_vm *vm, luna_space *space);
+/* Whether KVM can make exits of this range. */
+int luna_msr_check(uint64_t first, uint64_t length);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT
+ * Answering the exits that wait for an answer: with a value, as a block, by a retry or a refusal. */
+#include "exit/reply.h"
+
+#include "base/error.h"
+#include "exit/answer.h"
+#include "exit/lookup.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
+#include "vcpu/guard.h"
+#include "vcpu/vcpu.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
+  return &vcpu->exit;
+}
+
+static uint64_t load(const uint8_t *data, uint32_t size) {
+  uint64_t value = 0;
+  memcpy(&value, data, size);
+  return value;
+}
+
+static int check_open(const luna_vcpu *vcpu) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  return vcpu->pending.open
+             ? LUNA_OK
+             : luna_fail(LUNA_ERROR_STATE,
+                         "vCPU %u has no open exit to answer: answer a pio, mmio, msr or "
+                         "fault exit once, before the next run",
+                         vcpu->id);
+}
+
+void luna_exit_next(luna_vcpu *vcpu) {
+  luna_pending *pending = &vcpu->pending;
+  luna_exit *e = &vcpu->exit;
+  if (++pending->element == pending->elements) {
+    pending->open = false;
+    return;
+  }
+  pending->data += e->size;
+  e->count--;
+  e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
+  luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
+}
+
+int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
+  int status = check_open(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  const luna_exit *e = &vcpu->exit;
+  if (e->access == LUNA_EXECUTE) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot answer the fetch at gpa 0x%" PRIx64
+                     " with a value: map memory there and retry, or set rip",
+                     e->address);
+  }
+  if (e->access == LUNA_READ) {
+    memcpy(vcpu->pending.data, &value, e->size);
+  }
+  luna_exit_next(vcpu);
+  if (vcpu->pending.open && vcpu->lookup->owners[LUNA_TRAP_PIO].answer) {
+    luna_answer_exit(vcpu, LUNA_TRAP_PIO);
+  }
+  return LUNA_OK;
+}
+
+int luna_vcpu_retry(luna_vcpu *vcpu) {
+  int status = check_open(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  const luna_exit *e = &vcpu->exit;
+  if (e->kind == LUNA_EXIT_PIO || e->kind == LUNA_EXIT_MSR || e->kind == LUNA_EXIT_HYPERCALL) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED, "cannot retry %s: answer it",
+                     e->kind == LUNA_EXIT_PIO   ? "a port access"
+                     : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
+                                                : "a hypercall");
+  }
+  uint8_t byte;
+  const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
+  bool fetch = e->access == LUNA_EXECUTE;
+  void *bytes = fetch ? &byte : vcpu->pending.data;
+  if (luna_vm_access(vcpu->vm, space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
+      LUNA_TOUCH_DONE) {
+    return luna_fail(LUNA_ERROR_NOT_FOUND,
+                     "cannot retry the access to gpa 0x%" PRIx64
+                     ": no region of space %u allows it; map memory there first",
+                     e->address, space->id);
+  }
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+int luna_vcpu_refuse(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  if (!vcpu->pending.open || vcpu->exit.kind != LUNA_EXIT_MSR) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open msr exit to refuse", vcpu->id);
+  }
+  vcpu->run->msr.error = 1;
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}
+
+uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
+  const luna_pending *pending = &vcpu->pending;
+  if (luna_vcpu_guard(vcpu) || !pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
+    return 0;
+  }
+  *data = pending->data;
+  return vcpu->exit.size * (pending->elements - pending->element);
+}
+
+int luna_vcpu_answer_block(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  uint8_t *data;
+  if (luna_vcpu_block(vcpu, &data) == 0) {
+    return luna_fail(LUNA_ERROR_STATE, "vCPU %u has no open port access to answer as a block",
+                     vcpu->id);
+  }
+  vcpu->pending.open = false;
+  return LUNA_OK;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ * Typed calls to KVM for what it does without leaving the guest, and what makes it leave. As in kvm.h. */
+#ifndef LUNA_KVM_EVENT_H
+#define LUNA_KVM_EVENT_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+int luna_kvm_ioeventfd(int vm_fd, const struct kvm_ioeventfd *event);
+int luna_kvm_coalesce(int vm_fd, bool pio, uint64_t first, uint32_t size, bool on);
+int luna_kvm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter);
+int luna_kvm_guest_debug(int vcpu_fd, const struct kvm_guest_debug *debug);
+/* A descriptor of the vCPU's statistics. */
+int luna_kvm_stats_fd(int vcpu_fd);
+
+#endif

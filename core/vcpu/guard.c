@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ * Who may touch a vCPU while its own thread has it. */
+#include "vcpu/guard.h"
+
+#include "base/error.h"
+#include "vcpu/vcpu.h"
+
+static _Thread_local const luna_vcpu *own; /* of the thread that runs it */
+
+void luna_guard_own(const luna_vcpu *vcpu) {
+  own = vcpu;
+}
+
+bool luna_guard_owns(const luna_vcpu *vcpu) {
+  return own == vcpu;
+}
+
+int luna_guard_refuse(const luna_vcpu *vcpu) {
+  if (luna_guard_owns(vcpu)) {
+    return LUNA_OK;
+  }
+  return luna_fail(LUNA_ERROR_STATE,
+                   "vCPU %u is started, and its thread has it: pause it or stop it first, or do "
+                   "this when its exit has been taken from the queue",
+                   vcpu->id);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ * General and system registers and events, between the script and KVM: read when first asked for
+ * after an exit, written at the next entry. */
+#ifndef LUNA_STATE_H
+#define LUNA_STATE_H
+
+#include "seat/seat.h"
+
+int luna_state_begin(luna_vcpu *vcpu);
+/* Writes registers now: KVM does not look at the run page of a vCPU that waits. */
+int luna_state_commit(luna_vcpu *vcpu);
+/* Reads again what KVM may have changed without an entry, unless writes wait for the next one. */
+int luna_state_reload(luna_vcpu *vcpu);
+/* Whether RFLAGS.IF will be set at the next entry, as far as that is known without a call. */
+bool luna_state_interruptible(const luna_vcpu *vcpu);
+/* The general registers as KVM has them, without the writes that wait; NULL with an error. */
+const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
+/* The same with the writes that wait. */
+int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs);
+struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
+struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu);
+/* Takes the registers over to another seat: what differs there is written at the next entry. */
+int luna_state_move(luna_vcpu *vcpu, luna_seat *target);
+/* From now on every exit brings system registers and events too, where the run page can. */
+void luna_state_want_all(luna_vcpu *vcpu);
+/* Whether writes wait that KVM would spoil when it finishes the instruction under way. */
+bool luna_state_conflicts(const luna_vcpu *vcpu);
+/* From now on these are the registers, whatever KVM has. No instruction is under way. */
+void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                      const struct kvm_vcpu_events *events);
+/* Hands the waiting writes to KVM for the next entry. */
+int luna_state_flush(luna_vcpu *vcpu);
+/* After an entry: what was read before is old. */
+void luna_state_entered(luna_vcpu *vcpu);
+/* Explains an entry that KVM refused with EINVAL. */
+int luna_state_fail(luna_vcpu *vcpu);
+
+#endif
