@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Where this host's KVM stops a guest, and setting breakpoints where it does: tried out with a small guest in real mode, in ring 0 and in
- * ring 3, since a KVM that runs nested or emulates may stop in one and not in the other. */
+ * Where this host's KVM stops a guest, and setting breakpoints there. It is tried out with a small
+ * guest in real mode, in ring 0 and in ring 3, since a KVM that runs nested or emulates may stop in
+ * one and not in the other. */
 #include "stops.h"
 
 #include "base/error.h"

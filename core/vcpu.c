@@ -13,6 +13,7 @@
 #include "run/loop.h"
 #include "run/move.h"
 #include "run/thread.h"
+#include "seat/fresh.h"
 #include "seat/seat.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/mode.h"

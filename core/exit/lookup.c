@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Whose an access is that no memory answered: the trap at its address, looked up under the VM's lock
+ * Whose an access is that no memory answered: the trap at its address, looked up under the lock
  * when the last answer no longer holds. */
 #include "exit/lookup.h"
 

@@ -6,8 +6,8 @@
 #include "exit/trap.h"
 #include "memory/space.h"
 
-/* Makes the MSRs of the VM's traps, one of them just added (or NULL) and one about to be removed (or
- * NULL), exits in every space; all or none. */
+/* Makes the MSRs of the VM's traps exits in every space; all or none. One of them has just been
+ * added, or NULL, and one is about to be removed, or NULL. */
 int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed);
 int luna_msr_join(const luna_vm *vm, luna_space *space);
 /* Whether KVM can make exits of this range. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Answering the exits that wait for an answer: with a value, as a block, by a retry or a refusal. */
+ * Answering the exits that wait for it: with a value, as a block, by a retry or a refusal. */
 #include "exit/reply.h"
 
 #include "base/error.h"

@@ -7,6 +7,7 @@
 #include "interrupt/controllers.h"
 #include "kvm/kvm.h"
 #include "kvm/kvm_interrupt.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 #include "vcpu/guard.h"
 #include "vcpu/mode.h"
@@ -319,17 +320,19 @@ static int move_deadline(const luna_vcpu *vcpu, const luna_seat *target,
 /* APIC base first: the mode in it says what the page means. The deadline last: it counts on the
  * time-stamp counter. */
 int luna_apic_move(luna_vcpu *vcpu, luna_seat *target) {
-  struct kvm_lapic_state lapic;
-  uint32_t state;
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
     return luna_error_status();
   }
-  if (luna_kvm_get_mp_state(vcpu->fd, &state) != 0 || read_page(vcpu, &lapic) != LUNA_OK ||
-      write_msr(target, MSR_APIC_BASE, sregs->apic_base) != 0 ||
-      luna_kvm_set_lapic(target->fd, &lapic) != 0 ||
-      luna_kvm_set_mp_state(target->fd, state) != 0 || move_deadline(vcpu, target, &lapic) != 0) {
-    return luna_fail_errno(errno, "cannot move the LAPIC of vCPU %u", vcpu->id);
+  int status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
+  luna_held *held = &vcpu->seat->held;
+  status = status == LUNA_OK ? read_page(vcpu, &held->lapic) : status;
+  if (status == LUNA_OK && write_msr(target, MSR_APIC_BASE, sregs->apic_base) != 0) {
+    status = luna_fail_errno(errno, "cannot move the LAPIC of vCPU %u", vcpu->id);
   }
-  return LUNA_OK;
+  status = status == LUNA_OK ? luna_seat_write(target, held, LUNA_GROUPS_LAPIC) : status;
+  if (status == LUNA_OK && move_deadline(vcpu, target, &held->lapic) != 0) {
+    status = luna_fail_errno(errno, "cannot move the LAPIC timer of vCPU %u", vcpu->id);
+  }
+  return status;
 }

@@ -18,8 +18,8 @@ typedef struct luna_kvm_table {
   int (*close)(int fd);
 } luna_kvm_table;
 
-/* Replaces the table, NULL for the real one; what was learnt of the host is of the old one. No VM may
- * be alive. */
+/* Replaces the table, NULL for the real one: what was learnt of the host is forgotten. No VM may be
+ * alive. */
 __attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_table *table);
 /* How often that was done. */
 unsigned luna_kvm_generation(void);

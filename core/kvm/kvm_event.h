@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Typed calls to KVM for what it does without leaving the guest, and what makes it leave. As in kvm.h. */
+ * Typed calls to KVM, as in kvm.h, for what it does without leaving the guest, and what makes it
+ * leave. */
 #ifndef LUNA_KVM_EVENT_H
 #define LUNA_KVM_EVENT_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Typed calls to KVM for controllers, interrupts and the time-stamp counter's frequency. As in kvm.h. */
+ * Typed calls to KVM, as in kvm.h, for controllers, interrupts and the time-stamp counter's
+ * frequency. */
 #ifndef LUNA_KVM_INTERRUPT_H
 #define LUNA_KVM_INTERRUPT_H
 

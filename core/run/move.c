@@ -13,6 +13,8 @@
 #include "interrupt/controllers.h"
 #include "memory/space.h"
 #include "memory/spaces.h"
+#include "seat/group.h"
+#include "seat/msrs.h"
 #include "seat/seat.h"
 #include "vcpu/account.h"
 #include "vcpu/cpuid.h"
@@ -64,14 +66,9 @@ void luna_move_rise(luna_vcpu *vcpu) {
 /* ---- What goes along ---- */
 
 static uint32_t groups_of(uint32_t flags) {
-  uint32_t groups = (1u << LUNA_GROUP_COUNT) - 1;
-  if (flags & LUNA_MOVE_NO_FPU) {
-    groups &= ~(1u << LUNA_GROUP_XCRS | 1u << LUNA_GROUP_XSAVE);
-  }
-  if (flags & LUNA_MOVE_NO_MSRS) {
-    groups &= ~(1u << LUNA_GROUP_DEBUG | 1u << LUNA_GROUP_MSRS);
-  }
-  return groups;
+  uint32_t groups = LUNA_GROUPS_FPU | LUNA_GROUPS_MSRS;
+  groups &= flags & LUNA_MOVE_NO_FPU ? ~(uint32_t)LUNA_GROUPS_FPU : groups;
+  return flags & LUNA_MOVE_NO_MSRS ? groups & ~(uint32_t)LUNA_GROUPS_MSRS : groups;
 }
 
 static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
@@ -97,7 +94,10 @@ static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
   int status = vcpu->vm->irqchip ? luna_apic_settle(vcpu) : LUNA_OK;
   status = status == LUNA_OK ? luna_tsc_move(vcpu, seat) : status;
   status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, groups) : status;
-  status = status == LUNA_OK ? luna_seat_copy(seat, vcpu->seat, groups) : status;
+  status = status == LUNA_OK ? luna_seat_write(seat, &vcpu->seat->held, groups) : status;
+  if (status == LUNA_OK && groups >> LUNA_GROUP_MSRS & 1) {
+    status = luna_seat_copy_tsc(seat, vcpu->seat);
+  }
   return status == LUNA_OK ? luna_state_move(vcpu, seat) : status;
 }
 

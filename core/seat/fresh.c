@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * The state of a vCPU as KVM makes it, which a seat gets before another vCPU takes it over. */
+#include "seat/fresh.h"
+
 #include "base/error.h"
 #include "kvm/host.h"
-#include "kvm/kvm.h"
 #include "kvm/kvm_event.h"
 #include "memory/space.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 
 #include <errno.h>
@@ -12,38 +14,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct fresh_state {
-  uint64_t host;  /* on which it was read */
-  luna_seat seat; /* only its copies are used */
-  struct kvm_regs regs;
-  struct kvm_sregs sregs;
-  struct kvm_vcpu_events events;
-} fresh_state;
+/* What a seat without a LAPIC has; that of a LAPIC is apic.c's. The counter goes on. */
+enum {
+  FRESH = LUNA_GROUPS_ALL & ~(LUNA_GROUPS_LAPIC | 1 << LUNA_GROUP_COUNTERS)
+};
 
 static pthread_mutex_t fresh_lock = PTHREAD_MUTEX_INITIALIZER;
-static fresh_state fresh;
+static luna_held fresh;
+static uint64_t fresh_host; /* on which it was read */
 
 static int read_fresh(luna_seat *seat) {
-  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
-  if (luna_kvm_get_regs(seat->fd, &fresh.regs) != 0 ||
-      luna_kvm_get_sregs(seat->fd, &fresh.sregs) != 0 ||
-      luna_kvm_get_events(seat->fd, &fresh.events) != 0) {
-    return luna_fail_errno(errno, "cannot read the state of a fresh vCPU");
-  }
-  int status = luna_seat_fetch(seat, all);
+  int status = luna_seat_fetch(seat, FRESH);
   if (status == LUNA_OK) {
-    free(fresh.seat.held.msrs);
-    free(fresh.seat.held.xsave);
-    fresh.seat.held = seat->held;
+    free(fresh.msrs);
+    free(fresh.xsave);
+    fresh = seat->held;
     seat->held = (luna_held){0};
-    fresh.host = luna_host_get()->serial;
+    fresh_host = luna_host_get()->serial;
   }
   return status;
 }
 
 /* Reads a fresh vCPU's state, once, in a VM made for it. */
 static int know_fresh(void) {
-  if (fresh.host == luna_host_get()->serial) {
+  if (fresh_host == luna_host_get()->serial) {
     return LUNA_OK;
   }
   luna_space *scratch;
@@ -71,22 +65,15 @@ static int end_debug(luna_seat *seat, uint32_t id) {
 
 static int write_fresh(luna_seat *seat, uint32_t id) {
   const uint64_t bootstrap = 0x100; /* IA32_APIC_BASE.BSP */
-  struct kvm_sregs sregs = fresh.sregs;
-  sregs.apic_base = id == 0 ? sregs.apic_base | bootstrap : sregs.apic_base & ~bootstrap;
+  luna_held wanted = fresh;
+  uint64_t base = wanted.sregs.apic_base;
+  wanted.sregs.apic_base = id == 0 ? base | bootstrap : base & ~bootstrap;
   seat->held.known = 0;
   seat->run->kvm_dirty_regs = 0;
   seat->run->ready_for_interrupt_injection = 0;
   seat->run->request_interrupt_window = 0;
   int status = end_debug(seat, id);
-  if (status != LUNA_OK) {
-    return status;
-  }
-  if (luna_kvm_set_regs(seat->fd, &fresh.regs) != 0 || luna_kvm_set_sregs(seat->fd, &sregs) != 0 ||
-      luna_kvm_set_events(seat->fd, &fresh.events) != 0) {
-    return luna_fail_errno(errno, "cannot reset vCPU %u", id);
-  }
-  const uint32_t all = (1u << LUNA_GROUP_COUNT) - 1;
-  status = luna_seat_write(seat, &fresh.seat.held, all);
+  status = status == LUNA_OK ? luna_seat_write(seat, &wanted, FRESH) : status;
   seat->tsc_set = true; /* a counter of its own: there is nothing to take over */
   return status;
 }

@@ -1,115 +1,155 @@
 /* SPDX-License-Identifier: MIT
- * Moving the state that has no place in the run page between two seats, a group at a time, and only
- * what differs. */
+ * The table of state groups, and walking it: reading them from a KVM vCPU, and writing to one what
+ * it does not hold already. */
+#include "seat/group.h"
+
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "seat/msrs.h"
 #include "seat/seat.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* A group with `get` and `set` is one structure of KVM's, read and written by these requests. */
+typedef struct rule {
+  const char *name;
+  size_t offset; /* of the copy in luna_held */
+  size_t size;
+  unsigned long get;
+  unsigned long set;
+  int (*fetch)(luna_seat *seat); /* otherwise: 0, or a negative status */
+  int (*write)(luna_seat *seat, const luna_held *wanted);
+  bool restless; /* changes without luna_seat_write, so that no copy stays true */
+} rule;
+
+static int fetch_xsave(luna_seat *seat);
+static int write_xsave(luna_seat *seat, const luna_held *wanted);
+
+#define COPY(field) offsetof(luna_held, field), sizeof(((luna_held *)NULL)->field)
+
+static const rule rules[LUNA_GROUP_COUNT] = {
+    [LUNA_GROUP_MP] = {"the MP state", COPY(mp), KVM_GET_MP_STATE, KVM_SET_MP_STATE,
+                       .restless = true},
+    [LUNA_GROUP_SREGS] = {"the system registers", COPY(sregs), KVM_GET_SREGS, KVM_SET_SREGS,
+                          .restless = true},
+    [LUNA_GROUP_XCRS] = {"XCR0", COPY(xcrs), KVM_GET_XCRS, KVM_SET_XCRS},
+    [LUNA_GROUP_XSAVE] = {"the extended state", COPY(xsave), .fetch = fetch_xsave,
+                          .write = write_xsave},
+    [LUNA_GROUP_DEBUG] = {"the debug registers", COPY(debugregs), KVM_GET_DEBUGREGS,
+                          KVM_SET_DEBUGREGS},
+    [LUNA_GROUP_MSRS] = {"the MSRs", COPY(msrs), .fetch = luna_seat_fetch_msrs,
+                         .write = luna_seat_write_msrs},
+    [LUNA_GROUP_LAPIC] = {"the LAPIC", COPY(lapic), KVM_GET_LAPIC, KVM_SET_LAPIC, .restless = true},
+    [LUNA_GROUP_COUNTERS] = {"the time-stamp counter", COPY(counters),
+                             .fetch = luna_seat_fetch_counters, .write = luna_seat_write_counters,
+                             .restless = true},
+    [LUNA_GROUP_REGS] = {"the registers", COPY(regs), KVM_GET_REGS, KVM_SET_REGS, .restless = true},
+    [LUNA_GROUP_EVENTS] = {"the events", COPY(events), KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS,
+                           .restless = true},
+};
+
+static void *copy_of(luna_held *held, const rule *r) {
+  return (uint8_t *)held + r->offset;
+}
+
+void *luna_group_bytes(luna_held *held, luna_group group, size_t *size) {
+  *size = rules[group].size;
+  switch (group) {
+    case LUNA_GROUP_XSAVE:
+      *size = luna_host_get()->xsave_size;
+      return held->xsave;
+    case LUNA_GROUP_MSRS:
+      *size = held->msrs->count * sizeof *held->msrs->entries;
+      return held->msrs->entries;
+    case LUNA_GROUP_COUNTERS:
+      *size = held->counters.count * sizeof *held->counters.entries;
+      return held->counters.entries;
+    default:
+      return copy_of(held, &rules[group]);
+  }
+}
+
+/* The copy is true now, if it was read or written and stays so. */
+static void note(luna_seat *seat, int group, int status) {
+  if (status == LUNA_OK && !rules[group].restless) {
+    seat->held.known |= 1u << group;
+  } else {
+    seat->held.known &= ~(1u << group);
+  }
+}
+
+/* ---- Reading ---- */
+
 static int fetch_xsave(luna_seat *seat) {
   uint32_t size = luna_host_get()->xsave_size;
   if (!seat->held.xsave) {
     seat->held.xsave = calloc(1, size);
     if (!seat->held.xsave) {
-      return luna_fail_errno(ENOMEM, "cannot read the extended state of a vCPU");
+      return luna_fail_errno(ENOMEM, "cannot read the extended state of vCPU %u", seat->id);
     }
   }
   return luna_kvm_get_xsave(seat->fd, seat->held.xsave, size) == 0
              ? LUNA_OK
-             : luna_fail_errno(errno, "cannot read the extended state of a vCPU");
+             : luna_fail_errno(errno, "cannot read the extended state of vCPU %u", seat->id);
 }
 
-static int fetch_group(luna_seat *seat, luna_group group) {
-  switch (group) {
-    case LUNA_GROUP_XCRS:
-      return luna_kvm_get_xcrs(seat->fd, &seat->held.xcrs) == 0
-                 ? LUNA_OK
-                 : luna_fail_errno(errno, "cannot read XCR0 of a vCPU");
-    case LUNA_GROUP_XSAVE:
-      return fetch_xsave(seat);
-    case LUNA_GROUP_DEBUG:
-      return luna_kvm_get_debugregs(seat->fd, &seat->held.debugregs) == 0
-                 ? LUNA_OK
-                 : luna_fail_errno(errno, "cannot read the debug registers of a vCPU");
-    default:
-      return luna_seat_fetch_msrs(seat);
+static int fetch(luna_seat *seat, const rule *r) {
+  if (r->fetch) {
+    return r->fetch(seat);
   }
+  return luna_kvm_call(seat->fd, r->get, copy_of(&seat->held, r)) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot read %s of vCPU %u", r->name, seat->id);
 }
 
 int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
   for (uint32_t left = groups & ~seat->held.known; left; left &= left - 1) {
-    luna_group group = (luna_group)__builtin_ctz(left);
-    int status = fetch_group(seat, group);
+    int group = __builtin_ctz(left);
+    int status = fetch(seat, &rules[group]);
+    note(seat, group, status);
     if (status != LUNA_OK) {
       return status;
     }
-    seat->held.known |= 1u << group;
   }
   return LUNA_OK;
 }
 
-static int write_xcrs(luna_seat *target, const luna_held *source) {
-  if (memcmp(&target->held.xcrs, &source->xcrs, sizeof target->held.xcrs) == 0) {
-    return 0;
-  }
-  target->held.xcrs = source->xcrs;
-  return luna_kvm_set_xcrs(target->fd, &target->held.xcrs);
-}
+/* ---- Writing ---- */
 
-static int write_xsave(luna_seat *target, const luna_held *source) {
+static int write_xsave(luna_seat *seat, const luna_held *wanted) {
   uint32_t size = luna_host_get()->xsave_size;
-  if (memcmp(target->held.xsave, source->xsave, size) == 0) {
-    return 0;
+  if (memcmp(seat->held.xsave, wanted->xsave, size) == 0) {
+    return LUNA_OK;
   }
-  memcpy(target->held.xsave, source->xsave, size);
-  return luna_kvm_set_xsave(target->fd, target->held.xsave);
+  memcpy(seat->held.xsave, wanted->xsave, size);
+  return luna_kvm_set_xsave(seat->fd, seat->held.xsave) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot write the extended state of vCPU %u", seat->id);
 }
 
-static int write_debug(luna_seat *target, const luna_held *source) {
-  if (memcmp(&target->held.debugregs, &source->debugregs, sizeof target->held.debugregs) == 0) {
-    return 0;
+static int write_copy(luna_seat *seat, const luna_held *wanted, luna_group group) {
+  const rule *r = &rules[group];
+  uint8_t *copy = copy_of(&seat->held, r);
+  const uint8_t *from = (const uint8_t *)wanted + r->offset;
+  if (seat->held.known >> group & 1 && memcmp(copy, from, r->size) == 0) {
+    return LUNA_OK;
   }
-  target->held.debugregs = source->debugregs;
-  return luna_kvm_set_debugregs(target->fd, &target->held.debugregs);
+  memcpy(copy, from, r->size);
+  return luna_kvm_call(seat->fd, r->set, copy) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot write %s of vCPU %u", r->name, seat->id);
 }
 
-static int copy_group(luna_seat *target, const luna_held *source, luna_group group) {
-  static const char *const names[] = {"XCR0", "the extended state", "the debug registers"};
-  int result = 0;
-  switch (group) {
-    case LUNA_GROUP_XCRS:
-      result = write_xcrs(target, source);
-      break;
-    case LUNA_GROUP_XSAVE:
-      result = write_xsave(target, source);
-      break;
-    case LUNA_GROUP_DEBUG:
-      result = write_debug(target, source);
-      break;
-    default:
-      return luna_seat_write_msrs(target, source);
-  }
-  return result == 0 ? LUNA_OK : luna_fail_errno(errno, "cannot write %s of a vCPU", names[group]);
-}
-
-int luna_seat_write(luna_seat *target, const luna_held *source, uint32_t groups) {
-  int status = luna_seat_fetch(target, groups);
+int luna_seat_write(luna_seat *seat, const luna_held *wanted, uint32_t groups) {
+  int status = luna_seat_fetch(seat, groups & (LUNA_GROUPS_FPU | LUNA_GROUPS_MSRS));
   for (uint32_t left = groups; left && status == LUNA_OK; left &= left - 1) {
     luna_group group = (luna_group)__builtin_ctz(left);
-    status = copy_group(target, source, group);
-    if (status != LUNA_OK) {
-      target->held.known &= ~(1u << group);
-    }
+    const rule *r = &rules[group];
+    status = r->write ? r->write(seat, wanted) : write_copy(seat, wanted, group);
+    note(seat, (int)group, status);
   }
   return status;
-}
-
-int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups) {
-  int status = luna_seat_write(target, &source->held, groups);
-  return status == LUNA_OK && groups >> LUNA_GROUP_MSRS & 1 ? luna_seat_copy_tsc(target, source)
-                                                            : status;
 }

@@ -7,43 +7,7 @@
 
 #include "kvm/kvm.h"
 #include "memory/space.h"
-
-enum {
-  LUNA_MSRS_MOST = 512
-};
-
-/* The groups of state that move by ioctl. General and system registers and events go through the
- * run page instead. */
-typedef enum luna_group {
-  LUNA_GROUP_XCRS, /* before the state it enables */
-  LUNA_GROUP_XSAVE,
-  LUNA_GROUP_DEBUG,
-  LUNA_GROUP_MSRS,
-  LUNA_GROUP_COUNT
-} luna_group;
-
-/* struct kvm_msrs, with room for its entries. */
-typedef struct luna_msrs {
-  uint32_t count;
-  uint32_t pad;
-  struct kvm_msr_entry entries[LUNA_MSRS_MOST];
-} luna_msrs;
-
-/* Beside the groups, in luna_held.known: that the system registers and events on the run page are
- * what KVM holds. */
-enum {
-  LUNA_HELD_SREGS = 1 << 29,
-  LUNA_HELD_EVENTS = 1 << 30
-};
-
-/* What KVM holds, as far as is known: a group's bit in `known` says that its copy here is true. */
-typedef struct luna_held {
-  uint32_t known;
-  struct kvm_xcrs xcrs;
-  struct kvm_debugregs debugregs;
-  luna_msrs *msrs;
-  void *xsave;
-} luna_held;
+#include "seat/group.h"
 
 /* The KVM vCPU of one space, and what is known of it. */
 typedef struct luna_seat {
@@ -81,20 +45,5 @@ bool luna_seat_same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b
 /* A seat of a VM of its own, and freeing both. */
 int luna_seat_scratch(luna_space **scratch, luna_seat **seat);
 void luna_seat_scratch_free(luna_space *scratch);
-
-/* group.c. Makes sure that the copies of these groups (bits by luna_group) are true. */
-int luna_seat_fetch(luna_seat *seat, uint32_t groups);
-/* Makes the target hold what the source's copies say; nothing is written that it holds already. */
-int luna_seat_copy(luna_seat *target, const luna_seat *source, uint32_t groups);
-/* Makes the seat hold what `wanted` says of the groups; the target's copies are true afterwards. */
-int luna_seat_write(luna_seat *seat, const luna_held *wanted, uint32_t groups);
-/* fresh.c. Gives a seat that a former vCPU has used the state of a fresh one. */
-int luna_seat_reset(luna_seat *seat, uint32_t id);
-
-/* seat_msrs.c: the group of MSRs, of which only those that differ are written; and the time-stamp
- * counter, by its offset to the host's, or where this KVM does not tell it, by its value. */
-int luna_seat_fetch_msrs(luna_seat *seat);
-int luna_seat_write_msrs(luna_seat *target, const luna_held *source);
-int luna_seat_copy_tsc(luna_seat *target, const luna_seat *source);
 
 #endif

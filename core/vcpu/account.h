@@ -5,7 +5,7 @@
 
 #include "lunavisor.h"
 
-/* Before and after each entry, and before the vCPU leaves its seat for another or has come to one. */
+/* Before and after each entry; before the vCPU leaves its seat, and when it has come to one. */
 void luna_account_enter(luna_vcpu *vcpu);
 void luna_account_leave(luna_vcpu *vcpu);
 void luna_account_rise(luna_vcpu *vcpu);

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "kvm/kvm.h"
-#include "seat/seat.h"
+#include "seat/group.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/vcpu.h"
 

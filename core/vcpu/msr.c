@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kvm/kvm.h"
 #include "memory/space.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 #include "vcpu/check.h"
 #include "vcpu/extended.h"

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The whole state of a vCPU as bytes: a header and sections, each with a tag and a length, whose
- * contents are KVM's own structures. The order of the calls is what KVM asks for: MP state first,
- * XCR0 before what it enables, the LAPIC after the system registers and before its timer's MSR. */
+ * contents are KVM's own structures: the groups of seat/group.h, in its order. */
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
-#include "kvm/kvm_interrupt.h"
-#include "seat/seat.h"
+#include "seat/group.h"
 #include "vcpu/check.h"
 #include "vcpu/extended.h"
 #include "vcpu/guard.h"
@@ -18,28 +16,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum tag {
-  TAG_REGS = 1,
-  TAG_SREGS,
-  TAG_EVENTS,
-  TAG_XCRS,
-  TAG_XSAVE,
-  TAG_DEBUG,
-  TAG_MSRS,
-  TAG_LATE,  /* MSRs that go last: the time-stamp counter and its deadline */
-  TAG_LAPIC, /* from here on only with a LAPIC in KVM */
-  TAG_MP,
-  TAGS
-} tag;
+/* The groups' tags in a state. These numbers do not change. */
+static const uint8_t tags[LUNA_GROUP_COUNT] = {
+    [LUNA_GROUP_REGS] = 1, [LUNA_GROUP_SREGS] = 2,    [LUNA_GROUP_EVENTS] = 3,
+    [LUNA_GROUP_XCRS] = 4, [LUNA_GROUP_XSAVE] = 5,    [LUNA_GROUP_DEBUG] = 6,
+    [LUNA_GROUP_MSRS] = 7, [LUNA_GROUP_COUNTERS] = 8, [LUNA_GROUP_LAPIC] = 9,
+    [LUNA_GROUP_MP] = 10,
+};
 
 enum {
   VERSION = 1,
   ALIGN = 8,
-  LATE_MOST = 2,
-  ENTRY_SIZE = sizeof(struct kvm_msr_entry),
-  MSR_TSC = 0x10,
-  MSR_TSC_DEADLINE = 0x6e0,
-  ALL_GROUPS = (1 << LUNA_GROUP_COUNT) - 1
+  ENTRY_SIZE = sizeof(struct kvm_msr_entry)
 };
 
 typedef struct header {
@@ -55,13 +43,6 @@ typedef struct section {
   uint32_t tag;
   uint32_t length; /* of the contents, which are padded to ALIGN */
 } section;
-
-/* MSRs apart from those that move with the groups; like struct kvm_msrs. */
-typedef struct late_msrs {
-  uint32_t count;
-  uint32_t pad;
-  struct kvm_msr_entry entries[LATE_MOST];
-} late_msrs;
 
 static size_t padded(size_t length) {
   return (length + ALIGN - 1) / ALIGN * ALIGN;
@@ -95,67 +76,49 @@ static void put_bytes(writer *w, const void *bytes, size_t size) {
   w->used += padded(size);
 }
 
-static void put(writer *w, tag name, const void *contents, size_t length) {
-  const section s = {.tag = name, .length = (uint32_t)length};
+static void put(writer *w, uint32_t tag, const void *contents, size_t length) {
+  const section s = {.tag = tag, .length = (uint32_t)length};
   put_bytes(w, &s, sizeof s);
   put_bytes(w, contents, length);
 }
 
-static int read_late(const luna_vcpu *vcpu, late_msrs *late) {
-  *late = (late_msrs){.count = vcpu->vm->irqchip ? 2 : 1,
-                      .entries = {{.index = MSR_TSC}, {.index = MSR_TSC_DEADLINE}}};
-  int done = luna_kvm_get_msrs(vcpu->fd, late);
-  if (done < 1) {
-    return luna_fail_errno(done < 0 ? errno : EIO, "cannot read the time-stamp counter of vCPU %u",
-                           vcpu->id);
+/* The group of a tag, LUNA_GROUP_COUNT for none. */
+static luna_group group_of(uint32_t tag) {
+  luna_group group = 0;
+  while (group < LUNA_GROUP_COUNT && tags[group] != tag) {
+    group++;
   }
-  late->count = (uint32_t)done; /* without the deadline where this vCPU has none */
-  return LUNA_OK;
+  return group;
 }
 
-static int put_lapic(const luna_vcpu *vcpu, writer *w) {
-  struct kvm_lapic_state lapic;
-  uint32_t mp;
-  if (!vcpu->vm->irqchip) {
-    return LUNA_OK;
-  }
-  if (luna_kvm_get_mp_state(vcpu->fd, &mp) != 0 || luna_kvm_get_lapic(vcpu->fd, &lapic) != 0) {
-    return luna_fail_errno(errno, "cannot read the LAPIC of vCPU %u", vcpu->id);
-  }
-  put(w, TAG_LAPIC, &lapic, sizeof lapic);
-  put(w, TAG_MP, &mp, sizeof mp);
-  return LUNA_OK;
+/* The groups that a vCPU has. */
+static uint32_t groups_of(const luna_vcpu *vcpu) {
+  return vcpu->vm->irqchip ? LUNA_GROUPS_ALL : LUNA_GROUPS_ALL & ~LUNA_GROUPS_LAPIC;
 }
 
-static int put_registers(luna_vcpu *vcpu, writer *w) {
-  struct kvm_regs regs;
-  luna_state_want_all(vcpu);
-  int status = luna_state_general(vcpu, &regs);
-  const struct kvm_sregs *sregs = status == LUNA_OK ? luna_state_sregs(vcpu) : NULL;
-  const struct kvm_vcpu_events *events = sregs ? luna_state_events(vcpu) : NULL;
-  if (!events) {
-    return luna_error_status();
+/* All of the vCPU's state; what lies behind pointers is the seat's own. Asking for the MP state
+ * first lets KVM take an INIT that has arrived. */
+static int read_state(luna_vcpu *vcpu, luna_held *state) {
+  int status = LUNA_OK;
+  if (vcpu->vm->irqchip) {
+    status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
+    status = status == LUNA_OK ? luna_state_reload(vcpu) : status;
   }
-  put(w, TAG_REGS, &regs, sizeof regs);
-  put(w, TAG_SREGS, sregs, sizeof *sregs);
-  put(w, TAG_EVENTS, events, sizeof *events);
-  return LUNA_OK;
+  const uint32_t others = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | 1 << LUNA_GROUP_MP);
+  status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, others) : status;
+  *state = vcpu->seat->held;
+  return status == LUNA_OK ? luna_state_read(vcpu, state) : status;
 }
 
-static int put_groups(luna_vcpu *vcpu, writer *w) {
-  late_msrs late;
-  int status = luna_seat_fetch(vcpu->seat, ALL_GROUPS);
-  status = status == LUNA_OK ? read_late(vcpu, &late) : status;
-  if (status != LUNA_OK) {
-    return status;
+static void put_state(const luna_vcpu *vcpu, luna_held *state, writer *w) {
+  for (uint32_t tag = 1; tag <= LUNA_GROUP_COUNT; tag++) {
+    luna_group group = group_of(tag);
+    if (groups_of(vcpu) >> group & 1) {
+      size_t size;
+      const void *bytes = luna_group_bytes(state, group, &size);
+      put(w, tag, bytes, size);
+    }
   }
-  const luna_held *held = &vcpu->seat->held;
-  put(w, TAG_XCRS, &held->xcrs, sizeof held->xcrs);
-  put(w, TAG_XSAVE, held->xsave, luna_host_get()->xsave_size);
-  put(w, TAG_DEBUG, &held->debugregs, sizeof held->debugregs);
-  put(w, TAG_MSRS, held->msrs->entries, held->msrs->count * ENTRY_SIZE);
-  put(w, TAG_LATE, late.entries, late.count * ENTRY_SIZE);
-  return LUNA_OK;
 }
 
 static int fail_open(const luna_vcpu *vcpu) {
@@ -173,14 +136,13 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
   if (status == LUNA_OK && vcpu->pending.open) {
     status = fail_open(vcpu);
   }
-  writer w = {.to = state, .room = *size, .used = sizeof(header)};
-  /* Asking for the MP state lets KVM take an INIT that has arrived. */
-  status = status == LUNA_OK ? put_lapic(vcpu, &w) : status;
-  status = status == LUNA_OK ? put_registers(vcpu, &w) : status;
-  status = status == LUNA_OK ? put_groups(vcpu, &w) : status;
+  luna_held held;
+  status = status == LUNA_OK ? read_state(vcpu, &held) : status;
   if (status != LUNA_OK) {
     return status;
   }
+  writer w = {.to = state, .room = *size, .used = sizeof(header)};
+  put_state(vcpu, &held, &w);
   *size = w.used;
   if (!state) {
     return LUNA_OK;
@@ -200,21 +162,12 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
 
 /* A state taken apart. */
 typedef struct parts {
-  const uint8_t *contents[TAGS]; /* NULL where there is none */
-  uint32_t lengths[TAGS];
-  struct kvm_regs regs;
-  struct kvm_sregs sregs;
-  struct kvm_vcpu_events events;
-  luna_msrs msrs;
-  late_msrs late;
-  luna_held wanted; /* refers to msrs here, and to the state's bytes */
-  /* What the vCPU had before. */
-  struct kvm_lapic_state lapic;
-  struct kvm_lapic_state old_lapic;
-  uint32_t old_mp;
-  luna_msrs old_msrs;
-  luna_held old;
-  uint8_t xsave[]; /* of `wanted` and `old` */
+  const uint8_t *contents[LUNA_GROUP_COUNT]; /* NULL where there is none */
+  uint32_t lengths[LUNA_GROUP_COUNT];
+  luna_held wanted; /* refers to the memory behind */
+  luna_held old;    /* what the vCPU had before; likewise */
+  luna_msrs msrs[2];
+  uint8_t xsave[];
 } parts;
 
 #define FAIL(...) luna_fail(LUNA_ERROR_ARGUMENT, "not the state of a vCPU: " __VA_ARGS__)
@@ -245,53 +198,55 @@ static int find_sections(parts *p, const uint8_t *state, size_t size) {
     section s;
     memcpy(&s, state + at, sizeof s); /* both are multiples of ALIGN */
     at += sizeof s;
-    if (s.tag == 0 || s.tag >= TAGS || p->contents[s.tag]) {
+    luna_group group = group_of(s.tag);
+    if (group == LUNA_GROUP_COUNT || p->contents[group]) {
       return FAIL("its section %u is unknown or there twice", s.tag);
     }
     if (padded(s.length) > size - at) {
       return FAIL("its section %u is cut off", s.tag);
     }
-    p->contents[s.tag] = state + at;
-    p->lengths[s.tag] = s.length;
+    p->contents[group] = state + at;
+    p->lengths[group] = s.length;
     at += padded(s.length);
   }
   return LUNA_OK;
 }
 
-/* Sizes of the sections that have just one. 0: looked at elsewhere. */
-static size_t size_of(tag name) {
-  static const size_t sizes[TAGS] = {
-      [TAG_REGS] = sizeof(struct kvm_regs),
-      [TAG_SREGS] = sizeof(struct kvm_sregs),
-      [TAG_EVENTS] = sizeof(struct kvm_vcpu_events),
-      [TAG_XCRS] = sizeof(struct kvm_xcrs),
-      [TAG_DEBUG] = sizeof(struct kvm_debugregs),
-      [TAG_LAPIC] = sizeof(struct kvm_lapic_state),
-      [TAG_MP] = sizeof(uint32_t),
-  };
-  return name == TAG_XSAVE ? luna_host_get()->xsave_size : sizes[name];
+/* A list of MSRs has any length that there is room for. */
+static int check_list(uint32_t length, size_t room, const char *what) {
+  return length % ENTRY_SIZE == 0 && length <= room
+             ? LUNA_OK
+             : FAIL("its list of %s has %u bytes", what, length);
+}
+
+static int check_section(const parts *p, luna_group group) {
+  size_t size;
+  switch (group) {
+    case LUNA_GROUP_MSRS:
+      return check_list(p->lengths[group], sizeof p->msrs->entries, "MSRs");
+    case LUNA_GROUP_COUNTERS:
+      return check_list(p->lengths[group], sizeof p->wanted.counters.entries, "counters");
+    default:
+      luna_group_bytes((luna_held *)&p->wanted, group, &size);
+      return p->lengths[group] == size ? LUNA_OK
+                                       : FAIL("its section %u has %u bytes, %zu on this host",
+                                              tags[group], p->lengths[group], size);
+  }
 }
 
 static int check_sections(const parts *p, const luna_vcpu *vcpu) {
-  for (tag name = TAG_REGS; name < TAGS; name++) {
-    bool lapic = name >= TAG_LAPIC;
-    if (!p->contents[name] != (lapic && !vcpu->vm->irqchip)) {
-      return FAIL("its section %u is %s: it is of a VM %s a LAPIC in KVM", name,
-                  p->contents[name] ? "too much" : "missing",
-                  p->contents[TAG_LAPIC] ? "with" : "without");
+  int status = LUNA_OK;
+  for (uint32_t tag = 1; tag <= LUNA_GROUP_COUNT && status == LUNA_OK; tag++) {
+    luna_group group = group_of(tag);
+    bool wanted = groups_of(vcpu) >> group & 1;
+    if (!p->contents[group] == wanted) {
+      return FAIL("its section %u is %s: it is of a VM %s a LAPIC in KVM", tag,
+                  p->contents[group] ? "too much" : "missing",
+                  p->contents[LUNA_GROUP_LAPIC] ? "with" : "without");
     }
-    if (p->contents[name] && size_of(name) && p->lengths[name] != size_of(name)) {
-      return FAIL("its section %u has %u bytes, %zu on this host", name, p->lengths[name],
-                  size_of(name));
-    }
+    status = wanted ? check_section(p, group) : LUNA_OK;
   }
-  if (p->lengths[TAG_MSRS] % ENTRY_SIZE || p->lengths[TAG_MSRS] > sizeof p->msrs.entries) {
-    return FAIL("its list of MSRs has %u bytes", p->lengths[TAG_MSRS]);
-  }
-  if (p->lengths[TAG_LATE] % ENTRY_SIZE || p->lengths[TAG_LATE] > sizeof p->late.entries) {
-    return FAIL("its list of counters has %u bytes", p->lengths[TAG_LATE]);
-  }
-  return LUNA_OK;
+  return status;
 }
 
 /* The MSRs of the state are a part of this vCPU's, in the same order. */
@@ -311,22 +266,15 @@ static int check_msrs(const luna_msrs *wanted, const luna_msrs *here) {
   return LUNA_OK;
 }
 
-static void take_msrs(parts *p, tag name, struct kvm_msr_entry *entries, uint32_t *count) {
-  memcpy(entries, p->contents[name], p->lengths[name]);
-  *count = p->lengths[name] / ENTRY_SIZE;
-}
-
 static void take_contents(parts *p) {
-  memcpy(&p->regs, p->contents[TAG_REGS], sizeof p->regs);
-  memcpy(&p->sregs, p->contents[TAG_SREGS], sizeof p->sregs);
-  memcpy(&p->events, p->contents[TAG_EVENTS], sizeof p->events);
-  memcpy(&p->wanted.xcrs, p->contents[TAG_XCRS], sizeof p->wanted.xcrs);
-  memcpy(&p->wanted.debugregs, p->contents[TAG_DEBUG], sizeof p->wanted.debugregs);
-  memcpy(p->xsave, p->contents[TAG_XSAVE], p->lengths[TAG_XSAVE]);
-  take_msrs(p, TAG_MSRS, p->msrs.entries, &p->msrs.count);
-  take_msrs(p, TAG_LATE, p->late.entries, &p->late.count);
-  p->wanted.msrs = &p->msrs;
-  p->wanted.xsave = p->xsave;
+  p->wanted.msrs->count = p->lengths[LUNA_GROUP_MSRS] / ENTRY_SIZE;
+  p->wanted.counters.count = p->lengths[LUNA_GROUP_COUNTERS] / ENTRY_SIZE;
+  for (luna_group group = 0; group < LUNA_GROUP_COUNT; group++) {
+    if (p->contents[group]) {
+      size_t size;
+      memcpy(luna_group_bytes(&p->wanted, group, &size), p->contents[group], p->lengths[group]);
+    }
+  }
 }
 
 static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t size) {
@@ -343,25 +291,19 @@ static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t s
 
 /* Notes what the vCPU has, to put it back. */
 static int keep_old(parts *p, luna_vcpu *vcpu) {
-  const luna_held *held = &vcpu->seat->held;
-  if (!luna_state_sregs(vcpu)) {
-    return luna_error_status();
-  }
-  int status = luna_seat_fetch(vcpu->seat, ALL_GROUPS);
-  status = status == LUNA_OK ? check_msrs(&p->msrs, held->msrs) : status;
+  luna_held held;
+  int status = read_state(vcpu, &held);
+  status = status == LUNA_OK ? check_msrs(p->wanted.msrs, held.msrs) : status;
   if (status != LUNA_OK) {
     return status;
   }
-  if (vcpu->vm->irqchip && (luna_kvm_get_mp_state(vcpu->fd, &p->old_mp) != 0 ||
-                            luna_kvm_get_lapic(vcpu->fd, &p->old_lapic) != 0)) {
-    return luna_fail_errno(errno, "cannot read the LAPIC of vCPU %u", vcpu->id);
-  }
-  p->old = *held;
-  p->old_msrs.count = held->msrs->count;
-  memcpy(p->old_msrs.entries, held->msrs->entries, held->msrs->count * ENTRY_SIZE);
-  p->old.msrs = &p->old_msrs;
-  p->old.xsave = p->xsave + luna_host_get()->xsave_size;
-  memcpy(p->old.xsave, held->xsave, luna_host_get()->xsave_size);
+  luna_msrs *msrs = p->old.msrs;
+  void *xsave = p->old.xsave;
+  memcpy(msrs, held.msrs, sizeof *msrs);
+  memcpy(xsave, held.xsave, luna_host_get()->xsave_size);
+  p->old = held;
+  p->old.msrs = msrs;
+  p->old.xsave = xsave;
   return LUNA_OK;
 }
 
@@ -373,10 +315,10 @@ static void keep_identity(parts *p, const luna_vcpu *vcpu) {
     BASE_BSP = 0x100 /* of IA32_APIC_BASE */
   };
   if (vcpu->vm->irqchip) {
-    const uint64_t bsp = vcpu->state.sregs.apic_base & BASE_BSP;
-    p->sregs.apic_base = (p->sregs.apic_base & ~(uint64_t)BASE_BSP) | bsp;
-    memcpy(&p->lapic, p->contents[TAG_LAPIC], sizeof p->lapic);
-    memcpy(p->lapic.regs + APIC_ID, p->old_lapic.regs + APIC_ID, sizeof(uint32_t));
+    struct kvm_sregs *sregs = &p->wanted.sregs;
+    const uint64_t bsp = p->old.sregs.apic_base & BASE_BSP;
+    sregs->apic_base = (sregs->apic_base & ~(uint64_t)BASE_BSP) | bsp;
+    memcpy(p->wanted.lapic.regs + APIC_ID, p->old.lapic.regs + APIC_ID, sizeof(uint32_t));
   }
 }
 
@@ -384,12 +326,12 @@ static void keep_identity(parts *p, const luna_vcpu *vcpu) {
  * KVM would refuse them then. */
 static int try_sregs(parts *p, luna_vcpu *vcpu) {
   char rule[256];
-  bool doubtful = luna_check_registers(vcpu, &p->regs, &p->sregs, rule, sizeof rule);
+  bool doubtful = luna_check_registers(vcpu, &p->wanted.regs, &p->wanted.sregs, rule, sizeof rule);
   if (!doubtful && !vcpu->vm->irqchip) {
     return LUNA_OK;
   }
   vcpu->state.sregs_written = true; /* the old ones are to be written again if this goes wrong */
-  if (luna_kvm_set_sregs(vcpu->fd, &p->sregs) == 0) {
+  if (luna_kvm_set_sregs(vcpu->fd, &p->wanted.sregs) == 0) {
     return LUNA_OK;
   }
   return errno == EINVAL
@@ -399,52 +341,27 @@ static int try_sregs(parts *p, luna_vcpu *vcpu) {
              : luna_fail_errno(errno, "cannot restore the system registers of vCPU %u", vcpu->id);
 }
 
-static int write_lapic(const parts *p, const luna_vcpu *vcpu) {
-  return !vcpu->vm->irqchip || luna_kvm_set_lapic(vcpu->fd, &p->lapic) == 0
-             ? LUNA_OK
-             : luna_fail_errno(errno, "cannot restore the LAPIC of vCPU %u", vcpu->id);
-}
-
-static int write_mp(const parts *p, const luna_vcpu *vcpu) {
-  uint32_t mp;
-  if (!vcpu->vm->irqchip) {
-    return LUNA_OK;
-  }
-  memcpy(&mp, p->contents[TAG_MP], sizeof mp);
-  return luna_kvm_set_mp_state(vcpu->fd, mp) == 0
-             ? LUNA_OK
-             : luna_fail_errno(errno, "cannot restore the MP state of vCPU %u", vcpu->id);
-}
-
-static int write_late(const parts *p, luna_vcpu *vcpu) {
-  late_msrs late = p->late;
-  luna_msr_part_counters(vcpu);
-  int done = luna_kvm_set_msrs(vcpu->fd, &late);
-  return done == (int)late.count
-             ? LUNA_OK
-             : luna_fail_errno(done < 0 ? errno : EINVAL,
-                               "cannot restore the time-stamp counter of vCPU %u", vcpu->id);
-}
-
+/* The system registers in their turn, the others of the run page's with the next entry. */
 static int write_all(parts *p, luna_vcpu *vcpu) {
-  int status = write_mp(p, vcpu);
+  const uint32_t groups = groups_of(vcpu) & ~(uint32_t)LUNA_GROUPS_PAGE;
+  const uint32_t before = groups & ((1u << LUNA_GROUP_SREGS) - 1);
+  int status = luna_seat_write(vcpu->seat, &p->wanted, before);
   status = status == LUNA_OK ? try_sregs(p, vcpu) : status;
-  status = status == LUNA_OK ? luna_seat_write(vcpu->seat, &p->wanted, ALL_GROUPS) : status;
-  status = status == LUNA_OK ? write_lapic(p, vcpu) : status;
-  return status == LUNA_OK ? write_late(p, vcpu) : status;
+  if (status == LUNA_OK) {
+    luna_msr_part_counters(vcpu);
+    status = luna_seat_write(vcpu->seat, &p->wanted, groups & ~before);
+  }
+  return status;
 }
 
 /* The time-stamp counter is last: where it fails, it has not changed. */
 static void put_back(const parts *p, luna_vcpu *vcpu) {
   luna_failure failure = luna_failure_take();
+  uint32_t groups = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | 1 << LUNA_GROUP_COUNTERS);
   if (vcpu->vm->irqchip) {
-    luna_kvm_set_mp_state(vcpu->fd, p->old_mp);
-    luna_kvm_set_sregs(vcpu->fd, &vcpu->state.sregs);
+    groups |= 1 << LUNA_GROUP_SREGS;
   }
-  luna_seat_write(vcpu->seat, &p->old, ALL_GROUPS);
-  if (vcpu->vm->irqchip) {
-    luna_kvm_set_lapic(vcpu->fd, &p->old_lapic);
-  }
+  luna_seat_write(vcpu->seat, &p->old, groups);
   luna_failure_put(&failure);
 }
 
@@ -468,7 +385,7 @@ static int restore(parts *p, luna_vcpu *vcpu) {
     put_back(p, vcpu);
     return status;
   }
-  luna_state_adopt(vcpu, &p->regs, &p->sregs, &p->events);
+  luna_state_adopt(vcpu, &p->wanted);
   return LUNA_OK;
 }
 
@@ -481,6 +398,10 @@ int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size) {
   if (!p) {
     return luna_fail_errno(ENOMEM, "cannot restore vCPU %u", vcpu->id);
   }
+  p->wanted.msrs = &p->msrs[0];
+  p->wanted.xsave = p->xsave;
+  p->old.msrs = &p->msrs[1];
+  p->old.xsave = p->xsave + xsave;
   int status = parse(p, vcpu, state, size);
   status = status == LUNA_OK ? restore(p, vcpu) : status;
   free(p);

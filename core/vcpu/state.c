@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kvm/kvm.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 #include "vcpu/check.h"
 #include "vcpu/register.h"
@@ -142,22 +143,42 @@ struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
   return &state->events;
 }
 
+int luna_state_read(luna_vcpu *vcpu, luna_held *state) {
+  luna_state_want_all(vcpu);
+  int status = luna_state_general(vcpu, &state->regs);
+  const struct kvm_sregs *sregs = status == LUNA_OK ? luna_state_sregs(vcpu) : NULL;
+  const struct kvm_vcpu_events *events = sregs ? luna_state_events(vcpu) : NULL;
+  if (!events) {
+    return luna_error_status();
+  }
+  state->sregs = *sregs;
+  state->events = *events;
+  return LUNA_OK;
+}
+
 void luna_state_want_all(luna_vcpu *vcpu) {
   vcpu->run->kvm_valid_regs = vcpu->sync_regs;
 }
 
-/* Notes on the run page that the vCPU leaves what KVM holds there. */
+/* Notes in the seat that the vCPU leaves what KVM holds there. */
 static void leave(luna_vcpu *vcpu) {
   const luna_state *state = &vcpu->state;
   luna_held *held = &vcpu->seat->held;
   if (!state->sregs_written) {
-    vcpu->run->s.regs.sregs = state->sregs;
-    held->known |= LUNA_HELD_SREGS;
+    held->sregs = state->sregs;
+    held->known |= 1u << LUNA_GROUP_SREGS;
   }
   if (!state->events_written) {
-    vcpu->run->s.regs.events = state->events;
-    held->known |= LUNA_HELD_EVENTS;
+    held->events = state->events;
+    held->known |= 1u << LUNA_GROUP_EVENTS;
   }
+}
+
+/* Whether the seat holds these bytes as the group. */
+static bool holds(luna_seat *seat, luna_group group, const void *bytes) {
+  size_t size;
+  const void *copy = luna_group_bytes(&seat->held, group, &size);
+  return seat->held.known >> group & 1 && memcmp(copy, bytes, size) == 0;
 }
 
 int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
@@ -169,12 +190,8 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
     return luna_error_status();
   }
   leave(vcpu);
-  const struct kvm_run *run = target->run;
-  uint32_t held = target->held.known;
-  state->sregs_written |=
-      !(held & LUNA_HELD_SREGS) || memcmp(&run->s.regs.sregs, sregs, sizeof *sregs) != 0;
-  state->events_written |=
-      !(held & LUNA_HELD_EVENTS) || memcmp(&run->s.regs.events, events, sizeof *events) != 0;
+  state->sregs_written |= !holds(target, LUNA_GROUP_SREGS, sregs);
+  state->events_written |= !holds(target, LUNA_GROUP_EVENTS, events);
   target->run->cr8 = sregs->cr8;
   target->run->ready_for_interrupt_injection = vcpu->run->ready_for_interrupt_injection;
   target->run->if_flag = vcpu->run->if_flag;
@@ -196,15 +213,14 @@ bool luna_state_conflicts(const luna_vcpu *vcpu) {
          state->written >> LUNA_RIP & 1;
 }
 
-void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                      const struct kvm_vcpu_events *events) {
+void luna_state_adopt(luna_vcpu *vcpu, const luna_held *held) {
   luna_state *state = &vcpu->state;
-  *(page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs) = *regs;
+  *(page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs) = held->regs;
   state->regs_known = state->regs_whole = true;
   state->written = 0;
-  state->sregs = *sregs;
+  state->sregs = held->sregs;
   state->sregs_known = state->sregs_written = true;
-  state->events = *events;
+  state->events = held->events;
   state->events_known = state->events_written = true;
 }
 

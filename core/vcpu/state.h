@@ -25,9 +25,10 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target);
 void luna_state_want_all(luna_vcpu *vcpu);
 /* Whether writes wait that KVM would spoil when it finishes the instruction under way. */
 bool luna_state_conflicts(const luna_vcpu *vcpu);
-/* From now on these are the registers, whatever KVM has. No instruction is under way. */
-void luna_state_adopt(luna_vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                      const struct kvm_vcpu_events *events);
+/* The groups of LUNA_GROUPS_PAGE, with the writes that wait. */
+int luna_state_read(luna_vcpu *vcpu, luna_held *state);
+/* From now on these are those groups, whatever KVM has. No instruction is under way. */
+void luna_state_adopt(luna_vcpu *vcpu, const luna_held *state);
 /* Hands the waiting writes to KVM for the next entry. */
 int luna_state_flush(luna_vcpu *vcpu);
 /* After an entry: what was read before is old. */

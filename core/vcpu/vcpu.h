@@ -109,7 +109,7 @@ struct luna_vcpu {
   struct luna_thread *thread; /* run/ */
 };
 
-/* Lets KVM finish the instruction under way without running the guest further. The kind of a further
+/* Lets KVM finish the instruction under way without running the guest further. The kind of another
  * exit that this met, 0 when it is finished, or a negative status. */
 static inline int luna_vcpu_settle(luna_vcpu *which) {
   return which->finisher->settle(which);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * Which MSRs hold a vCPU's state on this host, and moving those and the time-stamp counter from one
  * seat to another. */
+#include "seat/msrs.h"
+
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
 #include "memory/space.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 
 #include <errno.h>
@@ -163,9 +166,9 @@ int luna_seat_fetch_msrs(luna_seat *seat) {
 
 /* Writes the MSRs that differ. Both lists have the same order; one may lack some that its CPUID
  * hides. */
-int luna_seat_write_msrs(luna_seat *target, const luna_held *source) {
-  const luna_msrs *wanted = source->msrs;
-  luna_msrs *now = target->held.msrs;
+int luna_seat_write_msrs(luna_seat *seat, const luna_held *from) {
+  const luna_msrs *wanted = from->msrs;
+  luna_msrs *now = seat->held.msrs;
   luna_msrs change = {0};
   uint32_t places[LUNA_MSRS_MOST];
   for (uint32_t i = 0, at = 0; i < wanted->count && at < now->count; i++) {
@@ -182,13 +185,13 @@ int luna_seat_write_msrs(luna_seat *target, const luna_held *source) {
       places[change.count] = place;
       change.entries[change.count++] = *entry;
       /* KVM notes there what the guest adds to its time-stamp counter. */
-      target->tsc_set = target->tsc_set && entry->index != MSR_TSC_ADJUST;
+      seat->tsc_set = seat->tsc_set && entry->index != MSR_TSC_ADJUST;
     }
   }
   if (change.count == 0) {
     return LUNA_OK;
   }
-  int done = luna_kvm_set_msrs(target->fd, &change);
+  int done = luna_kvm_set_msrs(seat->fd, &change);
   if (done != (int)change.count) {
     const struct kvm_msr_entry *entry = &change.entries[done < 0 ? 0 : done];
     return luna_fail_errno(done < 0 ? errno : EINVAL, "cannot write 0x%llx to MSR 0x%x of a vCPU",
@@ -198,6 +201,29 @@ int luna_seat_write_msrs(luna_seat *target, const luna_held *source) {
     now->entries[places[i]].data = change.entries[i].data;
   }
   return LUNA_OK;
+}
+
+/* Without the deadline where this vCPU has none. */
+int luna_seat_fetch_counters(luna_seat *seat) {
+  luna_counters *counters = &seat->held.counters;
+  *counters = (luna_counters){.count = LUNA_COUNTERS_MOST,
+                              .entries = {{.index = MSR_TSC}, {.index = MSR_TSC_DEADLINE}}};
+  int done = luna_kvm_get_msrs(seat->fd, counters);
+  if (done < 1) {
+    return luna_fail_errno(done < 0 ? errno : EIO, "cannot read the time-stamp counter of vCPU %u",
+                           seat->id);
+  }
+  counters->count = (uint32_t)done;
+  return LUNA_OK;
+}
+
+int luna_seat_write_counters(luna_seat *seat, const luna_held *wanted) {
+  luna_counters counters = wanted->counters;
+  int done = luna_kvm_set_msrs(seat->fd, &counters);
+  return done == (int)counters.count
+             ? LUNA_OK
+             : luna_fail_errno(done < 0 ? errno : EINVAL,
+                               "cannot write the time-stamp counter of vCPU %u", seat->id);
 }
 
 /* The offset of the counter to the host's, or where this KVM does not tell it, the counter

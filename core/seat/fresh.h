@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT
+ * The state of a vCPU as KVM makes it. */
+#ifndef LUNA_FRESH_H
+#define LUNA_FRESH_H
+
+#include "seat/seat.h"
+
+/* Gives a seat that a former vCPU has used the state of a fresh one. */
+int luna_seat_reset(luna_seat *seat, uint32_t id);
+
+#endif
