@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Builds, checks and installs lunavisor. Everything that is made goes to $(BUILD); `make help` lists
-# the targets. Further choices: CC, CFLAGS, LDFLAGS, WERROR=0, PREFIX, DESTDIR.
+# the targets. Further choices: CC, CFLAGS, LDFLAGS, WERROR=0, PREFIX, DESTDIR; V=1 shows commands.
 
 VERSION := 0.1.0
 SONAME := liblunavisor.so.0
@@ -16,6 +16,14 @@ LUA ?= lua5.4
 LUAJIT ?= luajit
 INSTALL ?= install
 export LUA LUAJIT
+
+# A line for each thing that is made, say CC core/vm.c; the whole command with V=1, neither with -s.
+ifeq ($(V),1)
+say = @:
+else
+Q := @
+say = $(if $(findstring s,$(firstword -$(MAKEFLAGS))),@:,@echo '$(1) $(2)')
+endif
 
 # ---- Where things go ----------------------------------------------------------------------------
 
@@ -98,21 +106,25 @@ $(NATIVE): EXTRA := -fno-plt
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(COMPILE) $(EXTRA) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(COMPILE) $(EXTRA) -MMD -MP -c -o $@ $<
 
 $(BUILD)/$(SONAME): $(CORE)
-	$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^
 
 $(BUILD)/liblunavisor.so: $(BUILD)/$(SONAME)
 	@ln -sf $(SONAME) $@
 
 $(BUILD)/liblunavisor.a: $(CORE)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
 
 # Apple's Hypervisor framework: a library of its own over lunavisor.h.
 $(BUILD)/$(HVF_SONAME): $(HVF) $(BUILD)/liblunavisor.so
-	$(LINK) -shared -Wl,-soname,$(HVF_SONAME) -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
+	$(call say,LD,$@)
+	$(Q)$(LINK) -shared -Wl,-soname,$(HVF_SONAME) -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
 	  -Wl,-rpath,'$$ORIGIN' -o $@ $(HVF) -L$(BUILD) -llunavisor
 
 $(BUILD)/libHypervisor.so: $(BUILD)/$(HVF_SONAME)
@@ -120,14 +132,17 @@ $(BUILD)/libHypervisor.so: $(BUILD)/$(HVF_SONAME)
 
 $(BUILD)/libHypervisor.a: $(HVF)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/lua/5.4/lunavisor/binding/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
-	$(call link_native,$@,$$ORIGIN/../../../..)
+	$(call say,LD,$@)
+	$(Q)$(call link_native,$@,$$ORIGIN/../../../..)
 
 $(BUILD)/lua/lunavisor/binding/cdef.lua: core/include/lunavisor.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $(@D)
+	$(call say,GEN,$@)
 	@{ printf '%s\n' '-- Made from lunavisor.h for ffi.cdef.' 'return [==[' && \
 	  $(CC) -E -P -DLUNA_CDEF $< && echo ']==]'; } >$@
 
@@ -150,37 +165,48 @@ $(BUILD)/Hypervisor.pc: $(BUILD)/flags Makefile
 # The C unit tests reach hidden functions: they link the objects.
 $(BUILD)/spec/%: $(BUILD)/obj/spec/core/%.o $(FAKE) $(CORE)
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^
 
 $(BUILD)/spec/hvf/%: $(BUILD)/obj/spec/core/hvf/%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^
 
 $(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
-	$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..',-z,nodelete -o $@ $(FAKE_MODULE) $(FAKE) -L$(BUILD) -llunavisor
+	$(call say,LD,$@)
+	$(Q)$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..',-z,nodelete -o $@ $(FAKE_MODULE) $(FAKE) \
+	  -L$(BUILD) -llunavisor
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
-	$(LINK) -Wl,--as-needed,-rpath,'$$ORIGIN/..' -o $@ $< -L$(BUILD) -llunavisor $(LUA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -Wl,--as-needed,-rpath,'$$ORIGIN/..' -o $@ $< -L$(BUILD) -llunavisor $(LUA_LIBS)
 
 $(BUILD)/bench/hvf: $(BUILD)/obj/scripts/bench.d/hvf.o $(BUILD)/libHypervisor.a \
   $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^
 
 $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(FAKE) $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^
 
 # ---- Running and checking -----------------------------------------------------------------------
 
 MAKE_HERE = $(MAKE) --no-print-directory
 in_env = eval "$$($(MAKE_HERE) -s env)" &&
 
+# With all processors, unless make was told how many.
+jobs = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
 run: ## Install what is missing, build, and run the first example
 	@scripts/setup
-	@$(MAKE_HERE) all
+	@echo 'Building in $(BUILD)'
+	+@$(MAKE_HERE) $(if $(V),,-s) $(jobs) all
 	@$(in_env) $(LUA) examples/hello.lua
 
 test: ## Run every check; the last line has the counts
@@ -233,42 +259,54 @@ install: install-files ## Install to PREFIX (default /usr/local), below DESTDIR 
 	$(call hint,$(LUA),cpath,$(LUA_CMOD),$(LUA_CMOD)/?.so)
 	$(call hint,$(LUAJIT),path,$(LUAJIT_LMOD),$(LUAJIT_LMOD)/?.lua;$(LUAJIT_LMOD)/?/init.lua)
 
+# install -D of files with a mode: $(call put,mode,from,to).
+put = $(Q)$(INSTALL) -D -m $(1) $(2) $(DESTDIR)$(3)
+link = $(Q)ln -sf $(1) $(DESTDIR)$(2)
+
 install-files: all
-	@for file in $(C_HEADERS); do \
+	$(call say,INSTALL,$(DESTDIR)$(INCLUDEDIR))
+	$(Q)for file in $(C_HEADERS); do \
 	  $(INSTALL) -D -m 644 core/include/$$file $(DESTDIR)$(INCLUDEDIR)/$$file || exit; \
 	done
-	$(INSTALL) -D -m 644 $(BUILD)/liblunavisor.a $(DESTDIR)$(LIBDIR)/liblunavisor.a
-	$(INSTALL) -D -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so.$(VERSION)
-	ln -sf liblunavisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
-	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblunavisor.so
-	$(INSTALL) -m 644 $(BUILD)/libHypervisor.a $(DESTDIR)$(LIBDIR)/libHypervisor.a
-	$(INSTALL) -m 755 $(BUILD)/$(HVF_SONAME) $(DESTDIR)$(LIBDIR)/libHypervisor.so.$(VERSION)
-	ln -sf libHypervisor.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(HVF_SONAME)
-	ln -sf $(HVF_SONAME) $(DESTDIR)$(LIBDIR)/libHypervisor.so
-	$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR)
+	$(call say,INSTALL,$(DESTDIR)$(LIBDIR))
+	$(call put,644,$(BUILD)/liblunavisor.a,$(LIBDIR)/liblunavisor.a)
+	$(call put,755,$(BUILD)/$(SONAME),$(LIBDIR)/liblunavisor.so.$(VERSION))
+	$(call link,liblunavisor.so.$(VERSION),$(LIBDIR)/$(SONAME))
+	$(call link,$(SONAME),$(LIBDIR)/liblunavisor.so)
+	$(call put,644,$(BUILD)/libHypervisor.a,$(LIBDIR)/libHypervisor.a)
+	$(call put,755,$(BUILD)/$(HVF_SONAME),$(LIBDIR)/libHypervisor.so.$(VERSION))
+	$(call link,libHypervisor.so.$(VERSION),$(LIBDIR)/$(HVF_SONAME))
+	$(call link,$(HVF_SONAME),$(LIBDIR)/libHypervisor.so)
+	$(call say,INSTALL,$(DESTDIR)$(PKGCONFIGDIR))
+	$(Q)$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR)
 	@$(call luna_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/lunavisor.pc
 	@$(call hvf_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/Hypervisor.pc
 ifneq ($(NATIVE_SO),)
-	$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor/binding
-	$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/binding/native.so,$(LIBDIR))
+	$(call say,INSTALL,$(DESTDIR)$(LUA_CMOD))
+	$(Q)$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor/binding
+	$(Q)$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/binding/native.so,$(LIBDIR))
 endif
-	for dir in $(LMODS:%=$(DESTDIR)%); do \
+	$(call say,INSTALL,$(LMODS:%=$(DESTDIR)%))
+	$(Q)for dir in $(LMODS:%=$(DESTDIR)%); do \
 	  for file in $(LUA_FILES); do \
 	    $(INSTALL) -D -m 644 lua/$$file $$dir/$$file || exit; \
 	  done; \
-	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/binding/cdef.lua $$dir/lunavisor/binding/cdef.lua || exit; \
+	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/binding/cdef.lua \
+	    $$dir/lunavisor/binding/cdef.lua || exit; \
 	  $(call library,$(LIBDIR)/$(SONAME)) >$$dir/lunavisor/binding/library.lua || exit; \
 	done
 
 uninstall: ## Remove what install put there, with the same PREFIX and DESTDIR
-	rm -f $(INSTALLED:%=$(DESTDIR)%)
-	for dir in $(sort $(LMODS) $(LUA_CMOD)); do \
+	$(call say,RM,$(addprefix $(DESTDIR),$(INCLUDEDIR) $(LIBDIR) $(PKGCONFIGDIR) $(LUA_CMOD) $(LMODS)))
+	$(Q)rm -f $(INSTALLED:%=$(DESTDIR)%)
+	$(Q)for dir in $(sort $(LMODS) $(LUA_CMOD)); do \
 	  test ! -d $(DESTDIR)$$dir/lunavisor || \
 	    find $(DESTDIR)$$dir/lunavisor -depth -type d -empty -delete; \
 	done
 
 clean: ## Remove everything that was built
-	rm -rf $(BUILD)
+	$(call say,RM,$(BUILD))
+	$(Q)rm -rf $(BUILD)
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p; s/^  .*) ## \(.*(default)\)$$/all\t\1/p' Makefile | \

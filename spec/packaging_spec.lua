@@ -173,13 +173,26 @@ describe("packaging", function()
 end)
 
 describe("scripts/setup", function()
-  it("refuses a system without apt-get and names the packages", function()
-    local release = os.tmpname()
-    local file = assert(io.open(release, "w"))
-    file:write 'ID=alpine\nNAME="Alpine Linux"\n'
+  local directory
+
+  before_each(function()
+    directory = must "mktemp -d"
+  end)
+
+  after_each(function()
+    must("rm -rf " .. directory)
+  end)
+
+  local function write(name, text)
+    local file = assert(io.open(directory .. "/" .. name, "w"))
+    file:write(text)
     file:close()
-    local output, ok = sh("PATH=/nonexistent LUNA_OS_RELEASE=" .. release .. " scripts/setup")
-    os.remove(release)
+  end
+
+  it("refuses a system without apt-get and names the packages", function()
+    write("release", 'ID=alpine\nNAME="Alpine Linux"\n')
+    local output, ok = sh("PATH=/nonexistent LUNA_OS_RELEASE=" .. directory
+      .. "/release scripts/setup")
     assert.falsy(ok)
     assert.matches("^Missing %(names of Debian%): gcc make ", output)
     for _, manager in ipairs { "apt%-get install", "dnf install", "pacman %-S", "apk add" } do
@@ -190,5 +203,36 @@ describe("scripts/setup", function()
 
   it("has nothing to do where everything is installed", function()
     assert.equal("", must "LUNA_OS_RELEASE=/dev/null scripts/setup")
+  end)
+
+  -- Setup with another apt-get, on a system where Lua 5.4 is not to be found.
+  local function install(apt_get)
+    write("release", "ID=debian\n")
+    write("apt-get", "#!/bin/sh\necho apt-get says $*\n" .. apt_get)
+    write("sudo", '#!/bin/sh\ncase "$2" in true) exit ;; esac\nshift\nexec "$@"\n')
+    must("chmod +x " .. directory .. "/apt-get " .. directory .. "/sudo")
+    return sh(("PATH=%s:$PATH LUNA_OS_RELEASE=%s/release LUA=%s/lua5.4 scripts/setup")
+      :format(directory, directory, directory))
+  end
+
+  it("says what it installs in a line", function()
+    local output, ok = install(("test -e %s/lua5.4 || ln -s $(command -v lua5.4) %s")
+      :format(directory, directory))
+    assert.equal("Installing with apt-get: lua5.4 lua-luv", output)
+    assert.is_true(ok)
+  end)
+
+  it("shows what apt-get said when that failed", function()
+    local output, ok = install 'case "$*" in *lua-luv) exit 100 ;; esac'
+    assert.falsy(ok)
+    assert.matches("\napt%-get says [^\n]* install [^\n]*lua5%.4 lua%-luv\n", output)
+    assert.falsy(output:find " update\n")
+    assert.matches("apt%-get install ended with status 100: its output is above%.$", output)
+  end)
+
+  it("does not take apt-get's word for it", function()
+    local output, ok = install "exit 0"
+    assert.falsy(ok)
+    assert.matches("Installed, and yet not found: lua5%.4 lua%-luv$", output)
   end)
 end)
