@@ -38,8 +38,8 @@ typedef struct luna_debug {
   uint64_t start; /* of the step under way */
 } luna_debug;
 
-/* For a vCPU with LUNA_ATTEND_DEBUG. Before the entry: 0, the kind of an exit that comes instead, or
- * a negative status. */
+/* For a vCPU with LUNA_ATTEND_DEBUG. Before the entry: 0, the kind of an exit that comes instead,
+ * or a negative status. */
 int luna_debug_entry(luna_vcpu *vcpu);
 void luna_debug_leave(luna_vcpu *vcpu);
 /* It has another seat, which has not been told, or still has what an earlier stay left. */
