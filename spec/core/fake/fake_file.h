@@ -120,6 +120,11 @@ void fake_interrupt_leave(const fake_file *vcpu);
 void fake_vcpu_reset(fake_file *vcpu);
 int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 int fake_vcpu_run(fake_file *vcpu);
+/* fake_access.c: finishes the access that the last exit was for; makes the exit of a step; and
+ * forgets what was answered. */
+void fake_access_finish(fake_file *vcpu);
+int fake_access_report(fake_file *vcpu, const fake_step *step);
+void fake_access_forget(void);
 /* fake_stats.c: a descriptor of the vCPU's statistics. */
 int fake_stats_fd(fake_file *vcpu);
 /* When what they tell has changed; when the vCPU goes. */
