@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- Runs every example under this engine, and the C ones that are built, and checks what they print.
+-- Runs every example under this engine, and the C ones that are built, and checks what they print,
+-- also against the picture of it in examples/README.md.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
+local markdown = require "spec.support.markdown"
 
 -- By file: the whole output as a pattern, and the argument. "@check" is a file with the text
 -- 123456789, whose CRC-32 is the check value of every table of CRCs.
@@ -59,7 +61,35 @@ local function files()
   return list
 end
 
+-- The pictures of the page, by the heading above them.
+local pictures = {}
+for _, block in ipairs(markdown.page("examples/README.md").blocks) do
+  if block.language == "text" then pictures[block.heading] = block.text end
+end
+
+-- A line without what differs from run to run: numbers, and the file that it is about.
+local function shape(line)
+  return (line:gsub("^/%S+:", "FILE:"):gsub("%d[%x.x]*", "0"))
+end
+
+-- Each line of the picture, but for "...", is one of the output.
+local function check_picture(picture, output)
+  local found = {}
+  for line in (output .. "\n"):gmatch "([^\n]*)\n" do found[shape(line)] = true end
+  for line in picture:gmatch "[^\n]+" do
+    if line ~= "..." and not found[shape(line)] then
+      error(("the page shows %q, which is not in:\n%s"):format(line, output), 2)
+    end
+  end
+end
+
 describe("the examples", function()
+  it("have a picture each", function()
+    for name in helper.sh("cd examples && ls *.lua *.c hvf/*.c"):gmatch "[^\n]+" do
+      assert.truthy(pictures[name], name)
+    end
+  end)
+
   it("are all expected here", function()
     local missing = {}
     for _, name in ipairs(files()) do
@@ -90,6 +120,7 @@ helper.kvm("the example", function()
         local output, status = helper.sh(command .. " " .. argument)
         assert.equal(0, status, output)
         assert.matches(case[1], output)
+        if not output:match "^this " then check_picture(pictures[name], output) end
       end)
     end
   end
