@@ -4,8 +4,6 @@
 #include "exit/exception.h"
 
 #include "base/error.h"
-#include "memory/space.h"
-#include "memory/spaces.h"
 #include "vcpu/inject.h"
 #include "vcpu/mode.h"
 #include "vcpu/state.h"
@@ -33,8 +31,7 @@ static bool load_segment(luna_vcpu *vcpu, struct kvm_sregs *sregs, struct kvm_se
   uint64_t low = 0;
   uint32_t offset = selector & 0xfff8u;
   if (offset == 0 || offset + 7 > sregs->gdt.limit ||
-      luna_vm_access(vcpu->vm, vcpu->space, sregs->gdt.base + offset, 8, LUNA_READ, &low) !=
-          LUNA_TOUCH_DONE) {
+      luna_vcpu_copy(vcpu, sregs->gdt.base + offset, &low, sizeof low, LUNA_READ) != LUNA_OK) {
     return false;
   }
   *segment = luna_mode_segment(low, selector);
@@ -48,18 +45,21 @@ typedef struct frame {
   uint32_t width;
 } frame;
 
+/* The stack and the GDT are where the guest's page tables lead. */
 static bool read_frame(luna_vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t rsp, bool code,
                        frame *f) {
   bool long_mode = sregs->cs.l;
   f->width = long_mode ? 8 : 4;
   f->count = (long_mode ? 5u : 3u) + code;
   f->stack = long_mode ? rsp : (uint32_t)rsp;
+  uint8_t bytes[sizeof f->words];
+  uint64_t gva = long_mode ? rsp : (uint32_t)(sregs->ss.base + rsp);
+  if (luna_vcpu_copy(vcpu, gva, bytes, f->count * f->width, LUNA_READ) != LUNA_OK) {
+    return false;
+  }
   for (uint32_t i = 0; i < f->count; i++) {
     f->words[i] = 0;
-    if (luna_vm_access(vcpu->vm, vcpu->space, f->stack + i * f->width, f->width, LUNA_READ,
-                       &f->words[i]) != LUNA_TOUCH_DONE) {
-      return false;
-    }
+    memcpy(&f->words[i], bytes + i * f->width, f->width);
   }
   return true;
 }

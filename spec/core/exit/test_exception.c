@@ -123,6 +123,30 @@ static void exceptions32(void) {
   check_exception32(14, true);
 }
 
+/* With paging, the stack is where the guest's tables lead: here linear 0x7000 is gpa 0x9000. */
+static void exception_on_a_paged_stack(void) {
+  const uint32_t words[] = {0x5000, LUNA_SELECTOR_CODE32, 0x246};
+  begin(LUNA_MODE_PROT32);
+  map(0x7000, UINT64_C(3) * PAGE, RW);
+  map(0x20000, UINT64_C(2) * PAGE, RW);
+  uint64_t large = 0xfe800000; /* of 4 MiB, with the system area in it */
+  store(0x20000, 0x21003, 4);
+  store(0x20000 + (large >> 22) * 4, large | 0x83, 4);
+  store(0x21000 + 7 * 4, 0x9003, 4);
+  for (size_t i = 0; i < 3; i++) {
+    store(0x9fe0 + i * 4, words[i], 4);
+  }
+  take_exception(6, 0x7ee0, 0);
+  stub_sregs.cr0 |= 0x80000000;
+  stub_sregs.cr3 = 0x20000;
+  stub_sregs.cr4 = 0x10;
+  stub_sregs.ss.base = 0x100;
+  CHECK_EQ(run(), LUNA_EXIT_EXCEPTION);
+  CHECK_EQ(get(LUNA_RIP), 0x5000);
+  CHECK_EQ(get(LUNA_RSP), 0x7eec);
+  end();
+}
+
 /* The handler can put the guest elsewhere. */
 static void exception_skipped(void) {
   const uint64_t words[] = {0, 0x401000, LUNA_SELECTOR_CODE64, 2, 0x7ff8, LUNA_SELECTOR_DATA};
@@ -188,6 +212,7 @@ static void no_stubs_without_area(void) {
 int main(void) {
   RUN(exceptions64);
   RUN(exceptions32);
+  RUN(exception_on_a_paged_stack);
   RUN(exception_skipped);
   RUN(port_of_the_stubs);
   RUN(frame_out_of_reach);
