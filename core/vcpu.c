@@ -4,6 +4,7 @@
 #include "base/live.h"
 #include "debug/breakpoint.h"
 #include "exit/lookup.h"
+#include "exit/reach.h"
 #include "exit/system.h"
 #include "interrupt/apic.h"
 #include "kvm/host.h"
@@ -15,7 +16,9 @@
 #include "run/thread.h"
 #include "seat/fresh.h"
 #include "seat/seat.h"
+#include "vcpu/check.h"
 #include "vcpu/cpuid.h"
+#include "vcpu/guard.h"
 #include "vcpu/mode.h"
 #include "vcpu/state.h"
 #include "vcpu/vcpu.h"
@@ -163,4 +166,16 @@ void luna_vcpu_interrupt(luna_vcpu *vcpu) {
 void luna_vcpu_disarm(luna_vcpu *vcpu) {
   (void)vcpu;
   luna_kick_disarm();
+}
+
+int luna_vcpu_check(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  char text[256];
+  int found = luna_check_find(vcpu, false, text, sizeof text);
+  if (found != 0) {
+    return found > 0 ? luna_fail(LUNA_ERROR_STATE, "%s", text) : found;
+  }
+  return luna_reach_check(vcpu);
 }

@@ -109,6 +109,43 @@ helper.kvm("cpu:check", function()
     helper.contains("fail_entry (hardware reason 0x80000021: cr3 bit 63 is set: ", tostring(exit))
   end)
 
+  -- Page tables of the guest's own, for the first 2 MiB, where its system area is or is not.
+  local function own_tables(mode, system)
+    local guest = helper.guest { mode = mode, source = "ud2", size = "2M", system = system }
+    guest.ram:u64(0x10000, 0x11007)
+    guest.ram:u64(0x11000, 0x12007)
+    guest.ram:u64(0x12000, 0x87)
+    guest.cpu.cr3 = 0x10000
+    return guest
+  end
+
+  for _, mode in ipairs { "long", "user" } do
+    it("tells that page tables keep exceptions from being exits, as the run does: " .. mode,
+      function()
+        local guest = own_tables(mode)
+        helper.refused("not_found", "the page tables at cr3 0x10000 do not map linear address "
+          .. "0xfebf1000, the IDT of its system area", guest.cpu:check())
+        local exit = guest:stops "shutdown"
+        helper.contains("do not map linear address 0xfebf1000, the IDT", exit.rule)
+        helper.contains("shutdown (triple fault: no exception of vCPU 0 becomes an exit: the page "
+          .. "tables at cr3 0x10000 do not map", tostring(exit))
+      end)
+
+    it("finds nothing where they map the system area, and exceptions are exits: " .. mode,
+      function()
+        local guest = own_tables(mode, 0x100000)
+        assert.is_true(guest.cpu:check())
+        assert.equal("#UD", guest:stops("exception").name)
+      end)
+  end
+
+  it("has nothing to add to a triple fault that the guest made", function()
+    local guest = helper.guest { mode = "long", source = "lidt [0x8000]\n ud2" }
+    local exit = guest:stops "shutdown"
+    assert.is_nil(exit.rule)
+    helper.contains("shutdown (triple fault) at rip", tostring(exit))
+  end)
+
   it("is what a refused run says", function()
     local guest = helper.guest { source = "hlt" }
     guest.cpu.cr0 = u64 "0x80000010"

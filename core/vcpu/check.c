@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "kvm/host.h"
 #include "vcpu/cpuid.h"
-#include "vcpu/guard.h"
 #include "vcpu/state.h"
 #include "vcpu/vcpu.h"
 
@@ -462,13 +461,4 @@ bool luna_check_canonical(luna_vcpu *vcpu, uint64_t address) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   const check c = {.sregs.cr4 = sregs ? sregs->cr4 : 0};
   return is_canonical(&c, address);
-}
-
-int luna_vcpu_check(luna_vcpu *vcpu) {
-  if (luna_vcpu_guard(vcpu)) {
-    return LUNA_ERROR_STATE;
-  }
-  char text[256];
-  int found = luna_check_find(vcpu, false, text, sizeof text);
-  return found > 0 ? luna_fail(LUNA_ERROR_STATE, "%s", text) : found;
 }

@@ -70,7 +70,10 @@ LUNA_API int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size);
 
 /* Looks for what the processor would refuse in the system registers (SDM Vol. 3, 27.3.1, "Checks on
  * the Guest State Area", and the rules for MOV to CRn and WRMSR of EFER). _STATE, and the message
- * names the register, the bit and the rule; LUNA_OK if nothing is found. */
+ * names the register, the bit and the rule. Then, for vCPUs that have a system area and its IDT,
+ * whether an exception would become a LUNA_EXIT_EXCEPTION: _NOT_FOUND where the guest's page tables
+ * do not map the area one to one, or its space does not have it; the guest would get a triple fault
+ * instead. LUNA_OK if nothing is found. */
 LUNA_API int luna_vcpu_check(luna_vcpu *vcpu);
 
 #endif

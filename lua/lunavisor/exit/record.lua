@@ -79,8 +79,13 @@ local fields = {
   end,
   instruction = function(exit, e) exit.suberror, exit.instruction = e.suberror, e.instruction end,
   fail_entry = function(exit, e, cpu)
-    local _, rule = raw.check(cpu)
-    exit.value, exit.rule = e.value, rule
+    local _, rule, code = raw.check(cpu)
+    exit.value = e.value
+    if code == "state" then exit.rule = rule end
+  end,
+  shutdown = function(exit, _, cpu)
+    local _, rule, code = raw.check(cpu)
+    if code == "not_found" then exit.rule = rule end
   end,
   system_event = function(exit, e)
     exit.type, exit.data = u64.tonumber(e.value), e.data
@@ -204,7 +209,7 @@ local texts = {
     return "hardware reason " .. u64.hex(exit.value) .. (exit.rule and ": " .. exit.rule or "")
   end,
   eoi = function(exit) return ("vector 0x%x"):format(exit.vector) end,
-  shutdown = function() return "triple fault" end,
+  shutdown = function(exit) return "triple fault" .. (exit.rule and ": " .. exit.rule or "") end,
   msr = function(exit)
     return ("%s of MSR 0x%x%s"):format(verb[exit.access], exit.msr,
       exit.access == "w" and ", value " .. u64.hex(exit.value) or "")

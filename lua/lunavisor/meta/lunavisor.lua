@@ -133,7 +133,7 @@ error "annotations are not to be required"
 ---@field dr6 integer? debug
 ---@field suberror integer? instruction, internal: KVM_INTERNAL_ERROR_*
 ---@field instruction string? instruction, internal: its bytes
----@field rule string? fail_entry: the rule of the processor that the registers break
+---@field rule string? fail_entry: the rule that is broken; shutdown: why an exception was no exit
 ---@field type integer? system_event: KVM_SYSTEM_EVENT_*
 ---@field number integer? hypercall
 ---@field arguments luna.u64[]? hypercall: six

@@ -36,8 +36,9 @@ return function(methods, readers, writers)
     return ok, message, code
   end
 
-  --- Looks for what the processor would refuse in the registers: true, or nil and the sentence that
-  --- names the register, the bit and the rule.
+  --- Looks for what the processor would refuse in the registers, and for what would keep exceptions
+  --- from becoming exits: true; or nil, the sentence that names the register, the bit and the rule,
+  --- and "state"; or nil, what does not lead to the system area, and "not_found".
   function methods.check(self)
     check.open(self)
     return raw.check(self)
