@@ -17,8 +17,11 @@ static hv_return_t free_page(hv_vm_space_t asid, uint64_t *gpa) {
   do {
     *gpa -= LUNA_PAGE_SIZE;
     status = luna_space_next(hvf_the_vm.vm, asid, *gpa, &region);
+    if (status == LUNA_ERROR_NOT_FOUND || (status == LUNA_OK && region.gpa > *gpa)) {
+      return HV_SUCCESS;
+    }
     if (status != LUNA_OK) {
-      return status == LUNA_ERROR_NOT_FOUND ? HV_SUCCESS : hvf_status(status);
+      return hvf_status(status);
     }
     *gpa = region.gpa;
   } while (*gpa > 0);

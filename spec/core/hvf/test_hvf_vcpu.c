@@ -210,6 +210,19 @@ static void the_tlb_can_be_invalidated(void) {
   end();
 }
 
+static void the_tlb_can_be_invalidated_where_the_last_page_is_taken(void) {
+  uint64_t bits;
+  BEGIN(0xf4);
+  CHECK_EQ(luna_capability("address_bits", &bits), LUNA_OK);
+  const uint64_t limit = UINT64_C(1) << bits;
+  HV(hv_vm_map(page, limit - sizeof page, sizeof page, RWX));
+  HV(hv_vcpu_invalidate_tlb(vcpu));
+  HV(hv_vm_map(page, limit - 2 * sizeof page, sizeof page, RWX)); /* it was free, and is again */
+  HV(hv_vcpu_invalidate_tlb(vcpu));
+  HV_IS(hv_vm_map(page, limit - sizeof page, sizeof page, RWX), HV_BUSY);
+  end();
+}
+
 static void entries_do_not_fail_before_the_guest_s_state(void) {
   uint32_t status = 1;
   BEGIN(0xf4);
@@ -232,6 +245,7 @@ int main(void) {
   RUN_KVM(an_interrupt_outside_of_a_run_ends_the_next_one);
   RUN_KVM(several_are_interrupted_at_once);
   RUN_KVM(the_tlb_can_be_invalidated);
+  RUN_KVM(the_tlb_can_be_invalidated_where_the_last_page_is_taken);
   RUN_KVM(entries_do_not_fail_before_the_guest_s_state);
   return test_end();
 }
