@@ -58,17 +58,19 @@ WINGS := base kvm memory seat vcpu interrupt debug exit run
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c))
 HVF := $(call objects,core/hvf/*.c)
 NATIVE := $(call objects,lua/lunavisor/binding/*.c)
+HV_NATIVE := $(call objects,lua/lunavisor/hv/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake/*.c))
 FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
 C_TESTS := $(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c))
 EXAMPLES := $(call programs,examples,examples,*.c)
 BENCHES := $(call programs,scripts/bench.d,bench,*.c)
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
-LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua
+LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua lunavisor/hv/header.lua \
+  lunavisor/hv/library.lua
 
-# The C module is for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
+# The C modules are for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
 LUA_VERSION := $(shell $(LUA) -e 'io.write(_VERSION:sub(5))' 2>/dev/null)
-NATIVE_SO := $(if $(filter 5.1,$(LUA_VERSION)),,lunavisor/binding/native.so)
+NATIVE_SO := $(if $(filter 5.1,$(LUA_VERSION)),,lunavisor/binding/native.so lunavisor/hv/native.so)
 
 LUA_CFLAGS ?= $(call pkg,--cflags $(LUA_PC))
 LUA_LIBS ?= $(call pkg,--libs $(LUA_PC))
@@ -80,6 +82,8 @@ COMPILE := $(CC) -std=c11 -D_GNU_SOURCE -pthread -fPIC -fvisibility=hidden -Icor
   $(patsubst -I%,-isystem %,$(LUA_CFLAGS)) $(WARNINGS) $(SANITIZERS) $(CPPFLAGS) $(CFLAGS)
 LINK := $(CC) -pthread $(SANITIZERS) $(LDFLAGS)
 link_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(NATIVE) -L$(BUILD) -llunavisor
+link_hv_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(HV_NATIVE) -L$(BUILD) -lHypervisor \
+  -llunavisor
 
 all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
   $(BUILD)/libHypervisor.so $(BUILD)/libHypervisor.a $(BUILD)/Hypervisor.pc \
@@ -90,7 +94,7 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
 tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(call objects,spec/core/*/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
+objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
   $(call objects,scripts/bench.d/*.c)
 
 # Changes when the way of compiling does, so that everything is made anew.
@@ -102,7 +106,18 @@ $(BUILD)/flags: FORCE
 $(BUILD)/obj/spec/core/%.o $(BUILD)/obj/scripts/bench.d/%.o: EXTRA := -Ispec/core
 
 # Calls to Lua go through the table of addresses, without the detour over a stub.
-$(NATIVE): EXTRA := -fno-plt
+$(NATIVE) $(HV_NATIVE): EXTRA := -fno-plt
+
+# The framework's declarations, for both engines.
+$(BUILD)/hv/header.h: core/include/Hypervisor/Hypervisor.h $(HVF_HEADERS) $(BUILD)/flags
+	@mkdir -p $(@D)
+	@$(CC) -E -P -dD -DHV_CDEF= -Icore/include $< | grep -v '#define [_a-z]' >$@
+
+$(BUILD)/hv/hv_calls.h: $(BUILD)/hv/header.h lua/lunavisor/hv/calls.awk
+	@grep -v '#define' $< | awk -f lua/lunavisor/hv/calls.awk >$@
+
+$(HV_NATIVE): $(BUILD)/hv/hv_calls.h
+$(HV_NATIVE): EXTRA += -I$(BUILD)/hv
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -140,6 +155,17 @@ $(BUILD)/lua/5.4/lunavisor/binding/native.so: $(NATIVE) $(BUILD)/liblunavisor.so
 	$(call say,LD,$@)
 	$(Q)$(call link_native,$@,$$ORIGIN/../../../..)
 
+$(BUILD)/lua/5.4/lunavisor/hv/native.so: $(HV_NATIVE) $(BUILD)/libHypervisor.so
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(call link_hv_native,$@,$$ORIGIN/../../../..)
+
+$(BUILD)/lua/lunavisor/hv/header.lua: $(BUILD)/hv/header.h
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)
+	@{ printf '%s\n' '-- Made from the headers of the Hypervisor framework.' 'return [==[' && \
+	  cat $< && echo ']==]'; } >$@
+
 $(BUILD)/lua/lunavisor/binding/cdef.lua: core/include/lunavisor.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,GEN,$@)
@@ -150,6 +176,10 @@ library = printf '%s\n' '-- Made by make: the file that the LuaJIT binding loads
 $(BUILD)/lua/lunavisor/binding/library.lua: $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(call library,$(OUT)/$(SONAME)) >$@
+
+$(BUILD)/lua/lunavisor/hv/library.lua: $(BUILD)/flags
+	@mkdir -p $(@D)
+	@$(call library,$(OUT)/$(HVF_SONAME)) >$@
 
 pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: $(3)' 'Description: $(4)' \
   'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -l$(3)'
@@ -235,6 +265,7 @@ env: ## Print the variables that make a checkout usable: eval "$(make -s env)"
 	@echo 'export LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(OUT)/lua/?.lua;;"'
 	@echo 'export LUA_CPATH="$(OUT)/lua/5.4/?.so;;"'
 	@echo 'export LUNAVISOR_LIBRARY="$(OUT)/$(SONAME)"'
+	@echo 'export LUNAVISOR_HYPERVISOR_LIBRARY="$(OUT)/$(HVF_SONAME)"'
 	@echo 'export PKG_CONFIG_PATH="$(OUT)$${PKG_CONFIG_PATH:+:$$PKG_CONFIG_PATH}"'
 	@echo 'export LD_LIBRARY_PATH="$(OUT)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"'
 
@@ -283,8 +314,9 @@ install-files: all
 	@$(call hvf_pc,$(INCLUDEDIR),$(LIBDIR)) >$(DESTDIR)$(PKGCONFIGDIR)/Hypervisor.pc
 ifneq ($(NATIVE_SO),)
 	$(call say,INSTALL,$(DESTDIR)$(LUA_CMOD))
-	$(Q)$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor/binding
+	$(Q)$(INSTALL) -d $(DESTDIR)$(LUA_CMOD)/lunavisor/binding $(DESTDIR)$(LUA_CMOD)/lunavisor/hv
 	$(Q)$(call link_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/binding/native.so,$(LIBDIR))
+	$(Q)$(call link_hv_native,$(DESTDIR)$(LUA_CMOD)/lunavisor/hv/native.so,$(LIBDIR))
 endif
 	$(call say,INSTALL,$(LMODS:%=$(DESTDIR)%))
 	$(Q)for dir in $(LMODS:%=$(DESTDIR)%); do \
@@ -293,7 +325,10 @@ endif
 	  done; \
 	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/binding/cdef.lua \
 	    $$dir/lunavisor/binding/cdef.lua || exit; \
+	  $(INSTALL) -D -m 644 $(BUILD)/lua/lunavisor/hv/header.lua \
+	    $$dir/lunavisor/hv/header.lua || exit; \
 	  $(call library,$(LIBDIR)/$(SONAME)) >$$dir/lunavisor/binding/library.lua || exit; \
+	  $(call library,$(LIBDIR)/$(HVF_SONAME)) >$$dir/lunavisor/hv/library.lua || exit; \
 	done
 
 uninstall: ## Remove what install put there, with the same PREFIX and DESTDIR

@@ -102,7 +102,7 @@ block("hv's local APIC", function()
     assert.equal(0x41, vector(id))
     assert.equal(0x68, hv.vcpu_apic_get_state(id).lvt[1])
     state.svr = -1
-    refused("bad_argument", "svr of the local APIC", hv.vcpu_apic_put_state(id, state))
+    refused("bad_argument", "the local APIC's svr", hv.vcpu_apic_put_state(id, state))
     state.svr, state.tsc_deadline = 0x1ff, nil
     refused("bad_argument", "tsc_deadline", hv.vcpu_apic_put_state(id, state))
     state.tsc_deadline, state.boot_state = 0, 7

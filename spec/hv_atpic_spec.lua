@@ -262,7 +262,7 @@ helper.kvm("hv's PICs", function()
     end
     refused("bad_argument", "cannot be nil", hv.vm_atpic_put_state({}, true))
     assert.equal(7, hv.vm_atpic_get_state(false).lowprio)
-    helper.raises("hv.vm_atpic_get_state: primary: true or false expected, got nil",
+    helper.raises("hv.vm_atpic_get_state: is_primary: true or false expected, got nil",
       function() hv.vm_atpic_get_state() end)
   end)
 

@@ -179,7 +179,7 @@ helper.kvm("hv's EPT violations", function()
     assert.equal(4, read(id, hv.VMCS_RO_EXIT_QUALIFIC) % 8)
     assert.equal(0x20010, read(id, hv.VMCS_GUEST_PHYSICAL_ADDRESS))
     assert.same({ 0x10, 0x2000 }, { register(id, hv.X86_RIP), register(id, hv.X86_CS) })
-    refused("unsupported", "a fetch cannot be completed", hv.ext_vcpu_complete(id, 0))
+    refused("unsupported", "cannot answer the fetch", hv.ext_vcpu_complete(id, 0))
     assert.same({ 0, hv.MEMORY_EXEC }, { hv.ext_vcpu_access(id).size,
       hv.ext_vcpu_access(id).access })
     local memory = support.memory(0x1000)

@@ -88,7 +88,7 @@ end)
 
 -- A value for each kind of argument, to call a function with.
 local samples = { buffer = true, bytes = ("\0"):rep(512), state = {}, vcpus = {}, enable = true,
-  primary = true, load = true }
+  is_primary = true, is_load = true }
 
 helper.kvm("hv without a VM", function()
   it("says no_device, whatever is called", function()
@@ -257,7 +257,7 @@ helper.kvm("hv's pio notifiers", function()
     refused("bad_argument", "ANY_SIZE needs", hv.vm_add_pio_notifier(1, 1, 0, nil, hv.ION_ANY_SIZE))
     refused("bad_argument", "has flags 0x1", hv.vm_add_pio_notifier(1, 1, 0, nil, 1))
     refused("bad_argument", "has 3 bytes", hv.vm_add_pio_notifier(1, 3, 0, nil, 0))
-    refused("bad_argument", "no port 0x10000", hv.vm_add_pio_notifier(0x10000, 1, 0, nil, 0))
+    refused("bad_argument", "16 bits, not 0x10000", hv.vm_add_pio_notifier(0x10000, 1, 0, nil, 0))
     refused("bad_argument", "", hv.vm_add_pio_notifier(1, 1, 0, 0, 0)) -- no eventfd
   end)
 end)

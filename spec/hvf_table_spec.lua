@@ -56,7 +56,11 @@ local function declared()
 end
 
 -- What Lua has not, and why.
-local only_in_c = { hv_ext_error_message = "a call that fails returns the sentence" }
+local only_in_c = {
+  hv_ext_error_message = "a call that fails returns the sentence",
+  hv_ext_thread_adopt = "a coroutine is a thread",
+  hv_ext_vm_map_buffer = "vm_map and vm_map_space take buffers",
+}
 
 local readme = read "core/hvf/README.md"
 

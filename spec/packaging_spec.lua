@@ -10,7 +10,8 @@ end
 
 -- What the test run itself has set and the commands below must not see.
 local foreign = { "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "BUILD", "LUA_PATH",
-  "LUA_CPATH", "LUNAVISOR_LIBRARY", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH" }
+  "LUA_CPATH", "LUNAVISOR_LIBRARY", "LUNAVISOR_HYPERVISOR_LIBRARY", "LD_LIBRARY_PATH",
+  "PKG_CONFIG_PATH" }
 
 -- Runs a shell script; returns what it printed and whether it succeeded.
 local function sh(script)
@@ -73,7 +74,8 @@ describe("packaging", function()
       "share/lua/5.4/lunavisor/init.lua", "share/lua/5.1/lunavisor/init.lua",
       "share/lua/5.1/lunavisor/binding/ffi.lua", "share/lua/5.1/lunavisor/binding/cdef.lua",
       "share/lua/5.1/lunavisor/binding/library.lua", "share/lua/5.4/lunavisor/hv.lua",
-      "share/lua/5.1/lunavisor/hv/vmcs.lua",
+      "share/lua/5.1/lunavisor/hv/header.lua", "share/lua/5.1/lunavisor/hv/library.lua",
+      "lib/lua/5.4/lunavisor/hv/native.so",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
       assert.truthy(found, name .. "\n" .. files)
@@ -147,13 +149,13 @@ describe("packaging", function()
   it("loads under Lua 5.4 from there", function()
     assert.equal("table", run [[cd / && LUA_CPATH='@prefix/lib/lua/5.4/?.so' \
       LUA_PATH='@prefix/share/lua/5.4/?.lua;@prefix/share/lua/5.4/?/init.lua' \
-      lua5.4 -e 'print(type(require "lunavisor"))']])
+      lua5.4 -e 'print(type(require "lunavisor.hv"))']])
   end)
 
   it("loads under LuaJIT from there", function()
     assert.equal("table", run [[cd / && \
       LUA_PATH='@prefix/share/lua/5.1/?.lua;@prefix/share/lua/5.1/?/init.lua;;' \
-      luajit -e 'print(type(require "lunavisor"))']])
+      luajit -e 'print(type(require "lunavisor.hv"))']])
   end)
 
   for version, engine in pairs { ["5.4"] = "lua5.4", ["5.1"] = "luajit" } do
@@ -167,7 +169,7 @@ describe("packaging", function()
       at.lmod = fill("@rocks/share/lua/@version", at)
       assert.equal("table", run [[cd / && LUA_CPATH='@rocks/lib/lua/@version/?.so' \
         LUA_PATH='@lmod/?.lua;@lmod/?/init.lua;;' \
-        @engine -e 'print(type(require "lunavisor"))']])
+        @engine -e 'print(type(require "lunavisor.hv"))']])
     end)
   end
 end)

@@ -218,7 +218,7 @@ hv_return_t hv_vcpu_apic_ctrl(hv_vcpuid_t vcpu, hv_apic_ctrl_t ctrls) {
     return result;
   }
   if (ctrls & ~known) {
-    return hvf_fail(HV_BAD_ARGUMENT, "unknown controls 0x%" PRIx64, ctrls & ~known);
+    return hvf_fail(HV_BAD_ARGUMENT, "there are no controls 0x%" PRIx64, ctrls & ~known);
   }
   if (ctrls & ~HV_APIC_CTRL_IOAPIC_EOI) {
     return hvf_fail(HV_UNSUPPORTED,

@@ -67,9 +67,12 @@ hv_return_t hv_vmx_vcpu_set_apic_address_space(hv_vcpuid_t vcpu, hv_vm_space_t a
   if (result != HV_SUCCESS) {
     return result;
   }
-  if (gpa & ~HVF_APIC_ADDRESS || !has_space(asid)) {
-    return hvf_fail(HV_BAD_ARGUMENT, "no local APIC is at gpa 0x%" PRIx64 " of space %u", gpa,
-                    asid);
+  if (!has_space(asid)) {
+    return hvf_fail(HV_BAD_ARGUMENT, "there is no space %u", asid);
+  }
+  if (gpa & ~HVF_APIC_ADDRESS) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "no local APIC is at gpa 0x%" PRIx64 ": a multiple of 4096 expected", gpa);
   }
   bool kvm = hvf_the_vm.options & HV_VM_ACCEL_APIC && asid == HV_VM_SPACE_DEFAULT;
   return kvm ? set_base(v, gpa) : set_page(v, asid, gpa);
@@ -105,8 +108,10 @@ static hv_return_t check_info(hv_vcpuid_t vcpu, hv_vm_exitinfo_t code, bool plac
   }
   return (*v)->info.code == code
              ? HV_SUCCESS
-             : hvf_fail(HV_ERROR, "the last exit of vCPU %u is of kind %u, not %u", vcpu,
-                        (*v)->info.code, code);
+             : hvf_fail(HV_ERROR,
+                        "there is no such information about the last exit or APIC write of vCPU "
+                        "%u: it is of kind %u, not %u",
+                        vcpu, (*v)->info.code, code);
 }
 
 static void fill_targets(const hvf_vcpu *v, bool *is_actv, unsigned int count) {

@@ -148,7 +148,7 @@ hv_return_t hv_vcpu_apic_put_state(hv_vcpuid_t vcpu, const hv_apic_state_ext_t *
       s->apic_controls & ~HV_APIC_CTRL_IOAPIC_EOI) {
     return hvf_fail(HV_BAD_ARGUMENT,
                     "no local APIC is at gpa 0x%" PRIx64 ", has controls 0x%" PRIx64
-                    " and boot state %u",
+                    " and boot_state %u",
                     s->apic_gpa, s->apic_controls, (unsigned)s->boot_state);
   }
   result = hvf_status(put_state(v, s));

@@ -251,17 +251,23 @@ static place place_of(int port, pic **p) {
   }
 }
 
-static hv_return_t fail_port(int port) {
-  return hvf_fail(HV_BAD_ARGUMENT, "the PICs have no port 0x%x", (unsigned)port);
+static hv_return_t enter_port(int port, pic **p, place *where) {
+  hv_return_t result = hvf_enter_accelerated();
+  *where = place_of(port, p);
+  if (result == HV_SUCCESS && *where == PLACE_NONE) {
+    hvf_leave();
+    return hvf_fail(HV_BAD_ARGUMENT, "the PICs have no port 0x%x", (unsigned)port);
+  }
+  return result;
 }
 
 hv_return_t hv_vm_atpic_port_read(int port, uint8_t *valuep) {
   pic *p;
-  place where = place_of(port, &p);
-  if (where == PLACE_NONE || !valuep) {
-    return fail_port(port);
+  place where;
+  if (!valuep) {
+    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put what port 0x%x has", (unsigned)port);
   }
-  hv_return_t result = hvf_enter_accelerated();
+  hv_return_t result = enter_port(port, &p, &where);
   if (result != HV_SUCCESS) {
     return result;
   }
@@ -278,11 +284,8 @@ static uint8_t trigger_bits(const pic *p) {
 
 hv_return_t hv_vm_atpic_port_write(int port, uint8_t value) {
   pic *p;
-  place where = place_of(port, &p);
-  if (where == PLACE_NONE) {
-    return fail_port(port);
-  }
-  hv_return_t result = hvf_enter_accelerated();
+  place where;
+  hv_return_t result = enter_port(port, &p, &where);
   if (result != HV_SUCCESS) {
     return result;
   }
@@ -299,12 +302,13 @@ hv_return_t hv_vm_atpic_port_write(int port, uint8_t value) {
 }
 
 static hv_return_t set_line(int irq, bool level) {
-  if (irq < 0 || irq >= 2 * LINES || irq == CASCADE) {
-    return hvf_fail(HV_BAD_ARGUMENT, "the PICs have no line %d to set", irq);
-  }
   hv_return_t result = hvf_enter_accelerated();
   if (result != HV_SUCCESS) {
     return result;
+  }
+  if (irq < 0 || irq >= 2 * LINES || irq == CASCADE) {
+    hvf_leave();
+    return hvf_fail(HV_BAD_ARGUMENT, "the PICs have no line %d to set", irq);
   }
   set_request(&pics[irq / LINES], irq % LINES, level);
   update();
@@ -321,10 +325,12 @@ hv_return_t hv_vm_atpic_deassert_irq(int irq) {
 }
 
 static hv_return_t enter_state(const hv_atpic_state_ext_t *state) {
-  if (!state || state->version != HV_ATPIC_STATE_EXT_VER) {
+  hv_return_t result = hvf_enter_accelerated();
+  if (result == HV_SUCCESS && (!state || state->version != HV_ATPIC_STATE_EXT_VER)) {
+    hvf_leave();
     return hvf_fail(HV_BAD_ARGUMENT, "a state of a PIC has version %d", HV_ATPIC_STATE_EXT_VER);
   }
-  return hvf_enter_accelerated();
+  return result;
 }
 
 hv_return_t hv_vm_atpic_get_state(hv_atpic_state_ext_t *state, bool is_primary) {
@@ -342,7 +348,7 @@ hv_return_t hv_vm_atpic_put_state(const hv_atpic_state_ext_t *state, bool is_pri
     return result;
   }
   if (state->state.lowprio >= LINES || state->state.icw_num < 1 || state->state.icw_num > 4) {
-    result = hvf_fail(HV_BAD_ARGUMENT, "a PIC has no lowest priority %u and no command word %u",
+    result = hvf_fail(HV_BAD_ARGUMENT, "lowprio cannot be %u, or icw_num cannot be %u",
                       state->state.lowprio, state->state.icw_num);
   } else {
     pics[!is_primary] = state->state;

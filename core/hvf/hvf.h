@@ -159,6 +159,7 @@ typedef struct hvf_info {
 struct hvf_vcpu {
   luna_vcpu *vcpu;
   hv_vcpuid_t id;
+  uint64_t owner; /* the token of hv_ext_thread_adopt, 0 of a thread of the system */
   hv_vm_space_t space;
   hv_vcpu_options_t options;
   hvf_exit exit;

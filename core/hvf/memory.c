@@ -50,24 +50,46 @@ static uint32_t luna_rights(hv_memory_flags_t flags) {
   return rights_of(flags) | strict;
 }
 
-static hv_return_t map(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa, size_t size,
-                       hv_memory_flags_t flags) {
+static hv_return_t map(hv_vm_space_t asid, luna_buffer *buffer, uint64_t offset, hv_gpaddr_t gpa,
+                       size_t size, hv_memory_flags_t flags) {
+  hv_return_t result = check_flags(flags);
+  result = result == HV_SUCCESS && limited(flags) ? hvf_limit_reserve() : result;
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result = hvf_status(
+      luna_vm_map_space(hvf_the_vm.vm, asid, buffer, offset, gpa, size, luna_rights(flags)));
+  if (result == HV_SUCCESS && limited(flags)) {
+    hvf_limit_add(asid, gpa, size, limit_of(flags));
+  }
+  return result;
+}
+
+hv_return_t hv_ext_vm_map_buffer(hv_vm_space_t asid, luna_buffer *buffer, uint64_t offset,
+                                 hv_gpaddr_t gpa, size_t size, hv_memory_flags_t flags) {
+  hv_return_t result = hvf_enter();
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result = buffer ? map(asid, buffer, offset, gpa, size, flags)
+                  : hvf_fail(HV_BAD_ARGUMENT, "there is no buffer to map");
+  hvf_leave();
+  return result;
+}
+
+static hv_return_t map_address(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa, size_t size,
+                               hv_memory_flags_t flags) {
   const luna_buffer_options options = {.kind = LUNA_BUFFER_POINTER,
                                        .flags = LUNA_BUFFER_STABLE,
                                        .size = size,
                                        .pointer = (void *)(uintptr_t)uva};
   luna_buffer *buffer;
-  hv_return_t result = limited(flags) ? hvf_limit_reserve() : HV_SUCCESS;
-  result = result == HV_SUCCESS ? hvf_status(luna_buffer_open(&options, &buffer)) : result;
+  hv_return_t result = hvf_status(luna_buffer_open(&options, &buffer));
   if (result != HV_SUCCESS) {
     return result;
   }
-  result =
-      hvf_status(luna_vm_map_space(hvf_the_vm.vm, asid, buffer, 0, gpa, size, luna_rights(flags)));
+  result = map(asid, buffer, 0, gpa, size, flags);
   luna_buffer_release(buffer); /* the region holds it */
-  if (result == HV_SUCCESS && limited(flags)) {
-    hvf_limit_add(asid, gpa, size, limit_of(flags));
-  }
   return result;
 }
 
@@ -77,8 +99,7 @@ hv_return_t hv_vm_map_space(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa
   if (result != HV_SUCCESS) {
     return result;
   }
-  result = check_flags(flags);
-  result = result == HV_SUCCESS ? map(asid, uva, gpa, size, flags) : result;
+  result = map_address(asid, uva, gpa, size, flags);
   hvf_leave();
   return result;
 }
@@ -129,6 +150,12 @@ static hv_return_t unmap(hv_vm_space_t asid, hv_gpaddr_t gpa, size_t size) {
   if (result != HV_SUCCESS) {
     return result;
   }
+  if (gpa % LUNA_PAGE_SIZE != 0 || size % LUNA_PAGE_SIZE != 0 || size == 0) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "cannot unmap 0x%zx bytes at gpa 0x%" PRIx64 ": multiples of 4096 expected, "
+                    "size not 0",
+                    size, gpa);
+  }
   int status = luna_vm_unmap_space(hvf_the_vm.vm, asid, gpa, size);
   if (status == LUNA_ERROR_NOT_FOUND && hvf_has_space(asid)) {
     status = unmap_pieces(asid, gpa, gpa + size);
@@ -154,6 +181,11 @@ hv_return_t hv_vm_unmap(hv_gpaddr_t gpa, size_t size) {
   return hv_vm_unmap_space(HV_VM_SPACE_DEFAULT, gpa, size);
 }
 
+static const char *rights_text(uint32_t rights) {
+  static const char *const texts[] = {"---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx"};
+  return texts[rights & 7];
+}
+
 static hv_return_t protect(hv_vm_space_t asid, hv_gpaddr_t gpa, size_t size,
                            hv_memory_flags_t flags) {
   hv_return_t result = hvf_limit_reserve();
@@ -163,9 +195,9 @@ static hv_return_t protect(hv_vm_space_t asid, hv_gpaddr_t gpa, size_t size,
   uint32_t most = hvf_limit_rights(asid, gpa, size);
   if (rights_of(flags) & ~most) {
     return hvf_fail(HV_DENIED,
-                    "cannot give gpa 0x%" PRIx64 " the rights 0x%x: it was mapped with a MAXPROT "
-                    "of 0x%x",
-                    gpa, rights_of(flags), most);
+                    "cannot give gpa 0x%" PRIx64
+                    " the rights %s: it was mapped with a MAXPROT of %s",
+                    gpa, rights_text(rights_of(flags)), rights_text(most));
   }
   result = hvf_status(luna_vm_protect_space(hvf_the_vm.vm, asid, gpa, size, luna_rights(flags)));
   if (result == HV_SUCCESS && limited(flags)) {

@@ -53,9 +53,10 @@ hv_return_t hv_vm_set_apic_bus_freq(uint64_t hz) {
   if (result != HV_SUCCESS) {
     return result;
   }
-  result = hvf_the_vm.vcpu_count > 0
-               ? hvf_fail(HV_BUSY, "the frequency of the timers is set before the first vCPU")
-               : hvf_status(luna_vm_set_apic_frequency(hvf_the_vm.vm, hz));
+  result =
+      hvf_the_vm.vcpu_count > 0
+          ? hvf_fail(HV_BUSY, "the VM has vCPUs already: the timers' frequency is set before that")
+          : hvf_status(luna_vm_set_apic_frequency(hvf_the_vm.vm, hz));
   hvf_leave();
   return result;
 }

@@ -8,9 +8,12 @@
 
 static const hv_vcpu_options_t known_options = HV_VCPU_ACCEL_RDPMC | HV_VCPU_TSC_RELATIVE;
 
-/* The vCPU of this thread. */
+/* Who this thread acts as, 0 for itself, and the vCPU of that one; the thread's own is the value of
+ * `thread_end`. */
+static _Thread_local uint64_t actor;
 static _Thread_local hvf_vcpu *self __attribute__((tls_model("initial-exec")));
 static pthread_key_t thread_end;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* The vCPU of that number, or NULL. The lock is held. */
 static hvf_vcpu *find(hv_vcpuid_t id) {
@@ -56,7 +59,7 @@ static void on_thread_end(void *v) {
   pthread_mutex_unlock(&hvf_the_vm.lock);
 }
 
-/* In a child after fork the vCPU is the parent's. */
+/* In a child after fork the vCPUs are the parent's. */
 static void forget(void) {
   self = NULL;
   pthread_setspecific(thread_end, NULL);
@@ -69,7 +72,28 @@ static void follow_threads(void) {
 
 static void own(hvf_vcpu *v) {
   self = v;
-  pthread_setspecific(thread_end, v);
+  if (actor == 0) {
+    pthread_setspecific(thread_end, v);
+  }
+}
+
+/* The vCPU that whoever acts as `token` owns, or NULL. The lock is held. */
+static hvf_vcpu *find_of(uint64_t token) {
+  for (uint32_t id = 0; id < hvf_the_vm.vcpu_room; id++) {
+    if (hvf_the_vm.vcpus[id] && hvf_the_vm.vcpus[id]->owner == token) {
+      return hvf_the_vm.vcpus[id];
+    }
+  }
+  return NULL;
+}
+
+hv_return_t hv_ext_thread_adopt(uint64_t token) {
+  pthread_once(&once, follow_threads);
+  pthread_mutex_lock(&hvf_the_vm.lock);
+  actor = token;
+  self = token ? find_of(token) : pthread_getspecific(thread_end);
+  pthread_mutex_unlock(&hvf_the_vm.lock);
+  return HV_SUCCESS;
 }
 
 static hv_return_t make(hvf_vcpu *v) {
@@ -102,6 +126,7 @@ static hv_return_t create(hv_vcpuid_t *id, hv_vcpu_options_t options) {
     return hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
   }
   v->options = options;
+  v->owner = actor;
   hv_return_t result = make(v);
   if (result != HV_SUCCESS) {
     free(v);
@@ -112,14 +137,14 @@ static hv_return_t create(hv_vcpuid_t *id, hv_vcpu_options_t options) {
 }
 
 hv_return_t hv_vcpu_create(hv_vcpuid_t *vcpu, hv_vcpu_options_t flags) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, follow_threads);
   hv_return_t result = hvf_enter();
   if (result != HV_SUCCESS) {
     return result;
   }
-  pthread_once(&once, follow_threads);
   result = !vcpu || flags & ~known_options
-               ? hvf_fail(HV_BAD_ARGUMENT, "cannot make a vCPU with options 0x%" PRIx64 " at %p",
+               ? hvf_fail(HV_BAD_ARGUMENT,
+                          "cannot make a vCPU with the options 0x%" PRIx64 ", its number at %p",
                           flags, (void *)vcpu)
                : create(vcpu, flags);
   hvf_leave();

@@ -2,6 +2,7 @@
  * The one VM of the process, and its guest-physical address spaces. */
 #include "hvf.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,8 +104,8 @@ static void follow_forks(void) {
 hv_return_t hv_vm_create(hv_vm_options_t flags) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   if (flags & ~known_options) {
-    return hvf_fail(HV_BAD_ARGUMENT, "cannot make a VM with the unknown options 0x%llx",
-                    (unsigned long long)(flags & ~known_options));
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "cannot make a VM with the options 0x%" PRIx64 ": some are unknown", flags);
   }
   pthread_once(&once, follow_forks);
   pthread_mutex_lock(&hvf_the_vm.lock);
@@ -113,10 +114,18 @@ hv_return_t hv_vm_create(hv_vm_options_t flags) {
   return result;
 }
 
+static hv_vcpuid_t first_vcpu(void) {
+  hv_vcpuid_t id = 0;
+  while (!hvf_the_vm.vcpus[id]) {
+    id++;
+  }
+  return id;
+}
+
 static hv_return_t destroy(void) {
   if (hvf_the_vm.vcpu_count > 0) {
-    return hvf_fail(HV_BUSY, "cannot destroy the VM: it has %u vCPUs; destroy them first",
-                    hvf_the_vm.vcpu_count);
+    return hvf_fail(HV_BUSY, "cannot destroy the VM: it has vCPU %u; destroy it first",
+                    first_vcpu());
   }
   release();
   return HV_SUCCESS;

@@ -351,7 +351,7 @@ static hv_return_t write_activity(hvf_vcpu *v, uint64_t value) {
       break;
   }
   return hvf_fail(HV_UNSUPPORTED,
-                  "KVM has no activity state %" PRIu64 " (halted and waiting: with "
+                  "KVM has no activity state 0x%" PRIx64 " (halted and waiting: with "
                   "HV_VM_ACCEL_APIC)",
                   value);
 }

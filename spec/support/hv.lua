@@ -3,19 +3,24 @@
 
 local luna = require "lunavisor"
 local hv = require "lunavisor.hv"
-local machine = require "lunavisor.hv.machine"
 local helper = require "spec.support.helper"
 
 local M = {}
 
 M.RWX = hv.MEMORY_READ + hv.MEMORY_WRITE + hv.MEMORY_EXEC
 
+local function exists()
+  local _, _, code = hv.vm_space_destroy(hv.VM_SPACE_DEFAULT)
+  return code ~= "no_device"
+end
+
 --- Makes the VM.
 function M.vm(flags)
   assert(hv.vm_create(flags))
   helper.keep { close = function()
-    for _, v in pairs(machine.vcpus) do machine.release(v) end
-    if machine.vm then assert(hv.vm_destroy()) end
+    for id = 0, 7 do hv.vcpu_destroy(id) end
+    for _ = 1, 2 do collectgarbage() end -- coroutines, and their vCPUs with them
+    if exists() then assert(hv.vm_destroy()) end
   end }
 end
 
@@ -28,7 +33,7 @@ end
 --- in real mode, with flat segments. Its number and the memory.
 function M.guest(source, options)
   options = options or {}
-  if not machine.vm then M.vm(options.vm) end
+  if not exists() then M.vm(options.vm) end
   local memory = M.memory(0x10000)
   assert(hv.vm_map(memory, 0, memory.size, M.RWX))
   memory:write(0x1000, helper.code(source .. "\n", 16, 0x1000))
@@ -40,6 +45,14 @@ function M.guest(source, options)
   assert(hv.vcpu_write_register(id, hv.X86_RIP, 0x1000))
   assert(hv.vcpu_write_register(id, hv.X86_RSP, 0x8000))
   return id, memory
+end
+
+--- Whether the page at `gpa` of a space is mapped.
+function M.mapped(asid, gpa)
+  local page = M.memory(4096)
+  if not hv.vm_map_space(asid, page, gpa, page.size, hv.MEMORY_READ) then return true end
+  assert(hv.vm_unmap_space(asid, gpa, page.size))
+  return false
 end
 
 --- A field of the VMCS as a number; and writes one.

@@ -4,7 +4,9 @@
 #ifndef HYPERVISOR_HV_ARCH_VMX_H
 #define HYPERVISOR_HV_ARCH_VMX_H
 
+#ifndef HV_CDEF
 #include <stdint.h>
+#endif
 
 /* ---- Fields of the VMCS ---- */
 

@@ -3,7 +3,9 @@
 #ifndef HYPERVISOR_HV_ERROR_H
 #define HYPERVISOR_HV_ERROR_H
 
+#ifndef HV_CDEF
 #include <stdint.h>
+#endif
 
 /* 0 or one of the codes below; print it as an unsigned number. */
 typedef int32_t hv_return_t;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What Apple's framework does not have: reasons in words, and accesses that KVM has decoded. */
+ * What Apple's framework does not have: reasons in words, accesses that KVM has decoded, memory of
+ * lunavisor.h, and threads that are not the system's. */
 #ifndef HYPERVISOR_HV_LINUX_H
 #define HYPERVISOR_HV_LINUX_H
 
@@ -30,6 +31,22 @@ HV_API hv_return_t hv_ext_vcpu_access(hv_vcpuid_t vcpu, hv_ext_access *access);
  * or RDI read), which takes the instruction back for the program to do: then it is HV_ERROR.
  * HV_UNSUPPORTED for a fetch. Owner. */
 HV_API hv_return_t hv_ext_vcpu_complete(hv_vcpuid_t vcpu, uint64_t value);
+
+/* hv_vm_map_space of `size` bytes of a buffer of lunavisor.h from `offset`, a multiple of 4096:
+ * memory that lives until it is unmapped, even if the program releases it. HV_BAD_ARGUMENT also for
+ * what is outside the buffer. */
+struct luna_buffer;
+HV_API hv_return_t hv_ext_vm_map_buffer(hv_vm_space_t asid, struct luna_buffer *buffer,
+                                        uint64_t offset, hv_gpaddr_t gpa, size_t size,
+                                        hv_memory_flags_t flags);
+
+/* The calling thread acts as another one from now on, until the next such call: it owns the vCPU
+ * that was made by whoever acted as `token`, and not its own. 0 is the thread itself. For programs
+ * whose threads are not the system's (coroutines, fibres), each of which has a token, any number
+ * that is one in the process. A vCPU that was made with a token is not destroyed when a thread of
+ * the system ends, and no two threads may act as the same at a time. Needs no VM. Always
+ * HV_SUCCESS. */
+HV_API hv_return_t hv_ext_thread_adopt(uint64_t token);
 
 HV_END
 

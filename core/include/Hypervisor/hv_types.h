@@ -4,18 +4,23 @@
 #define HYPERVISOR_HV_TYPES_H
 
 #include <Hypervisor/hv_error.h>
+
+/* With HV_CDEF, what is left is for ffi.cdef of LuaJIT. */
+#ifndef HV_CDEF
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__cplusplus)
+#define HV_API __attribute__((visibility("default")))
+#else
+#define HV_API
+#endif
+#ifdef __cplusplus
 #define HV_BEGIN extern "C" {
 #define HV_END }
 #else
 #define HV_BEGIN
 #define HV_END
 #endif
-#define HV_API __attribute__((visibility("default")))
 
 /* What hv_capability tells. */
 typedef uint32_t hv_capability_t;

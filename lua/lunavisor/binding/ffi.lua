@@ -320,6 +320,11 @@ function M.buffer_pointer(object)
   return ffi.gc(C.luna_buffer_memory(handle).data, function() C.luna_buffer_release(handle) end)
 end
 
+--- The luna_buffer, for other libraries; good while the buffer is open.
+function M.buffer_object(object)
+  return buffer_of(object)
+end
+
 -- VMs
 
 -- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs

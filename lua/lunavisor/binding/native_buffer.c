@@ -54,6 +54,12 @@ static int raw_buffer_pointer(lua_State *L) {
   return 1;
 }
 
+/* The luna_buffer as a light userdata, for other libraries; good while the buffer is open. */
+static int raw_buffer_object(lua_State *L) {
+  lua_pushlightuserdata(L, luna_check(L, 1, HANDLE_BUFFER)->object);
+  return 1;
+}
+
 static int raw_buffer_page_size(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)luna_buffer_page_size(luna_check(L, 1, HANDLE_BUFFER)->object));
   return 1;
@@ -250,6 +256,7 @@ const luaL_Reg luna_buffer_functions[] = {
     {"buffer_view", raw_buffer_view},
     {"buffer_fd", raw_buffer_fd},
     {"buffer_pointer", raw_buffer_pointer},
+    {"buffer_object", raw_buffer_object},
     {"buffer_writable", raw_buffer_writable},
     {"buffer_mark", raw_buffer_mark},
     {"buffer_page_size", raw_buffer_page_size},

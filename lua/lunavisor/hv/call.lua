@@ -1,13 +1,28 @@
 -- SPDX-License-Identifier: MIT
--- How the calls are made: their arguments by name, their results, and the codes of what the library
--- refuses.
+-- How the C library is called: arguments by name, who calls, results, and failures in Lua's terms.
 
 local u64 = require "lunavisor.text.u64"
 local buffers = require "lunavisor.memory.buffer"
+local parse = require "lunavisor.hv.parse"
+local library = require(rawget(_G, "jit") and "lunavisor.hv.ffi" or "lunavisor.hv.native")
 
 local unpack = table.unpack or unpack
+local type, error, select = type, error, select
+local running, status_of = coroutine.running, coroutine.status
+local EXACT = 2 ^ 53
 
-local M = {}
+local M = { library = library }
+
+-- ---- Failures ----
+
+--- The numbers of the codes that failed calls return.
+M.errors = {}
+local codes = {} -- the other way
+for _, name in ipairs {
+  "ERROR", "BUSY", "BAD_ARGUMENT", "NO_RESOURCES", "NO_DEVICE", "DENIED", "FAULT", "UNSUPPORTED",
+} do
+  M.errors[name:lower()], codes[parse.constants[name]] = parse.constants[name], name:lower()
+end
 
 --- nil, message, code.
 function M.fail(code, text, ...)
@@ -16,48 +31,98 @@ end
 
 local fail = M.fail
 
--- The framework's code for what the library returns; "error" for any other.
-local codes = {
-  overlap = "busy", busy = "busy", limit = "no_resources", memory = "no_resources",
-  unsupported = "unsupported", no_kvm = "unsupported", access = "denied",
-  not_found = "bad_argument", argument = "bad_argument", range = "bad_argument",
+-- The sentence of C's last failure, with Lua's names and threads.
+local function message()
+  return (library.message():gsub("%f[%w_]HV_", ""):gsub("%f[%w_]hv_", "hv.")
+    :gsub("(%l+) thread%f[%A]", "%1 coroutine"))
+end
+
+-- ---- Results ----
+
+local converts = {
+  u64 = function(value) return value end,
+  number = tonumber,
+  boolean = function(value) return value ~= 0 end,
 }
 
-local function result(mistake, ok, value, message, code)
-  if not ok then
-    return fail(mistake, "%s", (tostring(value):gsub("^[^%s:]+%.lua:%d+: ", "")))
+local function finish(outs, status, ...)
+  if status ~= 0 then return nil, message(), codes[status % 2 ^ 32] or "error" end
+  if #outs < 2 then return not outs[1] or outs[1]((...)) end
+  local results = { ... }
+  for i, convert in ipairs(outs) do results[i] = convert(results[i]) end
+  return unpack(results, 1, #outs)
+end
+
+--- The C call hv_`name` with arguments of those letters (ffi.lua): what it puts in its places, each
+--- as a type or by a function, or true; nil, message, code.
+function M.bind(name, letters, ...)
+  local raw, outs = library.call("hv_" .. name, letters), { ... }
+  for i, kind in ipairs(outs) do outs[i] = converts[kind] or kind end
+  return function(...) return finish(outs, raw(...)) end
+end
+
+-- ---- Who calls ----
+
+local owners = {} -- of vCPUs, by token: { id =, a weak table of the coroutine }
+
+local adopt, destroy = library.call("hv_ext_thread_adopt", "i"), M.bind("vcpu_destroy", "i")
+
+-- A vCPU goes with its coroutine.
+local function sweep()
+  for token, owner in pairs(owners) do
+    local thread = owner.thread[1]
+    if thread == nil or status_of(thread) == "dead" then
+      adopt(token)
+      destroy(owner.id)
+      adopt(0)
+      owners[token] = nil
+    end
   end
-  if value ~= nil then return value end
-  if message == nil then return true end
-  return nil, message, codes[code] or "error"
 end
 
---- The result of fn(...), a call of the library: what it raises as a mistake is "bad_argument".
-function M.try(fn, ...)
-  return result("bad_argument", pcall(fn, ...))
+-- The number that the running coroutine has for C: its address, 0 for the main one.
+local function token_of_caller()
+  if next(owners) then sweep() end
+  local thread, main = running()
+  if not thread or main then return 0 end
+  return tonumber((("%p"):format(thread))), thread
 end
 
---- The same for a call whose arguments are right: it raises where KVM cannot do it.
-function M.try_host(fn, ...)
-  return result("unsupported", pcall(fn, ...))
+--- Notes that the caller owns the vCPU, or with nil that it owns none.
+function M.own(id)
+  local token, thread = token_of_caller()
+  if thread then
+    owners[token] = id and { id = id, thread = setmetatable({ thread }, { __mode = "v" }) } or nil
+  end
+end
+
+local function back(...)
+  adopt(0)
+  return ...
 end
 
 -- ---- Arguments ----
 
-local EXACT = 2 ^ 53
+local limits = {} -- by the number of bits
+for bits = 1, 32 do limits[bits] = 2 ^ bits end
 
 local function wrong(name, what, value)
   return nil, ("%s: %s expected, got %s"):format(name, what, type(value))
 end
 
 -- A value as a call takes it; nil and a message to raise; or nil, nil and one to return.
-local function whole(name, value)
+local function whole(name, value, bits)
+  local most = bits and limits[bits] or EXACT
+  if type(value) == "number" and value >= 0 and value < most and value % 1 == 0 then
+    return value
+  end
   local exact = u64.exact(value)
   if exact == nil then return wrong(name, "a whole number", value) end
-  if u64.le(EXACT, exact) then
+  if u64.lt(exact, most) then return u64.tonumber(exact) end
+  if not bits or not u64.lt(exact, EXACT) then
     return nil, nil, ("%s: %s is too large, or negative"):format(name, u64.hex(exact))
   end
-  return u64.tonumber(exact)
+  return nil, nil, ("%s: at most %d bits, not %s"):format(name, bits, u64.hex(exact))
 end
 
 local function integer(name, value)
@@ -73,91 +138,65 @@ local function of_type(kind, what)
   end
 end
 
-local function buffer(name, value)
-  if getmetatable(value) ~= buffers.class then return wrong(name, "a buffer", value) end
-  if not value[1] then return nil, name .. ": attempt to use a closed buffer" end
-  return value
-end
-
 local function numbers(name, value)
   if type(value) ~= "table" then return wrong(name, "a list of vCPUs", value) end
   local list = {}
   for i, item in ipairs(value) do
-    local number, problem, refusal = whole(("%s[%d]"):format(name, i), item)
+    local number, problem, refusal = whole(("%s[%d]"):format(name, i), item, 32)
     if not number then return nil, problem, refusal end
     list[i] = number
   end
   return list
 end
 
--- By the argument's name; the others are plain whole numbers.
-local kinds = {
-  buffer = buffer, value = integer, deadline = integer, offset_tsc = integer, tsc = integer,
-  address = integer, enable = of_type("boolean", "true or false"),
-  load = of_type("boolean", "true or false"), primary = of_type("boolean", "true or false"),
-  state = of_type("table", "a table"),
-  vcpus = numbers, bytes = of_type("string", "a string"),
-  port = function(_, value) return value end,
+-- By the type in C, and by the name of those that have another in Lua; others are whole numbers.
+local by_type = {
+  bool = of_type("boolean", "true or false"), uint64_t = integer, int64_t = integer,
 }
-
--- What a call needs before its arguments: by the first name, a function (value) -> value | nil,
--- message, code.
-local needs = {}
-M.needs = needs
+local by_name = {
+  state = of_type("table", "a table"), vcpus = numbers, bytes = of_type("string", "a string"),
+  buffer = function(name, value)
+    if getmetatable(value) ~= buffers.class then return wrong(name, "a buffer", value) end
+    if not value[1] then return nil, name .. ": attempt to use a closed buffer" end
+    return value
+  end,
+}
 
 --- The argument names of each call, by its name.
 M.calls = {}
 
---- Defines hv[name] with arguments of those names; "size?" may be left out. "vm" as the first takes
--- no argument, but needs the VM; "vcpu" is a vCPU that the caller owns.
+--- Defines hv[name] with arguments of those names, which C knows the types of. "size?" may be left
+--- out; of "port!" the function makes what it can.
 function M.define(hv, name, arguments, fn)
-  local first = needs[arguments[1]]
-  local skip = arguments[1] == "vm" and 1 or 0
-  local count = #arguments - skip
-  local names, takes, optional = {}, {}, {}
-  for i = 1, count do
-    local argument = arguments[i + skip]
-    names[i] = argument:gsub("%?$", "")
-    optional[i] = names[i] ~= argument
-    takes[i] = kinds[names[i]] or whole
+  local names, takes, bits, marks, count = {}, {}, {}, {}, 0
+  for argument in arguments:gmatch "%S+" do
+    local plain, mark = argument:match "^([%w_]+)([?!]?)$"
+    count = count + 1
+    names[count], takes[count], marks[count] = plain, by_name[plain] or whole, mark
+    for _, parameter in ipairs(by_name[plain] and {} or parse.calls[name] or {}) do
+      if parameter.name == plain then
+        takes[count] = by_type[parameter.type] or whole
+        bits[count] = parameter.bits < 64 and parameter.bits or nil
+      end
+    end
   end
   M.calls[name] = names
   local full = "hv." .. name .. ": "
   hv[name] = function(...)
-    local given = { ... }
-    local refused
+    local given, refused = { ... }, nil
     for i = 1, count do
-      if not (optional[i] and given[i] == nil) then
-        local value, problem, refusal = takes[i](names[i], given[i])
+      if marks[i] == "" or marks[i] == "?" and given[i] ~= nil then
+        local value, problem, refusal = takes[i](names[i], given[i], bits[i])
         if problem then error(full .. problem, 2) end
         given[i], refused = value, refused or refusal
       end
     end
-    if first then
-      local found, message, code = first(given[1])
-      if not found then return nil, message, code end
-      if skip == 0 then given[1] = found end
-    end
     if refused then return fail("bad_argument", "%s", full .. refused) end
-    return fn(unpack(given, 1, count))
+    local token = token_of_caller()
+    if token == 0 then return fn(unpack(given, 1, count)) end
+    adopt(token)
+    return back(fn(unpack(given, 1, count)))
   end
-end
-
--- ---- Numbers ----
-
---- Whether the number has the bit, given as its value.
-function M.has(number, bit)
-  return number % (2 * bit) >= bit
-end
-
---- Whether `number` has only bits of `bits`.
-function M.within(number, bits)
-  return u64.band(number, u64.bnot(bits)) == u64.exact(0)
-end
-
---- The bits of both, as a plain number.
-function M.band(a, b)
-  return u64.tonumber(u64.band(a, b))
 end
 
 return M

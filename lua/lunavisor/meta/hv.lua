@@ -80,27 +80,27 @@ function hv.sme_config_get_max_svl_bytes() end
 ---@return luna.u64?, string?, string?
 function hv.tsc_clock() end
 ---@param vcpu integer
----@param flags integer
+---@param ctrls integer
 ---@return boolean?, string?, string?
-function hv.vcpu_apic_ctrl(vcpu, flags) end
+function hv.vcpu_apic_ctrl(vcpu, ctrls) end
 ---@param vcpu integer
 ---@return luna.hv_apic_state?, string?, string?
 function hv.vcpu_apic_get_state(vcpu) end
 ---@param vcpu integer
----@param address luna.u64|integer
----@param length integer
+---@param rip luna.u64|integer
+---@param ilen integer
 ---@param cs integer
----@param data integer
+---@param imm32 integer
 ---@return boolean?, string?, string?
-function hv.vcpu_apic_lsc_enter_imm32(vcpu, address, length, cs, data) end
+function hv.vcpu_apic_lsc_enter_imm32(vcpu, rip, ilen, cs, imm32) end
 ---@param vcpu integer
----@param load boolean
----@param address luna.u64|integer
----@param length integer
+---@param is_load boolean
+---@param rip luna.u64|integer
+---@param ilen integer
 ---@param cs integer
----@param register integer
+---@param reg integer
 ---@return boolean?, string?, string?
-function hv.vcpu_apic_lsc_enter_r32(vcpu, load, address, length, cs, register) end
+function hv.vcpu_apic_lsc_enter_r32(vcpu, is_load, rip, ilen, cs, reg) end
 ---@param vcpu integer
 ---@return boolean?, string?, string?
 function hv.vcpu_apic_lsc_invalidate(vcpu) end
@@ -157,9 +157,9 @@ function hv.vcpu_exit_ioapic_eoi(vcpu) end
 ---@param count integer
 ---@return boolean[]?, integer|string|nil address, string?
 function hv.vcpu_exit_startup_ap(vcpu, count) end
----@param id integer
+---@param vcpu integer
 ---@return boolean?, string?, string?
-function hv.vcpu_flush(id) end
+function hv.vcpu_flush(vcpu) end
 ---@param vcpu integer
 ---@return luna.u64?, string?, string?
 function hv.vcpu_get_exec_time(vcpu) end
@@ -184,9 +184,9 @@ function hv.vcpu_read_fpstate(vcpu, size) end
 ---@return luna.u64?, string?, string?
 function hv.vcpu_read_msr(vcpu, msr) end
 ---@param vcpu integer
----@param register integer
+---@param reg integer
 ---@return luna.u64?, string?, string?
-function hv.vcpu_read_register(vcpu, register) end
+function hv.vcpu_read_register(vcpu, reg) end
 ---@param vcpu integer
 ---@return boolean?, string?, string?
 function hv.vcpu_run(vcpu) end
@@ -204,9 +204,9 @@ function hv.vcpu_set_msr_access(vcpu, msr, flags) end
 ---@return boolean?, string?, string?
 function hv.vcpu_set_space(vcpu, asid) end
 ---@param vcpu integer
----@param offset_tsc luna.u64|integer
+---@param offset luna.u64|integer
 ---@return boolean?, string?, string?
-function hv.vcpu_set_tsc_relative(vcpu, offset_tsc) end
+function hv.vcpu_set_tsc_relative(vcpu, offset) end
 ---@param vcpu integer
 ---@return integer?, string?, string?
 function hv.vcpu_vmx_status(vcpu) end
@@ -220,41 +220,41 @@ function hv.vcpu_write_fpstate(vcpu, bytes) end
 ---@return boolean?, string?, string?
 function hv.vcpu_write_msr(vcpu, msr, value) end
 ---@param vcpu integer
----@param register integer
+---@param reg integer
 ---@param value luna.u64|integer
 ---@return boolean?, string?, string?
-function hv.vcpu_write_register(vcpu, register, value) end
+function hv.vcpu_write_register(vcpu, reg, value) end
 ---@param addr integer
 ---@param size integer
----@param wanted integer
+---@param value integer
 ---@param port integer|table|nil
 ---@param flags integer
 ---@return luna.eventfd?, string?, string?
-function hv.vm_add_pio_notifier(addr, size, wanted, port, flags) end
+function hv.vm_add_pio_notifier(addr, size, value, port, flags) end
 ---@param size integer
 ---@param flags? integer
 ---@return luna.buffer?, string?, string?
 function hv.vm_allocate(size, flags) end
----@param line integer
+---@param irq integer
 ---@return boolean?, string?, string?
-function hv.vm_atpic_assert_irq(line) end
----@param line integer
+function hv.vm_atpic_assert_irq(irq) end
+---@param irq integer
 ---@return boolean?, string?, string?
-function hv.vm_atpic_deassert_irq(line) end
----@param primary boolean
+function hv.vm_atpic_deassert_irq(irq) end
+---@param is_primary boolean
 ---@return luna.hv_atpic_state?, string?, string?
-function hv.vm_atpic_get_state(primary) end
----@param addr integer the port
+function hv.vm_atpic_get_state(is_primary) end
+---@param port integer the port
 ---@return integer?, string?, string?
-function hv.vm_atpic_port_read(addr) end
----@param addr integer the port
----@param data integer
+function hv.vm_atpic_port_read(port) end
+---@param port integer the port
+---@param value integer
 ---@return boolean?, string?, string?
-function hv.vm_atpic_port_write(addr, data) end
+function hv.vm_atpic_port_write(port, value) end
 ---@param state luna.hv_atpic_state
----@param primary boolean
+---@param is_primary boolean
 ---@return boolean?, string?, string?
-function hv.vm_atpic_put_state(state, primary) end
+function hv.vm_atpic_put_state(state, is_primary) end
 ---@param flags? integer
 ---@return boolean?, string?, string?
 function hv.vm_create(flags) end
@@ -264,17 +264,17 @@ function hv.vm_create(flags) end
 function hv.vm_deallocate(buffer, size) end
 ---@return boolean?, string?, string?
 function hv.vm_destroy() end
----@param line integer
+---@param intin integer
 ---@return boolean?, string?, string?
-function hv.vm_ioapic_assert_irq(line) end
----@param line integer
+function hv.vm_ioapic_assert_irq(intin) end
+---@param intin integer
 ---@return boolean?, string?, string?
-function hv.vm_ioapic_deassert_irq(line) end
+function hv.vm_ioapic_deassert_irq(intin) end
 ---@return luna.hv_ioapic_state?, string?, string?
 function hv.vm_ioapic_get_state() end
----@param line integer
+---@param intin integer
 ---@return boolean?, string?, string?
-function hv.vm_ioapic_pulse_irq(line) end
+function hv.vm_ioapic_pulse_irq(intin) end
 ---@param state luna.hv_ioapic_state
 ---@return boolean?, string?, string?
 function hv.vm_ioapic_put_state(state) end
@@ -285,15 +285,15 @@ function hv.vm_ioapic_read(gpa) end
 ---@param data integer
 ---@return boolean?, string?, string?
 function hv.vm_ioapic_write(gpa, data) end
----@param address luna.u64|integer
+---@param addr luna.u64|integer
 ---@param data integer
 ---@return boolean?, string?, string?
-function hv.vm_lapic_msi(address, data) end
----@param id integer
+function hv.vm_lapic_msi(addr, data) end
+---@param vcpu integer
 ---@param vector integer
----@param trigger integer
+---@param trig integer
 ---@return boolean?, string?, string?
-function hv.vm_lapic_set_intr(id, vector, trigger) end
+function hv.vm_lapic_set_intr(vcpu, vector, trig) end
 ---@param buffer luna.buffer
 ---@param gpa integer
 ---@param size integer
@@ -320,17 +320,17 @@ function hv.vm_protect(gpa, size, flags) end
 function hv.vm_protect_space(asid, gpa, size, flags) end
 ---@param addr integer
 ---@param size integer
----@param wanted integer
+---@param value integer
 ---@param port integer|table|nil
 ---@param flags integer
 ---@return boolean?, string?, string?
-function hv.vm_remove_pio_notifier(addr, size, wanted, port, flags) end
----@param value luna.u64|integer
+function hv.vm_remove_pio_notifier(addr, size, value, port, flags) end
+---@param data luna.u64|integer
 ---@return boolean?, string?, string?
-function hv.vm_send_ioapic_intr(value) end
----@param hertz integer
+function hv.vm_send_ioapic_intr(data) end
+---@param hz integer
 ---@return boolean?, string?, string?
-function hv.vm_set_apic_bus_freq(hertz) end
+function hv.vm_set_apic_bus_freq(hz) end
 ---@return integer?, string?, string?
 function hv.vm_space_create() end
 ---@param asid integer
@@ -348,9 +348,9 @@ function hv.vm_unmap(gpa, size) end
 ---@param size integer
 ---@return boolean?, string?, string?
 function hv.vm_unmap_space(asid, gpa, size) end
----@param info integer
+---@param field integer
 ---@return luna.u64?, string?, string?
-function hv.vmx_get_msr_info(info) end
+function hv.vmx_get_msr_info(field) end
 ---@param field integer
 ---@return luna.u64?, string?, string?
 function hv.vmx_read_capability(field) end

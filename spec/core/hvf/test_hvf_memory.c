@@ -296,6 +296,29 @@ static void allocated_memory_is_given_back_whole(void) {
   HV_IS(hv_vm_allocate(NULL, 0x1000, HV_ALLOCATE_DEFAULT), HV_BAD_ARGUMENT);
 }
 
+/* The second page of a buffer, which nobody but the map holds when the guest runs from it. */
+static void a_buffer_lives_while_it_is_mapped(void) {
+  luna_buffer *buffer;
+  BEGIN(0xf4);
+  CHECK_EQ(luna_buffer_create(0x3000, &buffer), LUNA_OK);
+  HV_IS(hv_ext_vm_map_buffer(0, NULL, 0, 0x20000, 0x1000, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_ext_vm_map_buffer(0, buffer, 0x2000, 0x20000, 0x2000, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_ext_vm_map_buffer(0, buffer, 0x800, 0x20000, 0x1000, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_ext_vm_map_buffer(9, buffer, 0, 0x20000, 0x1000, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_ext_vm_map_buffer(0, buffer, 0, 0x20000, 0x1000, 0x200), HV_BAD_ARGUMENT);
+  ((uint8_t *)luna_buffer_data(buffer))[0x1000] = 0xf4;
+  HV(hv_ext_vm_map_buffer(0, buffer, 0x1000, 0x20000, 0x1000, RWX));
+  HV_IS(hv_vm_map(page, 0x20000, sizeof page, RWX), HV_BUSY);
+  luna_buffer_release(buffer);
+  CHECK_EQ(luna_live(LUNA_OBJECT_BUFFER), 2);
+  set_field(VMCS_GUEST_CS_BASE, 0x20000);
+  set(HV_X86_RIP, 0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  HV(hv_vm_unmap(0x20000, 0x1000));
+  CHECK_EQ(luna_live(LUNA_OBJECT_BUFFER), 1);
+  end();
+}
+
 int main(void) {
   RUN_KVM(calls_need_a_vm);
   RUN_KVM(capabilities_need_none);
@@ -314,6 +337,7 @@ int main(void) {
   RUN_KVM(maxprot_caps_what_protect_gives);
   RUN_KVM(maxprot_is_of_one_space);
   RUN_KVM(exec_is_exact_if_that_is_asked_for);
+  RUN_KVM(a_buffer_lives_while_it_is_mapped);
   RUN_KVM(allocated_memory_is_given_back_whole);
   return test_end();
 }

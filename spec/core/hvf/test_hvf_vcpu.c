@@ -77,6 +77,51 @@ static void a_thread_owns_one_vcpu(void) {
   end();
 }
 
+static void a_thread_acts_as_another(void) {
+  hv_vcpuid_t other, third;
+  uint64_t value;
+  HV(hv_ext_thread_adopt(7)); /* needs no VM */
+  HV(hv_ext_thread_adopt(0));
+  BEGIN(0xf4);
+  HV(hv_ext_thread_adopt(7));
+  HV_IS(hv_vcpu_read_register(vcpu, HV_X86_RIP, &value), HV_DENIED);
+  HV(hv_vcpu_create(&other, HV_VCPU_DEFAULT));
+  HV_IS(hv_vcpu_create(&third, HV_VCPU_DEFAULT), HV_BUSY);
+  HV(hv_vcpu_write_register(other, HV_X86_RAX, 0x77));
+  HV(hv_ext_thread_adopt(8));
+  HV_IS(hv_vcpu_read_register(other, HV_X86_RAX, &value), HV_DENIED);
+  HV(hv_vcpu_create(&third, HV_VCPU_DEFAULT));
+  HV(hv_vcpu_destroy(third));
+  HV(hv_ext_thread_adopt(0));
+  HV_IS(hv_vcpu_destroy(other), HV_DENIED);
+  HV(hv_vcpu_read_register(vcpu, HV_X86_RIP, &value));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  HV(hv_ext_thread_adopt(7));
+  HV(hv_vcpu_read_register(other, HV_X86_RAX, &value));
+  CHECK_EQ(value, 0x77);
+  HV(hv_vcpu_destroy(other));
+  HV_IS(hv_vcpu_destroy(other), HV_BAD_ARGUMENT);
+  HV(hv_ext_thread_adopt(0));
+  end();
+}
+
+static void *make_as_nine(void *id) {
+  hv_ext_thread_adopt(9);
+  return (void *)(intptr_t)hv_vcpu_create(id, HV_VCPU_DEFAULT);
+}
+
+static void a_vcpu_of_a_token_outlives_the_thread(void) {
+  hv_vcpuid_t id = 5;
+  HV(hv_vm_create(HV_VM_DEFAULT));
+  HV_IS(on_thread(make_as_nine, &id), HV_SUCCESS);
+  HV_IS(hv_vm_destroy(), HV_BUSY);
+  HV_IS(hv_vcpu_destroy(id), HV_DENIED);
+  HV(hv_ext_thread_adopt(9));
+  HV(hv_vcpu_destroy(id));
+  HV(hv_ext_thread_adopt(0));
+  HV(hv_vm_destroy());
+}
+
 static void vcpu_numbers_are_given_out_again(void) {
   hv_vcpuid_t first = 9, again = 8;
   HV(hv_vm_create(HV_VM_DEFAULT));
@@ -237,6 +282,8 @@ static void entries_do_not_fail_before_the_guest_s_state(void) {
 int main(void) {
   RUN_KVM(calls_are_for_the_owner);
   RUN_KVM(a_thread_owns_one_vcpu);
+  RUN_KVM(a_thread_acts_as_another);
+  RUN_KVM(a_vcpu_of_a_token_outlives_the_thread);
   RUN_KVM(vcpu_numbers_are_given_out_again);
   RUN_KVM(exit_fields_are_zero_before_the_first_run);
   RUN_KVM(a_deadline_ends_the_run);
