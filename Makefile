@@ -56,7 +56,7 @@ HEADERS := $(wildcard core/include/lunavisor/*.h)
 HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
 WINGS := base kvm memory seat vcpu interrupt debug exit run
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c))
-HVF := $(call objects,core/hvf/*.c)
+HVF := $(call objects,core/hvf/*.c core/hvf/*/*.c)
 NATIVE := $(call objects,lua/lunavisor/binding/*.c)
 HV_NATIVE := $(call objects,lua/lunavisor/hv/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake/*.c))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Running a vCPU, and what its exits become. */
-#include "view.h"
+#include "hvf/exit/view.h"
 
 #include <inttypes.h>
 

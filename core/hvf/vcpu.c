@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * vCPUs: who owns them, the space they are bound to, running and interrupting them. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

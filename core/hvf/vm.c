@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The one VM of the process, and its guest-physical address spaces. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

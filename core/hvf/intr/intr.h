@@ -4,7 +4,7 @@
 #ifndef HVF_INTR_H
 #define HVF_INTR_H
 
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 /* hvf_enter, and HV_UNSUPPORTED unless the VM has local APICs in KVM. */
 hv_return_t hvf_enter_accelerated(void);

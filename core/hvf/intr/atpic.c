@@ -2,7 +2,7 @@
  * The two PICs (8259A), the second at line 2 of the first. Their output goes to LINT0 of vCPU 0's
  * local APIC: see extint.c. The lock of the VM is held in all functions that are not of the
  * framework. */
-#include "intr.h"
+#include "hvf/intr/intr.h"
 
 #include <string.h>
 

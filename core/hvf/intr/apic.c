@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The registers of a vCPU's local APIC inside KVM (SDM Vol. 3, chapter 11), and what a write to one
  * has as a consequence. */
-#include "apic.h"
+#include "hvf/intr/apic.h"
 
 #include <inttypes.h>
 

@@ -2,7 +2,7 @@
  * The I/O APIC (82093AA, with 32 pins). KVM has the local APICs only: what a pin sends is a message
  * to them, and where a level interrupt ends, KVM tells by the routes of the VM. The lock of the VM
  * is held in all functions that are not of the framework. */
-#include "intr.h"
+#include "hvf/intr/intr.h"
 
 #include <inttypes.h>
 #include <string.h>

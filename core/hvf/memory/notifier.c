@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Port writes that signal an eventfd instead of exiting. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

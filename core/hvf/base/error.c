@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Codes of the framework, and the sentence behind the last failure of each thread. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <stdarg.h>
 #include <stdio.h>

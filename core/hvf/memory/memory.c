@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Mapping memory of the process into the guest, and memory made for that. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

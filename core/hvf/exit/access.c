@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Accesses that KVM has decoded, for programs that need not do that themselves. */
-#include "view.h"
+#include "hvf/exit/view.h"
 
 hv_return_t hv_ext_vcpu_access(hv_vcpuid_t vcpu, hv_ext_access *access) {
   hvf_vcpu *v;

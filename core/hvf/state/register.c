@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The framework's numbers of registers. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 enum {
   NOT_HERE = -1

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Interrupts from the program to local APICs in KVM. */
-#include "intr.h"
+#include "hvf/intr/intr.h"
 
 #include <inttypes.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The PICs' interrupts on their way to a vCPU: through LINT0 of vCPU 0's local APIC, or because the
  * program says so. KVM keeps one until the guest accepts it. */
-#include "intr.h"
+#include "hvf/intr/intr.h"
 
 enum {
   APIC_LVT_LINT0 = 0x350,

@@ -2,7 +2,7 @@
  * MSRs. The framework has it for each vCPU which of them exit; KVM's filter is for all of a VM. So
  * an MSR is let through where every vCPU may read and write it, and makes an exit otherwise, which
  * goes to the program or, for a vCPU that may access it, is served here. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <stdlib.h>
 

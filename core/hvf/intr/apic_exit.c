@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Where a vCPU's local APIC is, and what there is to know of an exit that has to do with it. */
-#include "apic.h"
+#include "hvf/intr/apic.h"
 
 #include <inttypes.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Ranges of memory that were mapped with HV_MEMORY_MAXPROT, and the rights that they may ever
  * have. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <stdlib.h>
 

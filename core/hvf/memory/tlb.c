@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Making KVM forget what it remembers of the guest's page tables. It has no call for that, but it
  * does so when a memory slot goes. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 static uint8_t page[LUNA_PAGE_SIZE] __attribute__((aligned(LUNA_PAGE_SIZE)));
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Going on from an exit: what the program has written becomes KVM's answer where that comes to the
  * same, which costs nothing, and otherwise registers. */
-#include "view.h"
+#include "hvf/exit/view.h"
 
 /* What RAX is when KVM has put a port's answer there. */
 static uint64_t merged(uint64_t rax, uint64_t answer, uint32_t size) {

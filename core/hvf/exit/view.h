@@ -3,7 +3,7 @@
 #ifndef HVF_VIEW_H
 #define HVF_VIEW_H
 
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 /* Whether the last exit is for an access to memory. */
 static inline bool hvf_is_fault(const hvf_vcpu *v) {

@@ -3,7 +3,7 @@
 #ifndef HVF_APIC_H
 #define HVF_APIC_H
 
-#include "intr.h"
+#include "hvf/intr/intr.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The state of a vCPU's local APIC as a whole. */
-#include "apic.h"
+#include "hvf/intr/apic.h"
 
 #include <inttypes.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The fields of the VMCS: which register, control or exit each is. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 

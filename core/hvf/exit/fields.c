@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What the exit fields of the VMCS say (SDM Vol. 3, 28.2). */
-#include "view.h"
+#include "hvf/exit/view.h"
 
 enum {
   VALID_LINEAR = 3 << 7 /* of an EPT violation's qualification */

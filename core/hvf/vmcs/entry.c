@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The event that the program wants the guest to take at its next entry (SDM Vol. 3, 25.8.3). */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <inttypes.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What a vCPU has beyond registers: x87, SSE and AVX state, time spent, the time-stamp counter. */
-#include "hvf.h"
+#include "hvf/hvf.h"
 
 #include <string.h>
 #include <x86intrin.h>

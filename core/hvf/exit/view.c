@@ -2,7 +2,7 @@
  * The vCPU as the program sees it at an exit: the instruction has not begun, and the program does
  * its work and moves RIP. KVM has done part of it and wants to do the rest, so the program's view
  * is kept beside KVM's as long as that costs nothing, and otherwise KVM's work is taken back. */
-#include "view.h"
+#include "hvf/exit/view.h"
 
 enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
