@@ -1,0 +1,102 @@
+-- SPDX-License-Identifier: MIT
+-- What scripts/test makes of tests that fail, die, hang or are not there, on a small tree.
+
+local helper = require "spec.support.helper"
+
+local tree
+
+local function write(path, text)
+  helper.sh(("mkdir -p %s/%s"):format(tree, path:match "^(.*)/"))
+  local file = assert(io.open(tree .. "/" .. path, "w"))
+  file:write(text)
+  file:close()
+end
+
+-- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.
+local function test(steps)
+  local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS MAKEFLAGS
+    BUILD=build LUA=%q LUNA_SUITE_SECONDS=3 scripts/test %s]])
+    :format(tree, helper.engine, steps))
+  local lines, last = output:match "^(.-)\n?([^\n]*)$"
+  return lines, last, status
+end
+
+describe("scripts/test", function()
+  before_each(function()
+    tree = (helper.sh "mktemp -d")
+    helper.sh(("cd %s && mkdir -p scripts spec/support"):format(tree))
+    helper.sh(("cp scripts/test %s/scripts && cp spec/support/counts.lua %s/spec/support")
+      :format(tree, tree))
+  end)
+
+  after_each(function() helper.sh("rm -rf " .. tree) end)
+
+  it("adds up what the parts count", function()
+    write("spec/a_spec.lua", 'it("passes", function() end)\nit("passes too", function() end)')
+    write("spec/b_spec.lua", 'it("is left out", function() pending "of a reason" end)')
+    local lines, last, status = test "lua"
+    helper.contains("SKIP spec/b_spec.lua:1: is left out: ", lines)
+    assert.matches("ok   [^\n]* 1/2 +2 passed, 0 failed, 0 skipped, %d+ s", lines)
+    assert.equal("2 passed, 0 failed, 1 skipped", last)
+    assert.equal(0, status)
+  end)
+
+  it("shows a failure and goes on", function()
+    write("spec/a_spec.lua", [[
+      it("fails", function() error("first\nsecond", 0) end)
+      it("passes", function() end)]])
+    local lines, last, status = test "lua"
+    assert.matches(" 1/1: FAIL spec/a_spec.lua:1: fails: [^\n]*first\nsecond\n", lines)
+    assert.matches("\nFAIL [^\n]* 1/1 +1 passed, 1 failed, 0 skipped, %d+ s", lines)
+    assert.equal("1 passed, 1 failed, 0 skipped", last)
+    assert.equal(1, status)
+  end)
+
+  it("counts a part that dies or hangs as a failure, and names the test", function()
+    write("spec/a_spec.lua", 'it("dies", function() os.exit(5) end)')
+    write("spec/b_spec.lua", 'it("hangs", function() while true do end end)')
+    local lines, last, status = test "lua"
+    assert.matches("FAIL: it ended with status [15] and no counts[^\n]*\nFAIL: it was in "
+      .. "spec/a_spec.lua:1: dies", lines)
+    assert.matches("FAIL: it ended with status 124[^\n]*\nFAIL: it was in spec/b_spec.lua:1: hangs",
+      lines)
+    assert.equal("0 passed, 2 failed, 0 skipped", last)
+    assert.equal(1, status)
+  end)
+
+  it("counts it as a failure where there is no test", function()
+    for step, text in pairs { lua = "No test files found", core = "FAIL: no test found" } do
+      local lines, last, status = test(step)
+      helper.contains(text, lines)
+      assert.equal("0 passed, 1 failed, 0 skipped", last)
+      assert.equal(1, status)
+    end
+    write("spec/a_spec.lua", "-- nothing")
+    assert.equal("0 passed, 1 failed, 0 skipped", select(2, test "lua"))
+  end)
+
+  it("runs the C tests of each wing", function()
+    for name, body in pairs {
+      ["base/test_good"] = "echo 'ok one'; echo '1 passed, 0 failed, 0 skipped'",
+      ["base/test_bad"] = "echo 'not ok two: why'; echo '0 passed, 1 failed, 0 skipped'; exit 1",
+      ["kvm/test_dead"] = "echo 'ok one'; kill -SEGV $$",
+      ["kvm/test_liar"] = "echo '3 passed, 0 failed, 1 skipped'; exit 7",
+    } do
+      write("spec/core/" .. name .. ".c", "")
+      write("build/spec/" .. name, "#!/bin/sh\n" .. body .. "\n")
+      helper.sh(("chmod +x %s/build/spec/%s"):format(tree, name))
+    end
+    local lines, last, status = test "core"
+    helper.contains("C tests of base: not ok two: why", lines)
+    helper.contains("C tests of kvm: FAIL: it ended with status 139 and no counts", lines)
+    helper.contains("C tests of kvm: FAIL: it ended with status 7 although no test failed", lines)
+    assert.equal("4 passed, 3 failed, 1 skipped", last)
+    assert.equal(1, status)
+  end)
+
+  it("refuses a step that it does not know", function()
+    local _, last, status = test "luna"
+    assert.equal("scripts/test: what is 'luna'?", last)
+    assert.equal(2, status)
+  end)
+end)
