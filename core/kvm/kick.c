@@ -55,19 +55,22 @@ static void on_fork(void) {
   memset(&self, 0, sizeof self);
 }
 
-/* Takes the highest real-time signal that the process has no use for. */
+/* The first of these that the process has no use for. None is a real-time signal: those take a
+ * place in the queue of the process's owner, and tgkill refuses one when that is full (EAGAIN,
+ * RLIMIT_SIGPENDING); a standard signal always arrives. */
 static void install(void) {
+  static const int unused[] = {SIGSTKFLT, SIGPWR, SIGURG};
   pthread_key_create(&thread_end, on_thread_end);
   pthread_atfork(NULL, NULL, on_fork);
-  for (int number = SIGRTMAX; number >= SIGRTMIN; number--) {
+  for (size_t i = 0; i < sizeof unused / sizeof *unused; i++) {
     struct sigaction action;
-    if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
+    if (sigaction(unused[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
       memset(&action, 0, sizeof action);
       action.sa_handler = on_signal;
       action.sa_flags = SA_RESTART;
       sigemptyset(&action.sa_mask);
-      sigaction(number, &action, NULL);
-      signal_number = number;
+      sigaction(unused[i], &action, NULL);
+      signal_number = unused[i];
       return;
     }
   }
@@ -80,9 +83,8 @@ int luna_kick_prepare(void) {
   pthread_once(&once, install);
   if (!signal_number) {
     return luna_fail(LUNA_ERROR_LIMIT,
-                     "cannot run a vCPU: the process uses every real-time signal (%d to %d) and "
-                     "the library needs one to stop a guest",
-                     SIGRTMIN, SIGRTMAX);
+                     "cannot run a vCPU: the process uses SIGSTKFLT, SIGPWR and SIGURG, and the "
+                     "library needs one of them to stop a guest; leave one at its default");
   }
   sigset_t mask;
   sigemptyset(&mask);
@@ -100,6 +102,13 @@ static int make_timer(void) {
   event.sigev_signo = signal_number;
   event.sigev_notify_thread_id = self.id;
   if (timer_create(CLOCK_MONOTONIC, &event, &self.timer) != 0) {
+    /* The kernel keeps a place in the queue for it from now on, so that only this can fail. */
+    if (errno == EAGAIN) {
+      return luna_fail(LUNA_ERROR_LIMIT,
+                       "cannot make the timer for a deadline: the user of this process has as many "
+                       "signals and timers as allowed; raise RLIMIT_SIGPENDING (ulimit -i), or run "
+                       "without a timeout");
+    }
     return luna_fail_errno(errno, "cannot make the timer for a deadline");
   }
   self.has_timer = true;

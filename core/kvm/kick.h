@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Getting a vCPU out of KVM_RUN: a deadline timer per thread and kicks from other threads. Both are
- * one real-time signal whose handler sets immediate_exit on the run page of the vCPU that its
+ * one signal whose handler sets immediate_exit on the run page of the vCPU that its
  * thread runs, so that a signal that comes just before KVM_RUN is not lost (api.rst,
  * "immediate_exit"). */
 #ifndef LUNA_KICK_H

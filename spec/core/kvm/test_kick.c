@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum {
@@ -64,6 +65,32 @@ static void kick_at_an_exit(void) {
   CHECK_EQ(run(), LUNA_EXIT_INTERRUPTED);
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   CHECK_EQ(get(LUNA_RAX), 0x42);
+  end();
+}
+
+static void *run_late(void *unused) {
+  (void)unused;
+  int kind = luna_vcpu_run(vcpu, luna_clock() + SECOND);
+  bool said = strstr(luna_error_message(), "raise RLIMIT_SIGPENDING");
+  return (void *)(intptr_t)(kind == LUNA_ERROR_LIMIT && said);
+}
+
+/* Where no signal can be queued any more, kicks arrive and a thread's first deadline is an error. */
+static void no_room_for_signals(void) {
+  struct rlimit old;
+  pthread_t thread;
+  void *said;
+  begin();
+  CHECK_EQ(getrlimit(RLIMIT_SIGPENDING, &old), 0);
+  const struct rlimit none = {.rlim_cur = 0, .rlim_max = old.rlim_max};
+  SCRIPT({.kind = FAKE_SPIN, .hook = kick, .limit = SECOND}, {.kind = FAKE_HLT});
+  CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+  int kind = run();
+  pthread_create(&thread, NULL, run_late, NULL);
+  pthread_join(thread, &said);
+  CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &old), 0);
+  CHECK_EQ(kind, LUNA_EXIT_INTERRUPTED);
+  CHECK(said);
   end();
 }
 
@@ -386,6 +413,7 @@ int main(void) {
   RUN(kick_on_the_way_in);
   RUN(kick_during_entry);
   RUN(kick_at_an_exit);
+  RUN(no_room_for_signals);
   RUN(interruption_replays_nothing);
   RUN(kicks_while_spinning);
   RUN(kicks_among_exits);
