@@ -163,16 +163,25 @@ static void unlink_patch(const luna_patch *patch) {
   *link = patch->next;
 }
 
+/* In one step where that can be: another vCPU may write there. */
+static void put_back(const luna_patch *patch) {
+  uint8_t byte = INT3;
+  if (!luna_buffer_can_vanish(patch->buffer)) {
+    __atomic_compare_exchange_n(patch->place, &byte, patch->saved, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
+  } else if (luna_buffer_move(patch->buffer, patch->place, &byte, 1, false) && byte == INT3) {
+    byte = patch->saved;
+    luna_buffer_move(patch->buffer, patch->place, &byte, 1, true);
+  }
+}
+
 /* What the guest has written there in the meantime stays. */
 static void drop_patch(luna_patch *patch) {
   pthread_mutex_lock(&patch_lock);
   bool last = --patch->users == 0;
   if (last) {
-    uint8_t byte;
     unlink_patch(patch);
-    if (luna_buffer_move(patch->buffer, patch->place, &byte, 1, false) && byte == INT3) {
-      luna_buffer_move(patch->buffer, patch->place, &patch->saved, 1, true);
-    }
+    put_back(patch);
   }
   pthread_mutex_unlock(&patch_lock);
   if (last) {

@@ -30,11 +30,11 @@ void luna_ring_unmap(const luna_space *space, luna_ring *ring) {
   }
 }
 
-static void note(const luna_space *space, const struct kvm_dirty_gfn *entry) {
-  uint32_t slot = entry->slot & 0xffff; /* bits 16 and up are KVM's address space, 0 here */
+static void note(const luna_space *space, uint32_t slot, uint64_t page) {
+  slot &= 0xffff; /* bits 16 and up are KVM's address space, 0 here */
   luna_mapping *mapping = slot < space->next_slot ? space->by_slot[slot] : NULL;
-  if (mapping && mapping->dirty && entry->offset < luna_mapping_pages(mapping)) {
-    mapping->dirty[entry->offset / 64] |= (uint64_t)1 << entry->offset % 64;
+  if (mapping && mapping->dirty && page < luna_mapping_pages(mapping)) {
+    mapping->dirty[page / 64] |= (uint64_t)1 << page % 64;
   }
 }
 
@@ -46,7 +46,8 @@ static uint32_t drain(const luna_space *space, luna_ring *ring) {
     if (!(__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) {
       return drained;
     }
-    note(space, entry);
+    note(space, __atomic_load_n(&entry->slot, __ATOMIC_RELAXED),
+         __atomic_load_n(&entry->offset, __ATOMIC_RELAXED));
     __atomic_store_n(&entry->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
     ring->next++;
     drained++;
