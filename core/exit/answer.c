@@ -24,7 +24,6 @@ luna_answer *luna_answer_copy(const luna_answer *answer) {
     *made = *answer;
     if (made->buffer) {
       luna_buffer_retain(made->buffer);
-      made->stable = !luna_buffer_can_vanish(made->buffer->root);
     }
   }
   return made;
@@ -76,7 +75,7 @@ static bool answer_memory(const luna_answer *answer, const luna_exit *e, uint8_t
   if (write && !buffer->memory.writable) {
     return false;
   }
-  if (answer->stable) {
+  if (!luna_buffer_can_vanish(buffer)) {
     move_word(host, data, e->size, write);
   } else if (!luna_buffer_move(buffer->root, host, data, e->size, write)) {
     return false;

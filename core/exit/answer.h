@@ -12,7 +12,6 @@ typedef struct luna_answer {
   void *context;
   luna_buffer *buffer;
   uint64_t offset;
-  bool stable; /* nobody can take the memory away */
 } luna_answer;
 
 /* A copy on the heap, with a reference to the buffer; NULL without memory. */

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MAP_HUGE_SHIFT
@@ -235,9 +234,17 @@ static int check_options(const luna_buffer_options *options) {
   return LUNA_OK;
 }
 
+/* Whether somebody can take the memory away: by cutting the file short, or by unmapping it. A
+ * memfd is out of everybody's reach until its descriptor is asked for. */
+static bool can_vanish(const luna_buffer *root) {
+  return root->kind == LUNA_BUFFER_FILE ||
+         (root->kind == LUNA_BUFFER_POINTER && !(root->flags & LUNA_BUFFER_STABLE));
+}
+
 static void start(luna_buffer *buffer) {
   buffer->id = atomic_fetch_add(&last_id, 1) + 1;
   buffer->memory.logged = &buffer->root->logged;
+  buffer->memory.vanishes = &buffer->root->vanishes;
   buffer->memory.writable = !(buffer->flags & LUNA_BUFFER_READ_ONLY);
   pthread_mutex_init(&buffer->log_lock, NULL);
   luna_reference_start(&buffer->reference, LUNA_OBJECT_BUFFER);
@@ -264,6 +271,7 @@ int luna_buffer_open(const luna_buffer_options *options, luna_buffer **buffer) {
     free(made);
     return status;
   }
+  made->vanishes = can_vanish(made);
   start(made);
   *buffer = made;
   return LUNA_OK;
@@ -347,7 +355,11 @@ uint64_t luna_buffer_page_size(const luna_buffer *buffer) {
 }
 
 int luna_buffer_fd(const luna_buffer *buffer) {
-  return buffer->root->fd;
+  luna_buffer *root = buffer->root;
+  if (root->kind == LUNA_BUFFER_MEMFD && !(root->flags & LUNA_BUFFER_SEALED)) {
+    __atomic_store_n(&root->vanishes, 1, __ATOMIC_RELEASE);
+  }
+  return root->fd;
 }
 
 int luna_buffer_log(luna_buffer *root) {
@@ -383,23 +395,4 @@ void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
       atomic_store(&root->written[page], epoch);
     } while (epoch != atomic_load(&root->epoch));
   }
-}
-
-bool luna_buffer_can_vanish(const luna_buffer *root) {
-  return root->kind == LUNA_BUFFER_FILE ||
-         (root->kind == LUNA_BUFFER_POINTER && !(root->flags & LUNA_BUFFER_STABLE)) ||
-         (root->kind == LUNA_BUFFER_MEMFD && !(root->flags & LUNA_BUFFER_SEALED));
-}
-
-bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write) {
-  if (!luna_buffer_can_vanish(root)) {
-    memcpy(write ? host : bytes, write ? bytes : host, size);
-    return true;
-  }
-  /* Through the kernel, so that it is an error and not a SIGBUS. */
-  struct iovec ours = {bytes, size};
-  struct iovec theirs = {host, size};
-  ssize_t moved = write ? process_vm_writev(getpid(), &ours, 1, &theirs, 1, 0)
-                        : process_vm_readv(getpid(), &ours, 1, &theirs, 1, 0);
-  return moved == (ssize_t)size;
 }

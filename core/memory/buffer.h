@@ -21,6 +21,7 @@ struct luna_buffer {
   /* What the host side wrote. written[page] is the epoch of the last write to it; whoever follows
    * the writes remembers the epoch up to which it has seen them. NULL until somebody follows. */
   uint8_t logged;
+  uint8_t vanishes; /* the memory can go away while it is used */
   pthread_mutex_t log_lock;
   atomic_uint *written;
   atomic_uint epoch;
@@ -31,10 +32,10 @@ int luna_buffer_log(luna_buffer *root);
 /* Ends the current epoch: what is written from now on is newer than the epoch returned. */
 uint32_t luna_buffer_epoch(luna_buffer *root);
 
-/* Whether somebody can take the memory away: by cutting the file short, or by unmapping it. */
-bool luna_buffer_can_vanish(const luna_buffer *root);
-/* Copies between the buffer's memory and `bytes`, without a crash where the memory has gone (a
- * truncated file). False if it has. */
+/* Whether the memory can go away now, by a file that is cut short or by an unmapping. */
+bool luna_buffer_can_vanish(const luna_buffer *buffer);
+/* Copies between the buffer's memory and `bytes`, each byte once, without a crash where the memory
+ * has gone (a truncated file). False if it has. */
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write);
 
 #endif

@@ -48,7 +48,7 @@ typedef struct luna_buffer_options {
  * size is no multiple of them, or the memory is not anonymous, the buffer is made of ordinary
  * pages: luna_buffer_page_size tells. A file whose length is no multiple of the page size reads as
  * zeroes up to the next one. A file that is cut short later makes the guest's access a
- * LUNA_EXIT_HOST_FAULT, and the host's own a SIGBUS. */
+ * LUNA_EXIT_HOST_FAULT, and the library's own an error. */
 LUNA_API int luna_buffer_open(const luna_buffer_options *options, luna_buffer **buffer);
 /* A buffer that is `size` bytes of another from `offset`, at any byte, and keeps that alive.
  * Mapped, it counts as the other buffer. */
@@ -64,14 +64,17 @@ LUNA_API uint64_t luna_buffer_id(const luna_buffer *buffer);
 LUNA_API void *luna_buffer_data(const luna_buffer *buffer);
 /* The size of the pages that were reserved: 4096, 2 MiB or 1 GiB. */
 LUNA_API uint64_t luna_buffer_page_size(const luna_buffer *buffer);
-/* The descriptor behind a memfd or file buffer, the buffer's own, or -1. */
+/* The descriptor behind a memfd or file buffer, the buffer's own, or -1. An unsealed memfd counts
+ * as memory that may go away from now on: whoever has the descriptor can cut it short. */
 LUNA_API int luna_buffer_fd(const luna_buffer *buffer);
 
 /* What a binding needs for its own bounds-checked access; as long-lived as the buffer. */
 typedef struct luna_memory {
   uint8_t *data;
   uint64_t size;
-  const uint8_t *logged; /* not 0: writes have to be told to luna_buffer_mark */
+  const uint8_t *logged;   /* not 0: writes have to be told to luna_buffer_mark */
+  const uint8_t *vanishes; /* not 0: the memory may go away at any time, and touching it then is a
+                              SIGBUS; the calls of lunavisor/memory.h make an error of that */
   uint8_t writable;
 } luna_memory;
 

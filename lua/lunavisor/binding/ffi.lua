@@ -220,6 +220,30 @@ function M.buffer_mark(object, offset, size)
   C.luna_buffer_mark(buffer_of(object), offset, size)
 end
 
+-- The status of copying between `data` and a buffer whose memory may go away.
+local function copy_safely(object, offset, data, size, access)
+  return C.luna_buffer_copy(object[1], offset, data, size, access)
+end
+
+-- The results of a method that has none.
+local function nothing(status)
+  if status < 0 then return fail(status) end
+end
+
+-- The same for an integer of `size` bytes.
+local function get_integer(object, offset, size)
+  u64_out[0] = 0
+  local status = copy_safely(object, offset, u64_out, size, READ)
+  if status < 0 then return fail(status) end
+  if size <= 4 then return tonumber(u64_out[0]) end
+  return u64_out[0]
+end
+
+local function set_integer(object, offset, size, value)
+  u64_out[0] = value
+  return nothing(copy_safely(object, offset, u64_out, size, WRITE))
+end
+
 local function accessor(bits)
   local pointer = ffi.typeof("uint" .. bits .. "_t *")
   local size, limit = bits / 8, 2 ^ bits
@@ -230,12 +254,16 @@ local function accessor(bits)
       outside(memory, offset, size, 2)
     end
     local place = ffi.cast(pointer, memory.data + offset)
-    if value == nil then return place[0] end
+    if value == nil then
+      if memory.vanishes[0] == 0 then return place[0] end
+      return get_integer(object, offset, size)
+    end
     if type(value) ~= "number" then value = tonumber(value) end
     if not value or value < 0 or value >= limit or floor(value) ~= value then
       error(("value %s does not fit in %d bits"):format(tostring(value), bits), 2)
     end
     writable(memory, 2)
+    if memory.vanishes[0] ~= 0 then return set_integer(object, offset, size, value) end
     place[0] = value
     mark(object, memory, offset, size)
   end
@@ -246,21 +274,48 @@ M.u8, M.u16, M.u32 = accessor(8), accessor(16), accessor(32)
 function M.u64(object, offset, value)
   local from, memory = bytes(object, offset, 8, 2)
   local place = ffi.cast("uint64_t *", from)
-  if value == nil then return place[0] end
+  if value == nil then
+    if memory.vanishes[0] == 0 then return place[0] end
+    return get_integer(object, offset, 8)
+  end
   local exact = to_u64(value)
   if not exact then
     error(("value %s is not an exact 64-bit integer"):format(tostring(value)), 2)
   end
   writable(memory, 2)
+  if memory.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
   place[0] = exact
   mark(object, memory, offset, 8)
 end
 
--- As a string, or appended to a string.buffer.
+-- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
+local function room(size)
+  if size >= 2 ^ 31 then error("not enough memory", 0) end
+  return ffi.new("uint8_t[?]", size)
+end
+
+local SPARE = 2 ^ 20
+local spare -- room of that size, unless somebody has it: a finalizer may read in between
+
+-- As a string, or appended to a string.buffer. LuaJIT looks at the bytes of a string several times:
+-- a guest must not change them meanwhile.
 function M.buffer_read(object, offset, size, into)
-  local place = bytes(object, offset, size)
-  if into then return into:putcdata(place, size) end
-  return ffi.string(place, size)
+  local place, memory = bytes(object, offset, size)
+  local safely = memory.vanishes[0] ~= 0
+  if into and not safely then return into:putcdata(place, size) end
+  local small = size <= SPARE
+  local data = small and spare or room(small and SPARE or size)
+  spare = nil
+  local status = 0
+  if safely then
+    status = copy_safely(object, offset, data, size, READ)
+  else
+    ffi.copy(data, place, size)
+  end
+  local result = status == 0 and (into and into:putcdata(data, size) or ffi.string(data, size))
+  if small then spare = data end
+  if status < 0 then return fail(status) end
+  return result
 end
 
 -- From a string or a string.buffer, which is not consumed.
@@ -269,6 +324,9 @@ function M.buffer_write(object, offset, data)
   if type(data) ~= "string" then source = data:ref() end
   local place, memory = bytes(object, offset, size)
   writable(memory)
+  if memory.vanishes[0] ~= 0 then
+    return nothing(copy_safely(object, offset, ffi.cast("uint8_t *", source), size, WRITE))
+  end
   ffi.copy(place, source, size)
   mark(object, memory, offset, size)
 end
@@ -277,40 +335,35 @@ function M.buffer_fill(object, offset, size, byte)
   if type(byte) ~= "number" or byte < 0 or byte > 255 or floor(byte) ~= byte then
     error(("value %s does not fit in 8 bits"):format(tostring(byte)), 2)
   end
-  local place, memory = bytes(object, offset, size)
+  local _, memory = bytes(object, offset, size)
   writable(memory)
-  ffi.fill(place, size, byte)
-  mark(object, memory, offset, size)
+  return nothing(C.luna_buffer_fill(object[1], offset, size, byte))
 end
 
-ffi.cdef [[
-void *memmem(const void *, size_t, const void *, size_t);
-void *memmove(void *, const void *, size_t);
-int memcmp(const void *, const void *, size_t);
-]]
+-- A distance that the core has found (1), or that it has not (0), or a failure.
+local function found_at(status, from)
+  if status < 0 then return fail(status) end
+  if status == 0 then return nil end
+  return from + tonumber(u64_out[0])
+end
 
 function M.buffer_find(object, offset, size, pattern)
-  local from = bytes(object, offset, size)
-  local found = ffi.C.memmem(from, size, pattern, #pattern)
-  if found == nil then return nil end
-  return offset + tonumber(ffi.cast("uint8_t *", found) - from)
+  bytes(object, offset, size)
+  return found_at(C.luna_buffer_find(object[1], offset, size, pattern, #pattern, u64_out), offset)
 end
 
 function M.buffer_copy(object, offset, source, from, size)
-  local origin = bytes(source, from, size)
-  local place, memory = bytes(object, offset, size)
+  bytes(source, from, size)
+  local _, memory = bytes(object, offset, size)
   writable(memory)
-  ffi.C.memmove(place, origin, size)
-  mark(object, memory, offset, size)
+  return nothing(C.luna_buffer_transfer(object[1], offset, source[1], from, size))
 end
 
 -- The distance of the first difference between two ranges, nil if they are equal.
 function M.buffer_compare(object, offset, other, from, size)
-  local theirs, ours = bytes(other, from, size), (bytes(object, offset, size))
-  if ffi.C.memcmp(ours, theirs, size) == 0 then return nil end
-  local at = 0
-  while ours[at] == theirs[at] do at = at + 1 end
-  return at
+  bytes(other, from, size)
+  bytes(object, offset, size)
+  return found_at(C.luna_buffer_compare(object[1], offset, other[1], from, size, u64_out), 0)
 end
 
 -- The memory as a uint8_t pointer that keeps the buffer alive: LuaJIT only.
@@ -373,12 +426,6 @@ end
 
 function M.space_destroy(object, space)
   return done(C.luna_vm_space_destroy(vm_of(object), space))
-end
-
--- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
-local function room(size)
-  if size >= 2 ^ 31 then error("not enough memory", 0) end
-  return ffi.new("uint8_t[?]", size)
 end
 
 function M.space_read(object, space, gpa, size)

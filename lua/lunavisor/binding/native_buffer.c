@@ -96,25 +96,27 @@ static luna_handle *check_inside(lua_State *L, int index, uint64_t offset, uint6
   return h;
 }
 
-/* The memory at the offset in argument 2, of `size` bytes that the buffer has. */
-static const uint8_t *check_bytes(lua_State *L, uint64_t size) {
-  uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
-  return check_inside(L, 1, offset, size)->memory->data + offset;
+/* The buffer in argument 1, which has `size` bytes from the offset in argument 2. */
+static luna_handle *check_bytes(lua_State *L, uint64_t size) {
+  return check_inside(L, 1, (uint64_t)luaL_checkinteger(L, 2), size);
 }
 
 /* The same to be written to. */
-static uint8_t *check_target(lua_State *L, uint64_t size) {
-  uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
-  const luna_handle *h = check_inside(L, 1, offset, size);
+static luna_handle *check_target(lua_State *L, uint64_t size) {
+  luna_handle *h = check_bytes(L, size);
   if (!h->memory->writable) {
     luaL_error(L, "the buffer is read-only");
   }
-  return h->memory->data + offset;
+  return h;
+}
+
+/* The memory at the offset in argument 2. */
+static uint8_t *place_of(lua_State *L, const luna_handle *h) {
+  return h->memory->data + lua_tointeger(L, 2);
 }
 
 /* Tells the core of a write, if somebody follows. */
-static void mark(lua_State *L, uint64_t size) {
-  const luna_handle *h = luna_check(L, 1, HANDLE_BUFFER);
+static void mark(lua_State *L, const luna_handle *h, uint64_t size) {
   if (*(const volatile uint8_t *)h->memory->logged) {
     luna_buffer_mark(h->object, (uint64_t)lua_tointeger(L, 2), size);
   }
@@ -126,12 +128,43 @@ static void check_fits(lua_State *L, lua_Integer value, unsigned bits) {
   }
 }
 
+/* Whether the memory may go away: then the core touches it. */
+static bool vanishes(const luna_handle *h) {
+  return *(const volatile uint8_t *)h->memory->vanishes;
+}
+
+/* The status of copying between `bytes` and the buffer from the offset in argument 2. */
+static int copy(lua_State *L, const luna_handle *h, void *bytes, uint64_t size, uint32_t access) {
+  return luna_buffer_copy(h->object, (uint64_t)lua_tointeger(L, 2), bytes, size, access);
+}
+
+/* The results of a method that has none. */
+static int push_nothing(lua_State *L, int status) {
+  return status < 0 ? luna_push_failure(L, status) : 0;
+}
+
+/* An integer of `size` bytes in memory that may go away. */
+static int get_integer(lua_State *L, const luna_handle *h, uint64_t size) {
+  uint64_t value = 0;
+  int status = copy(L, h, &value, size, LUNA_READ);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushinteger(L, (lua_Integer)value);
+  return 1;
+}
+
 /* buffer:uN(offset) reads, buffer:uN(offset, value) writes; little endian, any alignment. */
 #define ACCESSOR(bits)                                                                             \
   static int raw_u##bits(lua_State *L) {                                                           \
     uint##bits##_t value;                                                                          \
+    const luna_handle *h;                                                                          \
     if (lua_isnoneornil(L, 3)) {                                                                   \
-      memcpy(&value, check_bytes(L, (bits) / 8), sizeof value);                                    \
+      h = check_bytes(L, sizeof value);                                                            \
+      if (vanishes(h)) {                                                                           \
+        return get_integer(L, h, sizeof value);                                                    \
+      }                                                                                            \
+      memcpy(&value, place_of(L, h), sizeof value);                                                \
       lua_pushinteger(L, (lua_Integer)value);                                                      \
       return 1;                                                                                    \
     }                                                                                              \
@@ -140,8 +173,12 @@ static void check_fits(lua_State *L, lua_Integer value, unsigned bits) {
       check_fits(L, given, (bits) % 64);                                                           \
     }                                                                                              \
     value = (uint##bits##_t)given;                                                                 \
-    memcpy(check_target(L, (bits) / 8), &value, sizeof value);                                     \
-    mark(L, sizeof value);                                                                         \
+    h = check_target(L, sizeof value);                                                             \
+    if (vanishes(h)) {                                                                             \
+      return push_nothing(L, copy(L, h, &value, sizeof value, LUNA_WRITE));                        \
+    }                                                                                              \
+    memcpy(place_of(L, h), &value, sizeof value);                                                  \
+    mark(L, h, sizeof value);                                                                      \
     return 0;                                                                                      \
   }
 
@@ -163,10 +200,30 @@ static int raw_buffer_mark(lua_State *L) {
   return 0;
 }
 
+/* Lua looks at the bytes of a short string several times: a guest must not change them meanwhile. */
 static int raw_buffer_read(lua_State *L) {
   uint64_t size = (uint64_t)luaL_checkinteger(L, 3);
-  const uint8_t *place = check_bytes(L, size);
-  lua_pushlstring(L, (const char *)place, size);
+  const luna_handle *h = check_bytes(L, size);
+  const char *place = (const char *)place_of(L, h);
+  char few[256];
+  if (vanishes(h)) {
+    luaL_Buffer b;
+    char *bytes = size <= sizeof few ? few : luna_room(L, &b, size);
+    int status = copy(L, h, bytes, size, LUNA_READ);
+    if (status < 0) {
+      return luna_push_failure(L, status);
+    }
+    if (bytes != few) {
+      luaL_pushresultsize(&b, size);
+      return 1;
+    }
+  } else if (size > sizeof few) {
+    lua_pushlstring(L, place, size);
+    return 1;
+  } else {
+    memcpy(few, place, size);
+  }
+  lua_pushlstring(L, few, size);
   return 1;
 }
 
@@ -193,6 +250,10 @@ static int raw_buffer_write(lua_State *L) {
   if (!h->memory->writable) {
     return luaL_error(L, "the buffer is read-only");
   }
+  if (vanishes(h)) {
+    return push_nothing(L, luna_buffer_copy(h->object, (uint64_t)offset, (char *)(uintptr_t)bytes,
+                                            size, LUNA_WRITE));
+  }
   memcpy(h->memory->data + offset, bytes, size);
   if (*(const volatile uint8_t *)h->memory->logged) {
     luna_buffer_mark(h->object, (uint64_t)offset, size);
@@ -204,51 +265,54 @@ static int raw_buffer_fill(lua_State *L) {
   uint64_t size = (uint64_t)luaL_checkinteger(L, 3);
   lua_Integer byte = luaL_checkinteger(L, 4);
   check_fits(L, byte, 8);
-  memset(check_target(L, size), (int)byte, size);
-  mark(L, size);
-  return 0;
+  luna_buffer *buffer = check_target(L, size)->object;
+  return push_nothing(L,
+                      luna_buffer_fill(buffer, (uint64_t)lua_tointeger(L, 2), size, (uint8_t)byte));
 }
 
 /* target, offset, source, offset, size */
 static int raw_buffer_copy(lua_State *L) {
   uint64_t from = (uint64_t)luaL_checkinteger(L, 4);
   uint64_t size = (uint64_t)luaL_checkinteger(L, 5);
-  const uint8_t *source = check_inside(L, 3, from, size)->memory->data + from;
-  memmove(check_target(L, size), source, size);
-  mark(L, size);
-  return 0;
+  luna_buffer *source = check_inside(L, 3, from, size)->object;
+  luna_buffer *target = check_target(L, size)->object;
+  return push_nothing(
+      L, luna_buffer_transfer(target, (uint64_t)lua_tointeger(L, 2), source, from, size));
+}
+
+/* A distance that the core has found (1), or that it has not (0), or a failure. */
+static int push_found(lua_State *L, int found, uint64_t at) {
+  if (found < 0) {
+    return luna_push_failure(L, found);
+  }
+  if (found) {
+    lua_pushinteger(L, (lua_Integer)at);
+  } else {
+    luaL_pushfail(L);
+  }
+  return 1;
 }
 
 /* The distance of the first difference between two ranges, nil if they are equal. */
 static int raw_buffer_compare(lua_State *L) {
   uint64_t from = (uint64_t)luaL_checkinteger(L, 4);
   uint64_t size = (uint64_t)luaL_checkinteger(L, 5);
-  const uint8_t *other = check_inside(L, 3, from, size)->memory->data + from;
-  const uint8_t *bytes = check_bytes(L, size);
+  luna_buffer *other = check_inside(L, 3, from, size)->object;
+  luna_buffer *buffer = check_bytes(L, size)->object;
   uint64_t at = 0;
-  if (memcmp(bytes, other, size) == 0) {
-    luaL_pushfail(L);
-    return 1;
-  }
-  while (bytes[at] == other[at]) {
-    at++;
-  }
-  lua_pushinteger(L, (lua_Integer)at);
-  return 1;
+  int found = luna_buffer_compare(buffer, (uint64_t)lua_tointeger(L, 2), other, from, size, &at);
+  return push_found(L, found, at);
 }
 
 static int raw_buffer_find(lua_State *L) {
   uint64_t size = (uint64_t)luaL_checkinteger(L, 3);
   size_t length;
   const char *bytes = luaL_checklstring(L, 4, &length);
-  const uint8_t *from = check_bytes(L, size);
-  const uint8_t *found = memmem(from, size, bytes, length);
-  if (!found) {
-    luaL_pushfail(L);
-    return 1;
-  }
-  lua_pushinteger(L, luaL_checkinteger(L, 2) + (found - from));
-  return 1;
+  uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
+  luna_buffer *buffer = check_inside(L, 1, offset, size)->object;
+  uint64_t at = 0;
+  int found = luna_buffer_find(buffer, offset, size, bytes, length, &at);
+  return push_found(L, found, offset + at);
 }
 
 const luaL_Reg luna_buffer_functions[] = {

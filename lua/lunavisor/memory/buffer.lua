@@ -61,7 +61,9 @@ end
 ---   pointer    page-aligned memory of the caller's own, who keeps it alive
 ---   huge       "2M" or "1G": from the pages the host has reserved (sysctl vm.nr_hugepages), or
 ---              else ordinary memory; buffer:page_size() tells which it is
---- nil, message, code where the host refuses.
+--- nil, message, code where the host refuses. Memory that goes away later (a file that is cut
+--- short) makes the methods below return nil, message, "system"; access to a file, to a pointer's
+--- memory, and to an unsealed memfd whose descriptor was asked for is a system call for that.
 local function new(options)
   if type(options) ~= "table" then options = { size = options } end
   check.options("luna.buffer", options, known)
@@ -102,7 +104,8 @@ function methods.view(self, offset, size)
   return adopt(handle)
 end
 
---- The descriptor behind a memfd or file buffer, which stays the buffer's own; nil for others.
+--- The descriptor behind a memfd or file buffer, which stays the buffer's own; nil for others. Who
+--- has that of an unsealed memfd can cut it short: from now on access is as slow as to a file.
 function methods.fd(self)
   check.open(self)
   local fd = raw.buffer_fd(self)
@@ -197,13 +200,23 @@ end
 
 if not rawget(_G, "jit") then methods.write = raw.buffer_write end -- the same, in C
 
+local PIECE = 64 -- bytes; most strings are shorter
+
 --- The string from `offset` up to a zero byte, or of `limit` bytes at most.
 function methods.string(self, offset, limit)
   offset = inside(self, "buffer:string", offset, 0, 1)
   limit = check.whole("buffer:string: limit", limit or self.size, 0)
-  local size = math.min(limit, self.size - offset)
-  local zero = raw.buffer_find(self, offset, size, "\0")
-  return raw.buffer_read(self, offset, zero and zero - offset or size)
+  local left = math.min(limit, self.size - offset)
+  local pieces, size = {}, PIECE
+  while left > 0 do -- what is looked at is what was read: a guest may write there meanwhile
+    local piece, message, code = raw.buffer_read(self, offset, math.min(size, left))
+    if not piece then return nil, message, code end
+    local zero = piece:find("\0", 1, true)
+    pieces[#pieces + 1] = zero and piece:sub(1, zero - 1) or piece
+    if zero then break end
+    offset, left, size = offset + #piece, left - #piece, size * 2
+  end
+  return table.concat(pieces)
 end
 
 --- Sets `size` bytes from `offset` to `byte`; buffer:fill(byte) sets all.
@@ -239,7 +252,9 @@ function methods.hexdump(self, offset, size)
   offset = inside(self, "buffer:hexdump", offset, 0, 1)
   offset, size = inside(self, "buffer:hexdump", offset,
     size or math.min(256, self.size - offset), 1)
-  local data, lines = raw.buffer_read(self, offset, size), {}
+  local data, message, code = raw.buffer_read(self, offset, size)
+  if not data then return nil, message, code end
+  local lines = {}
   for at = 0, size - 1, 16 do
     lines[#lines + 1] = dump_line(offset + at, data:sub(at + 1, at + 16))
   end
