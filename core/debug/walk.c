@@ -2,9 +2,9 @@
  * Linear addresses: a walk through the guest's own page tables in every paging mode (SDM Vol. 3,
  * chapter 4), and copies to and from the memory that it leads to. */
 #include "base/error.h"
-#include "kvm/host.h"
 #include "memory/buffer.h"
 #include "memory/space.h"
+#include "vcpu/cpuid.h"
 #include "vcpu/guard.h"
 #include "vcpu/state.h"
 #include "vcpu/vcpu.h"
@@ -38,6 +38,8 @@ typedef struct walker {
   uint32_t width;    /* bytes of an entry */
   uint32_t linear;   /* bits of a linear address */
   bool large;        /* level 2 may hold pages */
+  bool huge;         /* level 3 may: CPUID has 1-GByte pages */
+  bool pse36;        /* a 4-MByte page may lie above 4 GiB */
   bool no_execute;   /* EFER.NXE */
   unsigned physical; /* bits of a guest-physical address */
 } walker;
@@ -81,45 +83,45 @@ static void choose_format(walker *w, const struct kvm_sregs *sregs) {
   w->no_execute = sregs->efer & EFER_NXE;
 }
 
+/* EDX of a leaf of the vCPU's CPUID. */
+static uint32_t features(const luna_vcpu *vcpu, uint32_t leaf) {
+  const struct kvm_cpuid_entry2 *entry = luna_cpuid_find(vcpu->cpuid, leaf, 0);
+  return entry ? entry->edx : 0;
+}
+
 static int begin(luna_vcpu *vcpu, walker *w) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  const luna_host *host = luna_host_get();
-  if (!sregs || !host) {
+  if (!sregs) {
     return luna_error_status();
   }
+  unsigned width = luna_cpuid_address_bits(vcpu);
   choose_format(w, sregs);
   w->space = vcpu->target ? vcpu->target : vcpu->space;
-  w->physical = host->address_bits < 52 ? host->address_bits : 52;
+  w->physical = width < 52 ? width : 52;
+  w->huge = features(vcpu, 0x80000001) & 1u << 26;
+  w->pse36 = features(vcpu, 1) & 1u << 17;
   return LUNA_OK;
 }
 
 /* In long mode the bits above the highest that is translated equal it (SDM Vol. 1, 3.3.7.1);
  * elsewhere there are none above bit 31. */
-static int check_linear(const walker *w, uint64_t gva) {
-  if (w->linear == 32 && gva >> 32) {
-    return luna_fail(LUNA_ERROR_ARGUMENT,
-                     "linear address 0x%" PRIx64 " is above 4 GiB, which is the end outside of "
-                     "long mode",
-                     gva);
+static bool is_linear(const walker *w, uint64_t gva) {
+  if (w->linear == 32) {
+    return gva >> 32 == 0;
   }
   uint64_t above = gva >> (w->linear - 1);
-  if (w->linear > 32 && above != 0 && above != UINT64_MAX >> (w->linear - 1)) {
-    return luna_fail(LUNA_ERROR_ARGUMENT,
-                     "linear address 0x%" PRIx64 " is not canonical: bits 63 to %u are not equal",
-                     gva, w->linear - 1);
-  }
-  return LUNA_OK;
+  return above == 0 || above == UINT64_MAX >> (w->linear - 1);
 }
 
 static bool leads_to_page(const walker *w, uint32_t level, uint64_t entry) {
-  bool may = level == 2 ? w->large : level == 3; /* in PAE's level 3 the bit is reserved */
+  bool may = level == 2 ? w->large : level == 3 && w->huge; /* else the bit is reserved */
   return level == 1 || (may && entry & ENTRY_LARGE);
 }
 
 /* SDM Vol. 3, 4.3: a 4-MByte page has address bits 39:32 in bits 20:13, as far as the processor has
- * them. */
+ * them, and none without PSE-36. */
 static uint64_t reserved_in_32(const walker *w, bool large) {
-  unsigned highest = w->physical < 40 ? w->physical : 40;
+  unsigned highest = !w->pse36 ? 32 : w->physical < 40 ? w->physical : 40;
   return large ? bits(21, highest - 19) : 0;
 }
 
@@ -137,7 +139,7 @@ static uint64_t reserved_bits(const walker *w, uint32_t level, uint64_t entry) {
   if (pae && level == 3) {
     return reserved | entry_no_execute | bits(2, 1) | bits(8, 5);
   }
-  if (level > 3) {
+  if (level > 3 || (level == 3 && !w->huge)) {
     reserved |= ENTRY_LARGE;
   }
   return page && level > 1 ? reserved | bits(12 + 9 * (level - 1) - 1, 13) : reserved;
@@ -185,8 +187,12 @@ static int read_entry(const walker *w, uint32_t level, uint64_t gva, uint64_t gp
 static int walk_tables(const walker *w, uint64_t gva, luna_walk *walk) {
   *walk =
       (luna_walk){.paging = w->paging, .rights = LUNA_READ | LUNA_WRITE | LUNA_EXECUTE, .user = 1};
-  int status = check_linear(w, gva);
-  if (status == LUNA_OK && w->paging == LUNA_PAGING_NONE) {
+  int status = LUNA_OK;
+  if (!is_linear(w, gva)) {
+    walk->rights = walk->user = 0;
+    return status;
+  }
+  if (w->paging == LUNA_PAGING_NONE) {
     reach(w, 32, 0, gva, walk);
   }
   uint64_t table = w->root;
@@ -244,7 +250,18 @@ typedef struct part {
   uint64_t size;
 } part;
 
-static int fail_absent(uint64_t gva, const luna_walk *walk) {
+static int fail_absent(const walker *w, uint64_t gva, const luna_walk *walk) {
+  if (walk->entry_count == 0 && w->linear == 32) {
+    return luna_fail(LUNA_ERROR_NOT_FOUND,
+                     "linear address 0x%" PRIx64 " is above 4 GiB, which is the end outside of "
+                     "long mode",
+                     gva);
+  }
+  if (walk->entry_count == 0) {
+    return luna_fail(LUNA_ERROR_NOT_FOUND,
+                     "linear address 0x%" PRIx64 " is not canonical: bits 63 to %u are not equal",
+                     gva, w->linear - 1);
+  }
   return luna_fail(LUNA_ERROR_NOT_FOUND,
                    "linear address 0x%" PRIx64 " leads nowhere: the level %u entry 0x%" PRIx64
                    " of the guest's page tables, at gpa 0x%" PRIx64 ", %s",
@@ -260,7 +277,7 @@ static int find_part(const walker *w, uint64_t gva, uint64_t size, bool write, p
     return status;
   }
   if (!walk.present) {
-    return fail_absent(gva, &walk);
+    return fail_absent(w, gva, &walk);
   }
   const luna_mapping *mapping = luna_space_at(w->space, walk.gpa);
   if (!mapping) {

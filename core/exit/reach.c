@@ -5,7 +5,6 @@
 #include "exit/reach.h"
 
 #include "base/error.h"
-#include "memory/vm.h"
 #include "vcpu/state.h"
 #include "vcpu/system.h"
 #include "vcpu/vcpu.h"

@@ -5,7 +5,6 @@
 #include "vcpu/check.h"
 
 #include "base/error.h"
-#include "kvm/host.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/state.h"
 #include "vcpu/vcpu.h"
@@ -180,15 +179,8 @@ static bool check_mode(const check *c) {
   return false;
 }
 
-static unsigned address_bits(const check *c) {
-  const struct kvm_cpuid_entry2 *entry = luna_cpuid_find(c->vcpu->cpuid, 0x80000008, 0);
-  unsigned mine = entry ? entry->eax & 0xff : 0;
-  unsigned host = luna_host_get()->address_bits;
-  return mine > host || mine == 0 ? host : mine;
-}
-
 static bool check_cr3(const check *c) {
-  unsigned width = address_bits(c);
+  unsigned width = luna_cpuid_address_bits(c->vcpu);
   uint64_t high = c->sregs.efer & efer_lma ? c->sregs.cr3 >> width : 0;
   if (high) {
     return broken(c, "cr3 bit %u is set: this processor's physical addresses have %u bits",
@@ -209,7 +201,7 @@ static bool check_pdptes(const check *c) {
                          LUNA_READ) != LUNA_OK) {
     return broken(c, "cr3 points to 0x%" PRIx64 ", where no memory is for the four PDPTEs", table);
   }
-  uint64_t reserved = 0x1e6 | (UINT64_MAX << address_bits(c));
+  uint64_t reserved = 0x1e6 | (UINT64_MAX << luna_cpuid_address_bits(c->vcpu));
   for (unsigned i = 0; i < 4; i++) {
     if (entries[i] & 1 && entries[i] & reserved) {
       return broken(c, "PDPTE %u at 0x%" PRIx64 " has reserved bit %d set", i, table + 8 * i,
@@ -221,7 +213,7 @@ static bool check_pdptes(const check *c) {
 
 static bool check_apic_base(const check *c) {
   uint64_t base = c->sregs.apic_base;
-  uint64_t reserved = base & (0x2ff | UINT64_MAX << address_bits(c));
+  uint64_t reserved = base & (0x2ff | UINT64_MAX << luna_cpuid_address_bits(c->vcpu));
   if (reserved) {
     return broken(c, "apic_base bit %d is reserved", __builtin_ctzll(reserved));
   }

@@ -4,6 +4,7 @@
 #include "vcpu/cpuid.h"
 
 #include "base/error.h"
+#include "kvm/host.h"
 #include "memory/space.h"
 #include "seat/seat.h"
 #include "vcpu/guard.h"
@@ -27,6 +28,13 @@ const struct kvm_cpuid_entry2 *luna_cpuid_find(const struct kvm_cpuid2 *table, u
     }
   }
   return NULL;
+}
+
+unsigned luna_cpuid_address_bits(const luna_vcpu *vcpu) {
+  const struct kvm_cpuid_entry2 *entry = luna_cpuid_find(vcpu->cpuid, 0x80000008, 0);
+  unsigned mine = entry ? entry->eax & 0xff : 0;
+  unsigned host = luna_host_get()->address_bits;
+  return mine > host || mine == 0 ? host : mine;
 }
 
 /* Remembers that the vCPU may not run before it has the table that its seat has run with. */

@@ -8,6 +8,8 @@
 /* Finds the answer to a leaf; NULL where there is none. */
 const struct kvm_cpuid_entry2 *luna_cpuid_find(const struct kvm_cpuid2 *table, uint32_t leaf,
                                                uint32_t subleaf);
+/* The width of a physical address as the vCPU has it (leaf 0x80000008), the host's at most. */
+unsigned luna_cpuid_address_bits(const luna_vcpu *vcpu);
 /* Gives a new vCPU its table and its seat there. */
 int luna_cpuid_begin(luna_vcpu *vcpu);
 /* Gives a further seat the vCPU's table. */

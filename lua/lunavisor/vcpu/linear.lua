@@ -29,13 +29,18 @@ local Walk = {}
 
 --- "gva 0x8000 -> gpa 0x9000, rwx user, 4K page, 4-level paging"
 function Walk.__tostring(self)
-  if self.paging == "none" then
+  if self.paging == "none" and self.present then
     return ("gva %s -> gpa 0x%x, no paging"):format(u64.hex(self.gva), self.gpa)
   elseif self.present then
     return ("gva %s -> gpa 0x%x, %s%s, %s page, %s paging"):format(u64.hex(self.gva), self.gpa,
       self.rights, self.user and " user" or "", size_text(self.size), self.paging)
   end
   local last = self.entries[#self.entries]
+  if not last then
+    return ("gva %s leads nowhere: it is %s, %s paging"):format(u64.hex(self.gva),
+      self.paging:match "level" and "not canonical" or "above 4 GiB",
+      self.paging == "none" and "no" or self.paging)
+  end
   return ("gva %s leads nowhere: the level %d entry %s at gpa 0x%x %s, %s"):format(
     u64.hex(self.gva), self.missing, u64.hex(last.value), last.gpa,
     self.reserved and "has a reserved bit set" or "is not present", self.paging .. " paging")
@@ -105,14 +110,15 @@ end
 -- ---- Methods ----
 
 return function(methods)
-  --- Where a linear address leads by the guest's own tables, as CR0, CR3, CR4 and EFER say now: a
-  --- table with gva, present, paging ("none", "32-bit", "PAE", "4-level", "5-level"), entries (a
+  --- Where a linear address leads by the guest's own tables, as CR0, CR3, CR4, EFER and the vCPU's
+  --- CPUID (width of a physical address, 1-GiB pages) say now: a table with gva, present, paging ("none", "32-bit", "PAE", "4-level", "5-level"), entries (a
   --- list of { gpa =, value = }, from the root on); where present, gpa, size (of the page; 4 GiB
   --- without paging), rights ("r-x": what the entries give, SMEP, SMAP and CR0.WP not applied),
   --- user (user mode has them too); else missing, the level of the entry at which the walk ended
   --- (1 for a page table's), and reserved, whether that has a reserved bit set. tostring gives a
-  --- sentence. An address that is not canonical raises; nil, message, "not_found" where a table
-  --- lies in unmapped memory.
+  --- sentence. An address that is not canonical, or above 4 GiB outside of long mode, is not present
+  --- either, with no entry and no `missing`. nil, message, "not_found" where a table lies in
+  --- unmapped memory.
   function methods.translate(self, gva)
     check.open(self)
     gva = linear("cpu:translate", gva)
@@ -126,11 +132,11 @@ return function(methods)
     for i, value in ipairs(values) do
       entries[i] = { gpa = u64.tonumber(gpas[i]), value = value }
     end
-    local walk = { gva = gva, present = missing == 0, paging = pagings[paging], entries = entries }
+    local walk = { gva = gva, present = size > 0, paging = pagings[paging], entries = entries }
     if walk.present then
       walk.gpa, walk.size, walk.rights, walk.user = gpa, size, check.rights_text(rights), user
     else
-      walk.missing, walk.reserved = missing, reserved
+      walk.missing, walk.reserved = missing > 0 and missing or nil, reserved
     end
     return setmetatable(walk, Walk)
   end

@@ -69,7 +69,7 @@ static const struct kvm_cpuid_entry2 features[FAKE_CPUID_FEATURES] = {
      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
      .eax = 1024,
      .ebx = 1408},
-    {.function = 0x80000001, .edx = 0x20100800},
+    {.function = 0x80000001, .edx = 0x24100800},
 };
 
 static int get_cpuid(struct kvm_cpuid2 *cpuid) {
