@@ -107,7 +107,7 @@ describe("the annotations", function()
 
   it("name every method of a vcpu", function()
     local files = {}
-    for name in ("vcpu debug exit interrupt linear state thread"):gmatch "%l+" do
+    for name in ("vcpu debug exit interrupt linear run state thread"):gmatch "%l+" do
       files[#files + 1] = ("lua/lunavisor/vcpu/%s.lua"):format(name)
     end
     assert.same(methods_in(table.concat(files, " ")), annotated "function vcpu:([%w_]+)%(")
@@ -132,7 +132,7 @@ describe("the annotations", function()
   it("name every field of an exit", function()
     local known = {}
     for _, name in ipairs(fields_of "exit") do known[name] = true end
-    for _, path in ipairs { "exit/record", "vcpu/vcpu", "vcpu/debug", "vm/thread" } do
+    for _, path in ipairs { "exit/record", "vcpu/run", "vcpu/debug", "vm/thread" } do
       for names in read_all("lua/lunavisor/" .. path .. ".lua"):gmatch "\n *(exit%.[%w_., ]+) = " do
         for name in names:gmatch "exit%.([%w_]+)" do assert.is_true(known[name], name) end
       end

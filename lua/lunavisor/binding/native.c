@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The raw calls for Lua 5.4: one function a call of the core, nothing else. ffi.lua has the same
+ * The raw calls for Lua 5.4: one function a call of the core, nothing else. ffi*.lua have the same
  * ones for LuaJIT. A call takes an object of the shared layer, a table whose [1] is the handle made
  * here, and returns its results, or nil, message and status name. */
 #include "native.h"

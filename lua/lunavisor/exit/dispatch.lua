@@ -175,7 +175,7 @@ local function conclude(cpu, exit, answer)
     :format(tostring(exit), tostring(answer)), 0)
 end
 
---- Set by vcpu_debug.lua: who answers a debug exit.
+--- Set by vcpu/debug.lua: who answers a debug exit.
 M.debug_handler = nil
 
 --- Gives an exit that no device takes to its handler. The exit and true or "park" if it surfaces;

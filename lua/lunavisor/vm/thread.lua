@@ -9,7 +9,7 @@ local exits = require "lunavisor.exit.record"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
-local vcpus = require "lunavisor.vcpu.vcpu"
+local vcpus = require "lunavisor.vcpu.run"
 
 local raw_next, raw_go, raw_answer, clock = raw.next, raw.go, raw.answer, raw.clock
 local raw_retry = raw.retry

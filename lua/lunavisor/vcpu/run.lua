@@ -1,0 +1,161 @@
+-- SPDX-License-Identifier: MIT
+-- What a vCPU has of one subject: the loop that runs the guest and hands its exits to devices and
+-- handlers, and what ends it.
+
+local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
+local exits = require "lunavisor.exit.record"
+local dispatch = require "lunavisor.exit.dispatch"
+local limits = require "lunavisor.vm.limit"
+local runner = require "lunavisor.vm.runner"
+local timers = require "lunavisor.vm.timer"
+
+local raw_run, raw_answer = raw.run, raw.answer
+local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
+local type, error = type, error
+
+local WRITE = 2 -- luna_access
+local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
+
+local function stopped(self)
+  local value = self.stopping
+  self.stopping = false
+  local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
+  if self[1] then exit.rip, exit.space = self.rip, self.space end
+  return setmetatable(exit, exits.class)
+end
+
+-- At the end of the run's time, or when a timer's moment has come: whether it was the former.
+local function is_over(self)
+  timers.fire(self.vm)
+  local limit = self.limit
+  limit[1] = timers.limit(self.vm, limit[2])
+  return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
+end
+
+-- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
+-- goes with the next entry, by `enter`: raw.run or what stands for it.
+local function loop(self, limit, enter)
+  local devices, special = self.vm.devices, self.vm.special
+  local answer
+  while true do
+    local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
+    if not kind then
+      if kind == false then bad_value(answer, offset, size, "the device") end
+      return nil, trap, offset
+    end
+    answer = nil
+    local device = devices[trap]
+    if device then -- dispatch.serve in place; raw.run looks whether a read's answer is one
+      if access == WRITE then
+        local write = device.write or missing(device, "write", offset)
+        write(device, offset, size, value)
+        answer = 0
+      else
+        local read = device.read or missing(device, "read", offset)
+        answer = read(device, offset, size)
+        if answer == nil then bad_value(nil, offset, size, "the device") end
+      end
+    elseif special[trap] then
+      answer = special[trap](self, offset, size, value, access)
+    elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
+      -- at a signal, the hook of 5.4 and LuaJIT has run by now
+      local exit = answer_exit(self, kind, enter)
+      if exit and not self.stopping then return exit end
+    end
+    if self.stopping then
+      if answer ~= nil and self[1] then raw_answer(self, answer) end
+      return stopped(self)
+    end
+  end
+end
+
+local function traceback(message)
+  if type(message) ~= "string" or message:find("\nstack traceback:", 1, true) then
+    return message
+  end
+  return debug.traceback(message, 2)
+end
+
+-- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
+-- vCPU.
+local function check_idle(self, who)
+  if runner.busy(self.runner) then
+    error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
+  elseif self.vm.started[self.id] == self then
+    error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
+      :format(who, self.id), 3)
+  end
+end
+
+local function finish(self, ok, result, message, code)
+  runner.leave(self.runner)
+  if self[1] then raw.disarm(self) end
+  if not ok then error(result, 0) end
+  if result == nil then return check.result(nil, message, code) end
+  return result
+end
+
+-- Runs body(self, limit, ...) with handlers at work; `deadline` on raw.clock(), 0 for none. To be
+-- tail called: level 3 is the method's caller.
+local function protect(self, who, deadline, body, ...)
+  check_idle(self, who)
+  if self.temporary then -- of a run that was suspended and dropped
+    self.temporary:close()
+    self.temporary = false
+  end
+  runner.enter(self.runner)
+  self.stopping = false
+  local limit = self.limit
+  limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  return finish(self, xpcall(body, traceback, self, limit, ...))
+end
+
+local run_options = {
+  timeout = true, deadline = true, max_exits = true, until_rip = true, until_gpa = true,
+}
+
+local M = { stopped = stopped, traceback = traceback } -- for vm:run
+
+--- Adds the methods. `inner` is what the further subjects share: loop, protect, traceback, stopped,
+--- and from debug.lua run_until.
+function M.add(methods, inner)
+  inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
+
+  --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that
+  --- exit. options.timeout: seconds after which it returns with exit.kind "timeout";
+  --- options.deadline: the same as a moment of luna.clock(); of both, what comes first.
+  --- options.max_exits: after how many exits that devices and handlers have dealt with it returns
+  --- with exit.kind "limit". options.until_rip, options.until_gpa: it returns before the
+  --- instruction at that rip, or whose first byte is at that guest-physical address, with exit.kind
+  --- "debug" and exit.reached = true. An exit that waits for an answer (pio, mmio, msr, fault,
+  --- hypercall) is given again by the next run unless cpu:answer was called. An error in a handler
+  --- is raised from here, with its traceback; the access stays open and the next run delivers it
+  --- again. Handlers may yield. nil, message, code where KVM refuses to go on.
+  function methods.run(self, options)
+    check.open(self)
+    options = check.options("cpu:run", options, run_options)
+    local deadline = limits.deadline("cpu:run", options)
+    local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
+      or raw_run
+    if options.until_rip ~= nil or options.until_gpa ~= nil then
+      return inner.run_until(self, deadline, options, enter)
+    end
+    return protect(self, "cpu:run", deadline, loop, enter)
+  end
+
+  --- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
+  function methods.interrupt(self)
+    check.open(self)
+    raw.interrupt(self)
+  end
+
+  --- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
+  --- exit.value.
+  function methods.stop(self, value)
+    check.open(self)
+    self.stopping = { value }
+  end
+end
+
+return M
