@@ -142,7 +142,7 @@ helper.kvm("mapping", function()
       function() vm:map_space(other.default, ram, 0, 0, 0x1000, "rwx") end)
     raises("got -1", function() vm:map_space(-1, ram, 0, 0, 0x1000, "rwx") end)
     raises("got nil", function() vm:unmap_space(nil, 0, 0x1000) end)
-    raises("vm:map_space: buffer: a buffer expected, got table",
+    raises("vm:map_space: buffer: a buffer expected, got a vm",
       function() vm:map_space(0, vm, 0, 0, 0x1000, "rwx") end)
     raises("vm:map_space: buffer: a buffer expected, got nil",
       function() vm:map_space(0, nil, 0, 0, 0x1000, "rwx") end)

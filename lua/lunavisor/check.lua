@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Checks of arguments, with errors at the line of whoever called the library.
 
+local classes = require "lunavisor.class"
+
 local M = {}
 
 local floor = math.floor
@@ -10,13 +12,6 @@ local units = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }
 -- check.
 local function blame(depth)
   return (depth or 1) + 2
-end
-
---- Refuses a closed object.
-function M.open(object, depth)
-  if not object[1] then
-    error(("attempt to use a closed %s"):format(getmetatable(object).__name), blame(depth))
-  end
 end
 
 --- Refuses options that are not in `known`, a set; gives the table, empty for nil.
@@ -91,7 +86,8 @@ end
 --- An object of the class.
 function M.object(what, value, class, depth)
   if getmetatable(value) ~= class then
-    error(("%s: a %s expected, got %s"):format(what, class.__name, type(value)), blame(depth))
+    error(("%s: a %s expected, got %s"):format(what, class.__name, classes.describe(value)),
+      blame(depth))
   end
   if value[1] == false then
     error(("attempt to use a closed %s"):format(class.__name), blame(depth))

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
 local u64 = require "lunavisor.text.u64"
 
@@ -54,4 +55,4 @@ function luna.clock()
   return raw.clock() / 1e9
 end
 
-return luna
+return class.strict("luna", luna)

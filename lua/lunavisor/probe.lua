@@ -3,7 +3,9 @@
 
 local raw = require "lunavisor.binding.backend"
 
-local Probe = {}
+local class = require "lunavisor.class"
+
+local Probe = class.define(class.class "probe", {}, "available message code features")
 
 function Probe.__tostring(probe)
   local lines = {}

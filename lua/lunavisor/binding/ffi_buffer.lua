@@ -109,10 +109,11 @@ return function(M, shared)
     return nothing(copy_safely(object, offset, u64_out, size, WRITE))
   end
 
-  local function accessor(bits)
+  local function accessor(bits, class, complain)
     local pointer = ffi.typeof("uint" .. bits .. "_t *")
     local size, limit = bits / 8, 2 ^ bits
     return function(object, offset, value)
+      if getmetatable(object) ~= class then complain(object) end
       local memory = object.memory or bind(object, 3)
       if type(offset) ~= "number" or not (offset >= 0 and offset <= tonumber(memory.size) - size)
         or floor(offset) ~= offset then
@@ -134,23 +135,33 @@ return function(M, shared)
     end
   end
 
-  M.u8, M.u16, M.u32 = accessor(8), accessor(16), accessor(32)
+  -- The methods that are raw calls as they stand, by name. `complain` raises for what is no open
+  -- buffer, at the method's caller.
+  function M.buffer_methods(class, complain)
+    local methods = {}
+    for _, bits in ipairs { 8, 16, 32 } do
+      methods["u" .. bits] = accessor(bits, class, complain)
+    end
 
-  function M.u64(object, offset, value)
-    local from, memory = bytes(object, offset, 8, 2)
-    local place = ffi.cast("uint64_t *", from)
-    if value == nil then
-      if memory.vanishes[0] == 0 then return place[0] end
-      return get_integer(object, offset, 8)
+    function methods.u64(object, offset, value)
+      if getmetatable(object) ~= class then complain(object) end
+      local from, memory = bytes(object, offset, 8, 2)
+      local place = ffi.cast("uint64_t *", from)
+      if value == nil then
+        if memory.vanishes[0] == 0 then return place[0] end
+        return get_integer(object, offset, 8)
+      end
+      local exact = to_u64(value)
+      if not exact then
+        error(("value %s is not an exact 64-bit integer"):format(tostring(value)), 2)
+      end
+      writable(memory, 2)
+      if memory.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
+      place[0] = exact
+      mark(object, memory, offset, 8)
     end
-    local exact = to_u64(value)
-    if not exact then
-      error(("value %s is not an exact 64-bit integer"):format(tostring(value)), 2)
-    end
-    writable(memory, 2)
-    if memory.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
-    place[0] = exact
-    mark(object, memory, offset, 8)
+
+    return methods
   end
 
   local SPARE = 2 ^ 20

@@ -34,26 +34,30 @@ int luna_push_done(lua_State *L, int status) {
   return 1;
 }
 
-static luna_handle *fail_check(lua_State *L, int index, luna_handle_kind kind, int type) {
-  if (type == LUA_TBOOLEAN) {
-    luaL_error(L, "attempt to use a closed %s", kind_name[kind]);
+static luna_handle *fail_check(lua_State *L, int index, luna_handle_kind kind) {
+  if (lua_type(L, index) != LUA_TTABLE || lua_rawgeti(L, index, 1) == LUA_TNIL) {
+    luaL_typeerror(L, index, kind_name[kind]);
   }
-  luaL_typeerror(L, index, kind_name[kind]);
+  luaL_error(L, "attempt to use a closed %s", kind_name[kind]);
   return NULL;
 }
 
-/* The handle of the object at `index`, open and of the kind. In the way of every access: a closed
- * object has false in place of its handle, and whatever else is wrong is looked at afterwards. */
-luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind) {
-  int type = lua_type(L, index) == LUA_TTABLE ? lua_rawgeti(L, index, 1) : LUA_TNONE;
-  if (type == LUA_TUSERDATA && lua_rawlen(L, -1) >= sizeof(luna_handle)) {
-    luna_handle *h = lua_touserdata(L, -1);
-    if (h->magic == magic && h->kind == kind && h->object) {
-      lua_settop(L, -2);
-      return h;
+/* In the way of every access. */
+luna_handle *luna_find(lua_State *L, int index, luna_handle_kind kind) {
+  luna_handle *found = NULL;
+  if (lua_type(L, index) == LUA_TTABLE) {
+    if (lua_rawgeti(L, index, 1) == LUA_TUSERDATA && lua_rawlen(L, -1) >= sizeof(luna_handle)) {
+      luna_handle *h = lua_touserdata(L, -1);
+      found = h->magic == magic && h->kind == kind && h->object ? h : NULL;
     }
+    lua_settop(L, -2);
   }
-  return fail_check(L, index, kind, type);
+  return found;
+}
+
+luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind) {
+  luna_handle *h = luna_find(L, index, kind);
+  return h ? h : fail_check(L, index, kind);
 }
 
 luna_vm *luna_check_vm(lua_State *L) {

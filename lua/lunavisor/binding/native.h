@@ -25,7 +25,9 @@ typedef struct luna_handle {
   const luna_memory *memory; /* of a buffer */
 } luna_handle;
 
-/* The handle of the object at `index`, open and of the kind; an error otherwise. */
+/* The handle of the object at `index`, open and of the kind; NULL otherwise. */
+luna_handle *luna_find(lua_State *L, int index, luna_handle_kind kind);
+/* The same; an error otherwise. */
 luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind);
 luna_vm *luna_check_vm(lua_State *L);     /* argument 1 */
 luna_vcpu *luna_check_vcpu(lua_State *L); /* argument 1 */
@@ -37,17 +39,24 @@ int luna_push_done(lua_State *L, int status);    /* true, or the failure */
 
 /* Room for `size` bytes of a string; 2 GiB and more are refused, as LuaJIT does. */
 char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size);
+/* The value at `index`, if it is an integer or a float that is one exactly. */
+static inline bool luna_exact(lua_State *L, int index, lua_Integer *value) {
+  int whole = lua_isinteger(L, index);
+  *value = whole ? lua_tointeger(L, index) : 0;
+  if (!whole && lua_type(L, index) == LUA_TNUMBER) {
+    lua_Number number = lua_tonumber(L, index);
+    *value = lua_tointegerx(L, index, &whole);
+    whole = whole && number <= LUNA_EXACT && number >= -LUNA_EXACT;
+  }
+  return whole;
+}
+
 /* Answers the open exit with the value at `index`; false if that is a read and the value no
  * unsigned integer of its size. */
 static inline bool luna_give(lua_State *L, luna_vcpu *vcpu, int index) {
   const luna_exit *e = luna_vcpu_exit(vcpu);
-  int whole = lua_isinteger(L, index);
-  lua_Integer value = whole ? lua_tointeger(L, index) : 0;
-  if (!whole && lua_type(L, index) == LUA_TNUMBER) {
-    lua_Number number = lua_tonumber(L, index);
-    value = lua_tointegerx(L, index, &whole);
-    whole = whole && number <= LUNA_EXACT && number >= -LUNA_EXACT;
-  }
+  lua_Integer value;
+  bool whole = luna_exact(L, index, &value);
   if (e->access == LUNA_READ && (!whole || (e->size < 8 && (uint64_t)value >> 8 * e->size))) {
     return false;
   }

@@ -2,10 +2,14 @@
 -- Why a guest stopped, as a table with the fields its kind has, and as a sentence.
 
 local raw = require "lunavisor.binding.backend"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.text.disasm"
 
-local Exit = { __name = "exit" }
+local Exit = class.define(class.class "exit", {}, [[
+  kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
+  error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
+  write context_valid data code]])
 
 -- Kinds by number and number by kind; the core has the names.
 local names, numbers = {}, {}
@@ -127,13 +131,13 @@ local shows_code = {
 --- The exit at which the vCPU stands.
 local function new(cpu)
   local e = raw.exit(cpu)
-  local exit = setmetatable({ kind = names[e.kind], reason = e.reason,
+  local exit = { kind = names[e.kind], reason = e.reason,
     reason_name = raw.reason_name(e.reason), rip = cpu.rip, cpu = cpu,
-    space = cpu.vm.spaces[e.space], serial = raw.vcpu_exits(cpu) }, Exit)
+    space = cpu.vm.spaces[e.space], serial = raw.vcpu_exits(cpu) }
   local fill = fields[exit.kind]
   if fill then fill(exit, e, cpu) end
   if shows_code[exit.kind] then exit.code = { raw.code(cpu, exit.rip) } end
-  return exit
+  return setmetatable(exit, Exit)
 end
 
 -- The words up to the last that is not 0.

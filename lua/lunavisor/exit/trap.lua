@@ -3,10 +3,12 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
 local dispatch = require "lunavisor.exit.dispatch"
 
-local Trap = { __name = "trap" }
+local Trap = class.class "trap"
+local mine = class.checker(Trap)
 local methods = {}
 
 local kinds = { pio = 0, mmio = 1, msr = 2 } -- luna_trap_kind
@@ -78,6 +80,7 @@ end
 --- Gives the range back; a device may close its own trap. Doing it twice is fine. nil, message,
 --- code where KVM refuses, and the trap stays.
 function methods.close(self)
+  mine(self)
   local vm = self.vm
   if self.closed then return true end
   if vm[1] then
@@ -89,7 +92,7 @@ function methods.close(self)
   return true
 end
 
-Trap.__index = methods
+class.define(Trap, methods, "vm id kind first length device closed")
 Trap.__close = methods.close
 
 function Trap.__tostring(self)

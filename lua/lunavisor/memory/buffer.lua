@@ -3,8 +3,10 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 
-local Buffer = { __name = "buffer" }
+local Buffer = class.class "buffer"
+local mine, open = class.checker(Buffer), class.opener(Buffer)
 local methods = {}
 
 -- The buffer objects that are alive, by number: a region knows only the number.
@@ -85,7 +87,7 @@ end
 
 -- Checks that [offset, offset + size) is in the buffer; size is the rest of it where nil.
 local function inside(self, what, offset, size, depth)
-  check.open(self, depth + 1)
+  open(self, depth + 1)
   offset = check.whole(what .. ": offset", offset or 0, -2 ^ 53, nil, depth + 1)
   size = check.size(what .. ": size", size or math.max(0, self.size - offset), depth + 1)
   if offset < 0 or offset > self.size or size > self.size - offset then
@@ -107,14 +109,14 @@ end
 --- The descriptor behind a memfd or file buffer, which stays the buffer's own; nil for others. Who
 --- has that of an unsealed memfd can cut it short: from now on access is as slow as to a file.
 function methods.fd(self)
-  check.open(self)
+  open(self)
   local fd = raw.buffer_fd(self)
   return fd >= 0 and fd or nil
 end
 
 --- The size of the pages that it is made of: 4096, or more where huge pages were reserved.
 function methods.page_size(self)
-  check.open(self)
+  open(self)
   return raw.buffer_page_size(self)
 end
 
@@ -122,7 +124,7 @@ end
 --- light userdata, good while the buffer is open. Writes through it are not noticed by space:dirty;
 --- say buffer:mark(offset, size).
 function methods.pointer(self)
-  check.open(self)
+  open(self)
   return raw.buffer_pointer(self)
 end
 
@@ -134,6 +136,7 @@ end
 
 --- Copies `size` bytes of `source` from `from` to `offset` of this buffer; the ranges may overlap.
 function methods.copy(self, offset, source, from, size)
+  open(self)
   check.object("buffer:copy: source", source, Buffer)
   from, size = inside(source, "buffer:copy: source", from, size, 1)
   offset = inside(self, "buffer:copy", offset, size, 1)
@@ -144,6 +147,7 @@ end
 --- Compares `size` bytes at `offset` with those of `other` from `from`: nil where they are equal,
 --- else the distance of the first difference.
 function methods.compare(self, offset, other, from, size)
+  open(self)
   check.object("buffer:compare: other", other, Buffer)
   from, size = inside(other, "buffer:compare: other", from, size, 1)
   offset = inside(self, "buffer:compare", offset, size, 1)
@@ -152,13 +156,20 @@ end
 
 --- Gives the buffer up. Memory that is mapped stays until it is unmapped. Doing it twice is fine.
 function methods.close(self)
+  mine(self)
   if by_id[self.id] == self then by_id[self.id] = nil end
   raw.close(self)
 end
 
 --- buffer:u8(offset) reads an unsigned little-endian integer, buffer:u8(offset, value) writes one.
 --- u8, u16 and u32 are numbers, u64 is a u64. An offset outside the buffer raises.
-methods.u8, methods.u16, methods.u32, methods.u64 = raw.u8, raw.u16, raw.u32, raw.u64
+--- On Lua 5.4, where a function around it would take longer than copying some kilobytes,
+--- buffer:write is one of the raw calls too.
+local plain_methods = raw.buffer_methods(Buffer, function(object)
+  open(object, 2)
+  error("attempt to use a closed buffer", 3)
+end)
+for _, name in ipairs { "u8", "u16", "u32", "u64" } do methods[name] = plain_methods[name] end
 
 -- LuaJIT's string.buffer, where there is one.
 local function is_string_buffer(value)
@@ -174,8 +185,8 @@ end
 --- `size` bytes from `offset` as a string; the rest of the buffer where size is nil. On LuaJIT,
 --- `into` may be a string.buffer: the bytes are appended to it, and it is returned.
 function methods.read(self, offset, size, into)
-  if not (into == nil and plain(offset) and plain(size) and self[1]
-    and size <= self.size - offset) then
+  if not (into == nil and plain(offset) and plain(size) and getmetatable(self) == Buffer
+    and self[1] and size <= self.size - offset) then
     offset, size = inside(self, "buffer:read", offset, size, 1)
   end
   if into ~= nil and not is_string_buffer(into) then
@@ -192,18 +203,20 @@ end
 
 --- Writes the bytes of a string, or on LuaJIT of a string.buffer, at `offset`.
 function methods.write(self, offset, data)
+  open(self)
   if not is_string_buffer(data) then check_string("buffer:write", data) end
   offset = inside(self, "buffer:write", offset, #data, 1)
   check_writable(self)
   return raw.buffer_write(self, offset, data)
 end
 
-if not rawget(_G, "jit") then methods.write = raw.buffer_write end -- the same, in C
+methods.write = plain_methods.write or methods.write
 
 local PIECE = 64 -- bytes; most strings are shorter
 
 --- The string from `offset` up to a zero byte, or of `limit` bytes at most.
 function methods.string(self, offset, limit)
+  open(self)
   offset = inside(self, "buffer:string", offset, 0, 1)
   limit = check.whole("buffer:string: limit", limit or self.size, 0)
   local left = math.min(limit, self.size - offset)
@@ -221,6 +234,7 @@ end
 
 --- Sets `size` bytes from `offset` to `byte`; buffer:fill(byte) sets all.
 function methods.fill(self, byte, offset, size)
+  open(self)
   byte = check.whole("buffer:fill: byte", byte, 0, 255)
   offset, size = inside(self, "buffer:fill", offset, size, 1)
   check_writable(self)
@@ -230,6 +244,7 @@ end
 --- The offset of the first occurrence of a byte string in [from, to), or nil. The whole buffer by
 --- default.
 function methods.find(self, bytes, from, to)
+  open(self)
   check_string("buffer:find", bytes)
   from = check.whole("buffer:find: from", from or 0, 0, self.size)
   to = check.whole("buffer:find: to", to or self.size, from, self.size)
@@ -261,7 +276,7 @@ function methods.hexdump(self, offset, size)
   return table.concat(lines, "\n")
 end
 
-Buffer.__index = methods
+class.define(Buffer, methods, "id size", "memory")
 Buffer.__close = methods.close
 
 function Buffer.__tostring(self)

@@ -3,13 +3,15 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local map = require "lunavisor.memory.map"
 local u64 = require "lunavisor.text.u64"
 local buffers = require "lunavisor.memory.buffer"
 
-local Space = { __name = "space" }
+local Space = class.class "space"
+local mine = class.checker(Space)
 local methods = {}
-local FaultHandler = { __name = "fault handler" }
+local FaultHandler = class.class("fault handler", "handler")
 
 local function new(vm, id)
   return setmetatable({ vm = vm, id = id, faults = {}, closed = false }, Space)
@@ -17,6 +19,7 @@ end
 
 -- The VM of a space that is open.
 local function vm_of(self)
+  mine(self, 2)
   if not self.vm[1] then error("attempt to use a closed vm", 3) end
   if self.closed then error("attempt to use a closed space", 3) end
   return self.vm
@@ -58,24 +61,30 @@ function methods.protect(self, gpa, size, rights, options)
   return check.result(raw.protect(vm, self.id, gpa, size, rights))
 end
 
-local Update = {}
-Update.__index = Update
+local Update = class.class "update"
+local change = class.checker(Update)
+local updates = {}
 local MAP, UNMAP, PROTECT = 0, 1, 2 -- luna_change_kind
 
-function Update.map(self, buffer, ...)
+function updates.map(self, buffer, ...)
+  change(self)
   local gpa, size, rights, offset = map.map("update:map", 2, buffer, ...)
   self[#self + 1] = { MAP, gpa, size, rights, buffer, offset }
 end
 
-function Update.unmap(self, gpa, size)
+function updates.unmap(self, gpa, size)
+  change(self)
   gpa, size = map.range("update:unmap", 2, gpa, size)
   self[#self + 1] = { UNMAP, gpa, size, 0 }
 end
 
-function Update.protect(self, gpa, size, rights, options)
+function updates.protect(self, gpa, size, rights, options)
+  change(self)
   gpa, size, rights = map.protect("update:protect", 2, gpa, size, rights, options)
   self[#self + 1] = { PROTECT, gpa, size, rights }
 end
+
+class.define(Update, updates)
 
 --- Many changes as one: fn(update) calls update:map, update:unmap and update:protect, with the
 --- arguments of the methods here. They are carried out together when fn returns, all of them or
@@ -101,6 +110,7 @@ end
 --- Gives the space up: nil, message, "busy" while a vCPU is in it. Space 0 lives as long as its VM.
 --- Doing it twice is fine.
 function methods.close(self)
+  mine(self)
   if self.closed or not self.vm[1] then return true end
   local ok, message, code = raw.space_destroy(self.vm, self.id)
   if not ok then return check.result(nil, message, code) end
@@ -110,6 +120,10 @@ function methods.close(self)
 end
 
 -- ---- Looking at the map ----
+
+local Region = class.define(class.class "region", {},
+  "gpa size buffer buffer_id offset rights enforced slot strict separate window")
+local Slot = class.define(class.class "slot", {}, "slot gpa size read_only")
 
 local function region_at(self, gpa)
   local first, size, buffer, offset, rights, enforced, slot, flags =
@@ -121,7 +135,7 @@ local function region_at(self, gpa)
     enforced = check.rights_text(enforced), slot = slot >= 0 and slot or nil,
   }
   for _, name in ipairs(map.flag_names(flags)) do region[name] = true end
-  return region
+  return setmetatable(region, Region)
 end
 
 --- The region that holds `gpa`, or nil: a table with gpa, size, buffer (nil if the script has let
@@ -152,8 +166,8 @@ function methods.slots(self)
   local list = {}
   for _, region in ipairs(methods.regions(self)) do
     if region.slot then
-      list[#list + 1] = { slot = region.slot, gpa = region.gpa, size = region.size,
-        read_only = region.enforced == "r-x" }
+      list[#list + 1] = setmetatable({ slot = region.slot, gpa = region.gpa, size = region.size,
+        read_only = region.enforced == "r-x" }, Slot)
     end
   end
   return list
@@ -241,15 +255,18 @@ function methods.on_fault(self, gpa, length, fn)
   return handler
 end
 
-FaultHandler.__index = {}
+local handled = {}
+local taken = class.checker(FaultHandler)
 
-function FaultHandler.__index.close(self)
+function handled.close(self)
+  taken(self)
   for i, handler in ipairs(self.space.faults) do
     if handler == self then return table.remove(self.space.faults, i) and nil end
   end
 end
 
-FaultHandler.__close = FaultHandler.__index.close
+class.define(FaultHandler, handled, "space first last fn")
+FaultHandler.__close = handled.close
 
 function FaultHandler.__tostring(self)
   return ("fault handler (space %d, gpa 0x%x..0x%x)"):format(self.space.id, self.first, self.last)
@@ -262,7 +279,7 @@ local function fault_handler(self, gpa)
   end
 end
 
-Space.__index = methods
+class.define(Space, methods, "vm id", "faults closed")
 Space.__close = methods.close
 
 local function line(region)

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -16,14 +17,14 @@ end
 
 M.hex = hex
 
-local Instruction = {}
+local Instruction = class.define(class.class "instruction", {}, "address size bytes text")
 
 --- "0x1000: 66 b8 01 00 00 00  mov eax, 1"
 function Instruction.__tostring(self)
   return ("%s: %s  %s"):format(u64.hex(self.address), hex(self.bytes), self.text)
 end
 
-local Listing = {}
+local Listing = class.define(class.class("list of instructions", "listing"), {})
 
 --- One line an instruction, the texts below each other.
 function Listing.__tostring(self)

@@ -3,6 +3,8 @@
 -- values. On Lua 5.4 one is an integer (two's complement), on LuaJIT a uint64_t. + - * and == work
 -- on both.
 
+local class = require "lunavisor.class"
+
 local type, floor, error, tostring = type, math.floor, error, tostring
 
 local u64 = {}
@@ -164,4 +166,4 @@ end
 function u64.lshift(a, n) return engine.lshift(need(a), check_shift(n)) end
 function u64.rshift(a, n) return engine.rshift(need(a), check_shift(n)) end
 
-return setmetatable(u64, { __call = make })
+return class.strict("luna.u64", setmetatable(u64, { __call = make }))

@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 
 local M = {}
 
@@ -40,10 +41,15 @@ end
 
 -- ---- One answer ----
 
-local Answer = { __name = "cpuid answer" }
+local Answer = class.class("CPUID answer", "answer")
+class.announce(Answer, {}, "eax ebx ecx edx leaf subleaf")
 
 function Answer.__index(self, name)
-  return rawget(self, "values")[name]
+  local value = rawget(self, "values")[name]
+  if value == nil and not fields[name] and not class.is_probe(name) then
+    class.missing(Answer, name, nil, 2)
+  end
+  return value
 end
 
 -- Writes the answer's registers into the table of the vCPU; false in place of `change` drops it.
@@ -67,9 +73,7 @@ end
 
 function Answer.__newindex(self, name, value)
   local values = rawget(self, "values")
-  if not registers[name] then
-    error(("a CPUID answer has no field '%s' that can be set"):format(tostring(name)), 2)
-  end
+  if not registers[name] then class.missing(Answer, name, " that can be set", 2) end
   value = check_number("cpuid: " .. name, value, 2)
   change(rawget(self, "cpu"), values.leaf, values.subleaf or 0, { [name] = value }, 2)
   values[name] = value
@@ -83,7 +87,9 @@ end
 
 -- ---- The table ----
 
-local Table = { __name = "cpuid" }
+local Table = class.class("CPUID table", "cpuid")
+local mine = class.checker(Table)
+local open = class.opener(class.class "vcpu")
 local methods = {}
 
 local function lookup(self, leaf, subleaf, level)
@@ -138,31 +144,43 @@ function M.begin(cpu, given)
   return M.filter(cpu, given)
 end
 
-function methods.filter(self, fn)
+-- The vCPU of a method's table, which is open.
+local function cpu_of(self)
+  mine(self, 2)
   local cpu = rawget(self, "cpu")
-  check.open(cpu)
+  open(cpu, 2)
+  return cpu
+end
+
+function methods.filter(self, fn)
+  local cpu = cpu_of(self)
   check.callable("cpuid:filter: function", fn)
   return check.result(M.filter(cpu, fn))
 end
 
 --- All answers, in their order, as tables.
 function methods.list(self)
-  local cpu = rawget(self, "cpu")
-  check.open(cpu)
-  return raw.cpuid(cpu)
+  return raw.cpuid(cpu_of(self))
 end
 
 --- Sets the registers of one answer; those that `values` does not name stay, or are 0 in a new one.
 --- nil for `values` drops the answer.
 function methods.set(self, leaf, subleaf, values)
+  local cpu = cpu_of(self)
   leaf = check_number("cpuid:set: leaf", leaf, 2)
   subleaf = check_number("cpuid:set: subleaf", subleaf, 2)
   if values ~= nil then check_answer(values, 2) end
-  change(rawget(self, "cpu"), leaf, subleaf, values, 2)
+  change(cpu, leaf, subleaf, values, 2)
 end
 
+class.announce(Table, methods)
+
 function Table.__index(self, key)
-  if type(key) == "string" and methods[key] then return methods[key] end
+  if type(key) == "string" then
+    if methods[key] then return methods[key] end
+    if class.is_probe(key) then return nil end
+    class.missing(Table, key, nil, 2)
+  end
   local answer = lookup(self, key, 0, 2)
   return answer -- not a tail call: the checks count on this frame
 end

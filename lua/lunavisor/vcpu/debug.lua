@@ -3,16 +3,19 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
 local limits = require "lunavisor.vm.limit"
+local open = class.opener(class.class "vcpu")
 
 local EXECUTE, WRITE, ACCESS, SOFTWARE = 0, 1, 2, 3 -- luna_break_kind
 local DEBUG = exits.numbers.debug
 
-local Breakpoint = { __name = "breakpoint" }
-Breakpoint.__index = Breakpoint
+local Breakpoint = class.class "breakpoint"
+local mine = class.checker(Breakpoint)
+local point = {}
 
 -- By vCPU, by number; made with the first breakpoint.
 local function numbered(cpu)
@@ -26,7 +29,8 @@ end
 
 --- Takes the breakpoint away. Doing it twice is fine, and so is doing it in its own handler; not
 --- while the vCPU is started and in the guest.
-function Breakpoint.close(self)
+function point.close(self)
+  mine(self)
   if self.closed then return true end
   local cpu = self.cpu
   if cpu[1] then
@@ -38,7 +42,9 @@ function Breakpoint.close(self)
   return true
 end
 
-Breakpoint.__close = Breakpoint.close
+class.define(Breakpoint, point, "address access software size hits closed handler",
+  "cpu number temporary")
+Breakpoint.__close = point.close
 
 function Breakpoint.__tostring(self)
   return ("%s breakpoint at %s (%d hit%s)%s"):format(self.software and "software" or self.access,
@@ -208,7 +214,7 @@ return function(methods, _readers, _writers, inner)
   --- :close(), which belongs to the vCPU in every space; nil, message, code where none is free or
   --- this host's KVM would not stop there.
   function methods.breakpoint(self, gva, options, fn)
-    check.open(self)
+    open(self)
     if fn == nil and options ~= nil and type(options) ~= "table" then options, fn = nil, options end
     options = check.options("cpu:breakpoint", options, break_options)
     gva = check_address("cpu:breakpoint: address", gva)
@@ -228,7 +234,7 @@ return function(methods, _readers, _writers, inner)
   --- returns the exit "debug"; or the exit that came before. An access to a port or a device is
   --- finished within its step. HLT is the exit "hlt". options.timeout in seconds.
   function methods.step(self, count, options)
-    check.open(self)
+    open(self)
     if type(count) == "table" then count, options = nil, count end
     count = check.whole("cpu:step: count", count or 1, 1)
     options = check.options("cpu:step", options, step_options)
@@ -240,7 +246,7 @@ return function(methods, _readers, _writers, inner)
   --- returns "stop" (exit "debug"), an exit surfaces, or options.count instructions are done.
   --- options.timeout in seconds. Returns the exit.
   function methods.trace(self, fn, options)
-    check.open(self)
+    open(self)
     check.callable("cpu:trace: function", fn)
     options = check.options("cpu:trace", options, trace_options)
     local count = check.whole("cpu:trace: count", options.count or MANY, 1)

@@ -3,6 +3,8 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
+local open = class.opener(class.class "vcpu")
 
 return function(methods, readers, _writers)
   --- Begins (true) to count the time that the guest takes, from 0, or ends it (false): the fields
@@ -10,7 +12,7 @@ return function(methods, readers, _writers)
   --- it was halted inside KVM, where its LAPIC is there too. Counting costs two looks at the clock
   --- at each entry.
   function methods.account(self, on)
-    check.open(self)
+    open(self)
     if type(on) ~= "boolean" then
       error(("cpu:account: true or false expected, got %s"):format(type(on)), 2)
     end

@@ -3,7 +3,9 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
+local open = class.opener(class.class "vcpu")
 
 -- ---- LAPIC ----
 
@@ -16,7 +18,8 @@ local offsets = {
 }
 local bit_registers = { isr = 0x100, tmr = 0x180, irr = 0x200 } -- 256 bits in eight words
 
-local APIC = { __name = "apic" }
+local APIC = class.class "apic"
+local mine = class.checker(APIC)
 local apic_methods = {}
 
 local function read_register(apic, offset)
@@ -36,7 +39,7 @@ local function write_register(apic, name, offset, value)
 end
 
 -- Eight words of 32 bits, by index from 0: cpu.apic.irr[1] has vectors 32 to 63.
-local Words = { __name = "apic words" }
+local Words = class.class "apic words"
 
 local function word_offset(words, index)
   if type(index) ~= "number" or index < 0 or index > 7 or index % 1 ~= 0 then
@@ -56,6 +59,12 @@ function Words.__newindex(words, index, value)
   write_register(words.apic, words.name, offset, value)
 end
 
+local registers = {}
+for _, set in ipairs { offsets, bit_registers } do
+  for name in pairs(set) do registers[name] = true end
+end
+class.announce(APIC, apic_methods, "", function() return registers end)
+
 function APIC.__index(apic, name)
   if apic_methods[name] then return apic_methods[name] end
   local offset = offsets[name]
@@ -65,14 +74,12 @@ function APIC.__index(apic, name)
   end
   offset = bit_registers[name]
   if offset then return setmetatable({ apic = apic, name = name, offset = offset }, Words) end
-  return nil
+  if not class.is_probe(name) then class.missing(APIC, name, nil, 2) end
 end
 
 function APIC.__newindex(apic, name, value)
   local offset = offsets[name]
-  if not offset then
-    error(("a LAPIC has no register '%s' that can be set"):format(tostring(name)), 2)
-  end
+  if not offset then class.missing(APIC, name, " that can be set", 2) end
   write_register(apic, name, offset, value)
 end
 
@@ -84,26 +91,31 @@ APIC.__tostring = check.text("apic", function(apic)
   return "apic (" .. table.concat(parts, ", ") .. ")"
 end)
 
+local function usable(apic)
+  mine(apic, 2)
+  if not apic.cpu[1] then error("attempt to use a closed vcpu", 3) end
+end
+
 --- The whole register page as a string of 1024 bytes.
 function apic_methods.get(self)
-  check.open(self.cpu)
+  usable(self)
   return check.result(raw.get_apic(self.cpu))
 end
 
 --- Puts a register page back.
-function apic_methods.set(self, registers)
-  check.open(self.cpu)
-  if type(registers) ~= "string" or #registers ~= 1024 then
+function apic_methods.set(self, page)
+  usable(self)
+  if type(page) ~= "string" or #page ~= 1024 then
     error(("cpu.apic:set: a string of 1024 bytes expected, got %s"):format(
-      type(registers) == "string" and #registers .. " bytes" or type(registers)), 2)
+      type(page) == "string" and #page .. " bytes" or type(page)), 2)
   end
-  return check.result(raw.set_apic(self.cpu, registers))
+  return check.result(raw.set_apic(self.cpu, page))
 end
 
 --- Fires the timer's entry of the local vector table, as if the timer had run out; false if the
 --- entry is masked.
 function apic_methods.fire_timer(self)
-  check.open(self.cpu)
+  usable(self)
   return check.result(raw.fire_timer(self.cpu))
 end
 
@@ -119,10 +131,12 @@ for number, name in pairs(mp_names) do mp_numbers[name] = number end
 
 local blocking_bits = { sti = 1, mov_ss = 2, nmi = 8 } -- of the VMCS (SDM Vol. 3, 25.4.2)
 
+local Blocking = class.define(class.class("set of flags", "flags"), {}, "sti mov_ss nmi")
+
 local function blocking_of(number)
   local flags = {}
   for name, bit in pairs(blocking_bits) do flags[name] = number % (2 * bit) >= bit end
-  return flags
+  return setmetatable(flags, Blocking)
 end
 
 return function(methods, readers, writers)
@@ -131,20 +145,20 @@ return function(methods, readers, writers)
   --- takes vectors from 16 on. false if it waited already (without a controller), or the LAPIC is
   --- disabled.
   function methods.irq(self, vector)
-    check.open(self)
+    open(self)
     vector = check.whole("cpu:irq: vector", vector, 0, 255)
     return check.result(raw.interrupt_vector(self, vector))
   end
 
   --- A non-maskable interrupt, when the vCPU is entered next.
   function methods.nmi(self)
-    check.open(self)
+    open(self)
     return check.result(raw.nmi(self))
   end
 
   --- A system management interrupt. nil, message, code where this host's KVM has none.
   function methods.smi(self)
-    check.open(self)
+    open(self)
     return check.result(raw.smi(self))
   end
 
@@ -152,7 +166,7 @@ return function(methods, readers, writers)
   --- takes it when it accepts interrupts and LINT0 of its LAPIC is open for them. nil, message,
   --- "busy" while one waits.
   function methods.extint(self, vector)
-    check.open(self)
+    open(self)
     vector = check.whole("cpu:extint: vector", vector, 0, 255)
     return check.result(raw.extint(self, vector))
   end
@@ -161,7 +175,7 @@ return function(methods, readers, writers)
   --- that is the script's: exit.kind "other", exit.reason_name "irq_window_open"; at once if it
   --- accepts one now.
   function methods.window(self, on)
-    check.open(self)
+    open(self)
     if type(on) ~= "boolean" then
       error(("cpu:window: true or false expected, got %s"):format(type(on)), 2)
     end
@@ -170,7 +184,7 @@ return function(methods, readers, writers)
 
   --- Starts the vCPU as INIT and SIPI do: real mode at vector << 12, general registers 0.
   function methods.sipi(self, vector)
-    check.open(self)
+    open(self)
     vector = check.whole("cpu:sipi: vector", vector, 0, 255)
     return check.result(raw.sipi(self, vector))
   end

@@ -3,8 +3,10 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.text.disasm"
+local open = class.opener(class.class "vcpu")
 
 local pagings = { [0] = "none", "32-bit", "PAE", "4-level", "5-level" } -- luna_paging
 
@@ -25,7 +27,9 @@ local function size_text(size)
   end
 end
 
-local Walk = {}
+local Walk = class.define(class.class "walk", {},
+  "gva present paging entries gpa size rights user missing reserved")
+local Entry = class.define(class.class("entry of a walk", "entry"), {}, "gpa value")
 
 --- "gva 0x8000 -> gpa 0x9000, rwx user, 4K page, 4-level paging"
 function Walk.__tostring(self)
@@ -86,14 +90,14 @@ local function caller_of(read, width, rbp)
   return saved, back
 end
 
-local Frame = {}
+local Frame = class.define(class.class "frame", {}, "rip rbp instruction")
 
 function Frame.__tostring(self)
   return ("rip %s  rbp %s%s"):format(u64.hex(self.rip), u64.hex(self.rbp),
     self.instruction and "  " .. self.instruction or "")
 end
 
-local Backtrace = {}
+local Backtrace = class.define(class.class "backtrace", {})
 
 --- One line a frame, the innermost first.
 function Backtrace.__tostring(self)
@@ -120,7 +124,7 @@ return function(methods)
   --- either, with no entry and no `missing`. nil, message, "not_found" where a table lies in
   --- unmapped memory.
   function methods.translate(self, gva)
-    check.open(self)
+    open(self)
     gva = linear("cpu:translate", gva)
     local paging, missing, reserved, rights, user, gpa, size, values, gpas =
       raw.translate(self, gva)
@@ -130,7 +134,7 @@ return function(methods)
     end
     local entries = {}
     for i, value in ipairs(values) do
-      entries[i] = { gpa = u64.tonumber(gpas[i]), value = value }
+      entries[i] = setmetatable({ gpa = u64.tonumber(gpas[i]), value = value }, Entry)
     end
     local walk = { gva = gva, present = size > 0, paging = pagings[paging], entries = entries }
     if walk.present then
@@ -145,7 +149,7 @@ return function(methods)
   --- are not applied: code in real mode is at cpu.cs.base + cpu.rip. An address that leads nowhere
   --- raises, with its number.
   function methods.read(self, gva, size)
-    check.open(self)
+    open(self)
     gva = linear("cpu:read", gva)
     size = check.size("cpu:read: size", size)
     return check.result(raw.linear_read(self, gva, size))
@@ -154,7 +158,7 @@ return function(methods)
   --- Writes the bytes of a string at a linear address; all of it must lead to memory, or nothing is
   --- written.
   function methods.write(self, gva, data)
-    check.open(self)
+    open(self)
     gva = linear("cpu:write", gva)
     if type(data) ~= "string" then
       error(("cpu:write: a string expected, got %s"):format(type(data)), 2)
@@ -165,7 +169,7 @@ return function(methods)
   -- Reads an unsigned little-endian integer, or writes one.
   local function access(self, size, gva, value)
     local what = "cpu:u" .. 8 * size
-    check.open(self, 2)
+    open(self, 2)
     gva = linear(what, gva, 2)
     if value == nil then return raw.linear_get(self, gva, size) end
     local exact = u64.exact(value)
@@ -185,7 +189,7 @@ return function(methods)
   --- it cannot be read ("not_found"), is no instruction ("not_found"), or where the capstone
   --- library is not installed ("unsupported").
   function methods.instruction(self)
-    check.open(self)
+    open(self)
     return instruction_at(self, self.rip)
   end
 
@@ -195,7 +199,7 @@ return function(methods)
   --- where the return address is 0. tostring gives lines. Only code that begins with push rbp; mov
   --- rbp, rsp and calls nearby is seen.
   function methods.backtrace(self, max)
-    check.open(self)
+    open(self)
     max = check.whole("cpu:backtrace: max", max or MOST_FRAMES, 1, 2 ^ 20)
     local trace = { frame_at(self, self.rip, self.rbp) }
     local read, width, mask = stack_of(self)

@@ -2,9 +2,10 @@
 -- Model-specific registers: cpu.msr[0xc0000080], cpu.msr.efer, cpu.msr["IA32_EFER"]; u64.
 
 local raw = require "lunavisor.binding.backend"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
-local Msrs = { __name = "msrs" }
+local Msrs = class.class("set of MSRs", "cpu.msr")
 
 local function number_of(cpu, key, level)
   if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -46,26 +47,34 @@ local function write(cpu, id, value, level)
 end
 
 -- A segment or table register: its fields are read from and written to the vCPU.
-local Group = { __name = "segment" }
+local Group = class.class "segment"
+
+local function no_field(self, field, tail)
+  error(("%s has no field '%s'%s%s"):format(rawget(self, "name"), tostring(field), tail,
+    class.hint(field, rawget(self, "fields"))), 3)
+end
 
 function Group.__index(self, field)
   local id = rawget(self, "fields")[field]
-  return id and read(rawget(self, "cpu"), id, 2)
+  if id then
+    local value = read(rawget(self, "cpu"), id, 2)
+    return value -- not a tail call: the reader counts on this frame
+  end
+  if not class.is_probe(field) then no_field(self, field, "") end
 end
 
 function Group.__newindex(self, field, value)
   local id = rawget(self, "fields")[field]
-  if not id then
-    error(("%s has no field '%s'"):format(rawget(self, "name"), tostring(field)), 2)
-  end
+  if not id then no_field(self, field, " that can be set") end
   write(rawget(self, "cpu"), id, value, 2)
 end
 
 Group.__tostring = check.text("segment", function(self)
   local parts = {}
   for _, field in ipairs { "selector", "base", "limit", "access" } do
-    local value = self[field]
-    if value then parts[#parts + 1] = field .. " " .. u64.hex(value) end
+    if rawget(self, "fields")[field] then
+      parts[#parts + 1] = field .. " " .. u64.hex(self[field])
+    end
   end
   return rawget(self, "name") .. " (" .. table.concat(parts, ", ") .. ")"
 end)
@@ -84,6 +93,15 @@ function M.is_group(name)
   return groups[name] ~= nil
 end
 
+--- A set of the names of all registers.
+function M.names()
+  local names = {}
+  for _, set in ipairs { ids, groups } do
+    for name in pairs(set) do names[name] = true end
+  end
+  return names
+end
+
 --- Writes a register; false if there is none of that name.
 function M.set(cpu, name, value)
   local id = ids[name]
@@ -92,7 +110,7 @@ function M.set(cpu, name, value)
   return true
 end
 
-local Set = {}
+local Set = class.define(class.class("set of registers", "regs"), {}, table.concat(order, " "))
 
 function Set.__tostring(set)
   local parts = {}

@@ -4,12 +4,14 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local exits = require "lunavisor.exit.record"
 local dispatch = require "lunavisor.exit.dispatch"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
 
+local open = class.opener(class.class "vcpu")
 local raw_run, raw_answer = raw.run, raw.answer
 local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
 local type, error = type, error
@@ -133,7 +135,7 @@ function M.add(methods, inner)
   --- is raised from here, with its traceback; the access stays open and the next run delivers it
   --- again. Handlers may yield. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
-    check.open(self)
+    open(self)
     options = check.options("cpu:run", options, run_options)
     local deadline = limits.deadline("cpu:run", options)
     local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
@@ -146,14 +148,14 @@ function M.add(methods, inner)
 
   --- Makes the run that is under way, or else the next one, return with exit.kind "interrupted".
   function methods.interrupt(self)
-    check.open(self)
+    open(self)
     raw.interrupt(self)
   end
 
   --- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
   --- exit.value.
   function methods.stop(self, value)
-    check.open(self)
+    open(self)
     self.stopping = { value }
   end
 end

@@ -3,9 +3,11 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local cpuid = require "lunavisor.vcpu.cpuid"
 local msrs = require "lunavisor.vcpu.msr"
 local vector = require "lunavisor.vcpu.vector"
+local open = class.opener(class.class "vcpu")
 
 return function(methods, readers, writers)
   for name, kind in pairs(vector.kinds) do
@@ -20,14 +22,14 @@ return function(methods, readers, writers)
   --- (cpu.irq_waiting) and breakpoints. It can be kept in a file, and put back by cpu:set_state on
   --- this or another vCPU. An error while an exit is open.
   function methods.state(self)
-    check.open(self)
+    open(self)
     return check.result(raw.save(self))
   end
 
   --- Puts a state back that cpu:state gave; an open exit is dropped. nil, message, code for what is
   --- no such string, or of another kind of host, with nothing changed.
   function methods.set_state(self, state)
-    check.open(self)
+    open(self)
     if type(state) ~= "string" then
       error(("cpu:set_state: a string of cpu:state expected, got %s"):format(type(state)), 2)
     end
@@ -40,7 +42,7 @@ return function(methods, readers, writers)
   --- from becoming exits: true; or nil, the sentence that names the register, the bit and the rule,
   --- and "state"; or nil, what does not lead to the system area, and "not_found".
   function methods.check(self)
-    check.open(self)
+    open(self)
     return raw.check(self)
   end
 end

@@ -3,14 +3,16 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local runner = require "lunavisor.vm.runner"
+local open = class.opener(class.class "vcpu")
 
 return function(methods, readers, _writers)
   --- Starts the vCPU on a thread of its own. Its exits wait for vm:run or vm:poll, which hand them
   --- to devices and handlers. Until cpu:join, everything else that is done with it raises, unless
   --- its handler is at work or it is paused. nil, message, code where no thread can be made.
   function methods.start(self)
-    check.open(self)
+    open(self)
     if runner.busy(self.runner) then
       error("cpu:start: cpu:run is running this vCPU", 2)
     end
@@ -20,26 +22,26 @@ return function(methods, readers, _writers)
   --- Ends the thread: gets the vCPU out of the guest and waits until it is. An exit that waited for
   --- an answer, or that nobody has seen yet, is given by the next run.
   function methods.join(self)
-    check.open(self)
+    open(self)
     return check.result(runner.join(self))
   end
 
   --- Gets a started vCPU out of the guest and keeps it out, so that it can be read and changed.
   --- Pauses count: each needs a cpu:resume.
   function methods.pause(self)
-    check.open(self)
+    open(self)
     return check.result(raw.pause(self))
   end
 
   function methods.resume(self)
-    check.open(self)
+    open(self)
     return check.result(raw.resume(self))
   end
 
   --- Lets a vCPU go on that a handler has parked (by "park"), from another vCPU's handler or a
   --- timer, or between two runs.
   function methods.unpark(self)
-    check.open(self)
+    open(self)
     if not self.parked then return true end
     self.parked = false
     if raw.started(self) then return check.result(raw.go(self)) end

@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local cpuid = require "lunavisor.vcpu.cpuid"
 local exits = require "lunavisor.exit.record"
@@ -16,7 +17,8 @@ local runner = require "lunavisor.vm.runner"
 local raw_answer = raw.answer
 local type, error, tostring = type, error, tostring
 
-local VCPU = { __name = "vcpu" }
+local VCPU = class.class("vcpu", "cpu")
+local mine, open = class.checker(VCPU), class.opener(VCPU)
 local methods = {} -- of cpu objects
 local inner = {} -- what the further subjects share
 
@@ -94,6 +96,7 @@ end
 --- Closes the vCPU; a run in whose handler that is done ends with exit.kind "stopped". Doing it
 --- twice is fine.
 function methods.close(self)
+  mine(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   self.vm.vcpus[self] = nil
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
@@ -115,6 +118,7 @@ end
 --- it is; a rip that the handler set stays), with "continue" where rip was set, or with "retry".
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
+  mine(self)
   local number = exits.numbers[kind]
   if not number then
     local names = {}
@@ -131,7 +135,7 @@ end
 --- Answers the pio, mmio, msr, fault or hypercall exit that run returned: `value` for a read (of a
 --- hypercall, RAX), nothing for a write.
 function methods.answer(self, value)
-  check.open(self)
+  open(self)
   local exit = raw.exit(self)
   if value ~= nil then
     value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
@@ -144,14 +148,14 @@ end
 
 --- Refuses the msr exit that run returned: the guest gets a #GP.
 function methods.refuse(self)
-  check.open(self)
+  open(self)
   return check.result(raw.refuse(self))
 end
 
 --- Does the access of the fault or mmio exit that run returned again, after memory was mapped there
 --- or the vCPU was moved.
 function methods.retry(self)
-  check.open(self)
+  open(self)
   return check.result(raw.retry(self))
 end
 
@@ -160,7 +164,7 @@ end
 --- that the instruction makes further (the next element of string I/O, the other part of an
 --- access), open as from cpu:run.
 function methods.finish(self)
-  check.open(self)
+  open(self)
   local kind, message, code = raw.finish(self)
   if kind and kind > 0 then return exits.new(self) end
   return check.result(kind and true, message, code)
@@ -174,7 +178,7 @@ local move_options = { fpu = true, msrs = true }
 --- exited finishes in the old space first. nil, message, code where KVM has no room for a further
 --- vCPU.
 function methods.set_space(self, space, options)
-  check.open(self)
+  open(self)
   options = check.options("cpu:set_space", options, move_options)
   local id = space
   if getmetatable(space) == spaces.class then
@@ -192,7 +196,7 @@ end
 --- or hypercall is taken back, and the exception is at its instruction; a write was finished by
 --- KVM, and the exception is at the instruction behind it.
 function methods.inject(self, exception, error_code, address)
-  check.open(self)
+  open(self)
   local vector = exits.vectors[exception] or exception
   vector = check.whole("cpu:inject: exception", vector, 0, 31)
   error_code = check.whole("cpu:inject: error code", error_code or 0, 0, 2 ^ 32 - 1)
@@ -203,7 +207,7 @@ end
 --- All single registers by name, as u64: general, control and debug ones, XCR0, and the control
 --- registers of x87 and SSE; tostring gives a table of text.
 function methods.regs(self)
-  check.open(self)
+  open(self)
   return registers.all(self)
 end
 
@@ -226,15 +230,24 @@ for _, part in ipairs { "state", "linear", "exit", "debug", "interrupt", "thread
   require("lunavisor.vcpu." .. part)(methods, readers, writers, inner)
 end
 
+class.announce(VCPU, methods, "id vm parked", function()
+  local names = registers.names()
+  for name in pairs(readers) do names[name] = true end
+  return names
+end)
+
 function VCPU.__index(self, key)
   local method = methods[key]
   if method then return method end
-  if not self[1] then error("attempt to use a closed vcpu", 2) end
+  if not self[1] then
+    if class.is_probe(key) then return nil end
+    error("attempt to use a closed vcpu", 2)
+  end
   local value = registers.get(self, key)
   if value ~= nil then return value end
   local reader = readers[key]
   if reader then return reader(self) end
-  return nil
+  if not class.is_probe(key) then class.missing(VCPU, key, nil, 2) end
 end
 
 function VCPU.__newindex(self, key, value)
@@ -242,8 +255,11 @@ function VCPU.__newindex(self, key, value)
   local writer = writers[key]
   if writer then return writer(self, value) end
   if not registers.set(self, key, value) then
-    error(("a vcpu has no register '%s' that can be set%s"):format(tostring(key),
-      registers.is_group(key) and "; set its fields, like " .. key .. ".base" or ""), 2)
+    if registers.is_group(key) then
+      error(("a vcpu has no field '%s' that can be set; set its fields, like %s.base")
+        :format(key, key), 2)
+    end
+    class.missing(VCPU, key, " that can be set", 2)
   end
 end
 

@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local pack = require "lunavisor.text.pack"
 
 local M = {}
@@ -20,16 +21,19 @@ M.kinds = {
 -- ---- A value ----
 
 -- What a register held when it was read: `data` are its bytes.
-local Vector = { __name = "vector" }
+local Vector = class.class "vector"
+local mine = class.checker(Vector)
 local methods = {}
 
 --- The bytes as a string, the lowest first.
 function methods.bytes(self)
+  mine(self)
   return rawget(self, "data")
 end
 
 --- An x87 register as a number, as near as one comes.
 function methods.number(self)
+  mine(self)
   local parts = pack.decode("u16", rawget(self, "data"))
   local mantissa = 0
   for i = 1, 4 do mantissa = mantissa + parts[i] * 2 ^ (16 * i - 79) end
@@ -41,8 +45,11 @@ end
 function Vector.__index(self, key)
   if pack.sizes[key] then return pack.decode(key, rawget(self, "data")) end
   if key == "number" and #rawget(self, "data") ~= 10 then return nil end
-  return methods[key]
+  if methods[key] then return methods[key] end
+  if not class.is_probe(key) then class.missing(Vector, key, nil, 2) end
 end
+
+class.announce(Vector, methods, "u8 u16 u32 u64 f32 f64")
 
 function Vector.__newindex(self)
   error(("%s is what the register held when it was read; assign to the register itself")
@@ -63,7 +70,7 @@ M.Vector = Vector
 
 -- ---- The registers of a kind ----
 
-local Bank = { __name = "registers" }
+local Bank = class.class("bank of registers", "registers")
 
 local function need(self, index, level)
   local cpu, kind = rawget(self, "cpu"), rawget(self, "kind")

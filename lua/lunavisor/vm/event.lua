@@ -3,9 +3,11 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local traps = require "lunavisor.exit.trap"
 
+local open = class.opener(class.class "vm")
 local unpack = table.unpack or unpack
 
 local PIO, MMIO = 0, 1       -- luna_trap_kind
@@ -13,7 +15,8 @@ local MATCH, ANY_SIZE = 1, 2 -- LUNA_EVENT_*
 
 -- ---- Eventfds ----
 
-local Eventfd = { __name = "eventfd" }
+local Eventfd = class.class "eventfd"
+local mine = class.checker(Eventfd)
 local event_methods = {}
 
 local event_options = {
@@ -48,20 +51,21 @@ local function writes_of(options)
   return size, MATCH, value
 end
 
-local function open(self, level)
+local function usable(self, level)
+  mine(self, level)
   if self.closed or not self.vm[1] then error("attempt to use a closed eventfd", level + 1) end
 end
 
 --- How many of the writes the guest has made since the last call.
 function event_methods.read(self)
-  open(self, 2)
+  usable(self, 2)
   return check.result(raw.eventfd_read(self.fd))
 end
 
 --- Adds `count` (1 where nil) to the counter, as writes of the guest do: wakes who polls .fd, and
 --- raises the line of vm:irqfd.
 function event_methods.write(self, count)
-  open(self, 2)
+  usable(self, 2)
   count = check.whole("eventfd:write: count", count == nil and 1 or count, 1, 2 ^ 53)
   return check.result(raw.eventfd_write(self.fd, count))
 end
@@ -69,15 +73,21 @@ end
 --- The writes leave the guest again. A descriptor that the VM made is closed. Doing it twice is
 --- fine.
 function event_methods.close(self)
+  mine(self)
   if self.closed then return end
-  self.closed = true
+  rawset(self, "closed", true)
   if self.vm[1] then raw.eventfd_remove(self.vm, unpack(self.said)) end
 end
 
 function Eventfd.__index(self, key)
   if key == "fd" and not self.closed and self.vm[1] then return self.said[6] end
-  return event_methods[key]
+  if event_methods[key] then return event_methods[key] end
+  if key ~= "closed" and key ~= "fd" and not class.is_probe(key) then
+    class.missing(Eventfd, key, nil, 2)
+  end
 end
+
+class.announce(Eventfd, event_methods, "fd")
 
 Eventfd.__close = event_methods.close
 
@@ -98,7 +108,7 @@ return function(methods)
   --- Returns an object with .fd, read() and close(); it is closed with the VM. nil, message, code
   --- where KVM refuses.
   function methods.eventfd(self, options)
-    check.open(self)
+    open(self)
     options = check.options("vm:eventfd", options, event_options)
     local kind, address = place_of(options)
     local size, flags, value = writes_of(options)
@@ -112,7 +122,7 @@ return function(methods)
   --- before the next exit that comes for another reason. For devices that do not mind to hear late.
   --- nil, message, code where this host's KVM cannot.
   function methods.coalesce(self, trap)
-    check.open(self)
+    open(self)
     check.object("vm:coalesce: trap", trap, traps.class)
     if trap.closed then error("attempt to use a closed trap", 2) end
     if trap.vm ~= self then error("vm:coalesce: the trap belongs to another VM", 2) end
@@ -126,7 +136,7 @@ return function(methods)
   --- nil, message, code for MSRs that KVM does not filter (0x800 to 0x8ff) and where its filter is
   --- full.
   function methods.msr(self, index, length, device)
-    check.open(self)
+    open(self)
     if device == nil then length, device = 1, length end
     if type(index) == "string" then
       local found, message = raw.msr_find(index)

@@ -3,8 +3,10 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
+local open = class.opener(class.class "vm")
 local chips = { pic_primary = 0, pic_secondary = 1, ioapic = 2 } -- luna_chip
 local LINES = 4096
 
@@ -48,18 +50,21 @@ end
 
 -- ---- eventfds ----
 
-local Irqfd = { __name = "irqfd" }
-Irqfd.__index = {}
+local Irqfd = class.class "irqfd"
+local mine = class.checker(Irqfd)
+local line_methods = {}
 
 --- The eventfd no longer raises the line. Doing it twice is fine.
-function Irqfd.__index.close(self)
+function line_methods.close(self)
+  mine(self)
   if not self.closed then
     self.closed = true
     if self.vm[1] then raw.irqfd(self.vm, self.line, self.fd, -1, 0) end
   end
 end
 
-Irqfd.__close = Irqfd.__index.close
+class.define(Irqfd, line_methods, "line fd", "vm object closed")
+Irqfd.__close = line_methods.close
 
 function Irqfd.__tostring(self)
   return ("irqfd (line %d, descriptor %d%s)"):format(self.line, self.fd,
@@ -88,7 +93,7 @@ return function(methods)
   --- Sets the level of an interrupt line: true or 1, false or 0. A line that is routed as a message
   --- sends it whenever it is set to 1.
   function methods.irq(self, line, level)
-    check.open(self)
+    open(self)
     line = check.whole("vm:irq: line", line, 0, LINES - 1)
     if type(level) == "boolean" then level = level and 1 or 0 end
     level = check.whole("vm:irq: level", level, 0, 1)
@@ -97,7 +102,7 @@ return function(methods)
 
   --- Sends a message-signalled interrupt (SDM Vol. 3, 11.11). Whether a LAPIC took it.
   function methods.msi(self, address, data)
-    check.open(self)
+    open(self)
     address = address_of("vm:msi: address", address)
     data = check.whole("vm:msi: data", data, 0, 2 ^ 32 - 1)
     return check.result(raw.msi(self, address, data))
@@ -106,7 +111,7 @@ return function(methods)
   --- Replaces the routing table. `routes` is a list of { line =, address =, data = } for messages
   --- and { line =, chip = "ioapic" or "pic", pin = } for pins of controllers in KVM.
   function methods.route(self, routes)
-    check.open(self)
+    open(self)
     if type(routes) ~= "table" then
       error(("vm:route: a list of routes expected, got %s"):format(type(routes)), 2)
     end
@@ -122,7 +127,7 @@ return function(methods)
   --- returns ends that. options.resample: another eventfd, that KVM signals at the end of a level
   --- interrupt.
   function methods.irqfd(self, line, eventfd, options)
-    check.open(self)
+    open(self)
     line = check.whole("vm:irqfd: line", line, 0, LINES - 1)
     local fd = descriptor("vm:irqfd: eventfd", eventfd)
     options = check.options("vm:irqfd", options, irqfd_options)
@@ -138,7 +143,7 @@ return function(methods)
   --- The state of a controller in KVM, "ioapic", "pic_primary" or "pic_secondary", as a string of
   --- 512 bytes (struct kvm_irqchip.chip); with `state`, puts one back.
   function methods.chip(self, name, state)
-    check.open(self)
+    open(self)
     local chip = chips[name]
     if not chip then
       error(("vm:chip: 'ioapic', 'pic_primary' or 'pic_secondary' expected, got %s")
@@ -155,7 +160,7 @@ return function(methods)
   --- sets it, before the first vCPU. KVM counts in whole nanoseconds: what it has become is
   --- returned.
   function methods.apic_frequency(self, hertz)
-    check.open(self)
+    open(self)
     if hertz ~= nil then
       hertz = check.whole("vm:apic_frequency: hertz", hertz, 16e6, 2e9)
       local ok, message, code = raw.set_apic_frequency(self, hertz)
@@ -167,7 +172,7 @@ return function(methods)
 
   --- Makes the time-stamp counters of all vCPUs show `value` (u64) at one and the same moment.
   function methods.sync_tsc(self, value)
-    check.open(self)
+    open(self)
     value = address_of("vm:sync_tsc: value", value)
     return check.result(raw.sync_tsc(self, value))
   end

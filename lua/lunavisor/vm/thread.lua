@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
 local limits = require "lunavisor.vm.limit"
@@ -62,7 +63,7 @@ local function all_parked(self)
   for _, cpu in pairs(self.started) do
     if not cpu.parked then return false end
   end
-  return self.next_timer == nil
+  return not self.next_timer
 end
 
 -- ---- Dispatch ----
@@ -163,7 +164,7 @@ end
 
 local function finish(self, stop, ok, ...)
   if self[1] and (stop or not ok) then stop_all(self) end
-  self.serving = nil
+  self.serving = false
   runner.leave(self.runner)
   if not ok then error((...), 0) end
   local value, message, code = ...
@@ -210,7 +211,7 @@ end
 -- comes again.
 local function free_dropped(self)
   local cpu = self.serving
-  self.serving = nil
+  self.serving = false
   if cpu and cpu[1] and self.started[cpu.id] == cpu and not cpu.parked then
     runner.join(cpu)
     runner.start(cpu)
@@ -230,6 +231,8 @@ local function check_vcpus(self, what)
   end
 end
 
+local open = class.opener(class.class "vm")
+
 return function(methods)
   --- Runs all vCPUs that are not parked, each on a thread of its own, and hands their exits to
   --- devices and handlers, as cpu:run does, until one that nobody takes: it stops all of them and
@@ -238,7 +241,7 @@ return function(methods)
   --- vCPUs are, and no timer is left. An error in a handler or timer is raised from here, when all
   --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
-    check.open(self)
+    open(self)
     options = check.options("vm:run", options, run_options)
     local deadline = limits.deadline("vm:run", options)
     if deadline == 0 then deadline = FOREVER end
@@ -252,7 +255,7 @@ return function(methods)
 
   --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
   function methods.start(self)
-    check.open(self)
+    open(self)
     check_vcpus(self, "vm:start")
     return check.result(start_all(self))
   end
@@ -260,7 +263,7 @@ return function(methods)
   --- Ends the threads of all vCPUs. From a handler or timer of vm:run or vm:poll: that returns,
   --- when the handler is done, with exit.kind "stopped" and exit.value.
   function methods.stop(self, value)
-    check.open(self)
+    open(self)
     if runner.busy(self.runner) then
       self.stopping = { value }
       return true
@@ -270,12 +273,12 @@ return function(methods)
 
   --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
   function methods.pause(self)
-    check.open(self)
+    open(self)
     return check.result(each_started(self, raw.pause))
   end
 
   function methods.resume(self)
-    check.open(self)
+    open(self)
     return check.result(each_started(self, raw.resume))
   end
 
@@ -284,7 +287,7 @@ return function(methods)
   --- is open, and cpu:start goes on. nil where all was answered; nil, message, code where KVM
   --- refuses to run one. An error in a handler stops all vCPUs and is raised.
   function methods.poll(self)
-    check.open(self)
+    open(self)
     check_free(self, "vm:poll")
     runner.enter(self.runner)
     return finish(self, false, xpcall(poll, vcpus.traceback, self))
@@ -293,7 +296,7 @@ return function(methods)
   --- A file descriptor that is readable when vm:poll has something to do, for an event loop. It is
   --- the VM's, and closed with it.
   function methods.fd(self)
-    check.open(self)
+    open(self)
     local fd, message, code = raw.vm_fd(self)
     if not fd then return check.result(nil, message, code) end
     self.polled = true
@@ -305,7 +308,7 @@ return function(methods)
   --- then: cpu:run, vm:run or vm:poll. timer:close() takes it back. A periodic one keeps its beat:
   --- moments that pass while nothing runs are counted in timer.missed and not made up for.
   function methods.timer(self, delay, fn, options)
-    check.open(self)
+    open(self)
     seconds("vm:timer: seconds", delay, 0)
     check.callable("vm:timer: function", fn)
     local period = check.options("vm:timer", options, timer_options).period

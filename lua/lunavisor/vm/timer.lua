@@ -3,10 +3,13 @@
 
 local raw = require "lunavisor.binding.backend"
 
+local class = require "lunavisor.class"
+
 local M = {}
 
-local Timer = { __name = "timer" }
-Timer.__index = {}
+local Timer = class.class "timer"
+local mine = class.checker(Timer)
+local methods = {}
 
 --- The earlier of the VM's next timer and a deadline, 0 for none; both of raw.clock().
 function M.limit(vm, deadline)
@@ -17,7 +20,7 @@ end
 
 -- Tells whoever waits for the next timer when that is.
 local function settle(vm)
-  local moment
+  local moment = false
   for timer in pairs(vm.timers) do
     if not moment or timer.moment < moment then moment = timer.moment end
   end
@@ -42,14 +45,16 @@ function M.new(vm, delay, fn, period)
 end
 
 --- Takes the timer back. Doing it twice is fine.
-function Timer.__index.close(self)
+function methods.close(self)
+  mine(self)
   if self.vm.timers[self] then
     self.vm.timers[self] = nil
     settle(self.vm)
   end
 end
 
-Timer.__close = Timer.__index.close
+class.define(Timer, methods, "missed", "vm moment fn period serial")
+Timer.__close = methods.close
 
 function Timer.__tostring(self)
   if not self.vm.timers[self] then return "timer (closed)" end

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local class = require "lunavisor.class"
 local map = require "lunavisor.memory.map"
 local runner = require "lunavisor.vm.runner"
 local spaces = require "lunavisor.memory.space"
@@ -10,7 +11,8 @@ local timers = require "lunavisor.vm.timer"
 local traps = require "lunavisor.exit.trap"
 local vcpus = require "lunavisor.vcpu.vcpu"
 
-local VM = { __name = "vm" }
+local VM = class.class "vm"
+local mine, open = class.checker(VM), class.opener(VM)
 local methods = {}
 
 local known_options = {
@@ -74,9 +76,9 @@ local function new(options)
     spaces = {},                                  -- by number
     started = {},                                 -- by number: vCPUs that have a thread
     timers = {},                                  -- a set
-    next_timer = nil,                             -- the moment of the earliest
+    next_timer = false,                           -- the moment of the earliest
     runner = runner.new(),                        -- of vm:run and vm:poll
-    serving = nil,                                -- the vCPU whose exit they have given out last
+    serving = false,                              -- the vCPU whose exit they have given out last
     stopping = false,                             -- { value } once vm:stop was called
     polled = false,                               -- whether vm:fd was asked for
   }, VM)
@@ -95,6 +97,7 @@ end
 --- Closes the VM and its vCPUs; buffers are not closed. A run in whose handler that is done ends
 --- with exit.kind "stopped". Doing it twice is fine.
 function methods.close(self)
+  mine(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   timers.close(self)
   for cpu in pairs(self.vcpus) do cpu:close() end
@@ -104,7 +107,7 @@ end
 --- A further guest-physical address space of the VM: a map of its own, over the same buffers.
 --- nil, message, code where the host refuses.
 function methods.space(self)
-  check.open(self)
+  open(self)
   local id, message, code = raw.space_create(self)
   if not id then return check.result(nil, message, code) end
   local space = spaces.new(self, id)
@@ -128,21 +131,21 @@ end
 --- space:map, space:unmap and space:protect by a space's number (0 is the default one) or object,
 --- as Apple's hv_vm_map_space and its neighbours take it.
 function methods.map_space(self, space, buffer, ...)
-  check.open(self)
+  open(self)
   space = space_of(self, space, "vm:map_space")
   local gpa, size, rights, offset = map.map("vm:map_space", 2, buffer, ...)
   return check.result(raw.map(self, space.id, buffer, offset, gpa, size, rights))
 end
 
 function methods.unmap_space(self, space, gpa, size)
-  check.open(self)
+  open(self)
   space = space_of(self, space, "vm:unmap_space")
   gpa, size = map.range("vm:unmap_space", 2, gpa, size)
   return check.result(raw.unmap(self, space.id, gpa, size))
 end
 
 function methods.protect_space(self, space, gpa, size, rights, options)
-  check.open(self)
+  open(self)
   space = space_of(self, space, "vm:protect_space")
   gpa, size, rights = map.protect("vm:protect_space", 2, gpa, size, rights, options)
   return check.result(raw.protect(self, space.id, gpa, size, rights))
@@ -161,7 +164,7 @@ local trap_options = { coalesced = true }
 --- where there is no read or write. An error in them leaves the whole block open.
 --- options.coalesced: vm:coalesce. Returns a trap, whose close() gives the ports back.
 function methods.pio(self, port, length, device, options)
-  check.open(self)
+  open(self)
   port = check.whole("vm:pio: port", port, 0)
   length = check.whole("vm:pio: length", length, 0)
   traps.check("vm:pio", device, true)
@@ -174,7 +177,7 @@ end
 --- values of more than 4 bytes are u64. Memory goes before a device: what a region allows never
 --- reaches it.
 function methods.mmio(self, gpa, length, device, options)
-  check.open(self)
+  open(self)
   gpa = check.whole("vm:mmio: gpa", gpa, 0)
   length = check.size("vm:mmio: length", length)
   traps.check("vm:mmio", device)
@@ -185,7 +188,7 @@ end
 
 --- Makes a vCPU; see vcpu.lua for the options.
 function methods.vcpu(self, options)
-  check.open(self)
+  open(self)
   return vcpus.new(self, options) -- a tail call, so that its checks blame the caller
 end
 
@@ -194,7 +197,8 @@ for _, part in ipairs { "event", "interrupt", "thread" } do
   require("lunavisor.vm." .. part)(methods)
 end
 
-VM.__index = methods
+class.define(VM, methods, "default vcpus spaces", [[
+  devices special traps started timers next_timer runner serving stopping polled]])
 VM.__close = methods.close
 
 function VM.__tostring(self)
