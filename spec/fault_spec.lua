@@ -102,7 +102,7 @@ helper.kvm("space:on_fault", function()
     local space = helper.keep(luna.vm()).default
     assert.equal("fault handler (space 0, gpa 0x1000..0x2fff)",
       tostring(space:on_fault(0x1000, 0x2000, print)))
-    raises("space:on_fault: function: a function expected, got nil",
+    raises("space:on_fault: a function expected, got nil",
       function() space:on_fault(0, 0x1000) end)
     raises("space:on_fault: gpa: a whole number", function() space:on_fault("0", 1, print) end)
     raises("space:on_fault: size: a whole number", function() space:on_fault(0, -1, print) end)

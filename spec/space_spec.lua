@@ -115,7 +115,7 @@ helper.kvm("mapping", function()
   it("refuses rights that are none", function()
     local vm, ram = with_buffer()
     for _, rights in ipairs { "rw", "xwr", "RWX", "", "rwxx", "r w" } do
-      raises(("rights: rights such as 'rwx', 'r-x' or '---' expected, got %q"):format(rights),
+      raises(("rights: 'rwx', 'r-x', '---' or the like expected, got %q"):format(rights),
         function() vm:map_space(0, ram, 0, 0, 0x1000, rights) end)
     end
     raises("expected, got number", function() vm:map_space(0, ram, 0, 0, 0x1000, 7) end)

@@ -158,7 +158,7 @@ helper.kvm("the extended state as a whole", function()
     cpu.xsave = area:sub(1, 160) .. "\9" .. area:sub(162, 512) -- only x87 and SSE
     assert.equal("\9\2\3", cpu.xmm[0]:bytes():sub(1, 3))
     helper.raises("an XSAVE area of 100 bytes", function() cpu.xsave = area:sub(1, 100) end)
-    helper.raises("xsave: a string expected", function() cpu.xsave = 1 end)
+    helper.raises("cpu.xsave: a string expected", function() cpu.xsave = 1 end)
     helper.raises("KVM refuses it",
       function() cpu.xsave = area:sub(1, 24) .. ("\255"):rep(4) .. area:sub(29) end)
     assert.equal("\9\2\3", cpu.xmm[0]:bytes():sub(1, 3))

@@ -102,7 +102,7 @@ static int check(const luna_vm *vm, const luna_eventfd *said) {
   if (pio && said->address == LUNA_EXCEPTION_PORT && size == 1) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make an eventfd of writes of 1 byte to port 0x%x: the exception stubs "
-                     "of the modes from LUNA_MODE_PROT32 on use it; take another port or size",
+                     "of the modes from protected on use it; take another port or size",
                      LUNA_EXCEPTION_PORT);
   }
   if (said->flags & LUNA_EVENT_MATCH && size < 8 && said->value >> 8 * size) {

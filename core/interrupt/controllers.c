@@ -51,8 +51,8 @@ int luna_controllers_check(const luna_vm_options *options) {
   }
   if (options->pit && options->irqchip != LUNA_IRQCHIP_KERNEL) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
-                     "cannot make a VM with a PIT in KVM: that needs KVM's own IOAPIC, irqchip %d",
-                     LUNA_IRQCHIP_KERNEL);
+                     "cannot make a VM with a PIT in KVM: that needs KVM's own IOAPIC, irqchip "
+                     "'kernel'");
   }
   return LUNA_OK;
 }

@@ -187,8 +187,8 @@ int luna_vm_remap_space(luna_vm *vm, uint32_t space_id, uint64_t gpa, luna_buffe
   int status = LUNA_ERROR_NOT_FOUND;
   if (space && (!mapping || !mapping->window || mapping->range.first != gpa)) {
     luna_fail(LUNA_ERROR_NOT_FOUND,
-              "cannot remap gpa 0x%" PRIx64 " of space %u: no window begins there (map it with "
-              "LUNA_MAP_WINDOW)",
+              "cannot remap gpa 0x%" PRIx64 " of space %u: no window begins there; map it as a "
+              "window",
               gpa, space_id);
   } else if (space) {
     status = check_buffer(buffer, offset, mapping->range.last - mapping->range.first + 1);

@@ -63,7 +63,7 @@ function M.rights(what, value, depth)
   local r, w, x
   if type(value) == "string" then r, w, x = value:match "^([r-])([w-])([x-])$" end
   if not r then
-    error(("%s: rights such as 'rwx', 'r-x' or '---' expected, got %s")
+    error(("%s: 'rwx', 'r-x', '---' or the like expected, got %s")
       :format(what, type(value) == "string" and ("%q"):format(value) or type(value)), blame(depth))
   end
   return (bits[r] or 0) + (bits[w] or 0) + (bits[x] or 0)

@@ -25,7 +25,7 @@ function luna.with(handle, fn, ...)
     error(("luna.with: something with a close method expected, got %s%s"):format(type(handle),
       handle == nil and type((...)) == "string" and " (" .. (...) .. ")" or ""), 2)
   end
-  check.callable("luna.with: function", fn)
+  check.callable("luna.with", fn)
   local function finish(ok, ...)
     handle:close()
     if not ok then error((...), 0) end

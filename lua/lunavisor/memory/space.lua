@@ -248,7 +248,7 @@ end
 function methods.on_fault(self, gpa, length, fn)
   vm_of(self)
   gpa, length = map.range("space:on_fault", 2, gpa, length)
-  check.callable("space:on_fault: function", fn)
+  check.callable("space:on_fault", fn)
   local handler = setmetatable({ space = self, first = gpa, last = gpa + length - 1, fn = fn },
     FaultHandler)
   table.insert(self.faults, 1, handler)

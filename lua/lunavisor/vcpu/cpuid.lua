@@ -154,7 +154,7 @@ end
 
 function methods.filter(self, fn)
   local cpu = cpu_of(self)
-  check.callable("cpuid:filter: function", fn)
+  check.callable("cpuid:filter", fn)
   return check.result(M.filter(cpu, fn))
 end
 

@@ -247,7 +247,7 @@ return function(methods, _readers, _writers, inner)
   --- options.timeout in seconds. Returns the exit.
   function methods.trace(self, fn, options)
     open(self)
-    check.callable("cpu:trace: function", fn)
+    check.callable("cpu:trace", fn)
     options = check.options("cpu:trace", options, trace_options)
     local count = check.whole("cpu:trace: count", options.count or MANY, 1)
     local deadline = limits.deadline("cpu:trace", options)

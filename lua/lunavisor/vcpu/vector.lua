@@ -158,7 +158,7 @@ end
 
 function M.set_xsave(cpu, data)
   if type(data) ~= "string" then
-    error(("xsave: a string expected, got %s"):format(type(data)), 2)
+    error(("cpu.xsave: a string expected, got %s"):format(type(data)), 2)
   end
   return check.result(raw.set_xsave(cpu, data))
 end
