@@ -154,6 +154,63 @@ helper.kvm("the garbage collector", function()
     assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
   end)
 
+  it("keeps the vCPUs that only their VM knows, until either is closed", function()
+    local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer "64K")
+    vm.default:map(ram, 0)
+    ram:write(0x1000, helper.code("out 0x10, al\n hlt", 16, 0x1000))
+    for _ = 1, 3 do vm:vcpu({ rip = 0x1000 }):on("hlt", function() return "park" end) end
+    local said = 0
+    vm:pio(0x10, 1, { write = function() said = said + 1 end })
+    settle()
+    assert.equal("parked", vm:run({ timeout = 10 }).kind)
+    assert.equal(3, said)
+    local ids = {}
+    for i, cpu in ipairs(vm.vcpus) do ids[i] = cpu.id end
+    assert.same({ 0, 1, 2 }, ids)
+    vm.vcpus[2]:close()
+    assert.same({ 0, 2 }, { vm.vcpus[1].id, vm.vcpus[2].id })
+    assert.equal(1, assert(vm:vcpu { rip = 0x1000 }).id)
+    assert.equal(vm.vcpus[2].id, 1)
+    settle()
+    assert.equal(3, luna.live().vcpu)
+    vm:close()
+    assert.same({}, vm.vcpus)
+    assert.equal(0, luna.live().vcpu)
+  end)
+
+  it("keeps whose descriptor raises a line of a VM", function()
+    local vm = helper.keep(luna.vm { irqchip = "split" })
+    local bell = helper.keep(luna.vm()):eventfd { port = 0x10, size = 1 }
+    local weak = setmetatable({ { fd = bell.fd } }, { __mode = "v" })
+    local irqfd = assert(vm:irqfd(3, weak[1]))
+    settle()
+    assert.truthy(weak[1])
+    irqfd:close()
+    settle()
+    assert.is_nil(weak[1])
+  end)
+
+  it("keeps what a VM, a space and a vCPU are told to use", function()
+    local guest = helper.guest { source = "out 0x10, al\n out 0x11, al\n hlt" }
+    local vm, cpu, said = guest.vm, guest.cpu, 0
+    local function say() said = said + 1 end
+    vm:pio(0x10, 1, { write = say })
+    vm:timer(0, say)
+    vm.default:on_fault(0x200000, 0x1000, say)
+    cpu:breakpoint(0x1002, { software = true }, function()
+      say()
+      return "continue"
+    end)
+    cpu:on("pio", function()
+      say()
+      return "continue"
+    end)
+    settle()
+    guest:stops "hlt"
+    assert.is_true(said >= 3)
+    assert.equal(1, #vm.vcpus)
+  end)
+
   it("frees what a suspended run holds", function()
     do
       local guest = helper.guest { source = "out 0x10, al\n hlt" }
@@ -231,7 +288,7 @@ helper.block("luna.with", function()
       function() luna.with(nil, print) end)
     raises("luna.with: something with a close method expected, got number",
       function() luna.with(5, print) end)
-    raises("luna.with: function: a function expected, got nil",
+    raises("luna.with: a function expected, got nil",
       function() luna.with(helper.keep(luna.buffer "4K")) end)
   end)
 end)

@@ -283,6 +283,8 @@ helper.kvm("a started vCPU", function()
     vm:stop()
     collectgarbage()
     collectgarbage()
+    assert.equal(1, luna.live().vcpu)
+    vm:close()
     assert.equal(0, luna.live().vcpu)
   end)
 

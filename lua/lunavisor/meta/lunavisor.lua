@@ -301,6 +301,8 @@ function space:on_fault(gpa, length, fn) end
 
 ---@class luna.vm
 ---@field default luna.space space 0
+---@field spaces table<integer, luna.space> by number
+---@field vcpus luna.vcpu[] in the order of their numbers
 local vm = {}
 function vm:close() end
 ---@return luna.space?, string?, string?

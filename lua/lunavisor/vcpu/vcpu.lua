@@ -45,6 +45,19 @@ local function check_register(what, value)
   return exact
 end
 
+-- Puts a vCPU into the list of its VM, which holds it until it or the VM is closed.
+local function join(list, cpu)
+  local place = #list + 1
+  while place > 1 and list[place - 1].id > cpu.id do place = place - 1 end
+  table.insert(list, place, cpu)
+end
+
+local function leave(list, cpu)
+  for i, one in ipairs(list) do
+    if one == cpu then return table.remove(list, i) end
+  end
+end
+
 --- vm:vcpu{ mode, rip, rsp, system, wait, cpuid }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
@@ -81,7 +94,7 @@ local function new(vm, options)
     id = 0,
   }, VCPU)
   self.id = raw.vcpu_id(self)
-  vm.vcpus[self] = true
+  join(vm.vcpus, self)
   if answers ~= nil then
     local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
     if not (ok and result) then
@@ -98,7 +111,7 @@ end
 function methods.close(self)
   mine(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
-  self.vm.vcpus[self] = nil
+  leave(self.vm.vcpus, self)
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)
 end

@@ -59,11 +59,12 @@ function line_methods.close(self)
   mine(self)
   if not self.closed then
     self.closed = true
+    self.vm.held[self] = nil
     if self.vm[1] then raw.irqfd(self.vm, self.line, self.fd, -1, 0) end
   end
 end
 
-class.define(Irqfd, line_methods, "line fd", "vm object closed")
+class.define(Irqfd, line_methods, "line fd", "vm closed")
 Irqfd.__close = line_methods.close
 
 function Irqfd.__tostring(self)
@@ -137,7 +138,10 @@ return function(methods)
     end
     local ok, message, code = raw.irqfd(self, line, fd, resample, 1)
     if not ok then return check.result(nil, message, code) end
-    return setmetatable({ vm = self, line = line, fd = fd, object = eventfd }, Irqfd)
+    local made = setmetatable({ vm = self, line = line, fd = fd }, Irqfd)
+    -- KVM forgets an eventfd whose last descriptor is closed: what owns one is held.
+    self.held[made] = { eventfd, options.resample }
+    return made
   end
 
   --- The state of a controller in KVM, "ioapic", "pic_primary" or "pic_secondary", as a string of

@@ -27,16 +27,8 @@ local function new_exit(kind, value)
   return setmetatable({ kind = kind, value = value }, exits.class)
 end
 
--- The vCPUs in the order of their numbers.
-local function sorted(set)
-  local list = {}
-  for key, value in pairs(set) do list[#list + 1] = value == true and key or value end
-  table.sort(list, function(one, other) return one.id < other.id end)
-  return list
-end
-
 local function start_all(self)
-  for _, cpu in ipairs(sorted(self.vcpus)) do
+  for _, cpu in ipairs(self.vcpus) do
     if not cpu.parked and not cpu.started then
       local ok, message, code = runner.start(cpu)
       if not ok then return nil, message, code end
@@ -48,9 +40,11 @@ end
 -- true, or the first failure.
 local function each_started(self, call)
   local result = { true }
-  for _, cpu in ipairs(sorted(self.started)) do
-    local ok, message, code = call(cpu)
-    if not ok and result[1] then result = { nil, message, code } end
+  for _, cpu in ipairs(self.vcpus) do
+    if self.started[cpu.id] == cpu then
+      local ok, message, code = call(cpu)
+      if not ok and result[1] then result = { nil, message, code } end
+    end
   end
   return result[1], result[2], result[3]
 end
@@ -226,7 +220,7 @@ local function check_free(self, what)
 end
 
 local function check_vcpus(self, what)
-  for cpu in pairs(self.vcpus) do
+  for _, cpu in ipairs(self.vcpus) do
     if runner.busy(cpu.runner) then error(what .. ": cpu:run is running one of its vCPUs", 3) end
   end
 end
@@ -249,7 +243,7 @@ return function(methods)
     check_vcpus(self, "vm:run")
     runner.enter(self.runner)
     self.stopping = false
-    for cpu in pairs(self.vcpus) do cpu.stopping = false end
+    for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
     return finish(self, true, xpcall(run, vcpus.traceback, self, deadline))
   end
 
@@ -309,8 +303,8 @@ return function(methods)
   --- moments that pass while nothing runs are counted in timer.missed and not made up for.
   function methods.timer(self, delay, fn, options)
     open(self)
-    seconds("vm:timer: seconds", delay, 0)
-    check.callable("vm:timer: function", fn)
+    seconds("vm:timer: delay", delay, 0)
+    check.callable("vm:timer", fn)
     local period = check.options("vm:timer", options, timer_options).period
     if period ~= nil then
       period = math.floor(math.min(seconds("vm:timer: period", period, 1e-6), LONGEST) * 1e9)

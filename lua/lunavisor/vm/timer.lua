@@ -25,7 +25,7 @@ local function settle(vm)
     if not moment or timer.moment < moment then moment = timer.moment end
   end
   vm.next_timer = moment
-  for cpu in pairs(vm.vcpus) do
+  for _, cpu in ipairs(vm.vcpus) do
     cpu.limit[1] = M.limit(vm, cpu.limit[2])
   end
   if vm.polled and vm[1] then assert(raw.alarm(vm, moment or 0)) end

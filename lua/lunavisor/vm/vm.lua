@@ -72,7 +72,7 @@ local function new(options)
     devices = {},                                 -- by trap number: what the run loop looks up
     special = {},                                 -- the same for what is no plain read and write
     traps = {},                                   -- by number
-    vcpus = setmetatable({}, { __mode = "k" }),   -- a set
+    vcpus = {},                                   -- a list, in the order of their numbers
     spaces = {},                                  -- by number
     started = {},                                 -- by number: vCPUs that have a thread
     timers = {},                                  -- a set
@@ -80,6 +80,7 @@ local function new(options)
     runner = runner.new(),                        -- of vm:run and vm:poll
     serving = false,                              -- the vCPU whose exit they have given out last
     stopping = false,                             -- { value } once vm:stop was called
+    held = {},                                    -- by irqfd: whose descriptors it has
     polled = false,                               -- whether vm:fd was asked for
   }, VM)
   self.default = spaces.new(self, 0)
@@ -100,7 +101,8 @@ function methods.close(self)
   mine(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   timers.close(self)
-  for cpu in pairs(self.vcpus) do cpu:close() end
+  for i = #self.vcpus, 1, -1 do self.vcpus[i]:close() end
+  self.held = {}
   raw.close(self)
 end
 
@@ -198,15 +200,14 @@ for _, part in ipairs { "event", "interrupt", "thread" } do
 end
 
 class.define(VM, methods, "default vcpus spaces", [[
-  devices special traps started timers next_timer runner serving stopping polled]])
+  devices special traps started timers next_timer runner serving stopping polled held]])
 VM.__close = methods.close
 
 function VM.__tostring(self)
   if not self[1] then return "vm (closed)" end
-  local cpus, claimed = 0, 0
-  for _ in pairs(self.vcpus) do cpus = cpus + 1 end
+  local claimed = 0
   for _ in pairs(self.traps) do claimed = claimed + 1 end
-  return ("vm (%d vcpus, %d traps)\n%s"):format(cpus, claimed, tostring(self.default))
+  return ("vm (%d vcpus, %d traps)\n%s"):format(#self.vcpus, claimed, tostring(self.default))
 end
 
 return { new = new, class = VM }
