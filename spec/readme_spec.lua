@@ -57,6 +57,8 @@ make() {
 ]]
 
 local root = helper.sh "pwd"
+local library = os.getenv "LUNAVISOR_LIBRARY"
+local build = library and library:match "^(.*)/" or root .. "/build"
 local pages = {}
 for _, path in ipairs(markdown.pages()) do pages[path] = markdown.page(path) end
 
@@ -90,7 +92,7 @@ end
 local function directory(page)
   local path = helper.sh "mktemp -d"
   helper.keep { close = function() os.execute("rm -rf " .. path) end }
-  helper.sh(("ln -s %s/* %s"):format(root, path))
+  helper.sh(("ln -s %s/* %s && ln -sfn %s %s/build"):format(root, path, build, path))
   for _, block in ipairs(page.blocks) do
     local name = block.text:match "^%-%- ([%w_/.]+)\n" or block.text:match "^/%* ([%w_/.]+) %*/\n"
     if name then
@@ -104,8 +106,6 @@ end
 
 -- Runs shell words in such a directory, with the library of this process.
 local function shell(page, script)
-  local library = os.getenv "LUNAVISOR_LIBRARY"
-  local build = library and library:match "^(.*)/" or root .. "/build"
   local lines = {
     "cd " .. directory(page), "export HOME=$PWD CHECKOUT=" .. root,
     "unset MAKEFLAGS MAKELEVEL MAKEOVERRIDES MFLAGS BUILD",
