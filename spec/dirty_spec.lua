@@ -137,6 +137,48 @@ for kind in pairs(kinds) do
       assert.equal("0 2 62", dirty(guest.space))
     end)
 
+    it("gives what a loop did not come to to the next one", function()
+      local guest = writer(kind)
+      dirty(guest.space)
+      guest.writes { 0, 1, 2, 62 }
+      guest.data:u8(0x7000, 1)
+      for page in guest.space:dirty(BASE, 2 ^ 22) do
+        if page == BASE + 0x1000 then break end
+      end
+      assert.is_false(pcall(function()
+        for _ in guest.space:dirty(BASE, 2 ^ 22) do error "the disk is full" end
+      end))
+      guest.writes { 9 }
+      assert.equal("7 9 62", dirty(guest.space))
+      assert.equal("", dirty(guest.space))
+    end)
+
+    it("leaves out what the host wrote, if asked to", function()
+      local guest = writer(kind, "protected")
+      local function written(options)
+        local list = {}
+        for page in guest.space:dirty(options) do list[#list + 1] = (page - BASE) / 0x1000 end
+        return table.concat(list, " ")
+      end
+      local by_guest = { gpa = BASE, size = 2 ^ 22, host = false }
+      written(by_guest)
+      assert(guest.space:protect(BASE + 0x3000, 0x1000, "rw-", { strict = true }))
+      for _ = 1, 3 do -- a loop that restores does not come back to its own writes
+        guest.writes { 1, 2, 3 }
+        local pages = {}
+        for page in guest.space:dirty(by_guest) do
+          guest.space:write(page, ("\0"):rep(0x1000))
+          pages[#pages + 1] = (page - BASE) / 0x1000
+        end
+        assert.same({ 1, 2, 3 }, pages)
+        assert.equal("", written(by_guest))
+      end
+      guest.data:u8(0x8000, 1)
+      assert.equal("", written(by_guest))
+      assert.equal("1 2 3 8", dirty(guest.space))
+      assert.equal("", written { gpa = BASE, size = 2 ^ 22 })
+    end)
+
     it("goes over the whole space and over holes", function()
       local guest = writer(kind)
       for _ in guest.space:dirty() do error "the first call finds nothing" end
@@ -319,7 +361,9 @@ helper.kvm("the arguments of", function()
     raises("the size must be a multiple of", function() space:dirty(0, 0x10) end)
     raises("space:dirty: gpa: a whole number", function() space:dirty(-1, 0x1000) end)
     raises("space:dirty: gpa: a whole number", function() space:dirty("x", 0x1000) end)
-    raises("space:dirty", function() space:dirty({}) end)
+    raises("unknown option 'length'", function() space:dirty { length = 1 } end)
+    raises("space:dirty: host: true or false", function() space:dirty { host = 1 } end)
+    raises("space:dirty: size belongs into the table", function() space:dirty({}, 4096) end)
     raises("space:dirty", function() space:dirty(0, {}) end)
     raises("space:dirty", function() space:dirty(0, "4k") end)
   end)

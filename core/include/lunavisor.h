@@ -213,10 +213,15 @@ LUNA_API int luna_vm_copy_space(luna_vm *vm, uint32_t space, uint64_t gpa, void 
 /* Collects which pages of [gpa, gpa + size) were written since the last call, by the guest and by
  * the host side (luna_buffer_mark). The first call begins to follow the space and finds nothing. */
 LUNA_API int luna_vm_dirty_space(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size);
-/* Takes the first run of the pages collected in the range: 1 with `first` and `length`, 0 when
- * there are no more. */
+typedef enum luna_dirty_flag {
+  LUNA_DIRTY_GUEST = 1, /* leave out what only the host side wrote; it stays for other calls */
+  LUNA_DIRTY_PAGE = 2   /* one page, not the whole run */
+} luna_dirty_flag;
+
+/* Takes the first run of the pages collected in the range (`flags`: luna_dirty_flag bits): 1 with
+ * `first` and `length`, 0 when there are no more. What is not taken stays. */
 LUNA_API int luna_vm_dirty_take(luna_vm *vm, uint32_t space, uint64_t gpa, uint64_t size,
-                                uint64_t *first, uint64_t *length);
+                                uint32_t flags, uint64_t *first, uint64_t *length);
 /* Gives the first region of the space that ends above `gpa`; _NOT_FOUND behind the last. To walk a
  * space, begin with 0 and go on with region.gpa + region.size. */
 LUNA_API int luna_space_next(luna_vm *vm, uint32_t space, uint64_t gpa, luna_region *region);

@@ -274,9 +274,10 @@ int luna_kvm_get_dirty_log(int vm_fd, uint32_t slot, uint64_t *bitmap) {
   return call(vm_fd, KVM_GET_DIRTY_LOG, &log);
 }
 
-int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t pages, uint64_t *bitmap) {
+int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t first, uint64_t pages,
+                             uint64_t *bitmap) {
   struct kvm_clear_dirty_log log = {
-      .slot = slot, .num_pages = (uint32_t)pages, .dirty_bitmap = bitmap};
+      .slot = slot, .num_pages = (uint32_t)pages, .first_page = first, .dirty_bitmap = bitmap};
   return call(vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
 }
 

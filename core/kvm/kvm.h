@@ -77,7 +77,9 @@ struct kvm_msr_list *luna_kvm_msr_list(int kvm_fd);
 
 int luna_kvm_enable_cap(int vm_fd, uint32_t capability, uint64_t argument);
 int luna_kvm_get_dirty_log(int vm_fd, uint32_t slot, uint64_t *bitmap);
-int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t pages, uint64_t *bitmap);
+/* The bitmap is of the pages from `first`, a multiple of 64. */
+int luna_kvm_clear_dirty_log(int vm_fd, uint32_t slot, uint64_t first, uint64_t pages,
+                             uint64_t *bitmap);
 int luna_kvm_reset_rings(int vm_fd);
 int luna_kvm_translate(int vcpu_fd, struct kvm_translation *translation);
 

@@ -365,7 +365,10 @@ int luna_buffer_fd(const luna_buffer *buffer) {
 int luna_buffer_log(luna_buffer *root) {
   pthread_mutex_lock(&root->log_lock);
   if (!root->written) {
-    root->written = calloc(root->memory.size / LUNA_PAGE_SIZE, sizeof *root->written);
+    uint64_t pages = root->memory.size / LUNA_PAGE_SIZE;
+    uint64_t chunks = pages / LUNA_CHUNK_PAGES + 1;
+    root->written = calloc(chunks + pages, sizeof *root->written);
+    root->chunks = root->written + pages;
     if (root->written) {
       atomic_store(&root->epoch, 1);
       __atomic_store_n(&root->logged, 1, __ATOMIC_RELEASE);
@@ -378,6 +381,13 @@ int luna_buffer_log(luna_buffer *root) {
 
 uint32_t luna_buffer_epoch(luna_buffer *root) {
   return atomic_fetch_add(&root->epoch, 1);
+}
+
+/* Never back: another thread may have noted a newer write to another page. */
+static void raise_to(atomic_uint *newest, unsigned epoch) {
+  unsigned now = atomic_load(newest);
+  while (now < epoch && !atomic_compare_exchange_weak(newest, &now, epoch)) {
+  }
 }
 
 void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
@@ -393,6 +403,7 @@ void luna_buffer_mark(luna_buffer *buffer, uint64_t offset, uint64_t size) {
     do { /* again if the epoch ended meanwhile: its end may have been before this page's turn */
       epoch = atomic_load(&root->epoch);
       atomic_store(&root->written[page], epoch);
+      raise_to(&root->chunks[page / LUNA_CHUNK_PAGES], epoch);
     } while (epoch != atomic_load(&root->epoch));
   }
 }

@@ -7,6 +7,10 @@
 
 #include <pthread.h>
 
+enum {
+  LUNA_CHUNK_PAGES = 512
+};
+
 struct luna_buffer {
   luna_reference reference;
   luna_memory memory;
@@ -24,6 +28,7 @@ struct luna_buffer {
   uint8_t vanishes; /* the memory can go away while it is used */
   pthread_mutex_t log_lock;
   atomic_uint *written;
+  atomic_uint *chunks; /* the newest epoch of LUNA_CHUNK_PAGES pages, so that few are looked at */
   atomic_uint epoch;
 };
 

@@ -333,7 +333,7 @@ static luna_mapping *new_mapping(const luna_edit *edit, const luna_mapping *like
   *mapping = *like;
   mapping->slot = -1;
   mapping->edited = false;
-  mapping->dirty = NULL;
+  mapping->log = NULL;
   if (edit->space->logged && luna_dirty_attach(mapping) != 0) {
     free(mapping);
     return NULL;
@@ -367,13 +367,19 @@ static int save_dirty(luna_edit *edit, const commit *plan) {
     return LUNA_OK;
   }
   for (size_t i = 0; i < edit->old_count; i++) {
-    int status = luna_dirty_collect(edit->space, edit->old[i]);
+    int status = luna_dirty_collect_guest(edit->space, edit->old[i], edit->old[i]->range);
     if (status != LUNA_OK) {
       return status;
     }
   }
+  size_t from = 0; /* both lists are sorted */
   for (size_t i = 0; i < edit->after_count; i++) {
-    for (size_t j = 0; plan->fresh[i] && j < edit->old_count; j++) {
+    const luna_range *range = &edit->after[i].range;
+    while (from < edit->old_count && edit->old[from]->range.last < range->first) {
+      from++;
+    }
+    for (size_t j = from;
+         plan->fresh[i] && j < edit->old_count && edit->old[j]->range.first <= range->last; j++) {
       luna_dirty_inherit(plan->fresh[i], edit->old[j]);
     }
   }
@@ -394,7 +400,7 @@ static void install(luna_edit *edit, commit *plan) {
   for (size_t i = 0; i < edit->old_count; i++) {
     luna_range_remove(regions, &edit->old[i]->range);
     luna_mapping_release(edit->old[i]);
-    free(edit->old[i]->dirty);
+    free(edit->old[i]->log);
     free(edit->old[i]);
   }
   edit->old_count = 0;
@@ -408,7 +414,7 @@ static void install(luna_edit *edit, commit *plan) {
 static void drop_fresh(const luna_edit *edit, const commit *plan) {
   for (size_t i = 0; i < edit->after_count; i++) {
     if (plan->fresh[i]) {
-      free(plan->fresh[i]->dirty);
+      free(plan->fresh[i]->log);
       free(plan->fresh[i]);
     }
   }

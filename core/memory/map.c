@@ -247,7 +247,7 @@ static int dirty_locked(luna_space *space, uint64_t gpa, uint64_t size) {
     if (!mapping || mapping->range.first > range.last) {
       return LUNA_OK;
     }
-    status = luna_dirty_collect(space, mapping);
+    status = luna_dirty_collect(space, mapping, range);
     if (status != LUNA_OK || mapping->range.last >= range.last) {
       return status;
     }
@@ -263,8 +263,8 @@ int luna_vm_dirty_space(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t s
   return status;
 }
 
-int luna_vm_dirty_take(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t size, uint64_t *first,
-                       uint64_t *length) {
+int luna_vm_dirty_take(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t size, uint32_t flags,
+                       uint64_t *first, uint64_t *length) {
   pthread_rwlock_wrlock(&vm->lock);
   luna_space *space = luna_vm_find_space(vm, space_id);
   int status = LUNA_ERROR_NOT_FOUND;
@@ -272,7 +272,7 @@ int luna_vm_dirty_take(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t si
     luna_range range;
     luna_range run;
     status = check_range(space, "follow", gpa, size, &range);
-    if (status == LUNA_OK && space->logged && luna_dirty_take(space, range, &run)) {
+    if (status == LUNA_OK && space->logged && luna_dirty_take(space, range, flags, &run)) {
       *first = run.first;
       *length = run.last - run.first + 1;
       status = 1;

@@ -33,8 +33,8 @@ void luna_ring_unmap(const luna_space *space, luna_ring *ring) {
 static void note(const luna_space *space, uint32_t slot, uint64_t page) {
   slot &= 0xffff; /* bits 16 and up are KVM's address space, 0 here */
   luna_mapping *mapping = slot < space->next_slot ? space->by_slot[slot] : NULL;
-  if (mapping && mapping->dirty && page < luna_mapping_pages(mapping)) {
-    mapping->dirty[page / 64] |= (uint64_t)1 << page % 64;
+  if (mapping && mapping->log && page < luna_mapping_pages(mapping)) {
+    mapping->log->guest[page / 64] |= (uint64_t)1 << page % 64;
   }
 }
 

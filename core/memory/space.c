@@ -78,11 +78,12 @@ void luna_space_free(luna_space *space) {
     luna_mapping *mapping = (luna_mapping *)range;
     range = range->last == UINT64_MAX ? NULL : luna_range_from(&space->regions, range->last + 1);
     luna_mapping_release(mapping);
-    free(mapping->dirty);
+    free(mapping->log);
     free(mapping);
   }
   luna_range_free(&space->regions);
   luna_slots_free(space);
+  free(space->reading);
   free(space);
   luna_live_add(LUNA_OBJECT_SPACE, -1);
 }
@@ -155,25 +156,29 @@ static uint64_t allowed(const luna_mapping *mapping, uint64_t gpa, uint64_t size
   return left < size ? left : size;
 }
 
+/* On behalf of the guest, or else of the host side. */
 static bool move_part(const luna_mapping *mapping, uint64_t gpa, void *bytes, uint64_t size,
-                      bool write) {
+                      bool write, bool guest) {
   uint64_t inside = gpa - mapping->range.first;
   if (!luna_buffer_move(mapping->buffer, mapping->host + inside, bytes, size, write)) {
     return false;
   }
   if (write) {
     luna_buffer_mark(mapping->buffer, mapping->offset + inside, size);
+    if (guest) {
+      luna_dirty_note(mapping, inside, size);
+    }
   }
   return true;
 }
 
 static luna_touch move_all(const luna_space *space, uint64_t gpa, uint64_t size, bool write,
-                           void *bytes) {
+                           bool guest, void *bytes) {
   for (uint64_t done = 0; done < size;) {
     const luna_mapping *mapping = luna_space_at(space, gpa + done);
     uint64_t left = mapping->range.last - (gpa + done) + 1;
     uint64_t part = left < size - done ? left : size - done;
-    if (!move_part(mapping, gpa + done, (uint8_t *)bytes + done, part, write)) {
+    if (!move_part(mapping, gpa + done, (uint8_t *)bytes + done, part, write, guest)) {
       return LUNA_TOUCH_GONE;
     }
     done += part;
@@ -190,7 +195,7 @@ luna_touch luna_space_access(const luna_space *space, uint64_t gpa, uint64_t siz
       return LUNA_TOUCH_DENIED;
     }
   }
-  return move_all(space, gpa, size, access == LUNA_WRITE, bytes);
+  return move_all(space, gpa, size, access == LUNA_WRITE, true, bytes);
 }
 
 luna_touch luna_space_copy(const luna_space *space, uint64_t gpa, uint64_t size, bool write,
@@ -206,5 +211,5 @@ luna_touch luna_space_copy(const luna_space *space, uint64_t gpa, uint64_t size,
     uint64_t left = mapping->range.last - (gpa + done) + 1;
     done += left < size - done ? left : size - done;
   }
-  return move_all(space, gpa, size, write, bytes);
+  return move_all(space, gpa, size, write, false, bytes);
 }

@@ -20,6 +20,15 @@ typedef struct luna_window {
   struct luna_window *next; /* in the edit that makes it */
 } luna_window;
 
+/* What is known to be written in a mapping and not yet reported: one bit a page, by who wrote it;
+ * and the buffer's epoch up to which the host side's writes are in it, one a chunk of the buffer's
+ * pages. */
+typedef struct luna_log {
+  uint64_t *guest;
+  uint64_t *host;
+  uint32_t *seen;
+} luna_log;
+
 typedef struct luna_mapping {
   luna_range range; /* guest-physical; first, so that a luna_range pointer is a mapping pointer */
   luna_buffer *buffer; /* never a view */
@@ -31,8 +40,7 @@ typedef struct luna_mapping {
   int32_t slot;        /* KVM memory slot, or -1 */
   bool no_execute;     /* its slot is kept from execution by a memory attribute */
   bool edited;         /* taken into the edit that is under way */
-  uint64_t *dirty;     /* one bit a page, written and not yet reported; NULL where nobody follows */
-  uint32_t seen;       /* the buffer's epoch up to which the host side's writes are in `dirty` */
+  luna_log *log;       /* NULL where nobody follows */
 } luna_mapping;
 
 /* What a space has to know of each KVM vCPU in it. */
@@ -52,13 +60,15 @@ typedef struct luna_space {
   uint32_t next_slot;
   uint32_t slots_max;
   unsigned address_bits;
-  bool no_execute;           /* this KVM can keep a range from execution */
-  bool msr_exits;            /* KVM_CAP_X86_USER_SPACE_MSR is on */
-  uint32_t coalesced_page;   /* luna_host.coalesced_page */
-  atomic_flag collector;     /* held by the vCPU that takes a collected write: coalesced.c */
-  bool logged;               /* KVM notes the pages that the guest writes */
-  bool manual_protect;       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
-  uint32_t ring_entries;     /* of each vCPU's dirty ring; 0 for the bitmap */
+  bool no_execute;         /* this KVM can keep a range from execution */
+  bool msr_exits;          /* KVM_CAP_X86_USER_SPACE_MSR is on */
+  uint32_t coalesced_page; /* luna_host.coalesced_page */
+  atomic_flag collector;   /* held by the vCPU that takes a collected write: coalesced.c */
+  bool logged;             /* KVM notes the pages that the guest writes */
+  bool manual_protect;     /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+  uint32_t ring_entries;   /* of each vCPU's dirty ring; 0 for the bitmap */
+  uint64_t *reading;       /* room to read KVM's bitmaps: dirty.c */
+  uint64_t reading_words;
   luna_resident **residents; /* by vCPU number; each the beginning of a luna_seat */
   uint32_t resident_count;
   atomic_uint vcpus; /* how many vCPUs are in this space now */

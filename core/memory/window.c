@@ -76,22 +76,22 @@ int luna_window_show(luna_mapping *mapping, luna_buffer *buffer, uint64_t offset
                        from, LUNA_PAGE_SIZE);
   }
   uint64_t size = mapping->range.last - mapping->range.first + 1;
-  if (status == LUNA_OK && mapping->dirty) {
+  if (status == LUNA_OK && mapping->log) {
     status = luna_buffer_log(root) == 0
                  ? LUNA_OK
                  : luna_fail_errno(ENOMEM, "cannot follow the writes to buffer %" PRIu64, root->id);
   }
   status = status == LUNA_OK ? show(mapping->host, size, root, from) : status;
   if (status == LUNA_OK) {
-    if (mapping->dirty) {
+    if (mapping->log) {
       luna_dirty_collect_host(mapping);
     }
     luna_buffer_retain(root);
     luna_buffer_release(mapping->buffer);
     mapping->buffer = root;
     mapping->offset = from;
-    if (mapping->dirty) {
-      mapping->seen = luna_buffer_epoch(root); /* what it shows was not written just now */
+    if (mapping->log) {
+      luna_dirty_show(mapping);
     }
   }
   return status;

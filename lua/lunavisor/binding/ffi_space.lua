@@ -90,9 +90,9 @@ return function(M, shared)
     return done(C.luna_vm_dirty_space(vm_of(object), space, gpa, size))
   end
 
-  -- First address and length of a run, false when there are no more.
-  function M.dirty_take(object, space, gpa, size)
-    local status = C.luna_vm_dirty_take(vm_of(object), space, gpa, size, u64_out, length_out)
+  -- luna_dirty_flag bits; first address and length of a run, false when there are no more.
+  function M.dirty_take(object, space, gpa, size, flags)
+    local status = C.luna_vm_dirty_take(vm_of(object), space, gpa, size, flags, u64_out, length_out)
     if status < 0 then return fail(status) end
     if status == 0 then return false end
     return tonumber(u64_out[0]), tonumber(length_out[0])

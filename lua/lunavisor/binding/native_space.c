@@ -160,14 +160,15 @@ static int raw_dirty(lua_State *L) {
                                                (uint64_t)luaL_checkinteger(L, 4)));
 }
 
-/* vm, space, gpa, size: first address and length of a run, false when there are no more */
+/* vm, space, gpa, size, luna_dirty_flag bits: first address and length of a run, false when there
+ * are no more */
 static int raw_dirty_take(lua_State *L) {
   luna_vm *vm = luna_check_vm(L);
   uint64_t first;
   uint64_t length;
-  int status =
-      luna_vm_dirty_take(vm, (uint32_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
-                         (uint64_t)luaL_checkinteger(L, 4), &first, &length);
+  int status = luna_vm_dirty_take(
+      vm, (uint32_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
+      (uint64_t)luaL_checkinteger(L, 4), (uint32_t)luaL_checkinteger(L, 5), &first, &length);
   if (status < 0) {
     return luna_push_failure(L, status);
   }

@@ -218,25 +218,44 @@ methods.u8, methods.u16, methods.u32, methods.u64 = accessor(1), accessor(2), ac
 
 local PAGE = 4096
 
+local GUEST, ONE_PAGE = 1, 2 -- luna_dirty_flag
+local dirty_options = { gpa = true, size = true, host = true }
+
+-- gpa, size and flags of the two forms of space:dirty.
+local function dirty_range(gpa, size)
+  local flags = ONE_PAGE
+  if type(gpa) == "table" then
+    local options = check.options("space:dirty", gpa, dirty_options, 2)
+    if size ~= nil then error("space:dirty: size belongs into the table of options", 3) end
+    gpa, size = options.gpa, options.size
+    if options.host ~= nil and not check.flag("space:dirty: host", options.host, 2) then
+      flags = flags + GUEST
+    end
+  end
+  gpa = check.whole("space:dirty: gpa", gpa or 0, 0, nil, 2)
+  size = check.size("space:dirty: size", size or 2 ^ raw.capability "address_bits" - gpa, 2)
+  return gpa, size, flags
+end
+
 --- Iterates over the pages (their gpa) of [gpa, gpa + size), or of the whole space, that were
---- written since the last such call: by the guest, and by the host side through the buffer and
---- space API. The first call begins to follow the space and finds nothing.
+--- written since they were last handed out: by the guest, and by the host side through the buffer
+--- and space API. Pages that a loop does not come to (break, an error) come with the next one. The
+--- first call begins to follow the space and finds nothing. space:dirty{...} takes gpa, size, and
+---   host       false: leaves out what only the host side wrote, such as what a loop that restores
+---              memory writes itself; it stays for a call without
 function methods.dirty(self, gpa, size)
   local vm = vm_of(self)
-  gpa = check.whole("space:dirty: gpa", gpa or 0, 0)
-  size = check.size("space:dirty: size", size or 2 ^ raw.capability "address_bits" - gpa)
+  local flags
+  gpa, size, flags = dirty_range(gpa, size)
   local ok, message = raw.dirty(vm, self.id, gpa, size)
   if not ok then error(message, 2) end
-  local pages = {}
-  local first, length = raw.dirty_take(vm, self.id, gpa, size)
-  while first do
-    for page = first, first + length - PAGE, PAGE do pages[#pages + 1] = page end
-    first, length = raw.dirty_take(vm, self.id, gpa, size)
-  end
-  local i = 0
+  local last = gpa + size
   return function()
-    i = i + 1
-    return pages[i]
+    if gpa >= last then return nil end
+    local page, why = raw.dirty_take(vm, self.id, gpa, last - gpa, flags)
+    if page == nil then error(why, 2) end
+    gpa = page and page + PAGE or last
+    return page or nil
   end
 end
 

@@ -289,7 +289,7 @@ function space:u32(gpa, value) end
 ---@param value? integer|luna.u64
 ---@return luna.u64
 function space:u64(gpa, value) end
----@param gpa? integer
+---@param gpa? integer|{ gpa?: integer, size?: luna.size, host?: boolean }
 ---@param size? luna.size
 ---@return fun(): integer?
 function space:dirty(gpa, size) end

@@ -115,14 +115,14 @@ end
 
 return function(methods)
   --- Where a linear address leads by the guest's own tables, as CR0, CR3, CR4, EFER and the vCPU's
-  --- CPUID (width of a physical address, 1-GiB pages) say now: a table with gva, present, paging ("none", "32-bit", "PAE", "4-level", "5-level"), entries (a
-  --- list of { gpa =, value = }, from the root on); where present, gpa, size (of the page; 4 GiB
-  --- without paging), rights ("r-x": what the entries give, SMEP, SMAP and CR0.WP not applied),
-  --- user (user mode has them too); else missing, the level of the entry at which the walk ended
-  --- (1 for a page table's), and reserved, whether that has a reserved bit set. tostring gives a
-  --- sentence. An address that is not canonical, or above 4 GiB outside of long mode, is not present
-  --- either, with no entry and no `missing`. nil, message, "not_found" where a table lies in
-  --- unmapped memory.
+  --- CPUID (width of a physical address, 1-GiB pages) say now: a table with gva, present, paging
+  --- ("none", "32-bit", "PAE", "4-level", "5-level"), entries (a list of { gpa =, value = }, from
+  --- the root on); where present, gpa, size (of the page; 4 GiB without paging), rights ("r-x":
+  --- what the entries give, SMEP, SMAP and CR0.WP not applied), user (user mode has them too); else
+  --- missing, the level of the entry at which the walk ended (1 for a page table's), and reserved,
+  --- whether that has a reserved bit set. tostring gives a sentence. An address that is not
+  --- canonical, or above 4 GiB outside of long mode, is not present either, with no entry and no
+  --- `missing`. nil, message, "not_found" where a table lies in unmapped memory.
   function methods.translate(self, gva)
     open(self)
     gva = linear("cpu:translate", gva)

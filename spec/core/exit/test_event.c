@@ -227,10 +227,10 @@ static void memory_is_kept_and_marked(void) {
   uint64_t length;
   CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
   CHECK_OK(luna_vm_dirty_space(vm, 0, 0x10000, PAGE));
-  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0x10000, PAGE, &first, &length), 0);
+  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0x10000, PAGE, 0, &first, &length), 0);
   CHECK_EQ(run(), LUNA_EXIT_HLT);
   CHECK_OK(luna_vm_dirty_space(vm, 0, 0x10000, PAGE));
-  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0x10000, PAGE, &first, &length), 1);
+  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0x10000, PAGE, 0, &first, &length), 1);
   CHECK_OK(luna_vm_unmap_space(vm, 0, 0x10000, PAGE));
   CHECK_EQ(luna_live(LUNA_OBJECT_BUFFER), 1);
   CHECK_OK(luna_vm_untrap(vm, trap));

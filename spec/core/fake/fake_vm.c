@@ -232,13 +232,15 @@ static int clear_log(fake_file *vm, const struct kvm_clear_dirty_log *log) {
   if (!slot) {
     return fake_refuse(ENOENT);
   }
-  if (!vm->manual_protect || log->first_page ||
-      log->num_pages != slot->region.memory_size / FAKE_PAGE) {
+  uint64_t pages = slot->region.memory_size / FAKE_PAGE;
+  if (!vm->manual_protect || log->first_page % 64 || log->first_page > pages ||
+      log->num_pages > pages - log->first_page ||
+      (log->num_pages < pages - log->first_page && log->num_pages % 64)) {
     return fake_refuse(EINVAL);
   }
   const uint64_t *bitmap = log->dirty_bitmap;
-  for (size_t i = 0; i < log_words(slot); i++) {
-    slot->log[i] &= ~bitmap[i];
+  for (size_t i = 0; i < (log->num_pages + 63) / 64; i++) {
+    slot->log[log->first_page / 64 + i] &= ~bitmap[i];
   }
   return 0;
 }

@@ -3,8 +3,6 @@
  * memory that has gone. */
 #include "fixture/test.h"
 
-#include "memory/buffer.h"
-
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>

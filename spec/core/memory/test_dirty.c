@@ -33,7 +33,7 @@ static const char *take(uint64_t gpa, uint64_t pages) {
   static char text[64];
   uint64_t first;
   uint64_t length;
-  int got = luna_vm_dirty_take(vm, 0, gpa * PAGE, pages * PAGE, &first, &length);
+  int got = luna_vm_dirty_take(vm, 0, gpa * PAGE, pages * PAGE, 0, &first, &length);
   CHECK(got == 0 || got == 1);
   text[0] = '\0';
   if (got == 1) {
@@ -163,9 +163,9 @@ static void dirty_errors(void) {
   CHECK_FAILS(luna_vm_dirty_space(vm, 0, 1, PAGE), LUNA_ERROR_ARGUMENT, "cannot follow gpa 0x1");
   CHECK_FAILS(collect(0, 0), LUNA_ERROR_ARGUMENT, "cannot follow 0x0 bytes");
   CHECK_FAILS(luna_vm_dirty_space(vm, 3, 0, PAGE), LUNA_ERROR_NOT_FOUND, "there is no space 3");
-  CHECK_EQ(luna_vm_dirty_take(vm, 3, 0, PAGE, &first, &length), LUNA_ERROR_NOT_FOUND);
-  CHECK_EQ(luna_vm_dirty_take(vm, 0, 1, PAGE, &first, &length), LUNA_ERROR_ARGUMENT);
-  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0, PAGE, &first, &length), 0); /* not followed */
+  CHECK_EQ(luna_vm_dirty_take(vm, 3, 0, PAGE, 0, &first, &length), LUNA_ERROR_NOT_FOUND);
+  CHECK_EQ(luna_vm_dirty_take(vm, 0, 1, PAGE, 0, &first, &length), LUNA_ERROR_ARGUMENT);
+  CHECK_EQ(luna_vm_dirty_take(vm, 0, 0, PAGE, 0, &first, &length), 0); /* not followed */
   end();
 }
 
@@ -228,7 +228,7 @@ static void two_spaces(void) {
   check_runs("12+1");
   host_writes(1);
   CHECK_OK(luna_vm_dirty_space(vm, space, 0, ALL * PAGE));
-  CHECK_EQ(luna_vm_dirty_take(vm, space, 0, ALL * PAGE, &first, &length), 1);
+  CHECK_EQ(luna_vm_dirty_take(vm, space, 0, ALL * PAGE, 0, &first, &length), 1);
   CHECK_EQ(first, PAGE);
   CHECK_EQ(length, 2 * PAGE);
   check_runs("11+1");
@@ -461,7 +461,7 @@ static unsigned collect_stamps(void) {
   uint64_t first;
   uint64_t length;
   CHECK_OK(collect(0, PAGES));
-  while (luna_vm_dirty_take(vm, 0, 0, PAGES * PAGE, &first, &length) == 1) {
+  while (luna_vm_dirty_take(vm, 0, 0, PAGES * PAGE, 0, &first, &length) == 1) {
     for (uint64_t page = first / PAGE; page < (first + length) / PAGE; page++) {
       seen[page] = atomic_load(&stamps[page]);
       reported++;
