@@ -166,9 +166,10 @@ typedef struct luna_region {
  * not 0. `rights` is a set of luna_access bits, with luna_map_flag bits. KVM's slots can hold rwx,
  * r-x and nothing; other rights get the nearest that allows what was asked, and
  * luna_region.enforced tells which, or with LUNA_MAP_STRICT are exact. No rights: every access is a
- * fault. Fails with _ARGUMENT, _RANGE (past the buffer, past the guest's address width), _OVERLAP,
- * _NOT_FOUND (no such space), _UNSUPPORTED (execute without read; a window on memory without a
- * descriptor), _LIMIT (no slot left), _MEMORY. */
+ * fault. A range that goes over a multiple of 4 GiB (of 4 TiB where KVM has few slots) becomes
+ * several regions, a slot each. Fails with _ARGUMENT, _RANGE (past the buffer, past the guest's
+ * address width), _OVERLAP, _NOT_FOUND (no such space), _UNSUPPORTED (execute without read; a
+ * window on memory without a descriptor), _LIMIT (no slot left), _MEMORY. */
 LUNA_API int luna_vm_map_space(luna_vm *vm, uint32_t space, luna_buffer *buffer, uint64_t offset,
                                uint64_t gpa, uint64_t size, uint32_t rights);
 /* Unmaps the pages of [gpa, gpa + size), all of which must be mapped. Regions are split where

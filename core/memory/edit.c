@@ -144,6 +144,36 @@ static int take(luna_edit *edit, luna_range range) {
   return LUNA_OK;
 }
 
+/* Cuts the mapping that holds both gpa - 1 and gpa in two. */
+static int cut(luna_edit *edit, uint64_t gpa) {
+  size_t at = after_from(edit, gpa);
+  if (at == edit->after_count || edit->after[at].range.first >= gpa) {
+    return LUNA_OK;
+  }
+  luna_mapping upper = edit->after[at];
+  upper.offset += gpa - upper.range.first;
+  upper.host += gpa - upper.range.first;
+  upper.range.first = gpa;
+  uint64_t last = edit->after[at].range.last;
+  edit->after[at].range.last = gpa - 1;
+  int status = after_insert(edit, &upper);
+  if (status != LUNA_OK) {
+    edit->after[at].range.last = last;
+  }
+  return status;
+}
+
+/* Into parts that each are a slot. */
+static int cut_to_slots(luna_edit *edit, luna_range range) {
+  uint64_t most = luna_slot_most(edit->space);
+  int status = LUNA_OK;
+  for (uint64_t part = range.first / most + 1; part <= range.last / most && status == LUNA_OK;
+       part++) {
+    status = cut(edit, part * most);
+  }
+  return status;
+}
+
 int luna_edit_map(luna_edit *edit, const luna_mapping *mapping) {
   luna_range range = mapping->range;
   int status = take(edit, range);
@@ -160,7 +190,8 @@ int luna_edit_map(luna_edit *edit, const luna_mapping *mapping) {
   }
   luna_mapping chosen = *mapping;
   luna_slot_choose(edit->space, &chosen);
-  return after_insert(edit, &chosen);
+  status = after_insert(edit, &chosen);
+  return status == LUNA_OK && !mapping->window ? cut_to_slots(edit, range) : status;
 }
 
 /* Checks that every page of the range is mapped. */
@@ -180,25 +211,6 @@ static int check_covered(const luna_edit *edit, luna_range range, const char *ve
                    "cannot %s gpa 0x%" PRIx64 "..0x%" PRIx64 " of space %u: nothing is mapped at "
                    "0x%" PRIx64,
                    verb, range.first, range.last, edit->space->id, next);
-}
-
-/* Cuts the mapping that holds both gpa - 1 and gpa in two. */
-static int cut(luna_edit *edit, uint64_t gpa) {
-  size_t at = after_from(edit, gpa);
-  if (at == edit->after_count || edit->after[at].range.first >= gpa) {
-    return LUNA_OK;
-  }
-  luna_mapping upper = edit->after[at];
-  upper.offset += gpa - upper.range.first;
-  upper.host += gpa - upper.range.first;
-  upper.range.first = gpa;
-  uint64_t last = edit->after[at].range.last;
-  edit->after[at].range.last = gpa - 1;
-  int status = after_insert(edit, &upper);
-  if (status != LUNA_OK) {
-    edit->after[at].range.last = last;
-  }
-  return status;
 }
 
 /* Takes the range into the edit, checks that it is mapped and cuts what sticks out at its ends. */
@@ -254,9 +266,10 @@ int luna_edit_protect(luna_edit *edit, luna_range range, uint32_t rights, uint32
   return LUNA_OK;
 }
 
-static bool joins(const luna_mapping *lower, const luna_mapping *upper) {
+static bool joins(const luna_space *space, const luna_mapping *lower, const luna_mapping *upper) {
   uint64_t size = upper->range.first - lower->range.first;
-  return lower->range.last + 1 == upper->range.first && lower->buffer == upper->buffer &&
+  bool apart = !upper->window && upper->range.first % luna_slot_most(space) == 0;
+  return !apart && lower->range.last + 1 == upper->range.first && lower->buffer == upper->buffer &&
          lower->window == upper->window && lower->offset + size == upper->offset &&
          lower->host + size == upper->host && lower->rights == upper->rights &&
          lower->flags == upper->flags && !(lower->flags & LUNA_MAP_SEPARATE);
@@ -266,7 +279,7 @@ static bool joins(const luna_mapping *lower, const luna_mapping *upper) {
 static void merge(luna_edit *edit) {
   size_t kept = 0;
   for (size_t i = 0; i < edit->after_count; i++) {
-    if (kept > 0 && joins(&edit->after[kept - 1], &edit->after[i])) {
+    if (kept > 0 && joins(edit->space, &edit->after[kept - 1], &edit->after[i])) {
       edit->after[kept - 1].range.last = edit->after[i].range.last;
     } else {
       edit->after[kept++] = edit->after[i];

@@ -6,12 +6,19 @@
 
 #include "memory/space.h"
 
+enum {
+  LUNA_SLOT_PAGES = INT32_MAX /* the most that KVM takes */
+};
+
 /* One change: the slot of `mapping` appears or goes. */
 typedef struct luna_slot_change {
   luna_mapping *mapping;
   bool add;
 } luna_slot_change;
 
+/* No slot goes over a multiple of this many bytes of guest-physical address; regions, each of which
+ * has one slot, do not either. A window does: it is shown as a whole. */
+uint64_t luna_slot_most(const luna_space *space);
 bool luna_slot_needed(const luna_mapping *mapping);
 /* Sets what the slot of a mapping with these rights would be kept from, after a change of the
  * rights. */

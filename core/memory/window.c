@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "memory/buffer.h"
 #include "memory/dirty.h"
+#include "memory/slots.h"
 #include "memory/space.h"
 
 #include <errno.h>
@@ -39,6 +40,12 @@ int luna_window_create(luna_mapping *mapping) {
     return status;
   }
   uint64_t size = mapping->range.last - mapping->range.first + 1;
+  if (size / LUNA_PAGE_SIZE > LUNA_SLOT_PAGES) {
+    return luna_fail(LUNA_ERROR_RANGE,
+                     "cannot make a window of 0x%" PRIx64
+                     " bytes: it is one memory slot, and KVM's have less than 2^31 pages",
+                     size);
+  }
   luna_window *window = calloc(1, sizeof *window);
   if (!window) {
     return luna_fail_errno(ENOMEM, "cannot make a window of 0x%" PRIx64 " bytes", size);

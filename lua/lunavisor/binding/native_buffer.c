@@ -226,8 +226,8 @@ static int method_write(lua_State *L) {
   return 0;
 }
 
-/* class, complain: the methods that are raw calls as they stand, by name; `complain` raises for what
- * is no open buffer, at the method's caller. */
+/* class, complain: the methods that are raw calls as they stand, by name; `complain` raises for
+ * what is no open buffer, at the method's caller. */
 static int raw_buffer_methods(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"u8", method_u8},   {"u16", method_u16},     {"u32", method_u32},
@@ -261,7 +261,7 @@ static int raw_buffer_mark(lua_State *L) {
   return 0;
 }
 
-/* Lua looks at the bytes of a short string several times: a guest must not change them meanwhile. */
+/* Lua looks at a short string several times: a guest must not change the bytes meanwhile. */
 static int raw_buffer_read(lua_State *L) {
   uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
   uint64_t size = (uint64_t)luaL_checkinteger(L, 3);

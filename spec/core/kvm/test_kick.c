@@ -75,7 +75,7 @@ static void *run_late(void *unused) {
   return (void *)(intptr_t)(kind == LUNA_ERROR_LIMIT && said);
 }
 
-/* Where no signal can be queued any more, kicks arrive; the first deadline of a thread is an error. */
+/* Where no signal can be queued any more, kicks arrive; a thread's first deadline is an error. */
 static void no_room_for_signals(void) {
   struct rlimit old;
   pthread_t thread;

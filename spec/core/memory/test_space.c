@@ -360,7 +360,80 @@ static void buffer_goes_with_the_vm(void) {
   CHECK_EQ(luna_live(LUNA_OBJECT_BUFFER), live - 1);
 }
 
+/* ---- Large regions ---- */
+
+static void check_pieces(uint64_t first, uint64_t size, uint64_t most) {
+  static picture p;
+  take_picture(&p);
+  check_slots(&p);
+  uint64_t gpa = first;
+  for (size_t i = 0; i < p.region_count; i++) {
+    CHECK_EQ(p.regions[i].gpa, gpa);
+    CHECK_EQ(p.regions[i].offset, gpa - first);
+    gpa += p.regions[i].size;
+    CHECK(gpa % most == 0 || gpa == first + size);
+  }
+  CHECK_EQ(gpa, first + size);
+  CHECK_EQ(p.region_count, (first + size - 1) / most - first / most + 1);
+}
+
+/* More pages than KVM takes in a slot, on a host with few slots and on one with many. */
+static void more_than_a_slot_holds(void) {
+  static const struct {
+    uint32_t slots;
+    uint64_t most;
+    uint64_t size;
+  } hosts[] = {{509, UINT64_C(4) << 40, UINT64_C(1) << 44},
+               {4096, UINT64_C(4) << 30, UINT64_C(1) << 40}};
+  for (size_t i = 0; i < 2; i++) {
+    const uint64_t first = hosts[i].most - 3 * PAGE;
+    const uint64_t size = hosts[i].size;
+    luna_buffer *large;
+    fake_config config = fake_defaults();
+    config.address_bits = 46;
+    config.slots_max = hosts[i].slots;
+    fake_install(&config);
+    begin();
+    CHECK_OK(luna_buffer_create(size, &large));
+    CHECK_OK(luna_vm_map_space(vm, 0, large, 0, first, size, RWX));
+    check_pieces(first, size, hosts[i].most);
+    /* A change takes only the slot that it is in, and leaves no trace when it is undone. */
+    fake_forget();
+    CHECK_OK(luna_vm_protect_space(vm, 0, first + size / 2, PAGE, RX));
+    CHECK_EQ(fake_calls(KVM_SET_USER_MEMORY_REGION), 4);
+    CHECK_OK(luna_vm_protect_space(vm, 0, first, size, RX));
+    CHECK_OK(luna_vm_protect_space(vm, 0, first, size, RWX));
+    check_pieces(first, size, hosts[i].most);
+    CHECK_OK(luna_vm_unmap_space(vm, 0, first, size));
+    check_now(0, 0);
+    luna_buffer_release(large);
+    end();
+  }
+}
+
+/* A window is one slot, whatever KVM takes. */
+static void window_larger_than_a_slot(void) {
+  const luna_buffer_options options = {.kind = LUNA_BUFFER_MEMFD, .size = UINT64_C(1) << 43};
+  luna_buffer *large;
+  fake_config config = fake_defaults();
+  config.address_bits = 46;
+  fake_install(&config);
+  begin();
+  CHECK_OK(luna_buffer_open(&options, &large));
+  CHECK_FAILS(luna_vm_map_space(vm, 0, large, 0, 0, UINT64_C(1) << 43, RW | WINDOW),
+              LUNA_ERROR_RANGE, "it is one memory slot, and KVM's have less than 2^31 pages");
+  CHECK_OK(luna_vm_map_space(vm, 0, large, 0, 3 * PAGE, UINT64_C(8) << 30, RW | WINDOW));
+  check_now(1, 1);
+  CHECK_OK(luna_vm_protect_space(vm, 0, 4 * PAGE, PAGE, LUNA_READ));
+  CHECK_OK(luna_vm_protect_space(vm, 0, 4 * PAGE, PAGE, RW));
+  check_now(1, 1);
+  luna_buffer_release(large);
+  end();
+}
+
 int main(void) {
+  RUN(more_than_a_slot_holds);
+  RUN(window_larger_than_a_slot);
   RUN(buffer_errors);
   RUN(buffer_memory);
   RUN(map_errors);
