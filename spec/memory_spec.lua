@@ -297,6 +297,59 @@ helper.block("buffer:compare", function()
   end)
 end)
 
+helper.kvm("memory where a guest says where", function()
+  local function with_ram()
+    local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer "64K")
+    vm.default:map(ram, 0)
+    vm.default:map(ram, 0x20000, { rights = "r-x" })
+    ram:write(0xfffc, "last")
+    return vm.default, ram
+  end
+
+  it("is read and written, whatever the address is made of", function()
+    local space, ram = with_ram()
+    assert.equal("last", space:try_read(0xfffc, 4))
+    assert.equal("last", space:try_read(u64(0xfffc), u64(4)))
+    assert.equal("", space:try_read(u64 "0xffffffffffffffff", 0))
+    assert.is_true(space:try_write(u64(0x2ffff), "!"))
+    assert.is_true(space:try_write(0xfffd, "AS"))
+    assert.is_true(space:try_write(u64(0), ""))
+    assert.equal("lAS!", ram:read(0xfffc, 4))
+  end)
+
+  it("is refused where not all of it is there, and nothing was written", function()
+    local space, ram = with_ram()
+    for _, gpa in ipairs { 0x10000, 0xfffd, 0x1fffc, 2 ^ 52, 2 ^ 60, 2 ^ 63, 1.5 * 2 ^ 63,
+      u64 "0xffffffffffffffff", u64 "0xfffffffffffffffc", u64 "0x8000000000000000" } do
+      helper.refused("not_found", "nothing is mapped at", space:try_read(gpa, 4))
+      helper.refused("not_found", "nothing is mapped at", space:try_write(gpa, "gone"))
+    end
+    for _, size in ipairs { 0x10001, 2 ^ 31 - 1, u64(0x10001) } do
+      helper.refused("not_found", "nothing is mapped at 0x10000", space:try_read(0, size))
+    end
+    for _, size in ipairs { 2 ^ 31, 2 ^ 40, u64 "0xffffffffffffffff" } do
+      helper.refused("limit", "a string has less than 2 GiB", space:try_read(0, size))
+    end
+    helper.refused("not_found", "beyond every map", space:try_read(0, 2 ^ 60))
+    assert.equal("last", ram:read(0xfffc, 4))
+  end)
+
+  it("is still a mistake where it is no number", function()
+    local space = with_ram()
+    for _, bad in ipairs { 0.5, "0", {}, 0 / 0, 1 / 0, -1 / 0 } do
+      raises("space:try_read: gpa: a whole number or u64 expected",
+        function() space:try_read(bad, 1) end)
+      raises("space:try_read: size: a whole number or u64 expected",
+        function() space:try_read(0, bad) end)
+      raises("space:try_write: gpa: a whole number or u64 expected",
+        function() space:try_write(bad, "") end)
+    end
+    raises("space:try_write: a string expected, got nil", function() space:try_write(0) end)
+    space.vm:close()
+    raises("attempt to use a closed vm", function() space:try_read(0, 1) end)
+  end)
+end)
+
 helper.block("adopted memory", function()
   it("is the caller's own", function()
     local whole = helper.keep(luna.buffer "8K")

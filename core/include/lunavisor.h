@@ -208,7 +208,8 @@ LUNA_API int luna_vm_remap_space(luna_vm *vm, uint32_t space, uint64_t gpa, luna
                                  uint64_t offset);
 /* Copies between `bytes` and the memory of a space, whatever regions it spans and whatever rights
  * the guest has there (`access`: LUNA_READ or LUNA_WRITE); _NOT_FOUND names the first address that
- * is not mapped, and nothing was copied; _SYSTEM if host memory behind a region is gone. */
+ * is not mapped, and nothing was copied; _SYSTEM if host memory behind a region is gone. NULL for
+ * `bytes` only asks whether the rest is there. */
 LUNA_API int luna_vm_copy_space(luna_vm *vm, uint32_t space, uint64_t gpa, void *bytes,
                                 uint64_t size, uint32_t access);
 /* Collects which pages of [gpa, gpa + size) were written since the last call, by the guest and by

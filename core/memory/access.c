@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The host side's access to buffers. A guest may write the memory meanwhile and somebody may take it
- * away: what is looked at is copied first, once, and only the copy is looked at. */
+ * The host side's access to buffers. A guest may write the memory meanwhile, and somebody may take
+ * it away: what is looked at is copied first, once, and only the copy is looked at. */
 #include "base/error.h"
 #include "memory/buffer.h"
 

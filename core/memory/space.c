@@ -211,5 +211,5 @@ luna_touch luna_space_copy(const luna_space *space, uint64_t gpa, uint64_t size,
     uint64_t left = mapping->range.last - (gpa + done) + 1;
     done += left < size - done ? left : size - done;
   }
-  return move_all(space, gpa, size, write, false, bytes);
+  return bytes ? move_all(space, gpa, size, write, false, bytes) : LUNA_TOUCH_DONE;
 }

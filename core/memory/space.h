@@ -105,7 +105,8 @@ typedef enum luna_touch {
 luna_touch luna_space_access(const luna_space *space, uint64_t gpa, uint64_t size, uint32_t access,
                              void *bytes);
 
-/* Copies memory of the space whatever the rights are; all of it must be mapped. */
+/* Copies memory of the space whatever the rights are; all of it must be mapped. Without `bytes`
+ * it only looks whether that is so. */
 luna_touch luna_space_copy(const luna_space *space, uint64_t gpa, uint64_t size, bool write,
                            void *bytes);
 

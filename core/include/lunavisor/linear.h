@@ -32,9 +32,9 @@ typedef struct luna_walk {
 
 /* Translates a linear address by what CR0, CR3, CR4 and EFER say now, writes that wait for the next
  * entry included, and by the vCPU's own CPUID: the width of a physical address (leaf 0x80000008),
- * 1-GByte pages (0x80000001), PSE-36 (1). An address that leads nowhere is no error: `present` is 0. The four entries of
- * PAE's page-directory-pointer table are those in memory at CR3; a processor uses the ones that it
- * loaded with CR3. _NOT_FOUND where a table lies in unmapped memory. */
+ * 1-GByte pages (0x80000001), PSE-36 (1). An address that leads nowhere is no error: `present` is
+ * 0. The four entries of PAE's page-directory-pointer table are those in memory at CR3; a processor
+ * uses the ones that it loaded with CR3. _NOT_FOUND where a table lies in unmapped memory. */
 LUNA_API int luna_vcpu_translate(luna_vcpu *vcpu, uint64_t gva, luna_walk *walk);
 /* Copies between `bytes` and guest memory at a linear address, across pages (`access`: LUNA_READ or
  * LUNA_WRITE), whatever rights the guest has. _NOT_FOUND names the first address that leads

@@ -60,9 +60,12 @@ return function(M, shared)
     return done(C.luna_vm_space_destroy(vm_of(object), space))
   end
 
+  -- The memory is there before room is made: a guest may have said the size.
   function M.space_read(object, space, gpa, size)
+    local status = C.luna_vm_copy_space(vm_of(object), space, gpa, nil, size, READ)
+    if status < 0 then return fail(status) end
     local data = room(size)
-    local status = C.luna_vm_copy_space(vm_of(object), space, gpa, data, size, READ)
+    status = C.luna_vm_copy_space(vm_of(object), space, gpa, data, size, READ)
     if status < 0 then return fail(status) end
     return ffi.string(data, size)
   end

@@ -104,14 +104,19 @@ static int raw_space_destroy(lua_State *L) {
                         luna_vm_space_destroy(luna_check_vm(L), (uint32_t)luaL_checkinteger(L, 2)));
 }
 
-/* vm, space, gpa, size */
+/* vm, space, gpa, size. The memory is there before room is made: a guest may have said the size. */
 static int raw_space_read(lua_State *L) {
   luna_vm *vm = luna_check_vm(L);
+  uint32_t space = (uint32_t)luaL_checkinteger(L, 2);
+  uint64_t gpa = (uint64_t)luaL_checkinteger(L, 3);
   size_t size = (size_t)luaL_checkinteger(L, 4);
+  int status = luna_vm_copy_space(vm, space, gpa, NULL, size, LUNA_READ);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
   luaL_Buffer b;
   char *bytes = luna_room(L, &b, size);
-  int status = luna_vm_copy_space(vm, (uint32_t)luaL_checkinteger(L, 2),
-                                  (uint64_t)luaL_checkinteger(L, 3), bytes, size, LUNA_READ);
+  status = luna_vm_copy_space(vm, space, gpa, bytes, size, LUNA_READ);
   if (status < 0) {
     return luna_push_failure(L, status);
   }

@@ -196,6 +196,53 @@ function methods.write(self, gpa, data)
   return check.result(raw.space_write(vm, self.id, gpa, data))
 end
 
+-- An address or size that a guest chose: any whole number or u64. What is not exact is beyond every
+-- map: nil, message, code.
+local function chosen(what, value, name)
+  local exact = u64.exact(value)
+  if exact ~= nil then return exact end
+  if type(value) ~= "number" or value % 1 ~= 0 or value < 0 then
+    error(("%s: %s: a whole number or u64 expected, got %s"):format(what, name,
+      type(value) == "number" and ("%.14g"):format(value) or type(value)), 3)
+  end
+  return nil, ("%s: nothing is mapped at %s %.0f, which is beyond every map"):format(what, name,
+    value), "not_found"
+end
+
+local STRING_MOST = 2 ^ 31 -- the first size that no string of LuaJIT has
+
+--- `size` bytes from `gpa`, both as a guest chose them: any whole number or u64. nil, message, code
+--- where not all of it is mapped, or its host memory is gone; nothing raises but what is no number.
+--- For devices that read where the guest says.
+function methods.try_read(self, gpa, size)
+  local vm = vm_of(self)
+  local from, why, code = chosen("space:try_read", gpa, "gpa")
+  if from == nil then return nil, why, code end
+  local length
+  length, why, code = chosen("space:try_read", size, "size")
+  if length == nil then return nil, why, code end
+  if not u64.lt(length, STRING_MOST) then
+    return nil, ("space:try_read: 0x%s bytes at once: a string has less than 2 GiB")
+      :format(u64.hex(length):sub(3)), "limit"
+  end
+  length = u64.tonumber(length)
+  if length == 0 then return "" end
+  return raw.space_read(vm, self.id, from, length)
+end
+
+--- Writes the bytes of a string at `gpa`, which a guest chose, all of them or none: true, or nil,
+--- message, code as try_read.
+function methods.try_write(self, gpa, data)
+  local vm = vm_of(self)
+  local to, why, code = chosen("space:try_write", gpa, "gpa")
+  if to == nil then return nil, why, code end
+  if type(data) ~= "string" then
+    error(("space:try_write: a string expected, got %s"):format(type(data)), 2)
+  end
+  if data == "" then return true end
+  return raw.space_write(vm, self.id, to, data)
+end
+
 -- space:uN(gpa) reads an unsigned little-endian integer, space:uN(gpa, value) writes one.
 local function accessor(size)
   local what = "space:u" .. 8 * size

@@ -273,6 +273,14 @@ function space:read(gpa, size) end
 ---@param gpa integer
 ---@param data string
 function space:write(gpa, data) end
+---@param gpa integer|luna.u64
+---@param size integer|luna.u64
+---@return string?, string?, string?
+function space:try_read(gpa, size) end
+---@param gpa integer|luna.u64
+---@param data string
+---@return boolean?, string?, string?
+function space:try_write(gpa, data) end
 ---@param gpa integer
 ---@param value? integer
 ---@return integer
