@@ -145,6 +145,31 @@ helper.kvm("a timer", function()
     assert.equal("timeout", guest.cpu:run({ timeout = 0.01 }).kind)
   end)
 
+  it("costs no more among thousands, and all come in their order", function()
+    local guest = helper.guest { source = "jmp $" }
+    local came, timers, seed, MANY = {}, {}, 1, 4000
+    local begin = luna.clock()
+    for i = 1, MANY do
+      seed = seed * 16807 % 2147483647
+      timers[i] = guest.vm:timer(0.001 + seed % 1000 / 1e6, function(self)
+        came[#came + 1] = self
+      end)
+    end
+    for i = 1, MANY, 2 do timers[i]:close() end
+    local made = luna.clock() - begin
+    begin = luna.clock()
+    assert.equal("timeout", guest.cpu:run({ timeout = 0.3 }).kind)
+    assert.equal(MANY / 2, #came)
+    for i = 2, #came do
+      local one, next = came[i - 1], came[i]
+      assert.is_true(one.moment < next.moment
+        or (one.moment == next.moment and one.serial < next.serial))
+    end
+    -- Looking at all for each took a hundred times as long.
+    local took = made + luna.clock() - begin
+    assert.is_true(helper.stressed or took < 1.5, took)
+  end)
+
   it("goes with its VM", function()
     local vm = luna.vm()
     local timer = vm:timer(0.001, function() error "too late" end)

@@ -18,12 +18,49 @@ function M.limit(vm, deadline)
   return deadline ~= 0 and deadline < moment and deadline or moment
 end
 
+local function before(one, other)
+  if one.moment ~= other.moment then return one.moment < other.moment end
+  return one.serial < other.serial
+end
+
+-- vm.timers is a heap: none is due before the one at half its index. A timer knows its index, `at`,
+-- or false once it is out of it.
+
+local function put(heap, timer, at)
+  heap[at], timer.at = timer, at
+end
+
+-- Moves a timer from `at` to where it belongs.
+local function sift(heap, timer, at)
+  while at > 1 do
+    local above = math.floor(at / 2)
+    if not before(timer, heap[above]) then break end
+    put(heap, heap[above], at)
+    at = above
+  end
+  while true do
+    local below = 2 * at
+    local right = heap[below + 1]
+    if right and before(right, heap[below]) then below = below + 1 end
+    if not heap[below] or not before(heap[below], timer) then break end
+    put(heap, heap[below], at)
+    at = below
+  end
+  put(heap, timer, at)
+end
+
+local function remove(heap, timer)
+  local at, last = timer.at, #heap
+  local moved = heap[last]
+  heap[last], timer.at = nil, false
+  if moved ~= timer then sift(heap, moved, at) end
+end
+
 -- Tells whoever waits for the next timer when that is.
 local function settle(vm)
-  local moment = false
-  for timer in pairs(vm.timers) do
-    if not moment or timer.moment < moment then moment = timer.moment end
-  end
+  local first = vm.timers[1]
+  local moment = first and first.moment or false
+  if moment == vm.next_timer then return end
   vm.next_timer = moment
   for _, cpu in ipairs(vm.vcpus) do
     cpu.limit[1] = M.limit(vm, cpu.limit[2])
@@ -39,7 +76,7 @@ function M.new(vm, delay, fn, period)
   count = count + 1
   local timer = setmetatable({ vm = vm, moment = raw.clock() + delay, fn = fn, period = period,
     missed = 0, serial = count }, Timer)
-  vm.timers[timer] = true
+  sift(vm.timers, timer, #vm.timers + 1)
   settle(vm)
   return timer
 end
@@ -47,25 +84,26 @@ end
 --- Takes the timer back. Doing it twice is fine.
 function methods.close(self)
   mine(self)
-  if self.vm.timers[self] then
-    self.vm.timers[self] = nil
+  if self.at then
+    remove(self.vm.timers, self)
     settle(self.vm)
   end
 end
 
-class.define(Timer, methods, "missed", "vm moment fn period serial")
+class.define(Timer, methods, "missed", "vm moment fn period serial at")
 Timer.__close = methods.close
 
 function Timer.__tostring(self)
-  if not self.vm.timers[self] then return "timer (closed)" end
+  if not self.at then return "timer (closed)" end
   local left = ("timer (in %.3f s"):format(math.max(self.moment - raw.clock(), 0) / 1e9)
   return self.period and left .. (", every %.3f s)"):format(self.period / 1e9) or left .. ")"
 end
 
 -- The next moment of a timer that is due: the moments that have passed meanwhile are missed.
 local function advance(timer, now)
+  local heap = timer.vm.timers
   if not timer.period then
-    timer.vm.timers[timer] = nil
+    remove(heap, timer)
     return
   end
   timer.moment = timer.moment + timer.period
@@ -74,32 +112,32 @@ local function advance(timer, now)
     timer.missed = timer.missed + missed
     timer.moment = timer.moment + missed * timer.period
   end
+  sift(heap, timer, timer.at)
 end
 
-local function before(one, other)
-  if one.moment ~= other.moment then return one.moment < other.moment end
-  return one.serial < other.serial
+-- Whether a timer is due: by `now`, or by the clock, which has gone on while others were called.
+-- One that comes again and again is not asked twice, or nothing but it would get on.
+local function due(timer, now)
+  return timer.moment <= now or (not timer.period and timer.moment <= raw.clock())
 end
 
---- Calls the functions of the timers that are due. When one raises, the others stay due.
+--- Calls the functions of the timers that are due, but of none that is made meanwhile. When one
+--- raises, the others stay due.
 function M.fire(vm)
-  local now, due = raw.clock(), {}
-  if not vm.next_timer or now < vm.next_timer then return end
-  for timer in pairs(vm.timers) do
-    if timer.moment <= now then due[#due + 1] = timer end
-  end
-  table.sort(due, before)
-  for _, timer in ipairs(due) do
-    if vm.timers[timer] then -- no other one has closed it
-      advance(timer, now)
-      settle(vm)
-      timer.fn(timer)
-    end
+  if not vm.next_timer then return end
+  local now, newest = raw.clock(), count
+  local timer = vm.timers[1]
+  while timer and timer.serial <= newest and due(timer, now) do
+    advance(timer, now)
+    settle(vm)
+    timer.fn(timer)
+    timer = vm.timers[1]
   end
 end
 
 --- Takes all timers of a VM back.
 function M.close(vm)
+  for _, timer in ipairs(vm.timers) do timer.at = false end
   vm.timers = {}
   settle(vm)
 end

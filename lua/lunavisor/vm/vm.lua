@@ -75,7 +75,7 @@ local function new(options)
     vcpus = {},                                   -- a list, in the order of their numbers
     spaces = {},                                  -- by number
     started = {},                                 -- by number: vCPUs that have a thread
-    timers = {},                                  -- a set
+    timers = {},                                  -- a heap: timer.lua
     next_timer = false,                           -- the moment of the earliest
     runner = runner.new(),                        -- of vm:run and vm:poll
     serving = false,                              -- the vCPU whose exit they have given out last
