@@ -1,6 +1,19 @@
 /* SPDX-License-Identifier: MIT
- * Running a vCPU, and what its exits become. */
-#include "hvf/exit/view.h"
+ * Running a vCPU, and interrupting it; what its exits become. */
+#include <Hypervisor/hv.h>
+#include <Hypervisor/hv_vmx.h>
+
+#include "hvf/base/cpu.h"
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
+#include "hvf/exit/fields.h"
+#include "hvf/exit/leave.h"
+#include "hvf/intr/apic.h"
+#include "hvf/intr/apic_exit.h"
+#include "hvf/intr/extint.h"
+#include "hvf/state/msr.h"
+#include "hvf/vmcs/entry.h"
 
 #include <inttypes.h>
 
@@ -143,7 +156,8 @@ static int finish_early(hvf_vcpu *v, int kind) {
   return further;
 }
 
-hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
+/* `deadline` as luna_vcpu_run has it. */
+static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   const bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
@@ -170,12 +184,49 @@ hv_return_t hvf_run(hvf_vcpu *v, uint64_t deadline) {
   return kind < 0 ? present_failure(v, kind) : present(v, kind);
 }
 
-/* Bit 31 says that the processor looked at the guest's state; otherwise the entry itself failed,
- * for the reason of VMCS_RO_INSTR_ERROR (SDM Vol. 3, 31.2 and 31.4). */
-uint32_t hvf_entry_error(const hvf_vcpu *v) {
-  const hvf_exit *x = &v->exit;
-  bool failed = x->kind == LUNA_EXIT_FAIL_ENTRY && x->e->kind == LUNA_EXIT_FAIL_ENTRY;
-  return failed && !(x->e->value & VMX_REASON_ENTRY_FAILURE) ? (uint32_t)x->e->value : 0;
+/* ---- The framework's ---- */
+
+hv_return_t hv_vcpu_run(hv_vcpuid_t vcpu) {
+  return hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER);
+}
+
+hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline) {
+  hvf_vcpu *v;
+  hv_return_t result = hvf_owned(vcpu, &v);
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  if (deadline == HV_DEADLINE_FOREVER) {
+    deadline = 0; /* which the core takes for none */
+  } else if (deadline == 0) {
+    deadline = 1;
+  }
+  return run(v, deadline);
+}
+
+static hv_return_t interrupt(const hv_vcpuid_t *ids, unsigned int count) {
+  for (unsigned int i = 0; i < count; i++) {
+    if (!hvf_find(ids[i])) {
+      return hvf_fail(HV_BAD_ARGUMENT, "there is no vCPU %u", ids[i]);
+    }
+  }
+  for (unsigned int i = 0; i < count; i++) {
+    hvf_vcpu *v = hvf_the_vm.vcpus[ids[i]];
+    atomic_store(&v->interrupted, true);
+    luna_vcpu_interrupt(v->vcpu);
+  }
+  return HV_SUCCESS;
+}
+
+hv_return_t hv_vcpu_interrupt(hv_vcpuid_t *vcpus, unsigned int vcpu_count) {
+  hv_return_t result = hvf_enter();
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result = vcpus || vcpu_count == 0 ? interrupt(vcpus, vcpu_count)
+                                    : hvf_fail(HV_BAD_ARGUMENT, "no list of vCPUs");
+  hvf_leave();
+  return result;
 }
 
 hv_return_t hv_vcpu_vmx_status(hv_vcpuid_t vcpu, uint32_t *status) {

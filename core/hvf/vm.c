@@ -1,45 +1,24 @@
 /* SPDX-License-Identifier: MIT
  * The one VM of the process, and its guest-physical address spaces. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/base/room.h"
+#include "hvf/intr/atpic.h"
+#include "hvf/intr/ioapic.h"
+#include "hvf/memory/limit.h"
+#include "hvf/memory/notifier.h"
+#include "hvf/state/msr.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-hvf_vm hvf_the_vm = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
 static const hv_vm_options_t known_options = HV_VM_SPECIFY_MITIGATIONS | HV_VM_MITIGATION_A_ENABLE |
                                              HV_VM_MITIGATION_B_ENABLE | HV_VM_MITIGATION_C_ENABLE |
                                              HV_VM_MITIGATION_D_ENABLE | HV_VM_MITIGATION_E_ENABLE |
                                              HV_VM_ACCEL_APIC | HV_VM_STRICT_EXEC;
-
-hv_return_t hvf_enter(void) {
-  pthread_mutex_lock(&hvf_the_vm.lock);
-  if (hvf_the_vm.vm) {
-    return HV_SUCCESS;
-  }
-  pthread_mutex_unlock(&hvf_the_vm.lock);
-  return hvf_fail(HV_NO_DEVICE, "there is no VM in this process: call hv_vm_create first");
-}
-
-void hvf_leave(void) {
-  pthread_mutex_unlock(&hvf_the_vm.lock);
-}
-
-bool hvf_room(void **array, uint32_t *room, uint32_t index, size_t size) {
-  if (index < *room) {
-    return true;
-  }
-  uint32_t wanted = index + 8;
-  void *grown = realloc(*array, wanted * size);
-  if (!grown) {
-    return false;
-  }
-  memset((char *)grown + *room * size, 0, (wanted - *room) * size);
-  *array = grown;
-  *room = wanted;
-  return true;
-}
 
 hv_return_t hv_capability(hv_capability_t capability, uint64_t *value) {
   static const char *const names[] = {"vcpus_max", "spaces_max"};
@@ -83,7 +62,8 @@ static hv_return_t create(hv_vm_options_t options) {
     return result;
   }
   hvf_the_vm.options = options;
-  hvf_intr_begin();
+  hvf_ioapic_reset();
+  hvf_atpic_reset();
   return HV_SUCCESS;
 }
 
@@ -166,11 +146,6 @@ hv_return_t hv_vm_space_create(hv_vm_space_t *asid) {
                 : hvf_fail(HV_BAD_ARGUMENT, "nowhere to put the number of the space");
   hvf_leave();
   return result;
-}
-
-bool hvf_has_space(hv_vm_space_t asid) {
-  return asid == HV_VM_SPACE_DEFAULT ||
-         (asid < hvf_the_vm.space_room && hvf_the_vm.spaces[asid].made);
 }
 
 static hv_return_t destroy_space(hv_vm_space_t asid) {

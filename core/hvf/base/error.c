@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Codes of the framework, and the sentence behind the last failure of each thread. */
-#include "hvf/hvf.h"
+#include "hvf/base/error.h"
+
+#include <Hypervisor/hv_error.h>
+#include <Hypervisor/hv_linux.h>
+
+#include "lunavisor.h"
 
 #include <stdarg.h>
 #include <stdio.h>

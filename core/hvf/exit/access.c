@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Accesses that KVM has decoded, for programs that need not do that themselves. */
+#include <Hypervisor/hv_linux.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
 #include "hvf/exit/view.h"
 
 hv_return_t hv_ext_vcpu_access(hv_vcpuid_t vcpu, hv_ext_access *access) {

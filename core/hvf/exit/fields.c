@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * What the exit fields of the VMCS say (SDM Vol. 3, 28.2). */
+#include "hvf/exit/fields.h"
+
+#include <Hypervisor/hv_arch_vmx.h>
+
+#include "hvf/base/process.h"
 #include "hvf/exit/view.h"
 
 enum {
@@ -97,4 +102,12 @@ hv_return_t hvf_exit_instruction(hvf_vcpu *v, uint64_t *value) {
     *value = size << 7 | (uint64_t)port->segment << 15;
   }
   return result;
+}
+
+/* Bit 31 says that the processor looked at the guest's state; otherwise the entry itself failed,
+ * for the reason of VMCS_RO_INSTR_ERROR (SDM Vol. 3, 31.2 and 31.4). */
+uint32_t hvf_entry_error(const hvf_vcpu *v) {
+  const hvf_exit *x = &v->exit;
+  bool failed = x->kind == LUNA_EXIT_FAIL_ENTRY && x->e->kind == LUNA_EXIT_FAIL_ENTRY;
+  return failed && !(x->e->value & VMX_REASON_ENTRY_FAILURE) ? (uint32_t)x->e->value : 0;
 }

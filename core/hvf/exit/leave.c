@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Going on from an exit: what the program has written becomes KVM's answer where that comes to the
  * same, which costs nothing, and otherwise registers. */
+#include "hvf/exit/leave.h"
+
+#include "hvf/base/error.h"
 #include "hvf/exit/view.h"
 
 /* What RAX is when KVM has put a port's answer there. */

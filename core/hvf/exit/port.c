@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * IN, OUT, INS and OUTS as the guest's code has them (SDM Vol. 2): KVM tells port, size and
  * direction, but not the instruction's length and form. */
-#include "hvf/hvf.h"
+#include "hvf/exit/port.h"
 
 #include <string.h>
 

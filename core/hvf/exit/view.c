@@ -4,6 +4,9 @@
  * is kept beside KVM's as long as that costs nothing, and otherwise KVM's work is taken back. */
 #include "hvf/exit/view.h"
 
+#include "hvf/base/error.h"
+#include "hvf/exit/port.h"
+
 enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
   REGISTERS = LUNA_LDTR_ACCESS + 1, /* those and the system registers */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * Between an exit and the next entry. */
+ * Registers as the program sees them between an exit and the next entry. */
 #ifndef HVF_VIEW_H
 #define HVF_VIEW_H
 
-#include "hvf/hvf.h"
+#include "hvf/base/cpu.h"
 
 /* Whether the last exit is for an access to memory. */
 static inline bool hvf_is_fault(const hvf_vcpu *v) {
@@ -15,12 +15,12 @@ static inline bool hvf_has_view(const hvf_vcpu *v) {
   return v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_BEHIND;
 }
 
-/* view.c: finds out where the instruction is that exited, for all but accesses to memory. */
+/* LUNA_* registers. A write to a general register may take the instruction back first. */
+hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value);
+hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value);
+/* Finds out where the instruction is that exited, for all but accesses to memory. */
 hv_return_t hvf_view_place(hvf_vcpu *v);
 /* From now on the registers are those before the instruction, and KVM knows nothing of it. */
 hv_return_t hvf_view_take_back(hvf_vcpu *v);
-
-/* leave.c: before the next entry, makes KVM go on from what the program sees. */
-hv_return_t hvf_leave_exit(hvf_vcpu *v);
 
 #endif

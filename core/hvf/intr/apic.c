@@ -3,6 +3,14 @@
  * has as a consequence. */
 #include "hvf/intr/apic.h"
 
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/intr/accelerated.h"
+#include "hvf/intr/ioapic.h"
+#include "hvf/intr/registers.h"
+
 #include <inttypes.h>
 
 enum {

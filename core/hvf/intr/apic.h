@@ -1,52 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A local APIC: offsets in its register page (SDM Vol. 3, table 11-1). */
+ * What a vCPU's local APIC does for the program. */
 #ifndef HVF_APIC_H
 #define HVF_APIC_H
 
-#include "hvf/intr/intr.h"
+#include "hvf/base/cpu.h"
 
-#include <string.h>
-
-enum {
-  APIC_ID = 0x20,
-  APIC_VERSION = 0x30,
-  APIC_TPR = 0x80,
-  APIC_APR = 0x90,
-  APIC_EOI = 0xb0,
-  APIC_LDR = 0xd0,
-  APIC_DFR = 0xe0,
-  APIC_SVR = 0xf0,
-  APIC_ISR = 0x100,
-  APIC_TMR = 0x180,
-  APIC_IRR = 0x200,
-  APIC_ESR = 0x280,
-  APIC_CMCI = 0x2f0,
-  APIC_ICR = 0x300,
-  APIC_ICR_HIGH = 0x310,
-  APIC_LVT = 0x320,
-  APIC_LVT_LAST = 0x370,
-  APIC_COUNT = 0x380,
-  APIC_CURRENT = 0x390,
-  APIC_DIVIDE = 0x3e0,
-  APIC_SELF = 0x3f0,
-  STRIDE = 0x10,
-  WORDS = 8,             /* of ISR, TMR and IRR */
-  BASE_X2APIC = 1 << 10, /* of IA32_APIC_BASE */
-};
-/* The bits of IA32_APIC_BASE that are the address of the page. */
-#define HVF_APIC_ADDRESS UINT64_C(0xffffffffff000)
-
-static inline uint32_t hvf_apic_load(const uint8_t *registers, uint32_t offset) {
-  uint32_t value;
-  memcpy(&value, registers + offset, sizeof value);
-  return value;
-}
-
-static inline void hvf_apic_store(uint8_t *registers, uint32_t offset, uint32_t value) {
-  memcpy(registers + offset, &value, sizeof value);
-}
-
-/* apic.c: whether an IPI of `v`, as ICR says, goes to the vCPU of that number. */
+/* The end of a level interrupt: true if it is an exit for the program. */
+bool hvf_apic_note_eoi(hvf_vcpu *v, uint8_t vector);
+/* Whether an IPI of `v`, as ICR says, goes to the vCPU of that number. */
 bool hvf_apic_goes_to(const hvf_vcpu *v, uint32_t command, uint32_t target, hv_vcpuid_t id);
 
 #endif

@@ -1,6 +1,16 @@
 /* SPDX-License-Identifier: MIT
  * Where a vCPU's local APIC is, and what there is to know of an exit that has to do with it. */
+#include "hvf/intr/apic_exit.h"
+
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
+#include "hvf/base/room.h"
+#include "hvf/intr/accelerated.h"
 #include "hvf/intr/apic.h"
+#include "hvf/intr/registers.h"
 
 #include <inttypes.h>
 

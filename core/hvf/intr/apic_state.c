@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The state of a vCPU's local APIC as a whole. */
-#include "hvf/intr/apic.h"
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/cpu.h"
+#include "hvf/base/error.h"
+#include "hvf/intr/accelerated.h"
+#include "hvf/intr/registers.h"
 
 #include <inttypes.h>
 

@@ -2,7 +2,13 @@
  * The two PICs (8259A), the second at line 2 of the first. Their output goes to LINT0 of vCPU 0's
  * local APIC: see extint.c. The lock of the VM is held in all functions that are not of the
  * framework. */
-#include "hvf/intr/intr.h"
+#include "hvf/intr/atpic.h"
+
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/intr/accelerated.h"
 
 #include <string.h>
 
@@ -78,7 +84,7 @@ static void update(void) {
   bool was = pics[0].intr_raised;
   pics[0].intr_raised = requested(&pics[0]) >= 0;
   if (pics[0].intr_raised && !was) {
-    hvf_atpic_signal();
+    hvf_signal_first();
   }
 }
 
@@ -353,7 +359,7 @@ hv_return_t hv_vm_atpic_put_state(const hv_atpic_state_ext_t *state, bool is_pri
   } else {
     pics[!is_primary] = state->state;
     if (pics[0].intr_raised) {
-      hvf_atpic_signal();
+      hvf_signal_first();
     }
   }
   hvf_leave();

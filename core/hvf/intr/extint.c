@@ -1,46 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * The PICs' interrupts on their way to a vCPU: through LINT0 of vCPU 0's local APIC, or because the
  * program says so. KVM keeps one until the guest accepts it. */
-#include "hvf/intr/intr.h"
+#include "hvf/intr/extint.h"
+
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/intr/accelerated.h"
+#include "hvf/intr/atpic.h"
 
 enum {
   APIC_LVT_LINT0 = 0x350,
   LVT_MASKED = 1 << 16,
   LVT_MODE = 7 << 8 /* ExtINT */
 };
-
-hv_return_t hvf_enter_accelerated(void) {
-  hv_return_t result = hvf_enter();
-  if (result == HV_SUCCESS && !(hvf_the_vm.options & HV_VM_ACCEL_APIC)) {
-    hvf_leave();
-    return hvf_fail(HV_UNSUPPORTED, "the VM was made without HV_VM_ACCEL_APIC: its interrupt "
-                                    "controllers are the program's");
-  }
-  return result;
-}
-
-hv_return_t hvf_owned_accelerated(hv_vcpuid_t id, hvf_vcpu **v) {
-  hv_return_t result = hvf_owned(id, v);
-  if (result == HV_SUCCESS && !(hvf_the_vm.options & HV_VM_ACCEL_APIC)) {
-    return hvf_fail(HV_UNSUPPORTED,
-                    "vCPU %u has no local APIC in KVM: the VM was made without "
-                    "HV_VM_ACCEL_APIC",
-                    id);
-  }
-  return result;
-}
-
-void hvf_intr_begin(void) {
-  hvf_ioapic_reset();
-  hvf_atpic_reset();
-}
-
-/* Gets vCPU 0 out of the guest, so that it looks at the PICs before it goes on. */
-void hvf_atpic_signal(void) {
-  if (hvf_the_vm.vcpu_room > 0 && hvf_the_vm.vcpus[0]) {
-    luna_vcpu_interrupt(hvf_the_vm.vcpus[0]->vcpu);
-  }
-}
 
 /* Whether LINT0 is open for the PICs. */
 static bool connected(hvf_vcpu *v) {

@@ -2,7 +2,13 @@
  * The I/O APIC (82093AA, with 32 pins). KVM has the local APICs only: what a pin sends is a message
  * to them, and where a level interrupt ends, KVM tells by the routes of the VM. The lock of the VM
  * is held in all functions that are not of the framework. */
-#include "hvf/intr/intr.h"
+#include "hvf/intr/ioapic.h"
+
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/intr/accelerated.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -61,7 +67,7 @@ static uint32_t message_data(uint64_t rte) {
 static hv_return_t send(uint64_t rte) {
   const uint64_t delivery = 7 << 8; /* ExtINT */
   if ((rte & delivery) == delivery) {
-    hvf_atpic_signal();
+    hvf_signal_first();
     return HV_SUCCESS;
   }
   return hvf_status(luna_vm_msi(hvf_the_vm.vm, message_address(rte), message_data(rte)));

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Interrupts from the program to local APICs in KVM. */
-#include "hvf/intr/intr.h"
+#include <Hypervisor/hv_intr.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/intr/accelerated.h"
 
 #include <inttypes.h>
 
@@ -12,7 +16,7 @@ static const uint64_t messages = 0xfee00000;
 
 /* The lock is held. */
 static hv_return_t set_intr(hv_vcpuid_t vcpu, uint8_t vector, hv_apic_intr_trigger_t trig) {
-  if (vcpu >= hvf_the_vm.vcpu_room || !hvf_the_vm.vcpus[vcpu]) {
+  if (!hvf_find(vcpu)) {
     return hvf_fail(HV_BAD_ARGUMENT, "there is no vCPU %u", vcpu);
   }
   if (vector < FIRST_VECTOR || trig > HV_APIC_LEVEL_TRIGGER) {

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Ranges of memory that were mapped with HV_MEMORY_MAXPROT, and the rights that they may ever
  * have. */
-#include "hvf/hvf.h"
+#include "hvf/memory/limit.h"
+
+#include "hvf/base/error.h"
+#include "hvf/base/room.h"
+#include "lunavisor.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * Mapping memory of the process into the guest, and memory made for that. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv.h>
+#include <Hypervisor/hv_linux.h>
+#include <Hypervisor/hv_vm_allocate.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/base/room.h"
+#include "hvf/memory/limit.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

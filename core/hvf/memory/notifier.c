@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Port writes that signal an eventfd instead of exiting. */
-#include "hvf/hvf.h"
+#include "hvf/memory/notifier.h"
+
+#include <Hypervisor/hv.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/base/room.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -96,23 +102,36 @@ static hv_return_t take(const notifier *n) {
   return hvf_fail(HV_BAD_ARGUMENT, "port 0x%x has no such notifier", n->addr);
 }
 
-static hv_return_t change(const notifier *n, hv_return_t (*call)(const notifier *)) {
+static hv_return_t enter(const notifier *n) {
   hv_return_t result = hvf_enter();
   if (result != HV_SUCCESS) {
     return result;
   }
   result = check(n);
-  result = result == HV_SUCCESS ? call(n) : result;
-  hvf_leave();
+  if (result != HV_SUCCESS) {
+    hvf_leave();
+  }
   return result;
 }
 
 hv_return_t hv_vm_add_pio_notifier(uint16_t addr, size_t size, uint32_t value, mach_port_t port,
                                    hv_ion_flags_t flags) {
-  return change(&(notifier){addr, size, value, port, flags}, add);
+  const notifier n = {addr, size, value, port, flags};
+  hv_return_t result = enter(&n);
+  if (result == HV_SUCCESS) {
+    result = add(&n);
+    hvf_leave();
+  }
+  return result;
 }
 
 hv_return_t hv_vm_remove_pio_notifier(uint16_t addr, size_t size, uint32_t value, mach_port_t port,
                                       hv_ion_flags_t flags) {
-  return change(&(notifier){addr, size, value, port, flags}, take);
+  const notifier n = {addr, size, value, port, flags};
+  hv_return_t result = enter(&n);
+  if (result == HV_SUCCESS) {
+    result = take(&n);
+    hvf_leave();
+  }
+  return result;
 }

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Making KVM forget what it remembers of the guest's page tables. It has no call for that, but it
  * does so when a memory slot goes. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv.h>
+
+#include "hvf/base/cpu.h"
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
 
 static uint8_t page[LUNA_PAGE_SIZE] __attribute__((aligned(LUNA_PAGE_SIZE)));
 

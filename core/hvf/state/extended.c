@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * What a vCPU has beyond registers: x87, SSE and AVX state, time spent, the time-stamp counter. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv.h>
+
+#include "hvf/base/cpu.h"
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
 
 #include <string.h>
 #include <x86intrin.h>

@@ -2,7 +2,15 @@
  * MSRs. The framework has it for each vCPU which of them exit; KVM's filter is for all of a VM. So
  * an MSR is let through where every vCPU may read and write it, and makes an exit otherwise, which
  * goes to the program or, for a vCPU that may access it, is served here. */
-#include "hvf/hvf.h"
+#include "hvf/state/msr.h"
+
+#include <Hypervisor/hv.h>
+#include <Hypervisor/hv_vmx.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
+#include "hvf/base/room.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The framework's numbers of registers. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/exit/view.h"
 
 enum {
   NOT_HERE = -1

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The VMCS's controls: what KVM does anyway must be 1, what it cannot do must be 0, and between the
  * two there is little (SDM Vol. 3, 25.6 to 25.8 and appendix A). */
-#include "hvf/hvf.h"
+#include "hvf/vmcs/control.h"
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+#include "hvf/exit/view.h"
 
 #include <inttypes.h>
 

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The event that the program wants the guest to take at its next entry (SDM Vol. 3, 25.8.3). */
-#include "hvf/hvf.h"
+#include "hvf/vmcs/entry.h"
+
+#include <Hypervisor/hv_arch_vmx.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
 
 #include <inttypes.h>
 

@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * The fields of the VMCS: which register, control or exit each is. */
-#include "hvf/hvf.h"
+#include <Hypervisor/hv_vmx.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/owner.h"
+#include "hvf/base/process.h"
+#include "hvf/exit/fields.h"
+#include "hvf/exit/view.h"
+#include "hvf/vmcs/control.h"
+#include "hvf/vmcs/entry.h"
 
 #include <inttypes.h>
 

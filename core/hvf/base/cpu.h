@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ * The type of a vCPU, and of the exit that the program deals with. */
+#ifndef HVF_CPU_H
+#define HVF_CPU_H
+
+#include <Hypervisor/hv_intr.h>
+#include <Hypervisor/hv_types.h>
+
+#include "hvf/base/machine.h"
+
+#include <stdatomic.h>
+
+/* An MSR that was announced. */
+typedef struct hvf_msr {
+  uint32_t index;
+  hv_msr_flags_t flags;
+} hvf_msr;
+
+/* A port instruction as its code has it. */
+typedef struct hvf_port {
+  uint8_t length; /* bytes of it; 0: it is not known */
+  uint8_t size;   /* of one element */
+  bool in;
+  bool string;
+  bool repeat;
+  bool immediate;       /* the port's number is in the instruction */
+  uint8_t address_bits; /* string: 16, 32 or 64 */
+  uint8_t segment;      /* string: as the VMCS numbers them, ES 0 to GS 5 */
+} hvf_port;
+
+/* What is left to do of the exit that the program looks at. */
+typedef enum hvf_stage {
+  HVF_STAGE_NONE,     /* nothing: registers are as the program sees them */
+  HVF_STAGE_BEHIND,   /* the instruction is done but the program sees RIP at it */
+  HVF_STAGE_OPEN,     /* it waits for an answer */
+  HVF_STAGE_COMPLETED /* hv_ext_vcpu_complete has answered it */
+} hvf_stage;
+
+typedef struct hvf_exit {
+  int kind; /* luna_exit_kind; 0: it has not run */
+  uint32_t reason;
+  hvf_stage stage;
+  const luna_exit *e; /* of the core, or `seen` when the core has gone on */
+  bool placed;        /* start, length and port are known */
+  bool rip_written;
+  bool rax_written;
+  bool rdx_written;
+  uint64_t start;  /* of the instruction */
+  uint64_t length; /* of it, as the program sees it */
+  uint64_t rip;    /* that the program wrote */
+  uint64_t rax;
+  uint64_t rdx;
+  uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
+  hvf_port port;
+  luna_exit seen;
+} hvf_exit;
+
+enum {
+  HVF_CONTROLS = 5
+};
+
+/* Where a space has the vCPU's local APIC, if not where KVM has it. */
+typedef struct hvf_apic_page {
+  hv_vm_space_t space;
+  uint64_t gpa;
+} hvf_apic_page;
+
+/* What hv_vcpu_exit_info tells of. */
+typedef struct hvf_info {
+  hv_vm_exitinfo_t code;
+  uint8_t vector;   /* IOAPIC_EOI, INJECT_EXCP */
+  uint32_t command; /* INIT_AP, STARTUP_AP: ICR */
+  uint32_t target;
+  uint32_t value; /* APIC_ACCESS_READ */
+} hvf_info;
+
+struct hvf_vcpu {
+  luna_vcpu *vcpu;
+  hv_vcpuid_t id;
+  uint64_t owner; /* the token of hv_ext_thread_adopt, 0 of a thread of the system */
+  hv_vm_space_t space;
+  hv_vcpu_options_t options;
+  hvf_exit exit;
+  hvf_msr *msrs; /* that were announced */
+  uint32_t msr_count;
+  uint32_t msr_room;
+  uint32_t controls[HVF_CONTROLS]; /* by hv_vmx_capability_t */
+  uint32_t entry_event;            /* VMCS_CTRL_VMENTRY_IRQ_INFO */
+  uint32_t entry_error;
+  uint32_t entry_length;
+  uint64_t shadows[2]; /* of CR0 and CR4 */
+  hvf_info info;
+  hv_apic_ctrl_t apic_ctrl;
+  hvf_apic_page *apic_pages;
+  uint32_t apic_page_count;
+  uint32_t apic_page_room;
+  atomic_bool interrupted; /* hv_vcpu_interrupt */
+  bool extint;             /* the program asks for an interrupt of the PICs */
+};
+
+#endif

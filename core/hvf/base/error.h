@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT
+ * Failures: a code of the framework's with a sentence for hv_ext_error_message. */
+#ifndef HVF_ERROR_H
+#define HVF_ERROR_H
+
+#include <Hypervisor/hv_error.h>
+
+/* Records the sentence for hv_ext_error_message; returns `code`. */
+__attribute__((format(printf, 2, 3))) hv_return_t hvf_fail(hv_return_t code, const char *format,
+                                                           ...);
+/* The code for a luna_status, with its message; HV_SUCCESS for one that is no failure. */
+hv_return_t hvf_status(int status);
+
+#endif
