@@ -463,7 +463,7 @@ int luna_vm_set_apic_frequency(luna_vm *vm, uint64_t hertz) {
   }
   pthread_rwlock_wrlock(&vm->lock);
   status = check_frequency(vm, hertz);
-  uint32_t cycle = (uint32_t)((1000000000 + hertz / 2) / hertz);
+  uint32_t cycle = status == LUNA_OK ? (uint32_t)((1000000000 + hertz / 2) / hertz) : 0;
   for (uint32_t i = 0; i < vm->space_count && status == LUNA_OK; i++) {
     status = vm->spaces[i] ? set_bus_cycle(vm->spaces[i], cycle) : LUNA_OK;
   }

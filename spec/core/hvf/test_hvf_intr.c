@@ -146,6 +146,8 @@ static void redirection_entries_are_sent(void) {
 
 static void timers_have_a_frequency(void) {
   HV(hv_vm_create(HV_VM_ACCEL_APIC));
+  HV_IS(hv_vm_set_apic_bus_freq(0), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_set_apic_bus_freq(UINT64_MAX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_set_apic_bus_freq(15999999), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_set_apic_bus_freq(2000000001), HV_BAD_ARGUMENT);
   hv_return_t result = hv_vm_set_apic_bus_freq(100000000);

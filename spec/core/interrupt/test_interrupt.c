@@ -175,6 +175,7 @@ static void without_controllers(void) {
   CHECK_FAILS(luna_vm_open(&options, &vm), LUNA_ERROR_UNSUPPORTED, "a PIT (KVM_CREATE_PIT2)");
   options.pit = 0;
   CHECK_OK(luna_vm_open(&options, &vm));
+  CHECK_FAILS(luna_vm_set_apic_frequency(vm, 0), LUNA_ERROR_RANGE, "at 0 Hz");
   CHECK_FAILS(luna_vm_set_apic_frequency(vm, 25000000), LUNA_ERROR_UNSUPPORTED,
               "KVM_CAP_X86_APIC_BUS_CYCLES_NS");
   luna_vm_release(vm);
