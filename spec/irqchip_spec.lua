@@ -69,6 +69,19 @@ with("a VM with a split controller", "split_irqchip", function()
     guest:stops "pio"
   end)
 
+  it("tells it on every line that can be routed so", function()
+    for _, line in ipairs { 23, 24, 254 } do
+      local guest = irq.guest(SPIN, { vm = SPLIT })
+      guest.vm:route { { line = line, address = APIC, data = 0xc031 } }
+      guest.vm:irq(line, true)
+      assert.equal(0x31, guest:stops("eoi").vector)
+    end
+    local vm = helper.keep(luna.vm(SPLIT))
+    helper.refused("unsupported", "KVM tells the end of such interrupts for lines 0 to 254 only",
+      vm:route { { line = 255, address = APIC, data = 0xc031 } })
+    assert.is_true(vm:route { { line = 4095, address = APIC, data = 0x31 } })
+  end)
+
   it("carries LAPICs along to another space, and sends to where they are", function()
     local guest = irq.guest("mov al, [fs:0x80]\n out 0x31, al\n" .. SPIN, { vm = SPLIT })
     local view = assert(guest.vm:space())

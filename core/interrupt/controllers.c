@@ -22,6 +22,8 @@
 enum {
   PINS = 24, /* of an IOAPIC */
   PIC_PINS = 8,
+  LINES_ENDING = 255, /* KVM tells the end of a level interrupt of the first so many: it keeps their
+                         number, KVM_CAP_SPLIT_IRQCHIP's argument, in 8 bits */
   ROUTES_MOST = 4096, /* KVM_MAX_IRQ_ROUTES */
   CHIP_SIZE = 512
 };
@@ -71,7 +73,7 @@ static int begin_chip(const luna_vm *vm, const luna_space *space) {
   const char *name = "an interrupt controller (KVM_CREATE_IRQCHIP)";
   if (vm->irqchip == LUNA_IRQCHIP_SPLIT) {
     name = "a split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)";
-    result = luna_kvm_enable_cap(space->vm_fd, KVM_CAP_SPLIT_IRQCHIP, PINS);
+    result = luna_kvm_enable_cap(space->vm_fd, KVM_CAP_SPLIT_IRQCHIP, LINES_ENDING);
   } else if (vm->irqchip == LUNA_IRQCHIP_KERNEL) {
     result = luna_kvm_create_irqchip(space->vm_fd);
   }
@@ -224,13 +226,25 @@ int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data) {
 
 /* ---- Routes ---- */
 
+/* A level interrupt whose end nobody is told would never come again. */
+static int check_message(const luna_vm *vm, const luna_route *route) {
+  const uint32_t level = 1 << 15; /* SDM Vol. 3, 11.11.2 */
+  if (vm->irqchip == LUNA_IRQCHIP_SPLIT && route->data & level && route->line >= LINES_ENDING) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot route interrupt line %u to the level-triggered message 0x%x: KVM "
+                     "tells the end of such interrupts for lines 0 to %d only; take one of these",
+                     route->line, route->data, LINES_ENDING - 1);
+  }
+  return LUNA_OK;
+}
+
 static int check_route(const luna_vm *vm, const luna_route *route) {
   if (route->line >= ROUTES_MOST) {
     return luna_fail(LUNA_ERROR_RANGE, "cannot route interrupt line %u: the last is %d",
                      route->line, ROUTES_MOST - 1);
   }
   if (route->is_message) {
-    return LUNA_OK;
+    return check_message(vm, route);
   }
   uint32_t pins = route->chip == LUNA_CHIP_IOAPIC ? PINS : PIC_PINS;
   if (route->chip > LUNA_CHIP_IOAPIC || route->pin >= pins) {

@@ -51,7 +51,8 @@ LUNA_API int luna_vcpu_smi(luna_vcpu *vcpu);
  * line that is routed as a message sends it whenever it is set to 1. Any thread. */
 LUNA_API int luna_vm_irq(luna_vm *vm, uint32_t line, uint32_t level);
 /* Sends a message-signalled interrupt (SDM Vol. 3, 11.11). 1 if a LAPIC took it, 0 if none did: it
- * is disabled or not there. Any thread. */
+ * is disabled or not there. The end of a level-triggered one is told where a route leads to the
+ * same vector and destination. Any thread. */
 LUNA_API int luna_vm_msi(luna_vm *vm, uint64_t address, uint32_t data);
 
 typedef enum luna_chip {
@@ -73,8 +74,9 @@ typedef struct luna_route {
 
 /* Replaces the whole routing table, in every space (api.rst, KVM_SET_GSI_ROUTING). Pins are for
  * LUNA_IRQCHIP_KERNEL, where lines 0 to 23 lead to the IOAPIC and 0 to 15 to the PICs at first;
- * split: no line has a route at first. _RANGE from line 4096 on, _LIMIT for more than 4096 routes,
- * _ARGUMENT for a pin that is none, _STATE for one with another irqchip. */
+ * split: no line has a route at first, and a level interrupt ends with LUNA_EXIT_EOI on lines 0 to
+ * 254; on the others a level-triggered message is _UNSUPPORTED. _RANGE from line 4096 on, _LIMIT for
+ * more than 4096 routes, _ARGUMENT for a pin that is none, _STATE for one with another irqchip. */
 LUNA_API int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count);
 /* Lets an eventfd raise a line; `resample` is another that KVM signals at the end of a level
  * interrupt (LUNA_IRQCHIP_KERNEL only), or -1 for edge. `on` 0 takes it away (_NOT_FOUND). The

@@ -54,7 +54,8 @@ static int create_chip(fake_file *vm, uint32_t kind) {
 
 int fake_interrupt_enable(fake_file *vm, const struct kvm_enable_cap *capability) {
   if (capability->cap == KVM_CAP_SPLIT_IRQCHIP) {
-    return capability->args[0] == 24 ? create_chip(vm, 1) : fake_refuse(EINVAL);
+    vm->ending = (uint8_t)capability->args[0]; /* as KVM keeps it */
+    return capability->args[0] <= 4096 ? create_chip(vm, 1) : fake_refuse(EINVAL);
   }
   if (capability->cap == FAKE_CAP_BUS_CYCLES) {
     if (!vm->irqchip) {
@@ -227,6 +228,11 @@ size_t fake_taken(const uint8_t **vectors) {
 uint64_t fake_messages(void) {
   const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
   return vm ? vm->messages : 0;
+}
+
+uint32_t fake_ending(void) {
+  const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
+  return vm ? vm->ending : 0;
 }
 
 uint32_t fake_routes(void) {

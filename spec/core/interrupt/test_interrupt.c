@@ -267,6 +267,27 @@ static void routing_fails(void) {
   end();
 }
 
+/* KVM tells the end of a level interrupt for 255 lines; what it cannot tell is no route. */
+static void ends_of_level_interrupts(void) {
+  begin_with_chip(LUNA_IRQCHIP_SPLIT);
+  luna_route routes[2] = {{.line = 254, .is_message = 1, .data = 0xc031},
+                          {.line = 255, .is_message = 1, .data = 0xc032}};
+  CHECK_EQ(fake_ending(), 255);
+  CHECK_OK(luna_vm_route(vm, routes, 1));
+  CHECK_FAILS(
+      luna_vm_route(vm, routes, 2), LUNA_ERROR_UNSUPPORTED,
+      "line 255 to the level-triggered message 0xc032: KVM tells the end of such interrupts "
+      "for lines 0 to 254 only");
+  CHECK_EQ(fake_routes(), 1);
+  routes[1].data = 0x4032; /* edge */
+  CHECK_OK(luna_vm_route(vm, routes, 2));
+  end();
+  begin_with_chip(LUNA_IRQCHIP_KERNEL); /* there, nothing is told */
+  routes[1].data = 0xc032;
+  CHECK_OK(luna_vm_route(vm, routes, 2));
+  end();
+}
+
 static void line_events(void) {
   begin_with_chip(LUNA_IRQCHIP_SPLIT);
   uint32_t space;
@@ -364,6 +385,7 @@ int main(void) {
   RUN(making_fails);
   RUN(spaces);
   RUN(routing_fails);
+  RUN(ends_of_level_interrupts);
   RUN(line_events);
   RUN(waiting);
   RUN(tsc);
