@@ -15,7 +15,8 @@
 
 enum {
   PINS = 32,
-  ROUTES = 24, /* of which KVM tells the end */
+  ROUTES = 255, /* of which KVM tells the end */
+  SENT = ROUTES - PINS,
   REGISTER_ID = 0,
   REGISTER_VERSION = 1,
   REGISTER_ARBITRATION = 2,
@@ -37,8 +38,14 @@ static const uint64_t rte_writable = 0xff0000000001afff;
 
 static struct hv_ioapic_state chip;
 
-/* Level interrupts of an I/O APIC that is the program's, of which it wants to know the end. */
-static uint64_t sent[ROUTES];
+/* Level interrupts that the program has sent itself, the latest last, as long as there is room; and
+ * whether one of the vector has ended since. */
+typedef struct message {
+  uint64_t route;
+  bool ended;
+} message;
+
+static message sent[SENT];
 static uint32_t sent_count;
 static uint64_t routed[ROUTES];
 static uint32_t routed_count;
@@ -84,23 +91,23 @@ static void collect(uint64_t *entries, uint32_t *count, uint64_t rte) {
       return;
     }
   }
-  if (*count < ROUTES) {
-    entries[(*count)++] = route_of(rte);
-  }
+  entries[(*count)++] = route_of(rte);
 }
 
-/* KVM tells the end of the level interrupts that routes lead to. */
+/* KVM tells the end of the level interrupts that routes lead to; one that is under way ends, too,
+ * where its pin has been masked since. */
 static hv_return_t update_routes(void) {
   uint64_t wanted[ROUTES];
   uint32_t count = 0;
   luna_route routes[ROUTES];
   for (int pin = 0; pin < PINS; pin++) {
-    if (chip.rtbl[pin] & rte_level && !(chip.rtbl[pin] & rte_masked)) {
-      collect(wanted, &count, chip.rtbl[pin]);
+    const uint64_t rte = chip.rtbl[pin];
+    if (rte & rte_level && (!(rte & rte_masked) || rte & rte_remote)) {
+      collect(wanted, &count, rte);
     }
   }
   for (uint32_t i = 0; i < sent_count; i++) {
-    collect(wanted, &count, sent[i]);
+    collect(wanted, &count, sent[i].route);
   }
   if (count == routed_count && memcmp(wanted, routed, count * sizeof *wanted) == 0) {
     return HV_SUCCESS;
@@ -141,6 +148,9 @@ static hv_return_t set_pin(int pin, bool level) {
 }
 
 void hvf_ioapic_eoi(uint8_t vector) {
+  for (uint32_t i = 0; i < sent_count; i++) {
+    sent[i].ended = sent[i].ended || (sent[i].route & rte_vector) == vector;
+  }
   for (int pin = 0; pin < PINS; pin++) {
     uint64_t *rte = &chip.rtbl[pin];
     if (*rte & rte_remote && (*rte & rte_vector) == vector) {
@@ -176,14 +186,18 @@ static uint32_t read_register(uint32_t number) {
 static hv_return_t write_entry(int pin, uint32_t half, uint32_t data) {
   const uint64_t mask = UINT64_C(0xffffffff) << half * 32;
   uint64_t *rte = &chip.rtbl[pin];
-  uint64_t value = (*rte & ~mask) | (uint64_t)data << half * 32;
-  *rte = (value & rte_writable) | (*rte & (rte_status | rte_remote));
+  const uint64_t before = *rte;
+  uint64_t value = (before & ~mask) | (uint64_t)data << half * 32;
+  *rte = (value & rte_writable) | (before & (rte_status | rte_remote));
   if (!(*rte & rte_level)) {
     *rte &= ~rte_remote;
   }
   hv_return_t result = update_routes();
-  bool waits = *rte & rte_level && chip.irr >> pin & 1;
-  return result == HV_SUCCESS && waits ? service(pin) : result;
+  if (result != HV_SUCCESS) {
+    *rte = before;
+    return result;
+  }
+  return *rte & rte_level && chip.irr >> pin & 1 ? service(pin) : HV_SUCCESS;
 }
 
 static hv_return_t write_register(uint32_t number, uint32_t data) {
@@ -316,15 +330,52 @@ hv_return_t hv_vm_ioapic_put_state(const hv_ioapic_state_ext_t *state) {
   return result;
 }
 
+/* ---- Messages of the program's ---- */
+
+/* The place of the same message, or of the one longest ago that has ended where there is no room
+ * for another; SENT if none has. */
+static uint32_t place_of(uint64_t rte) {
+  uint32_t ended = SENT;
+  for (uint32_t i = sent_count; i-- > 0;) {
+    if (sent[i].route == route_of(rte)) {
+      return i;
+    }
+    ended = sent[i].ended ? i : ended;
+  }
+  return sent_count < SENT ? sent_count : ended;
+}
+
+hv_return_t hvf_ioapic_expect(uint64_t rte) {
+  if (!(rte & rte_level)) {
+    return HV_SUCCESS;
+  }
+  const uint32_t place = place_of(rte);
+  if (place == SENT) {
+    return hvf_fail(HV_NO_RESOURCES,
+                    "%d level interrupts have been sent that have not ended: KVM tells no further "
+                    "end; end one first",
+                    SENT);
+  }
+  message before[SENT];
+  const uint32_t count = sent_count;
+  memcpy(before, sent, sizeof before);
+  sent_count += place == sent_count;
+  memmove(&sent[place], &sent[place + 1], (sent_count - 1 - place) * sizeof *sent);
+  sent[sent_count - 1] = (message){.route = route_of(rte)};
+  hv_return_t result = update_routes();
+  if (result != HV_SUCCESS) {
+    memcpy(sent, before, sizeof before);
+    sent_count = count;
+  }
+  return result;
+}
+
 hv_return_t hv_vm_send_ioapic_intr(uint64_t data) {
   hv_return_t result = hvf_enter_accelerated();
   if (result != HV_SUCCESS) {
     return result;
   }
-  if (data & rte_level) {
-    collect(sent, &sent_count, data);
-    result = update_routes();
-  }
+  result = hvf_ioapic_expect(data);
   result = result == HV_SUCCESS ? send(data) : result;
   hvf_leave();
   return result;

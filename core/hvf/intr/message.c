@@ -5,6 +5,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
 #include "hvf/intr/accelerated.h"
+#include "hvf/intr/ioapic.h"
 
 #include <inttypes.h>
 
@@ -15,6 +16,14 @@ enum {
 static const uint64_t messages = 0xfee00000;
 
 /* The lock is held. */
+static hv_return_t send(uint64_t address, uint32_t data) {
+  const uint32_t trigger_mode_vector = 0x87ff; /* SDM Vol. 3, 11.11.2 */
+  uint64_t rte =
+      (address >> 12 & 0xff) << 56 | (address >> 2 & 1) << 11 | (data & trigger_mode_vector);
+  hv_return_t result = hvf_ioapic_expect(rte);
+  return result == HV_SUCCESS ? hvf_status(luna_vm_msi(hvf_the_vm.vm, address, data)) : result;
+}
+
 static hv_return_t set_intr(hv_vcpuid_t vcpu, uint8_t vector, hv_apic_intr_trigger_t trig) {
   if (!hvf_find(vcpu)) {
     return hvf_fail(HV_BAD_ARGUMENT, "there is no vCPU %u", vcpu);
@@ -26,7 +35,7 @@ static hv_return_t set_intr(hv_vcpuid_t vcpu, uint8_t vector, hv_apic_intr_trigg
     return hvf_fail(HV_UNSUPPORTED, "KVM's local APICs do not end interrupts by themselves");
   }
   uint32_t data = vector | (trig == HV_APIC_LEVEL_TRIGGER ? LEVEL_ASSERTED : 0u);
-  return hvf_status(luna_vm_msi(hvf_the_vm.vm, messages | (uint64_t)vcpu << 12, data));
+  return send(messages | (uint64_t)vcpu << 12, data);
 }
 
 hv_return_t hv_vm_lapic_set_intr(hv_vcpuid_t vcpu, uint8_t vector, hv_apic_intr_trigger_t trig) {
@@ -46,7 +55,7 @@ hv_return_t hv_vm_lapic_msi(uint64_t addr, uint64_t data) {
   }
   result =
       (uint32_t)(addr >> 20) == messages >> 20 && data <= UINT32_MAX
-          ? hvf_status(luna_vm_msi(hvf_the_vm.vm, addr, (uint32_t)data))
+          ? send(addr, (uint32_t)data)
           : hvf_fail(HV_BAD_ARGUMENT, "0x%" PRIx64 " to 0x%" PRIx64 " is no message", data, addr);
   hvf_leave();
   return result;

@@ -133,7 +133,8 @@ HV_API hv_return_t hv_vm_lapic_set_intr(hv_vcpuid_t vcpu, uint8_t vector,
  * 0xfee00000 on. That no local APIC takes it is no error. */
 HV_API hv_return_t hv_vm_lapic_msi(uint64_t addr, uint64_t data);
 /* Sends what a redirection entry of an I/O APIC that is the program's says. For level interrupts
- * whose end shall be an exit, see hv_vcpu_apic_ctrl. */
+ * whose end shall be an exit, here and in the two calls above, see hv_vcpu_apic_ctrl: of 223
+ * destinations and vectors the end can be outstanding, HV_NO_RESOURCES for one more. */
 HV_API hv_return_t hv_vm_send_ioapic_intr(uint64_t data);
 /* Lets the vCPU take an interrupt of the PICs as soon as it accepts one, if they request one: as
  * LINT0 of vCPU 0 does by itself where its entry says so. HV_BUSY while one is queued. Owner. */
