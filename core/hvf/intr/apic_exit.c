@@ -82,7 +82,8 @@ hv_return_t hv_vmx_vcpu_set_apic_address_space(hv_vcpuid_t vcpu, hv_vm_space_t a
   }
   if (gpa & ~HVF_APIC_ADDRESS) {
     return hvf_fail(HV_BAD_ARGUMENT,
-                    "no local APIC is at gpa 0x%" PRIx64 ": a multiple of 4096 expected", gpa);
+                    "no local APIC is at gpa 0x%" PRIx64 ": a multiple of 4096 below 2^52 expected",
+                    gpa);
   }
   bool kvm = hvf_the_vm.options & HV_VM_ACCEL_APIC && asid == HV_VM_SPACE_DEFAULT;
   return kvm ? set_base(v, gpa) : set_page(v, asid, gpa);

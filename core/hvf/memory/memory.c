@@ -91,6 +91,9 @@ static hv_return_t map_address(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t 
                                        .size = size,
                                        .pointer = (void *)(uintptr_t)uva};
   luna_buffer *buffer;
+  if ((uintptr_t)uva > UINTPTR_MAX - size) {
+    return hvf_fail(HV_BAD_ARGUMENT, "0x%zx bytes at %p go beyond the last address", size, uva);
+  }
   hv_return_t result = hvf_status(luna_buffer_open(&options, &buffer));
   if (result != HV_SUCCESS) {
     return result;

@@ -177,6 +177,7 @@ static void maps_are_checked(void) {
   HV_IS(hv_vm_map(page + 1, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(NULL, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, 0, 100, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map((void *)-(uintptr_t)4096, 0, 8192, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, 0, 0, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, UINT64_C(1) << 60, sizeof page, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map_space(3, page, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
