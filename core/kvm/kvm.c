@@ -182,8 +182,19 @@ int luna_kvm_set_regs(int vcpu_fd, struct kvm_regs *regs) {
   return call(vcpu_fd, KVM_SET_REGS, regs);
 }
 
+/* A processor ignores L outside of long mode (SDM Vol. 3, 5.2.1), and a guest may have loaded a
+ * descriptor with it. KVM says so, and refuses to take it back. */
+void luna_kvm_mend_sregs(struct kvm_sregs *sregs) {
+  const uint64_t lma = 0x400;
+  sregs->cs.l = sregs->efer & lma ? sregs->cs.l : 0;
+}
+
 int luna_kvm_get_sregs(int vcpu_fd, struct kvm_sregs *sregs) {
-  return call(vcpu_fd, KVM_GET_SREGS, sregs);
+  int result = call(vcpu_fd, KVM_GET_SREGS, sregs);
+  if (result == 0) {
+    luna_kvm_mend_sregs(sregs);
+  }
+  return result;
 }
 
 int luna_kvm_set_sregs(int vcpu_fd, struct kvm_sregs *sregs) {

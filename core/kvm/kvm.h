@@ -55,6 +55,9 @@ int luna_kvm_run(int vcpu_fd);
 int luna_kvm_set_cpuid(int vcpu_fd, struct kvm_cpuid2 *cpuid);
 int luna_kvm_get_regs(int vcpu_fd, struct kvm_regs *regs);
 int luna_kvm_set_regs(int vcpu_fd, struct kvm_regs *regs);
+/* Makes system registers that a guest brought about such that KVM takes them back, and they mean
+ * the same. luna_kvm_get_sregs does it. */
+void luna_kvm_mend_sregs(struct kvm_sregs *sregs);
 int luna_kvm_get_sregs(int vcpu_fd, struct kvm_sregs *sregs);
 int luna_kvm_set_sregs(int vcpu_fd, struct kvm_sregs *sregs);
 int luna_kvm_get_events(int vcpu_fd, struct kvm_vcpu_events *events);

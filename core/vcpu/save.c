@@ -275,6 +275,7 @@ static void take_contents(parts *p) {
       memcpy(luna_group_bytes(&p->wanted, group, &size), p->contents[group], p->lengths[group]);
     }
   }
+  luna_kvm_mend_sregs(&p->wanted.sregs); /* a state may be of a version that did not */
 }
 
 static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t size) {

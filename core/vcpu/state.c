@@ -119,6 +119,7 @@ struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu) {
   }
   if (vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS) {
     state->sregs = vcpu->run->s.regs.sregs;
+    luna_kvm_mend_sregs(&state->sregs);
   } else if (luna_kvm_get_sregs(vcpu->fd, &state->sregs) != 0) {
     luna_fail_errno(errno, "cannot read the system registers of vCPU %u", vcpu->id);
     return NULL;
@@ -144,7 +145,6 @@ struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
 }
 
 int luna_state_read(luna_vcpu *vcpu, luna_held *state) {
-  luna_state_want_all(vcpu);
   int status = luna_state_general(vcpu, &state->regs);
   const struct kvm_sregs *sregs = status == LUNA_OK ? luna_state_sregs(vcpu) : NULL;
   const struct kvm_vcpu_events *events = sregs ? luna_state_events(vcpu) : NULL;
@@ -153,6 +153,7 @@ int luna_state_read(luna_vcpu *vcpu, luna_held *state) {
   }
   state->sregs = *sregs;
   state->events = *events;
+  luna_state_want_all(vcpu); /* not before: the page has what the last entry was asked for */
   return LUNA_OK;
 }
 

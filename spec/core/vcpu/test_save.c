@@ -96,20 +96,6 @@ static void goes_with_a_move(void) {
   end();
 }
 
-static void length_is_asked_for(void) {
-  begin_variant(0);
-  save();
-  size_t size = 0;
-  CHECK_OK(luna_vcpu_save(vcpu, NULL, &size));
-  CHECK_EQ(size, state_size);
-  size = state_size - 1;
-  CHECK_FAILS(luna_vcpu_save(vcpu, state, &size), LUNA_ERROR_RANGE, "bytes, not");
-  CHECK_EQ(size, state_size);
-  end();
-}
-
-/* ---- Refused ---- */
-
 static void mend_checksum(void) {
   uint64_t sum = UINT64_C(0xcbf29ce484222325);
   for (size_t i = HEADER; i < state_size; i += 8) {
@@ -134,6 +120,47 @@ static uint32_t *find_section(uint32_t tag) {
   }
   return NULL;
 }
+
+/* What the guest has changed since its registers were last asked for is in the state. */
+static void has_what_the_guest_did(void) {
+  for (int variant = 0; variant < VARIANTS; variant++) {
+    test_note("variant %d", variant);
+    begin_variant(variant);
+    run_changing(1 << PART_SREGS | 1 << PART_REGS, 3000);
+    save();
+    put_all(2000);
+    CHECK_OK(restore());
+    CHECK_EQ(get(LUNA_FS_BASE), 3000 + PART_SREGS);
+    CHECK_EQ(get(LUNA_R15), 3000 + PART_REGS);
+    end();
+  }
+}
+
+/* One of a version that saved CS.L where the processor ignores it. */
+static void code_segment_with_l(void) {
+  begin_variant(0);
+  save();
+  struct kvm_sregs *sregs = (void *)(find_section(2) + 2);
+  sregs->cs.l = 1;
+  mend_checksum();
+  CHECK_OK(restore());
+  halt();
+  end();
+}
+
+static void length_is_asked_for(void) {
+  begin_variant(0);
+  save();
+  size_t size = 0;
+  CHECK_OK(luna_vcpu_save(vcpu, NULL, &size));
+  CHECK_EQ(size, state_size);
+  size = state_size - 1;
+  CHECK_FAILS(luna_vcpu_save(vcpu, state, &size), LUNA_ERROR_RANGE, "bytes, not");
+  CHECK_EQ(size, state_size);
+  end();
+}
+
+/* ---- Refused ---- */
 
 /* States with a good checksum and bad sections. */
 static void forged(void) {
@@ -368,6 +395,8 @@ static void lapic(void) {
 int main(void) {
   RUN(round_trip);
   RUN(goes_with_a_move);
+  RUN(has_what_the_guest_did);
+  RUN(code_segment_with_l);
   RUN(length_is_asked_for);
   RUN(forged);
   RUN(section_missing);

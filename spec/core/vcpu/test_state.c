@@ -319,6 +319,33 @@ static void writes_survive_kick_before_entry(void) {
   }
 }
 
+/* Outside of long mode a guest loads CS from a descriptor with L, which KVM reports and does not
+ * take back. */
+static void code_segment_with_l(void) {
+  static struct kvm_sregs sregs;
+  for (int sync = 0; sync < 2; sync++) {
+    test_note("sync %d", sync);
+    if (sync) {
+      begin();
+    } else {
+      begin_without_sync();
+    }
+    sregs = *fake_sregs();
+    sregs.cs.l = 1;
+    SCRIPT({.kind = FAKE_HLT, .sregs = &sregs}, {.kind = FAKE_HLT, .sregs = &sregs});
+    for (int i = 0; i < 2; i++) { /* read by a call, and brought by the run page */
+      CHECK_EQ(run(), LUNA_EXIT_HLT);
+      CHECK_EQ(get(LUNA_CS_ACCESS) >> 13 & 1, 0);
+    }
+    set(LUNA_CR3, 0x3000);
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    CHECK_EQ(fake_sregs()->cr3, 0x3000);
+    set(LUNA_CS_ACCESS, 0xa09b); /* a script's own mistake stays one */
+    CHECK_FAILS(run(), LUNA_ERROR_SYSTEM, "cs.access bit 13 (L) is set outside of long mode");
+    end();
+  }
+}
+
 int main(void) {
   RUN(every_register);
   RUN(register_errors);
@@ -334,5 +361,6 @@ int main(void) {
   RUN(system_registers_on_demand);
   RUN(registers_after_kick_before_entry);
   RUN(writes_survive_kick_before_entry);
+  RUN(code_segment_with_l);
   return test_end();
 }
