@@ -26,25 +26,13 @@ typedef struct memory_fault {
   uint64_t size;
 } memory_fault;
 
-static uint64_t load(const uint8_t *data, uint32_t size) {
-  uint64_t value = 0;
-  memcpy(&value, data, size);
-  return value;
-}
-
-static int open_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint8_t *data) {
-  luna_exit *e = &vcpu->exit;
+/* Opens the exit, unless a trap owns it that the core answers. */
+static int open_exit(luna_vcpu *vcpu, int trap_kind, uint8_t *data) {
   vcpu->pending.open = true;
   vcpu->pending.data = data;
-  e->kind = kind;
-  e->value = e->access == LUNA_WRITE ? load(data, e->size) : 0;
-  return (int)kind;
-}
-
-/* The same, unless a trap owns it that the core answers. */
-static int serve_exit(luna_vcpu *vcpu, luna_exit_kind kind, int trap_kind, uint8_t *data) {
-  open_exit(vcpu, kind, data);
-  return vcpu->lookup->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind) : (int)kind;
+  luna_exit_own(vcpu, trap_kind);
+  return vcpu->lookup->owners[trap_kind].answer ? luna_answer_exit(vcpu, trap_kind)
+                                                : (int)vcpu->exit.kind;
 }
 
 static int decode_pio(luna_vcpu *vcpu) {
@@ -57,10 +45,9 @@ static int decode_pio(luna_vcpu *vcpu) {
   vcpu->exit.size = run->io.size;
   vcpu->exit.access = in ? LUNA_READ : LUNA_WRITE;
   vcpu->exit.count = run->io.count;
-  vcpu->pending.element = 0;
+  vcpu->pending.size = run->io.size;
   vcpu->pending.elements = run->io.count;
-  luna_exit_own(vcpu, LUNA_TRAP_PIO);
-  return serve_exit(vcpu, LUNA_EXIT_PIO, LUNA_TRAP_PIO, (uint8_t *)run + run->io.data_offset);
+  return open_exit(vcpu, LUNA_TRAP_PIO, (uint8_t *)run + run->io.data_offset);
 }
 
 /* KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR. With `error` set, KVM gives the guest a #GP. */
@@ -75,22 +62,19 @@ static int decode_msr(luna_vcpu *vcpu) {
   vcpu->exit.size = sizeof run->msr.data;
   vcpu->exit.access = read ? LUNA_READ : LUNA_WRITE;
   run->msr.error = 0;
-  luna_exit_own(vcpu, LUNA_TRAP_MSR);
-  return serve_exit(vcpu, LUNA_EXIT_MSR, LUNA_TRAP_MSR, (uint8_t *)&run->msr.data);
+  return open_exit(vcpu, LUNA_TRAP_MSR, (uint8_t *)&run->msr.data);
 }
 
 int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write) {
   int trap_kind = write->pio ? LUNA_TRAP_PIO : LUNA_TRAP_MMIO;
-  luna_exit_kind kind = write->pio ? LUNA_EXIT_PIO : LUNA_EXIT_MMIO;
-  luna_exit_set(vcpu, kind);
-  vcpu->pending = (luna_pending){.elements = 1};
+  luna_exit_set(vcpu, write->pio ? LUNA_EXIT_PIO : LUNA_EXIT_MMIO);
+  vcpu->pending = (luna_pending){.size = write->len, .elements = 1};
   vcpu->exit.reason = write->pio ? KVM_EXIT_IO : KVM_EXIT_MMIO;
   vcpu->exit.address = write->phys_addr;
   vcpu->exit.size = write->len;
   vcpu->exit.access = LUNA_WRITE;
   memcpy(vcpu->lookup->collected, write->data, sizeof vcpu->lookup->collected);
-  luna_exit_own(vcpu, trap_kind);
-  return serve_exit(vcpu, kind, trap_kind, vcpu->lookup->collected);
+  return open_exit(vcpu, trap_kind, vcpu->lookup->collected);
 }
 
 /* An exit for the memory access on the run page, that waits for an answer. */
@@ -100,16 +84,15 @@ static int access_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint32_t access) {
   vcpu->exit.address = run->mmio.phys_addr;
   vcpu->exit.size = run->mmio.len;
   vcpu->exit.access = access;
-  vcpu->pending.element = 0;
+  vcpu->pending.size = run->mmio.len;
   vcpu->pending.elements = 1;
   if (kind == LUNA_EXIT_MMIO) {
-    luna_exit_own(vcpu, LUNA_TRAP_MMIO);
-    if (vcpu->exit.trap) {
-      return serve_exit(vcpu, LUNA_EXIT_MMIO, LUNA_TRAP_MMIO, run->mmio.data);
-    }
-    kind = LUNA_EXIT_FAULT;
+    return open_exit(vcpu, LUNA_TRAP_MMIO, run->mmio.data);
   }
-  return open_exit(vcpu, kind, run->mmio.data);
+  vcpu->pending.open = true;
+  vcpu->pending.data = run->mmio.data;
+  vcpu->exit.value = luna_exit_value(vcpu);
+  return (int)kind;
 }
 
 static int decode_mmio(luna_vcpu *vcpu) {

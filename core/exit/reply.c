@@ -17,12 +17,6 @@ const luna_exit *luna_vcpu_exit(const luna_vcpu *vcpu) {
   return &vcpu->exit;
 }
 
-static uint64_t load(const uint8_t *data, uint32_t size) {
-  uint64_t value = 0;
-  memcpy(&value, data, size);
-  return value;
-}
-
 static int check_open(const luna_vcpu *vcpu) {
   int status = luna_vcpu_guard(vcpu);
   if (status != LUNA_OK) {
@@ -36,17 +30,40 @@ static int check_open(const luna_vcpu *vcpu) {
                          vcpu->id);
 }
 
-void luna_exit_next(luna_vcpu *vcpu) {
-  luna_pending *pending = &vcpu->pending;
-  luna_exit *e = &vcpu->exit;
-  if (++pending->element == pending->elements) {
-    pending->open = false;
-    return;
+/* Moves on to the next part of the element, or to the next element. False at the end. */
+static bool move_on(luna_pending *pending, luna_exit *e) {
+  bool within = pending->part + e->size < pending->size;
+  if (!within && pending->element + 1 >= pending->elements) {
+    return false;
   }
   pending->data += e->size;
-  e->count--;
-  e->value = e->access == LUNA_WRITE ? load(pending->data, e->size) : 0;
-  luna_exit_own(vcpu, LUNA_TRAP_PIO); /* the handler may have closed the trap */
+  pending->part += e->size;
+  e->address += e->size;
+  if (!within) {
+    e->address -= pending->size;
+    pending->part = 0;
+    pending->element++;
+    e->count--;
+  }
+  return true;
+}
+
+void luna_exit_next(luna_vcpu *vcpu) {
+  luna_exit *e = &vcpu->exit;
+  if (!move_on(&vcpu->pending, e)) {
+    vcpu->pending.open = false;
+    return;
+  }
+  luna_exit_own(vcpu, luna_exit_trap_kind(e)); /* the handler may have closed the trap */
+}
+
+/* The same, and lets the core answer what it can of the rest. */
+static void close_part(luna_vcpu *vcpu) {
+  int kind = luna_exit_trap_kind(&vcpu->exit);
+  luna_exit_next(vcpu);
+  if (vcpu->pending.open && vcpu->lookup->owners[kind].answer) {
+    luna_answer_exit(vcpu, kind);
+  }
 }
 
 int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
@@ -64,10 +81,7 @@ int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
   if (e->access == LUNA_READ) {
     memcpy(vcpu->pending.data, &value, e->size);
   }
-  luna_exit_next(vcpu);
-  if (vcpu->pending.open && vcpu->lookup->owners[LUNA_TRAP_PIO].answer) {
-    luna_answer_exit(vcpu, LUNA_TRAP_PIO);
-  }
+  close_part(vcpu);
   return LUNA_OK;
 }
 
@@ -94,7 +108,7 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
                      ": no region of space %u allows it; map memory there first",
                      e->address, space->id);
   }
-  vcpu->pending.open = false;
+  close_part(vcpu);
   return LUNA_OK;
 }
 
@@ -112,7 +126,8 @@ int luna_vcpu_refuse(luna_vcpu *vcpu) {
 
 uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data) {
   const luna_pending *pending = &vcpu->pending;
-  if (luna_vcpu_guard(vcpu) || !pending->open || vcpu->exit.kind != LUNA_EXIT_PIO) {
+  if (luna_vcpu_guard(vcpu) || !pending->open || vcpu->exit.kind != LUNA_EXIT_PIO ||
+      vcpu->exit.size != pending->size) {
     return 0;
   }
   *data = pending->data;

@@ -238,7 +238,9 @@ typedef enum luna_trap_kind {
 
 /* Claims [first, first + length) for a handler. Exits for an access that begins there carry
  * `*trap`, a small positive number, and the offset from `first`. Memory goes before a trap: an
- * access that a region allows never exits. Fails with _ARGUMENT (length 0), _RANGE (past port
+ * access that a region allows never exits. One in which another trap begins too is split as a bus
+ * does it: an exit for each part, in the order of addresses, aligned and with one owner, or none.
+ * One that only runs past the end of its trap comes whole. Fails with _ARGUMENT (length 0), _RANGE (past port
  * 0xffff, the address width or 32 bits), _OVERLAP (names the other trap); for MSRs also with
  * _UNSUPPORTED (before Linux 5.10; the x2APIC's, 0x800 to 0x8ff) and _LIMIT (KVM's filter has 16
  * ranges of 0x3000 MSRs). lunavisor/event.h has traps that are answered without an exit. */

@@ -35,6 +35,8 @@ typedef struct luna_pending {
   bool incomplete;  /* KVM finishes the instruction when it is entered again */
   bool reads;       /* and overwrites registers when it does */
   uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
+  uint32_t size;    /* of an element, which may come in parts to several traps */
+  uint32_t part;    /* how much of that comes before the part that the exit is for */
   uint32_t element; /* of a string I/O exit */
   uint32_t elements;
 } luna_pending;

@@ -63,7 +63,8 @@ LUNA_API int luna_vm_trap_function(luna_vm *vm, int kind, uint64_t first, uint64
 
 /* The elements of the open string I/O exit that are left, as one block: how many bytes
  * (luna_exit.size times luna_exit.count), and where they are until it is answered; what a read
- * gives goes there. 0 where no port access is open. */
+ * gives goes there. 0 where no port access is open, and where each comes in parts to several
+ * traps. */
 LUNA_API uint32_t luna_vcpu_block(luna_vcpu *vcpu, uint8_t **data);
 /* Answers all of them at once. _STATE where no port access is open. */
 LUNA_API int luna_vcpu_answer_block(luna_vcpu *vcpu);
