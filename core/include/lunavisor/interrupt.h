@@ -75,8 +75,9 @@ typedef struct luna_route {
 /* Replaces the whole routing table, in every space (api.rst, KVM_SET_GSI_ROUTING). Pins are for
  * LUNA_IRQCHIP_KERNEL, where lines 0 to 23 lead to the IOAPIC and 0 to 15 to the PICs at first;
  * split: no line has a route at first, and a level interrupt ends with LUNA_EXIT_EOI on lines 0 to
- * 254; on the others a level-triggered message is _UNSUPPORTED. _RANGE from line 4096 on, _LIMIT for
- * more than 4096 routes, _ARGUMENT for a pin that is none, _STATE for one with another irqchip. */
+ * 254; on the others a level-triggered message is _UNSUPPORTED. _RANGE from line 4096 on, _LIMIT
+ * for more than 4096 routes, _ARGUMENT for a pin that is none, _STATE for one with another
+ * irqchip. */
 LUNA_API int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count);
 /* Lets an eventfd raise a line; `resample` is another that KVM signals at the end of a level
  * interrupt (LUNA_IRQCHIP_KERNEL only), or -1 for edge. `on` 0 takes it away (_NOT_FOUND). The
