@@ -88,7 +88,9 @@ struct hvf_vcpu {
   uint32_t entry_event;            /* VMCS_CTRL_VMENTRY_IRQ_INFO */
   uint32_t entry_error;
   uint32_t entry_length;
-  uint64_t shadows[2]; /* of CR0 and CR4 */
+  uint64_t masks[2];   /* of CR0 and CR4, here and below: bits that the host owns */
+  uint64_t shadows[2]; /* what the guest reads of those */
+  uint64_t kept[2];    /* what the program has written to bits that KVM has not */
   hvf_info info;
   hv_apic_ctrl_t apic_ctrl;
   hvf_apic_page *apic_pages;

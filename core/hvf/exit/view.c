@@ -5,6 +5,7 @@
 #include "hvf/exit/view.h"
 
 #include "hvf/base/error.h"
+#include "hvf/exit/fixed.h"
 #include "hvf/exit/port.h"
 
 enum {
@@ -192,6 +193,24 @@ static hv_return_t get_rip(hvf_vcpu *v, uint64_t *value) {
   return hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, value));
 }
 
+static hv_return_t get_now(hvf_vcpu *v, int reg, uint64_t *value) {
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, reg, value));
+  *value = hvf_fixed_seen(v, reg, *value);
+  return result;
+}
+
+static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
+  uint64_t now = 0;
+  int status = reg == LUNA_CR4 ? luna_vcpu_get(v->vcpu, reg, &now) : LUNA_OK;
+  if (status == LUNA_OK) {
+    status = luna_vcpu_set(v->vcpu, reg, hvf_fixed_given(v, reg, value, now));
+  }
+  if (status == LUNA_OK) {
+    hvf_fixed_keep(v, reg, value);
+  }
+  return hvf_status(status);
+}
+
 hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
   hvf_exit *x = &v->exit;
   if (hvf_has_view(v)) {
@@ -208,7 +227,7 @@ hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
       return result;
     }
   }
-  return hvf_status(luna_vcpu_get(v->vcpu, reg, value));
+  return get_now(v, reg, value);
 }
 
 /* Writes to a register that the program's view has a place for; false for any other. */
@@ -270,5 +289,5 @@ hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
       v->exit.stage = HVF_STAGE_NONE;
     }
   }
-  return hvf_status(luna_vcpu_set(v->vcpu, reg, value));
+  return set_now(v, reg, value);
 }

@@ -5,6 +5,7 @@
 
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
+#include "hvf/exit/fixed.h"
 #include "hvf/exit/view.h"
 
 #include <inttypes.h>
@@ -97,12 +98,16 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
   return result;
 }
 
-/* CR0.PE, NE and PG and CR4.VMXE are fixed for a processor in VMX operation, not for KVM's guests;
- * fixed to 1 is nothing then, and what can be 1 is what the processor has. */
+/* CR0.NE and CR4.VMXE are fixed to 1 as on a processor in VMX operation, though KVM's guests enter
+ * without; an unrestricted guest's PE and PG are not. What can be 1 is what the processor has. */
 static hv_return_t fixed(hv_vmx_capability_t field, uint64_t *value) {
   switch (field) {
     case HV_VMX_CAP_CR0_FIXED0:
+      *value = hvf_fixed_bits(0);
+      return HV_SUCCESS;
     case HV_VMX_CAP_CR4_FIXED0:
+      *value = hvf_fixed_bits(1);
+      return HV_SUCCESS;
     case HV_VMX_CAP_EPT_VPID_CAP: /* no memory that can only be executed, no accessed bits */
       *value = 0;
       return HV_SUCCESS;

@@ -104,6 +104,10 @@ static hvf_field control_field(uint32_t number) {
       return (hvf_field){.kind = HVF_FIELD_CONTROL, .number = HV_VMX_CAP_ENTRY};
     case VMCS_CTRL_VMEXIT_CONTROLS:
       return (hvf_field){.kind = HVF_FIELD_CONTROL, .number = HV_VMX_CAP_EXIT};
+    case VMCS_CTRL_CR0_MASK:
+      return (hvf_field){.kind = HVF_FIELD_MASK, .number = 0};
+    case VMCS_CTRL_CR4_MASK:
+      return (hvf_field){.kind = HVF_FIELD_MASK, .number = 1};
     case VMCS_CTRL_CR0_SHADOW:
       return (hvf_field){.kind = HVF_FIELD_SHADOW, .number = 0};
     case VMCS_CTRL_CR4_SHADOW:
@@ -117,8 +121,6 @@ static hvf_field control_field(uint32_t number) {
     case VMCS_CTRL_EXC_BITMAP:
     case VMCS_CTRL_PF_ERROR_MASK:
     case VMCS_CTRL_PF_ERROR_MATCH:
-    case VMCS_CTRL_CR0_MASK:
-    case VMCS_CTRL_CR4_MASK:
     case VMCS_CTRL_CR3_COUNT:
     case VMCS_CTRL_TPR_THRESHOLD:
       return (hvf_field){.kind = HVF_FIELD_CONSTANT, .value = 0};

@@ -12,7 +12,8 @@ typedef enum hvf_field_kind {
   HVF_FIELD_REGISTER, /* `number` is a luna_register */
   HVF_FIELD_CONTROL,  /* `number` is an hv_vmx_capability_t */
   HVF_FIELD_CONSTANT, /* always `value`: nothing else can be written */
-  HVF_FIELD_SHADOW,   /* of CR0 or CR4: free, as no bit is masked */
+  HVF_FIELD_MASK,     /* of CR0, 0, or CR4, 1: bits that the host owns */
+  HVF_FIELD_SHADOW,   /* what the guest reads of those */
   HVF_FIELD_EVENT,    /* VMCS_CTRL_VMENTRY_* */
   HVF_FIELD_MSR,      /* `number` is that of an MSR */
   HVF_FIELD_STATE     /* of the vCPU, by a call of its own: state_get, state_set */

@@ -6,6 +6,7 @@
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
 #include "hvf/exit/fields.h"
+#include "hvf/exit/fixed.h"
 #include "hvf/exit/view.h"
 #include "hvf/vmcs/control.h"
 #include "hvf/vmcs/entry.h"
@@ -102,6 +103,9 @@ static hv_return_t read_field(hvf_vcpu *v, uint32_t number, uint64_t *value) {
     case HVF_FIELD_CONSTANT:
       *value = found.value;
       return HV_SUCCESS;
+    case HVF_FIELD_MASK:
+      *value = v->masks[found.number];
+      return HV_SUCCESS;
     case HVF_FIELD_SHADOW:
       *value = v->shadows[found.number];
       return HV_SUCCESS;
@@ -178,6 +182,37 @@ static hv_return_t write_state(hvf_vcpu *v, uint32_t number, uint64_t value) {
   }
 }
 
+/* Sets a mask or shadow; the guest's view of the register follows. */
+static hv_return_t change_view(hvf_vcpu *v, int index, uint64_t *word, uint64_t value) {
+  const int reg = index == 0 ? LUNA_CR0 : LUNA_CR4;
+  const uint64_t before = *word;
+  const bool shadow = word == &v->shadows[index];
+  uint64_t seen;
+  if (!((value ^ before) & (shadow ? v->masks[index] : hvf_fixed_bits(index)))) {
+    *word = value;
+    return HV_SUCCESS;
+  }
+  hv_return_t result = hvf_get(v, reg, &seen);
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  *word = value;
+  result = hvf_set(v, reg, seen);
+  if (result != HV_SUCCESS) {
+    *word = before;
+  }
+  return result;
+}
+
+static hv_return_t write_mask(hvf_vcpu *v, int index, uint64_t value) {
+  const uint64_t possible = hvf_fixed_bits(index);
+  return value & ~possible ? hvf_fail(HV_UNSUPPORTED,
+                                      "KVM cannot exit for the bits 0x%" PRIx64
+                                      " of CR%d: only 0x%" PRIx64 " can be masked",
+                                      value & ~possible, index == 0 ? 0 : 4, possible)
+                           : change_view(v, index, &v->masks[index], value);
+}
+
 static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
   hvf_field found = hvf_field_find(number);
   if (found.kind != HVF_FIELD_NONE && value > hvf_field_widest(number)) {
@@ -196,9 +231,10 @@ static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
                  : hvf_fail(HV_UNSUPPORTED,
                             "KVM cannot follow 0x%" PRIx64 " in field 0x%x: only 0x%" PRIx64, value,
                             number, found.value);
+    case HVF_FIELD_MASK:
+      return write_mask(v, found.number, value);
     case HVF_FIELD_SHADOW:
-      v->shadows[found.number] = value;
-      return HV_SUCCESS;
+      return change_view(v, found.number, &v->shadows[found.number], value);
     case HVF_FIELD_EVENT:
       return write_event(v, number, value);
     case HVF_FIELD_MSR:
@@ -227,6 +263,10 @@ static hv_return_t allowed(uint32_t number, uint64_t *must, uint64_t *may) {
       return HV_SUCCESS;
     case HVF_FIELD_CONSTANT:
       *must = *may = found.value;
+      return HV_SUCCESS;
+    case HVF_FIELD_MASK:
+      *must = 0;
+      *may = hvf_fixed_bits(found.number);
       return HV_SUCCESS;
     case HVF_FIELD_REGISTER:
     case HVF_FIELD_SHADOW:

@@ -131,8 +131,8 @@ static void fields_are_checked(void) {
 static void what_kvm_cannot_follow_is_refused(void) {
   uint64_t must, may;
   BEGIN(0xf4);
-  static const uint32_t zero[] = {VMCS_CTRL_EXC_BITMAP, VMCS_CTRL_CR0_MASK, VMCS_CTRL_CR4_MASK,
-                                  VMCS_CTRL_PF_ERROR_MASK, VMCS_CTRL_CR3_COUNT};
+  static const uint32_t zero[] = {VMCS_CTRL_EXC_BITMAP, VMCS_CTRL_PF_ERROR_MASK,
+                                  VMCS_CTRL_CR3_COUNT};
   for (size_t i = 0; i < sizeof zero / sizeof *zero; i++) {
     set_field(zero[i], 0);
     HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, zero[i], 1), HV_UNSUPPORTED);
@@ -146,6 +146,64 @@ static void what_kvm_cannot_follow_is_refused(void) {
   set_field(VMCS_CTRL_CR4_SHADOW, 0x2000);
   CHECK_EQ(field(VMCS_CTRL_CR0_SHADOW), 0x60000010);
   CHECK_EQ(field(VMCS_CTRL_CR4_SHADOW), 0x2000);
+  end();
+}
+
+enum {
+  NE = 0x20,
+  VMXE = 0x2000,
+  OSFXSR = 0x200
+};
+
+/* mov eax, cr0; mov ebx, cr4; hlt: what the guest reads */
+static const uint8_t reads_cr[] = {0x0f, 0x20, 0xc0, 0x0f, 0x20, 0xe3, 0xf4};
+
+static void check_guest_reads(uint64_t cr0, uint64_t cr4) {
+  set(HV_X86_RIP, CODE);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX) & NE, cr0);
+  CHECK_EQ(get(HV_X86_RBX) & (VMXE | OSFXSR), cr4);
+}
+
+static void what_vmx_operation_demands_can_be_set(void) {
+  begin_with(reads_cr, sizeof reads_cr, HV_VM_DEFAULT);
+  set_field(VMCS_GUEST_CR0, 0x10 | NE);
+  set_field(VMCS_GUEST_CR4, VMXE | OSFXSR);
+  CHECK_EQ(field(VMCS_GUEST_CR4), VMXE | OSFXSR);
+  CHECK_EQ(get(HV_X86_CR4), VMXE | OSFXSR);
+  check_guest_reads(NE, OSFXSR);
+  CHECK_EQ(field(VMCS_GUEST_CR0), 0x10 | NE);
+  CHECK_EQ(field(VMCS_GUEST_CR4), VMXE | OSFXSR);
+  set(HV_X86_CR4, OSFXSR);
+  CHECK_EQ(field(VMCS_GUEST_CR4), OSFXSR);
+  check_guest_reads(NE, OSFXSR);
+  end();
+}
+
+static void the_guest_reads_shadows_of_masked_bits(void) {
+  begin_with(reads_cr, sizeof reads_cr, HV_VM_DEFAULT);
+  set_field(VMCS_GUEST_CR0, 0x10 | NE);
+  set_field(VMCS_GUEST_CR4, VMXE);
+  set_field(VMCS_CTRL_CR4_MASK, VMXE);
+  set_field(VMCS_CTRL_CR0_MASK, NE); /* its shadow is 0 */
+  CHECK_EQ(field(VMCS_CTRL_CR0_MASK), NE);
+  CHECK_EQ(field(VMCS_GUEST_CR0), 0x10 | NE);
+  check_guest_reads(0, 0);
+  CHECK_EQ(field(VMCS_GUEST_CR0), 0x10 | NE);
+  CHECK_EQ(field(VMCS_GUEST_CR4), VMXE);
+  set_field(VMCS_CTRL_CR0_SHADOW, NE);
+  set_field(VMCS_GUEST_CR0, 0x10);
+  check_guest_reads(NE, 0);
+  CHECK_EQ(field(VMCS_GUEST_CR0), 0x10);
+  set_field(VMCS_CTRL_CR0_MASK, 0);
+  check_guest_reads(0, 0);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_CR0_MASK, NE | 1), HV_UNSUPPORTED);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_CR4_MASK, 1), HV_UNSUPPORTED);
+  CHECK_EQ(field(VMCS_CTRL_CR0_MASK), 0);
+  uint64_t must, may;
+  HV(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_CTRL_CR4_MASK, &must, &may));
+  CHECK_EQ(must, 0);
+  CHECK_EQ(may, VMXE);
   end();
 }
 
@@ -191,7 +249,9 @@ static void other_capabilities_are_told(void) {
   HV(hv_vmx_read_capability(HV_VMX_CAP_BASIC, &value));
   CHECK(value & VMX_BASIC_TRUE_CTLS);
   HV(hv_vmx_read_capability(HV_VMX_CAP_CR0_FIXED0, &value));
-  CHECK_EQ(value, 0);
+  CHECK_EQ(value, NE);
+  HV(hv_vmx_read_capability(HV_VMX_CAP_CR4_FIXED0, &value));
+  CHECK_EQ(value, VMXE);
   HV(hv_vmx_read_capability(HV_VMX_CAP_CR0_FIXED1, &value));
   CHECK_EQ(value & 0x80000021, 0x80000021);
   HV(hv_vmx_read_capability(HV_VMX_CAP_EPT_VPID_CAP, &value));
@@ -322,6 +382,8 @@ int main(void) {
   RUN_KVM(the_guest_has_what_is_written);
   RUN_KVM(fields_are_checked);
   RUN_KVM(what_kvm_cannot_follow_is_refused);
+  RUN_KVM(what_vmx_operation_demands_can_be_set);
+  RUN_KVM(the_guest_reads_shadows_of_masked_bits);
   RUN_KVM(controls_are_within_the_capability);
   RUN_KVM(other_capabilities_are_told);
   RUN_KVM(long_mode_is_a_control_and_efer);
