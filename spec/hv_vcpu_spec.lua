@@ -44,6 +44,29 @@ helper.kvm("hv's vCPUs", function()
     assert.is_true(hv.vm_destroy())
   end)
 
+  it("of several coroutines take turns", function()
+    local id = support.guest "hlt\n hlt"
+    local function owner()
+      local mine = assert(hv.vcpu_create())
+      assert(hv.vcpu_write_register(mine, hv.X86_RAX, mine))
+      setmetatable({}, { __gc = function() hv.capability(hv.CAP_VCPUMAX) end })
+      collectgarbage() -- a call within
+      repeat
+        coroutine.yield(mine, register(mine, hv.X86_RAX), (select(3, hv.vcpu_run(id))))
+      until false
+    end
+    local first, second = coroutine.wrap(owner), coroutine.wrap(owner)
+    for _ = 1, 2 do
+      assert.same({ 1, 1, "denied" }, { first() })
+      assert.same({ 2, 2, "denied" }, { second() })
+      support.stops(id, hv.VMX_REASON_HLT)
+    end
+    assert.is_false(pcall(coroutine.wrap(function()
+      hv.vcpu_run(setmetatable({}, { __index = error })) -- raises, as somebody else
+    end)))
+    support.stops(id, hv.VMX_REASON_HLT)
+  end)
+
   it("begin as after RESET, in the default space", function()
     support.vm()
     local id = assert(hv.vcpu_create(hv.VCPU_DEFAULT))

@@ -65,19 +65,28 @@ end
 
 local owners = {} -- of vCPUs, by token: { id =, a weak table of the coroutine }
 
+local acting = 0 -- as whom; false where an error came in between
 local adopt, destroy = library.call("hv_ext_thread_adopt", "i"), M.bind("vcpu_destroy", "i")
+
+local function act(token)
+  if acting == token then return end
+  acting = false
+  adopt(token)
+  acting = token
+end
 
 -- A vCPU goes with its coroutine.
 local function sweep()
+  local before = acting or 0
   for token, owner in pairs(owners) do
     local thread = owner.thread[1]
     if thread == nil or status_of(thread) == "dead" then
-      adopt(token)
+      act(token)
       destroy(owner.id)
-      adopt(0)
       owners[token] = nil
     end
   end
+  act(before)
 end
 
 -- The number that the running coroutine has for C: its address, 0 for the main one.
@@ -96,8 +105,9 @@ function M.own(id)
   end
 end
 
-local function back(...)
-  adopt(0)
+-- Between calls nobody is acted as: another Lua state may be next. A finalizer's call is within one.
+local function back(before, ...)
+  act(before)
   return ...
 end
 
@@ -192,10 +202,10 @@ function M.define(hv, name, arguments, fn)
       end
     end
     if refused then return fail("bad_argument", "%s", full .. refused) end
-    local token = token_of_caller()
-    if token == 0 then return fn(unpack(given, 1, count)) end
-    adopt(token)
-    return back(fn(unpack(given, 1, count)))
+    local token, before = token_of_caller(), acting or 0
+    if token == before and acting then return fn(unpack(given, 1, count)) end
+    act(token)
+    return back(before, fn(unpack(given, 1, count)))
   end
 end
 

@@ -60,6 +60,11 @@ error "annotations are not to be required"
 ---@field boot_state integer BS_*
 ---@field aeoi integer[] 0
 
+---The eventfd of vm_add_pio_notifier.
+---@class luna.hv_event
+---@field fd integer
+---@field read fun(self: luna.hv_event): integer?, string?, string? the writes since the last call
+
 ---The calls, and Apple's constants without HV_.
 ---@class lunavisor.hv
 ---@field errors table<string, integer> the numbers of the codes
@@ -229,7 +234,7 @@ function hv.vcpu_write_register(vcpu, reg, value) end
 ---@param value integer
 ---@param port integer|table|nil
 ---@param flags integer
----@return luna.eventfd?, string?, string?
+---@return luna.hv_event?, string?, string?
 function hv.vm_add_pio_notifier(addr, size, value, port, flags) end
 ---@param size integer
 ---@param flags? integer
