@@ -27,9 +27,9 @@
  * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
  *   registers.
  *
- * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back. They
- * are the bits of CR0 and CR4 that can be masked: the guest reads a masked bit from the shadow, as on
- * a Mac, but that it never sees VMXE set, and that its own writes to masked bits do not exit.
+ * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back.
+ * They are the bits of CR0 and CR4 that can be masked: the guest reads a masked bit from the shadow
+ * as on a Mac, but never sees VMXE set, and its own writes to masked bits do not exit.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there for fetches and while the guest has no paging. */
@@ -97,7 +97,8 @@ HV_API hv_return_t hv_vmx_get_msr_info(hv_vmx_msr_info_t field, uint64_t *value)
 /* A field of the VMCS. Owner. HV_BAD_ARGUMENT for a number that is no field, a value that the field
  * cannot hold, and control bits outside the capability; HV_DENIED for a write to a read-only field;
  * HV_UNSUPPORTED for a field that KVM has nothing like (of the host, of pages that the processor
- * reads), or a value that it cannot follow: exceptions to exit for, other masked bits of CR0 or CR4. */
+ * reads), or a value that it cannot follow: exceptions to exit for, other bits of CR0 or CR4 that
+ * are masked. */
 HV_API hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
 HV_API hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
 /* What a write of the field accepts: bits of a control that must be 1 and may be 1; for other

@@ -105,7 +105,7 @@ function M.own(id)
   end
 end
 
--- Between calls nobody is acted as: another Lua state may be next. A finalizer's call is within one.
+-- Between calls nobody is acted as: another Lua state may be next. A finalizer calls within one.
 local function back(before, ...)
   act(before)
   return ...
