@@ -1,12 +1,19 @@
 -- SPDX-License-Identifier: MIT
 -- Checks of arguments, with errors at the line of whoever called the library.
 
+local raw = require "lunavisor.binding.backend"
 local classes = require "lunavisor.class"
 
 local M = {}
 
 local floor = math.floor
 local units = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }
+
+-- An object that was closed through a copy of it, or by a finalizer, passes the checks of the
+-- shared layer: raw calls raise.
+raw.when_closed(function(kind)
+  error(("attempt to use a closed %s"):format(kind), classes.outside())
+end)
 
 -- The level at which error() blames the caller of the public function `depth` calls above the
 -- check.

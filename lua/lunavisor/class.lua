@@ -34,6 +34,26 @@ function M.describe(value)
   return name and known[classes[name]].title or type(value)
 end
 
+-- ---- Whom to blame ----
+
+local home = debug.getinfo(1, "S").source:match "^(.*)class%.lua$"
+
+--- Whether a function, as debug.getinfo describes it, is one of the library's own.
+function M.is_own(info)
+  return info.source:sub(1, #home) == home
+end
+
+--- The level, for the caller of this, of the innermost Lua function that is not the library's.
+function M.outside()
+  local level = 2
+  local info = debug.getinfo(level, "S")
+  while info and (info.what == "C" or M.is_own(info)) do
+    level = level + 1
+    info = debug.getinfo(level, "S")
+  end
+  return info and level - 1 or 1
+end
+
 -- ---- Names ----
 
 -- How many letters have to be added, left out, changed or swapped with their neighbour.

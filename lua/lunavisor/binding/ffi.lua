@@ -30,13 +30,9 @@ local C = ffi.load(library_path())
 
 local M = {}
 
--- Out-parameters, one of each: no call here is re-entered.
+-- Out-parameters, one of each: nothing is allocated between a call and the look at what it put
+-- there, so that no finalizer of the script can make another call meanwhile.
 local u64_out, u32_out = ffi.new "uint64_t[1]", ffi.new "uint32_t[1]"
-local pointer_out = {
-  buffer = ffi.new "luna_buffer *[1]",
-  vm = ffi.new "luna_vm *[1]",
-  vcpu = ffi.new "luna_vcpu *[1]",
-}
 
 -- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
 local function room(size)
@@ -58,46 +54,86 @@ local function done(status)
   return true
 end
 
-local function closed(kind)
-  error("attempt to use a closed " .. kind, 3)
+-- ---- Objects ----
+
+-- What an object has in [1]. The box owns what is behind it, and every raw call looks at `state`: a
+-- copy of the object has the same box, and at the end of the program finalizers come in any order.
+-- [2] is the pointer, typed; to read it from the box would allocate, and the finalizer that this
+-- lets run could close the object. For the same reason nothing is allocated between a look at
+-- `state` and the use of the pointer.
+local Box = ffi.typeof [[struct {
+  void *object;            /* where C puts it */
+  uint8_t *data;           /* of a buffer, as the next four */
+  const uint8_t *logged;   /* not 0: somebody follows the writes */
+  const uint8_t *vanishes; /* not 0: the memory may go away; the core touches it */
+  double size;
+  uint32_t writable;
+  uint32_t kind, state;
+}]]
+local NEW, OPEN, CLOSED = 0, 1, 2
+
+local kinds = { vm = 1, buffer = 2, vcpu = 3 }
+local release, pointers, places = {}, {}, {}
+for kind, number in pairs(kinds) do
+  release[number] = C["luna_" .. kind .. "_release"]
+  pointers[kind], places[kind] = ffi.typeof("luna_" .. kind .. " *"),
+    ffi.typeof("luna_" .. kind .. " **")
+  pointers[number] = pointers[kind]
 end
 
-local function vm_of(object)
-  return object[1] or closed "vm"
+-- Releases what was never closed, even if an error came before anybody knew of it.
+local function finalize(box)
+  if box.state == CLOSED then return end
+  box.state = CLOSED
+  local object = box.object
+  if object ~= nil then release[box.kind](ffi.cast(pointers[box.kind], object)) end
 end
 
-local function vcpu_of(object)
-  return object[1] or closed "vcpu"
+-- A box for a new object, and the place for C to put it.
+local function new_box(kind)
+  local box = Box()
+  box.kind, box.state = kinds[kind], NEW
+  return ffi.gc(box, finalize), ffi.cast(places[kind], box)
 end
 
-local function buffer_of(object)
-  return object[1] or closed "buffer"
+-- The same box with an object in it: [1] and [2].
+local function filled(kind, box)
+  local pointer = ffi.cast(pointers[kind], box.object)
+  box.state = OPEN
+  return box, pointer
 end
 
-local release = {
-  buffer = C.luna_buffer_release,
-  vm = C.luna_vm_release,
-  vcpu = C.luna_vcpu_release,
-}
+local complain
 
-local function own(kind)
-  return ffi.gc(pointer_out[kind][0], release[kind])
+--- Says who raises for a closed object: a function that gets its kind.
+function M.when_closed(fn)
+  complain = fn
 end
 
-local function kind_of(handle)
-  for kind in pairs(release) do
-    if ffi.istype("luna_" .. kind .. " *", handle) then return kind end
+local function of(kind)
+  return function(object)
+    local box = object[1]
+    if not box or box.state ~= OPEN then complain(kind) end
+    return object[2]
   end
 end
 
+local vm_of, vcpu_of, buffer_of = of "vm", of "vcpu", of "buffer"
+
+--- Whether an object is open, and not closed through a copy or a finalizer.
+function M.is_open(object)
+  local box = object[1]
+  return box ~= false and box.state == OPEN
+end
+
 function M.close(object)
-  local handle = object[1]
-  if not handle then return end
-  local kind = kind_of(handle)
+  local box = object[1]
+  if not box then return end
   object[1] = false
-  if kind == "buffer" then object.memory = nil end
-  ffi.gc(handle, nil)
-  release[kind](handle)
+  if box.state ~= OPEN then return end
+  box.state = CLOSED
+  release[box.kind](object[2])
+  ffi.gc(box, nil)
 end
 
 -- Library and host
@@ -144,9 +180,10 @@ end
 
 -- The further subjects, one file each: functions that add their raw calls to M.
 local shared = {
-  ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done, own = own,
+  ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
+  new_box = new_box, filled = filled, OPEN = OPEN,
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
-  pointer_out = pointer_out, u64_out = u64_out, u32_out = u32_out, room = room,
+  u64_out = u64_out, u32_out = u32_out, room = room,
 }
 for _, part in ipairs {
   "buffer", "space", "vcpu", "state", "linear", "event", "exit", "debug", "interrupt", "thread",

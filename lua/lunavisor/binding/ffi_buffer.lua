@@ -2,29 +2,38 @@
 -- Raw calls for LuaJIT: buffers. The accessors are methods as they stand.
 
 local floor, tonumber, type, error = math.floor, tonumber, type, error
+local getmetatable = getmetatable
 
 return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
-  local fail, own, pointer_out = shared.fail, shared.own, shared.pointer_out
+  local fail, new_box, filled, OPEN = shared.fail, shared.new_box, shared.filled, shared.OPEN
   local buffer_of = shared.buffer_of
   local u64_out, room = shared.u64_out, shared.room
   local buffer_in = ffi.new "luna_buffer_options[1]"
   local READ, WRITE = 1, 2 -- luna_access
 
+  local function adopt(status, box)
+    if status < 0 then return fail(status) end
+    local _, pointer = filled("buffer", box)
+    local memory = C.luna_buffer_memory(pointer)
+    box.data, box.logged, box.vanishes = memory.data, memory.logged, memory.vanishes
+    box.writable = memory.writable
+    box.size = tonumber(memory.size)
+    return box, pointer
+  end
+
   function M.buffer_open(kind, flags, size, offset, path, fd, pointer)
+    local box, place = new_box "buffer"
     local options = buffer_in[0]
     options.kind, options.flags, options.size, options.offset = kind, flags, size, offset
     options.path, options.fd = path, fd or -1
     options.pointer = pointer and ffi.cast("void *", pointer)
-    local status = C.luna_buffer_open(buffer_in, pointer_out.buffer)
-    if status < 0 then return fail(status) end
-    return own "buffer"
+    return adopt(C.luna_buffer_open(buffer_in, place), box)
   end
 
   function M.buffer_view(object, offset, size)
-    local status = C.luna_buffer_view(buffer_of(object), offset, size, pointer_out.buffer)
-    if status < 0 then return fail(status) end
-    return own "buffer"
+    local box, place = new_box "buffer"
+    return adopt(C.luna_buffer_view(buffer_of(object), offset, size, place), box)
   end
 
   function M.buffer_id(object)
@@ -40,45 +49,45 @@ return function(M, shared)
   end
 
   function M.buffer_size(object)
-    return tonumber(C.luna_buffer_size(buffer_of(object)))
+    buffer_of(object)
+    return object[1].size
   end
 
-  -- object.memory, a luna_memory, is what access needs; looked up when a buffer is first used.
-  local function bind(object, level)
-    local handle = object[1]
-    if not handle then error("attempt to use a closed buffer", level) end
-    object.memory = C.luna_buffer_memory(handle)
-    return object.memory
-  end
-
-  local function outside(memory, offset, size, level)
+  local function outside(box, offset, size, level)
     if type(offset) ~= "number" or floor(offset) ~= offset then
       error(("bad offset (a whole number expected, got %s)"):format(tostring(offset)), level + 1)
     end
     error(("offset %s0x%x and size %d are outside the buffer, which has 0x%x bytes")
-      :format(offset < 0 and "-" or "", math.abs(offset), size, tonumber(memory.size)), level + 1)
+      :format(offset < 0 and "-" or "", math.abs(offset), size, box.size), level + 1)
   end
 
-  -- The memory at `offset`, of `size` bytes that the buffer has. `level` blames the caller.
+  -- The memory at `offset`, of `size` bytes that the buffer has, and the box. `level` blames the
+  -- method's caller.
   local function bytes(object, offset, size, level)
-    local memory = object.memory or bind(object, (level or 3) + 2)
-    if type(offset) ~= "number" or offset < 0 or offset > tonumber(memory.size) - size
+    buffer_of(object)
+    local box = object[1]
+    if type(offset) ~= "number" or not (offset >= 0 and offset <= box.size - size)
       or floor(offset) ~= offset then
-      outside(memory, offset, size, (level or 3) + 1)
+      outside(box, offset, size, (level or 3) + 1)
     end
-    return memory.data + offset, memory
+    local place = box.data + offset
+    buffer_of(object)
+    return place, box
   end
 
-  local function writable(memory, level)
-    if memory.writable == 0 then error("the buffer is read-only", (level or 3) + 1) end
+  local function writable(box, level)
+    if box.writable == 0 then error("the buffer is read-only", (level or 3) + 1) end
   end
 
-  local function mark(object, memory, offset, size)
-    if memory.logged[0] ~= 0 then C.luna_buffer_mark(object[1], offset, size) end
+  local function mark(object, box, offset, size)
+    local logged = box.logged
+    local handle = buffer_of(object)
+    if logged[0] ~= 0 then C.luna_buffer_mark(handle, offset, size) end
   end
 
   function M.buffer_writable(object)
-    return C.luna_buffer_memory(buffer_of(object)).writable ~= 0
+    buffer_of(object)
+    return object[1].writable ~= 0
   end
 
   function M.buffer_mark(object, offset, size)
@@ -87,7 +96,7 @@ return function(M, shared)
 
   -- The status of copying between `data` and a buffer whose memory may go away.
   local function copy_safely(object, offset, data, size, access)
-    return C.luna_buffer_copy(object[1], offset, data, size, access)
+    return C.luna_buffer_copy(buffer_of(object), offset, data, size, access)
   end
 
   -- The results of a method that has none.
@@ -114,24 +123,29 @@ return function(M, shared)
     local size, limit = bits / 8, 2 ^ bits
     return function(object, offset, value)
       if getmetatable(object) ~= class then complain(object) end
-      local memory = object.memory or bind(object, 3)
-      if type(offset) ~= "number" or not (offset >= 0 and offset <= tonumber(memory.size) - size)
+      local box = object[1] or complain(object)
+      if type(offset) ~= "number" or not (offset >= 0 and offset <= box.size - size)
         or floor(offset) ~= offset then
-        outside(memory, offset, size, 2)
+        outside(box, offset, size, 2)
       end
-      local place = ffi.cast(pointer, memory.data + offset)
+      local place = ffi.cast(pointer, box.data + offset)
       if value == nil then
-        if memory.vanishes[0] == 0 then return place[0] end
-        return get_integer(object, offset, size)
+        if box.state ~= OPEN then complain(object) end
+        if box.vanishes[0] ~= 0 then return get_integer(object, offset, size) end
+        return place[0]
       end
-      if type(value) ~= "number" then value = tonumber(value) end
+      if type(value) ~= "number" then
+        local exact = to_u64(value)
+        value = exact and tonumber(exact)
+      end
       if not value or value < 0 or value >= limit or floor(value) ~= value then
         error(("value %s does not fit in %d bits"):format(tostring(value), bits), 2)
       end
-      writable(memory, 2)
-      if memory.vanishes[0] ~= 0 then return set_integer(object, offset, size, value) end
+      if box.state ~= OPEN then complain(object) end
+      writable(box, 2)
+      if box.vanishes[0] ~= 0 then return set_integer(object, offset, size, value) end
       place[0] = value
-      mark(object, memory, offset, size)
+      mark(object, box, offset, size)
     end
   end
 
@@ -145,20 +159,26 @@ return function(M, shared)
 
     function methods.u64(object, offset, value)
       if getmetatable(object) ~= class then complain(object) end
-      local from, memory = bytes(object, offset, 8, 2)
-      local place = ffi.cast("uint64_t *", from)
+      local box = object[1] or complain(object)
+      if type(offset) ~= "number" or not (offset >= 0 and offset <= box.size - 8)
+        or floor(offset) ~= offset then
+        outside(box, offset, 8, 2)
+      end
+      local place = ffi.cast("uint64_t *", box.data + offset)
       if value == nil then
-        if memory.vanishes[0] == 0 then return place[0] end
-        return get_integer(object, offset, 8)
+        if box.state ~= OPEN then complain(object) end
+        if box.vanishes[0] ~= 0 then return get_integer(object, offset, 8) end
+        return place[0]
       end
       local exact = to_u64(value)
       if not exact then
         error(("value %s is not an exact 64-bit integer"):format(tostring(value)), 2)
       end
-      writable(memory, 2)
-      if memory.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
+      if box.state ~= OPEN then complain(object) end
+      writable(box, 2)
+      if box.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
       place[0] = exact
-      mark(object, memory, offset, 8)
+      mark(object, box, offset, 8)
     end
 
     return methods
@@ -170,8 +190,8 @@ return function(M, shared)
   -- As a string, or appended to a string.buffer. LuaJIT looks at the bytes of a string several
   -- times: a guest must not change them meanwhile.
   function M.buffer_read(object, offset, size, into)
-    local place, memory = bytes(object, offset, size)
-    local safely = memory.vanishes[0] ~= 0
+    local place, box = bytes(object, offset, size)
+    local safely = box.vanishes[0] ~= 0
     if into and not safely then return into:putcdata(place, size) end
     local small = size <= SPARE
     local data = small and spare or room(small and SPARE or size)
@@ -180,6 +200,7 @@ return function(M, shared)
     if safely then
       status = copy_safely(object, offset, data, size, READ)
     else
+      place = bytes(object, offset, size) -- making room may have run a finalizer that closed it
       ffi.copy(data, place, size)
     end
     local result = status == 0 and (into and into:putcdata(data, size) or ffi.string(data, size))
@@ -192,22 +213,19 @@ return function(M, shared)
   function M.buffer_write(object, offset, data)
     local size, source = #data, data
     if type(data) ~= "string" then source = data:ref() end
-    local place, memory = bytes(object, offset, size)
-    writable(memory)
-    if memory.vanishes[0] ~= 0 then
+    local place, box = bytes(object, offset, size)
+    writable(box)
+    if box.vanishes[0] ~= 0 then
       return nothing(copy_safely(object, offset, ffi.cast("uint8_t *", source), size, WRITE))
     end
     ffi.copy(place, source, size)
-    mark(object, memory, offset, size)
+    mark(object, box, offset, size)
   end
 
   function M.buffer_fill(object, offset, size, byte)
-    if type(byte) ~= "number" or byte < 0 or byte > 255 or floor(byte) ~= byte then
-      error(("value %s does not fit in 8 bits"):format(tostring(byte)), 2)
-    end
-    local _, memory = bytes(object, offset, size)
-    writable(memory)
-    return nothing(C.luna_buffer_fill(object[1], offset, size, byte))
+    local _, box = bytes(object, offset, size)
+    writable(box)
+    return nothing(C.luna_buffer_fill(buffer_of(object), offset, size, byte))
   end
 
   -- A distance that the core has found (1), or that it has not (0), or a failure.
@@ -219,28 +237,37 @@ return function(M, shared)
 
   function M.buffer_find(object, offset, size, pattern)
     bytes(object, offset, size)
-    return found_at(C.luna_buffer_find(object[1], offset, size, pattern, #pattern, u64_out), offset)
+    local handle = buffer_of(object)
+    return found_at(C.luna_buffer_find(handle, offset, size, pattern, #pattern, u64_out), offset)
   end
 
   function M.buffer_copy(object, offset, source, from, size)
     bytes(source, from, size)
-    local _, memory = bytes(object, offset, size)
-    writable(memory)
-    return nothing(C.luna_buffer_transfer(object[1], offset, source[1], from, size))
+    local _, box = bytes(object, offset, size)
+    writable(box)
+    local theirs = buffer_of(source)
+    return nothing(C.luna_buffer_transfer(buffer_of(object), offset, theirs, from, size))
   end
 
   -- The distance of the first difference between two ranges, nil if they are equal.
   function M.buffer_compare(object, offset, other, from, size)
     bytes(other, from, size)
     bytes(object, offset, size)
-    return found_at(C.luna_buffer_compare(object[1], offset, other[1], from, size, u64_out), 0)
+    local theirs = buffer_of(other)
+    local status = C.luna_buffer_compare(buffer_of(object), offset, theirs, from, size, u64_out)
+    return found_at(status, 0)
   end
 
   -- The memory as a uint8_t pointer that keeps the buffer alive: LuaJIT only.
   function M.buffer_pointer(object)
+    local held = false
+    local pointer = ffi.gc(object[1].data, function()
+      if held then C.luna_buffer_release(held) end
+    end)
     local handle = buffer_of(object)
     C.luna_buffer_retain(handle)
-    return ffi.gc(C.luna_buffer_memory(handle).data, function() C.luna_buffer_release(handle) end)
+    held = handle
+    return pointer
   end
 
   --- The luna_buffer, for other libraries; good while the buffer is open.

@@ -4,12 +4,14 @@
 return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
   local fail, done, vcpu_of = shared.fail, shared.done, shared.vcpu_of
-  local u32_out, place_out = shared.u32_out, ffi.new "uint64_t[2]"
+  local u32_out, record_of = shared.u32_out, shared.record_of
+  local gva_out, gpa_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
   local NOT_FOUND = tonumber(C.LUNA_ERROR_NOT_FOUND)
 
   -- vcpu, kind, gva, size: its number
   function M.break_set(object, kind, gva, size)
-    local status = C.luna_vcpu_break(vcpu_of(object), kind, to_u64(gva), size, u32_out)
+    local exact = to_u64(gva)
+    local status = C.luna_vcpu_break(vcpu_of(object), kind, exact, size, u32_out)
     if status < 0 then return fail(status) end
     return u32_out[0]
   end
@@ -20,14 +22,16 @@ return function(M, shared)
 
   -- vcpu, whether the gpa is wanted: the linear address of the next instruction, and its gpa or nil
   function M.place(object, both)
-    local status = C.luna_vcpu_place(vcpu_of(object), place_out, both and place_out + 1 or nil)
+    local status = C.luna_vcpu_place(vcpu_of(object), gva_out, both and gpa_out or nil)
     if status < 0 and status ~= NOT_FOUND then return fail(status) end
-    return place_out[0], both and status == 0 and tonumber(place_out[1]) or nil
+    local gpa = both and status == 0 and tonumber(gpa_out[0]) or nil
+    return gva_out[0], gpa
   end
 
   -- the number of the breakpoint that the vCPU stands at, 0 for none, and DR6
   function M.break_met(object)
-    local e = C.luna_vcpu_exit(vcpu_of(object))
+    local e = ffi.cast("luna_exit *", record_of(object))
+    vcpu_of(object)
     return e.breakpoint, e.dr6
   end
 end

@@ -28,13 +28,15 @@ return function(M, shared)
 
   -- vm, kind, address, size, flags, value, descriptor or -1: the descriptor
   function M.eventfd_add(vm, ...)
-    local status = C.luna_vm_eventfd_add(vm_of(vm), event_of(...))
+    local event = event_of(...)
+    local status = C.luna_vm_eventfd_add(vm_of(vm), event)
     if status < 0 then return fail(status) end
     return event_in[0].fd
   end
 
   function M.eventfd_remove(vm, ...)
-    return done(C.luna_vm_eventfd_remove(vm_of(vm), event_of(...)))
+    local event = event_of(...)
+    return done(C.luna_vm_eventfd_remove(vm_of(vm), event))
   end
 
   -- descriptor: how many writes

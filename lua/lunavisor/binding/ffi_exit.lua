@@ -3,31 +3,34 @@
 
 return function(M, shared)
   local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
-  local vm_of, vcpu_of = shared.vm_of, shared.vcpu_of
+  local vm_of, vcpu_of, record_of = shared.vm_of, shared.vcpu_of, shared.record_of
   local data_out = ffi.new "uint8_t *[1]"
   local exec_out, idle_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
 
   -- How many elements of a string are left, with the open one; 0 where none is open.
   function M.block_count(object)
-    local handle = vcpu_of(object)
-    return C.luna_vcpu_block(handle, data_out) > 0 and C.luna_vcpu_exit(handle).count or 0
+    local e = ffi.cast("luna_exit *", record_of(object))
+    return C.luna_vcpu_block(vcpu_of(object), data_out) > 0 and e.count or 0
   end
 
   -- The bytes of those elements.
   function M.block_read(object)
     local size = C.luna_vcpu_block(vcpu_of(object), data_out)
-    return size > 0 and ffi.string(data_out[0], size) or ""
+    local data = data_out[0]
+    vcpu_of(object)
+    return size > 0 and ffi.string(data, size) or ""
   end
 
   -- bytes: for a read, of that size, or nil.
   function M.block_answer(object, bytes)
-    local handle = vcpu_of(object)
-    local size = C.luna_vcpu_block(handle, data_out)
+    local size = C.luna_vcpu_block(vcpu_of(object), data_out)
     if bytes and size > 0 then
       if #bytes ~= size then error("as many bytes as the block has expected", 2) end
-      ffi.copy(data_out[0], bytes, size)
+      local data = data_out[0]
+      vcpu_of(object)
+      ffi.copy(data, bytes, size)
     end
-    return done(C.luna_vcpu_answer_block(handle))
+    return done(C.luna_vcpu_answer_block(vcpu_of(object)))
   end
 
   function M.reason_name(reason)

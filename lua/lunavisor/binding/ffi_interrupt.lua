@@ -71,7 +71,8 @@ return function(M, shared)
   end
 
   function M.msi(object, address, data)
-    return flag(C.luna_vm_msi(vm_of(object), to_u64(address), data))
+    local exact = to_u64(address)
+    return flag(C.luna_vm_msi(vm_of(object), exact, data))
   end
 
   -- vm, a list of routes, each line, whether it is a message, address, data, chip, pin
@@ -157,10 +158,12 @@ return function(M, shared)
   end
 
   function M.set_tsc_offset(object, offset)
-    return done(C.luna_vcpu_set_tsc_offset(vcpu_of(object), ffi.cast("int64_t", to_u64(offset))))
+    local signed = ffi.cast("int64_t", to_u64(offset))
+    return done(C.luna_vcpu_set_tsc_offset(vcpu_of(object), signed))
   end
 
   function M.sync_tsc(object, value)
-    return done(C.luna_vm_sync_tsc(vm_of(object), to_u64(value)))
+    local exact = to_u64(value)
+    return done(C.luna_vm_sync_tsc(vm_of(object), exact))
   end
 end

@@ -7,9 +7,6 @@ return function(M, shared)
 
   local READ, WRITE = 1, 2 -- luna_access
 
-  local walk_out = ffi.new "luna_walk[1]"
-  local code_out = ffi.new "luna_code[1]"
-  local instruction_out = ffi.new "luna_instruction[1]"
 
   local function list(values, count)
     local copy = {}
@@ -20,54 +17,56 @@ return function(M, shared)
   -- vcpu, gva: paging, level of the entry that is missing, whether it has a reserved bit set,
   -- rights, whether user mode has them, gpa, size of the page, entries, their gpas
   function M.translate(object, gva)
-    local status = C.luna_vcpu_translate(vcpu_of(object), to_u64(gva), walk_out)
+    local w, exact = ffi.new "luna_walk", to_u64(gva)
+    local status = C.luna_vcpu_translate(vcpu_of(object), exact, w)
     if status < 0 then return fail(status) end
-    local w = walk_out[0]
     return w.paging, w.missing, w.reserved ~= 0, w.rights, w.user ~= 0, tonumber(w.gpa),
       tonumber(w.page_size), list(w.entries, w.entry_count), list(w.entry_gpas, w.entry_count)
   end
 
   function M.linear_read(object, gva, size)
-    local bytes = shared.room(size)
-    local status = C.luna_vcpu_copy(vcpu_of(object), to_u64(gva), bytes, size, READ)
+    local bytes, exact = shared.room(size), to_u64(gva)
+    local status = C.luna_vcpu_copy(vcpu_of(object), exact, bytes, size, READ)
     if status < 0 then return fail(status) end
     return ffi.string(bytes, size)
   end
 
   function M.linear_write(object, gva, bytes)
-    return done(C.luna_vcpu_copy(vcpu_of(object), to_u64(gva), ffi.cast("char *", bytes), #bytes,
-      WRITE))
+    local exact, source = to_u64(gva), ffi.cast("char *", bytes)
+    return done(C.luna_vcpu_copy(vcpu_of(object), exact, source, #bytes, WRITE))
   end
 
   -- An integer of `size` bytes.
   function M.linear_get(object, gva, size)
+    local exact = to_u64(gva)
     u64_out[0] = 0
-    local status = C.luna_vcpu_copy(vcpu_of(object), to_u64(gva), u64_out, size, READ)
+    local status = C.luna_vcpu_copy(vcpu_of(object), exact, u64_out, size, READ)
     if status < 0 then return fail(status) end
     if size <= 4 then return tonumber(u64_out[0]) end
     return u64_out[0]
   end
 
   function M.linear_set(object, gva, size, value)
+    local exact = to_u64(gva)
     u64_out[0] = to_u64(value)
-    return done(C.luna_vcpu_copy(vcpu_of(object), to_u64(gva), u64_out, size, WRITE))
+    return done(C.luna_vcpu_copy(vcpu_of(object), exact, u64_out, size, WRITE))
   end
 
   -- vcpu, offset in the code segment: the bytes of code there, 16, 32 or 64 bits
   function M.code(object, rip)
-    local status = C.luna_vcpu_code(vcpu_of(object), to_u64(rip), code_out)
+    local code, exact = ffi.new "luna_code", to_u64(rip)
+    local status = C.luna_vcpu_code(vcpu_of(object), exact, code)
     if status < 0 then return fail(status) end
-    local code = code_out[0]
     return ffi.string(code.bytes, code.size), code.bits
   end
 
   -- bytes, how many of them to leave out at the front, address, bits: size and text of the first
   -- instruction
   function M.disassemble(bytes, skip, address, bits)
+    local found = ffi.new "luna_instruction"
     local status = C.luna_disassemble(ffi.cast("const char *", bytes) + skip, #bytes - skip,
-      to_u64(address), bits, instruction_out)
+      to_u64(address), bits, found)
     if status < 0 then return fail(status) end
-    local found = instruction_out[0]
     return found.size, ffi.string(found.text)
   end
 end

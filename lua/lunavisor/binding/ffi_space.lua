@@ -3,23 +3,23 @@
 
 return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
-  local fail, done, own, pointer_out = shared.fail, shared.done, shared.own, shared.pointer_out
+  local fail, done, new_box, filled = shared.fail, shared.done, shared.new_box, shared.filled
   local vm_of, buffer_of = shared.vm_of, shared.buffer_of
   local u64_out, u32_out, room = shared.u64_out, shared.u32_out, shared.room
   local tonumber, ipairs = tonumber, ipairs
   local READ, WRITE = 1, 2 -- luna_access
   local vm_in = ffi.new "luna_vm_options[1]"
-  local region_out = ffi.new "luna_region[1]"
   local length_out = ffi.new "uint64_t[1]"
 
   -- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs
   function M.vm_create(dirty_ring, irqchip, pit, unknown_msrs)
+    local box, place = new_box "vm"
     local options = vm_in[0]
     options.dirty_ring, options.irqchip, options.pit = dirty_ring, irqchip, pit
     options.unknown_msrs = unknown_msrs
-    local status = C.luna_vm_open(vm_in, pointer_out.vm)
+    local status = C.luna_vm_open(vm_in, place)
     if status < 0 then return fail(status) end
-    return own "vm"
+    return filled("vm", box)
   end
 
   function M.map(object, space, buffer, offset, gpa, size, rights)
@@ -42,6 +42,9 @@ return function(M, shared)
       local c = changes[i - 1]
       c.kind, c.gpa, c.size, c.rights = change[1], change[2], change[3], change[4]
       c.buffer, c.offset = change[5] and buffer_of(change[5]), change[6] or 0
+    end
+    for _, change in ipairs(list) do -- still open
+      if change[5] then buffer_of(change[5]) end
     end
     return done(C.luna_vm_update_space(vm_of(object), space, changes, #list))
   end
@@ -71,8 +74,8 @@ return function(M, shared)
   end
 
   function M.space_write(object, space, gpa, data)
-    return done(C.luna_vm_copy_space(vm_of(object), space, gpa, ffi.cast("char *", data), #data,
-      WRITE))
+    local source = ffi.cast("char *", data)
+    return done(C.luna_vm_copy_space(vm_of(object), space, gpa, source, #data, WRITE))
   end
 
   -- An integer of `size` bytes.
@@ -101,13 +104,23 @@ return function(M, shared)
     return tonumber(u64_out[0]), tonumber(length_out[0])
   end
 
+  -- The buffer of a region is borrowed. As a pointer it could not be read without an allocation,
+  -- and the finalizer that this lets run could unmap it: its address is taken, in halves.
+  if not pcall(function() return C.luna_buffer_id_at end) then
+    ffi.cdef "uint64_t luna_buffer_id_at(uint64_t address) __asm__(\"luna_buffer_id\");"
+  end
+  local Words = ffi.typeof "uint32_t *"
+  local at = ffi.offsetof("luna_region", "buffer") / 4
+
   -- gpa, size, buffer id, offset, rights, enforced rights, slot, flags of the next region.
   function M.next_region(object, space, gpa)
-    local status = C.luna_space_next(vm_of(object), space, gpa, region_out)
+    local r = ffi.new "luna_region"
+    local words = ffi.cast(Words, r)
+    local status = C.luna_space_next(vm_of(object), space, gpa, r)
     if status < 0 then return fail(status) end
-    local r = region_out[0]
-    return tonumber(r.gpa), tonumber(r.size), tonumber(C.luna_buffer_id(r.buffer)),
-      tonumber(r.offset), r.rights, r.enforced, r.slot, r.flags
+    local id = C.luna_buffer_id_at(words[at + 1] * 2 ^ 32 + words[at])
+    return tonumber(r.gpa), tonumber(r.size), tonumber(id), tonumber(r.offset), r.rights,
+      r.enforced, r.slot, r.flags
   end
 
   function M.trap(object, kind, first, length)

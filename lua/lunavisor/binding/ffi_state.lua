@@ -5,8 +5,8 @@ return function(M, shared)
   local ffi, C, fail, done, vcpu_of = shared.ffi, shared.C, shared.fail, shared.done, shared.vcpu_of
   local u64_out, u32_out, to_u64 = shared.u64_out, shared.u32_out, shared.to_u64
   local bytes = ffi.typeof "uint8_t[?]"
-  local cpuid_out = ffi.new "luna_cpuid[1]"
   local size_out = ffi.new "size_t[1]"
+  local size_low = ffi.cast("uint32_t *", size_out) -- below 4 GiB; to read it allocates nothing
   local room, room_size = bytes(16384), 16384 -- for a state; grows
 
   function M.get_vector(object, kind, index, size)
@@ -38,7 +38,8 @@ return function(M, shared)
   end
 
   function M.set_msr(object, index, value)
-    return done(C.luna_vcpu_set_msr(vcpu_of(object), index, to_u64(value)))
+    local exact = to_u64(value)
+    return done(C.luna_vcpu_set_msr(vcpu_of(object), index, exact))
   end
 
   function M.msr_name(index)
@@ -53,8 +54,8 @@ return function(M, shared)
 
   -- A list of tables with leaf, subleaf or nil, eax, ebx, ecx, edx.
   function M.cpuid(object)
-    local list, answer = {}, cpuid_out[0]
-    while C.luna_vcpu_cpuid_next(vcpu_of(object), #list, cpuid_out) == 0 do
+    local list, answer = {}, ffi.new "luna_cpuid"
+    while C.luna_vcpu_cpuid_next(vcpu_of(object), #list, answer) == 0 do
       list[#list + 1] = { leaf = answer.leaf, subleaf = answer.indexed ~= 0 and answer.subleaf
         or nil, eax = answer.eax, ebx = answer.ebx, ecx = answer.ecx, edx = answer.edx }
     end
@@ -72,16 +73,16 @@ return function(M, shared)
   end
 
   function M.save(object)
-    local handle = vcpu_of(object)
     size_out[0] = room_size
-    local status = C.luna_vcpu_save(handle, room, size_out)
-    if status < 0 and size_out[0] > room_size then
-      room_size = tonumber(size_out[0])
+    local status = C.luna_vcpu_save(vcpu_of(object), room, size_out)
+    if status < 0 and size_low[0] > room_size then
+      room_size = size_low[0]
       room = bytes(room_size)
-      status = C.luna_vcpu_save(handle, room, size_out)
+      size_out[0] = room_size
+      status = C.luna_vcpu_save(vcpu_of(object), room, size_out)
     end
     if status < 0 then return fail(status) end
-    return ffi.string(room, size_out[0])
+    return ffi.string(room, size_low[0])
   end
 
   function M.restore(object, state)

@@ -3,7 +3,7 @@
 
 return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
-  local fail, done, own, pointer_out = shared.fail, shared.done, shared.own, shared.pointer_out
+  local fail, done, new_box, filled = shared.fail, shared.done, shared.new_box, shared.filled
   local vm_of, vcpu_of, u64_out = shared.vm_of, shared.vcpu_of, shared.u64_out
   local tonumber, type, error = tonumber, type, error
   local uint64, int64 = ffi.typeof "uint64_t", ffi.typeof "int64_t"
@@ -13,27 +13,34 @@ return function(M, shared)
   local ALLOCATE = ffi.cast(uint64, ffi.cast(int64, -1)) -- LUNA_SYSTEM_ALLOCATE, which is a macro
 
   function M.vcpu_create(vm, mode, rip, rsp, system, wait)
+    local box, place = new_box "vcpu"
     local options = options_in[0]
     options.mode, options.wait = mode, wait or 0
     options.rip, options.rsp = to_u64(rip), to_u64(rsp)
     options.system = system or ALLOCATE
-    local status = C.luna_vcpu_create(vm_of(vm), options_in, pointer_out.vcpu)
+    local status = C.luna_vcpu_create(vm_of(vm), options_in, place)
     if status < 0 then return fail(status) end
-    return own "vcpu"
+    return filled("vcpu", box)
   end
 
-  local function answer_to(handle, value)
-    if type(value) == "number" then -- up to 2^53 either way, exact
-      return C.luna_vcpu_answer(handle, ffi.cast(int64, value))
-    end
-    return C.luna_vcpu_answer(handle, value)
-  end
+  -- The front of luna_exit, in halves: to read 64 bits allocates, and the finalizer that this lets
+  -- run could close the vCPU.
+  local Head = ffi.typeof [[struct {
+    uint32_t kind, trap;
+    uint64_t address;
+    uint32_t offset, offset_high;
+    union { uint64_t value; uint32_t low; };
+    uint32_t size, access;
+  }]]
+  assert(ffi.offsetof(Head, "access") == ffi.offsetof("luna_exit", "access"))
+  local Record = ffi.typeof("$ *", Head)
 
-  -- The record of the last exit, which stays where it is for the life of the vCPU.
-  local function record_of(object, handle)
+  -- The record of the last exit, which stays where it is for the life of the vCPU. To be read when
+  -- vcpu_of has let the object pass.
+  local function record_of(object)
     local record = rawget(object, "record")
     if not record then
-      record = C.luna_vcpu_exit(handle)
+      record = ffi.cast(Record, C.luna_vcpu_exit(vcpu_of(object)))
       rawset(object, "record", record)
     end
     return record
@@ -42,53 +49,59 @@ return function(M, shared)
   -- What raw.run gives: kind, trap, offset, size, value and access of the exit, or the failure.
   local function exit_values(e, kind)
     if kind < 0 then return fail(kind) end
-    local value = e.value
-    if e.size <= 4 then value = tonumber(value) end
-    return kind, e.trap, tonumber(e.offset), e.size, value, e.access
+    local trap, offset, size, access = e.trap, e.offset_high * 2 ^ 32 + e.offset, e.size, e.access
+    if size <= 4 then return kind, trap, offset, size, e.low, access end
+    return kind, trap, offset, size, e.value, access
   end
+
+  shared.record_of, shared.exit_values = record_of, exit_values
 
   local limits = { 2 ^ 8, 2 ^ 16, 2 ^ 24, 2 ^ 32, 2 ^ 40, 2 ^ 48, 2 ^ 56 } -- by size, but for 8
 
-  -- Whether a value can be the answer to a read of `size` bytes.
-  local function is_answer(value, size)
+  -- The answer to a read of `size` bytes as C takes it, or nil.
+  local function answer_of(value, size)
     local limit = limits[size]
-    if limit and type(value) == "number" then
-      return value >= 0 and value < limit and value % 1 == 0
+    if type(value) == "number" and value >= 0 then
+      return value <= 2 ^ 53 and value < (limit or 2 ^ 54) and value % 1 == 0 and value or nil
     end
     local exact = to_u64(value)
-    return exact ~= nil and (not limit or exact < ffi.cast(uint64, limit))
+    if exact ~= nil and limit and exact >= ffi.cast(uint64, limit) then return nil end
+    return exact
   end
 
   -- Gives the answer to the open exit; false if it cannot be one.
-  local function give(e, handle, answer)
-    if e.access == READ and not is_answer(answer, e.size) then return false end
-    answer_to(handle, answer)
+  local function give(e, object, answer)
+    vcpu_of(object)
+    local value = answer
+    if e.access == READ then value = answer_of(answer, e.size) end
+    if value == nil then return false end
+    C.luna_vcpu_answer(vcpu_of(object), value)
     return true
   end
 
-  local function bad_answer(e)
-    return false, e.trap, tonumber(e.offset), e.size
+  local function bad_answer(e, object)
+    vcpu_of(object)
+    return false, e.trap, e.offset_high * 2 ^ 32 + e.offset, e.size
   end
 
   -- vcpu, deadline, answer to the open exit or nil. false, trap, offset, size of the open exit
   -- where that cannot be the answer.
   function M.run(object, deadline, answer)
-    local handle = vcpu_of(object)
-    local e = record_of(object, handle)
-    if answer ~= nil and not give(e, handle, answer) then return bad_answer(e) end
-    return exit_values(e, C.luna_vcpu_run(handle, deadline))
+    local e = record_of(object)
+    if answer ~= nil and not give(e, object, answer) then return bad_answer(e, object) end
+    return exit_values(e, C.luna_vcpu_run(vcpu_of(object), deadline))
   end
 
   -- The same for one instruction.
   function M.step(object, deadline, answer)
-    local handle = vcpu_of(object)
-    local e = record_of(object, handle)
-    if answer ~= nil and not give(e, handle, answer) then return bad_answer(e) end
-    return exit_values(e, C.luna_vcpu_step(handle, deadline))
+    local e = record_of(object)
+    if answer ~= nil and not give(e, object, answer) then return bad_answer(e, object) end
+    return exit_values(e, C.luna_vcpu_step(vcpu_of(object), deadline))
   end
 
   function M.answer(object, value)
-    local status = answer_to(vcpu_of(object), value or 0)
+    local exact = to_u64(value or 0)
+    local status = C.luna_vcpu_answer(vcpu_of(object), exact)
     if status < 0 then return fail(status) end
   end
 
@@ -128,7 +141,8 @@ return function(M, shared)
   end
 
   function M.inject(object, vector, error_code, address)
-    return done(C.luna_vcpu_inject(vcpu_of(object), vector, error_code, to_u64(address)))
+    local exact = to_u64(address)
+    return done(C.luna_vcpu_inject(vcpu_of(object), vector, error_code, exact))
   end
 
   function M.vcpu_exits(object)
@@ -136,8 +150,9 @@ return function(M, shared)
   end
 
   function M.exit(object)
-    local e = C.luna_vcpu_exit(vcpu_of(object))
-    local data = {}
+    local e, record, data = ffi.new "luna_exit", record_of(object), {}
+    vcpu_of(object)
+    ffi.copy(e, record, ffi.sizeof(e))
     for i = 1, e.data_count do data[i] = e.data[i - 1] end
     return {
       kind = e.kind, trap = e.trap, address = e.address, offset = tonumber(e.offset),

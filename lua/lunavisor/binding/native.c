@@ -9,6 +9,8 @@
 static const char *const kind_name[] = {"vm", "buffer", "vcpu"};
 static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lunavisor.vcpu"};
 
+static const char closed_key[] = "lunavisor.when_closed";
+
 static const uint64_t magic = 0x6c756e612d68646c;
 
 char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size) {
@@ -38,7 +40,9 @@ static luna_handle *fail_check(lua_State *L, int index, luna_handle_kind kind) {
   if (lua_type(L, index) != LUA_TTABLE || lua_rawgeti(L, index, 1) == LUA_TNIL) {
     luaL_typeerror(L, index, kind_name[kind]);
   }
-  luaL_error(L, "attempt to use a closed %s", kind_name[kind]);
+  lua_getfield(L, LUA_REGISTRYINDEX, closed_key);
+  lua_pushstring(L, kind_name[kind]);
+  lua_call(L, 1, 0);
   return NULL;
 }
 
@@ -98,6 +102,21 @@ static void release(luna_handle *h) {
 static int handle_gc(lua_State *L) {
   release(lua_touserdata(L, 1));
   return 0;
+}
+
+/* Says who raises for a closed object: a function that gets its kind. */
+static int raw_when_closed(lua_State *L) {
+  lua_settop(L, 1);
+  lua_setfield(L, LUA_REGISTRYINDEX, closed_key);
+  return 0;
+}
+
+/* Whether an object is open, and not closed through a copy or a finalizer. */
+static int raw_is_open(lua_State *L) {
+  bool open =
+      luna_find(L, 1, HANDLE_VM) || luna_find(L, 1, HANDLE_BUFFER) || luna_find(L, 1, HANDLE_VCPU);
+  lua_pushboolean(L, open);
+  return 1;
 }
 
 static int raw_close(lua_State *L) {
@@ -172,6 +191,8 @@ static int raw_capability(lua_State *L) {
 
 static const luaL_Reg library_functions[] = {
     {"version", raw_version},
+    {"when_closed", raw_when_closed},
+    {"is_open", raw_is_open},
     {"clock", raw_clock},
     {"live", raw_live},
     {"probe", raw_probe},

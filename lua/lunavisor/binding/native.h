@@ -25,7 +25,9 @@ typedef struct luna_handle {
   const luna_memory *memory; /* of a buffer */
 } luna_handle;
 
-/* The handle of the object at `index`, open and of the kind; NULL otherwise. */
+/* The handle of the object at `index`, open and of the kind; NULL otherwise. What Lua allocates
+ * lets finalizers run, and one of them may close the object: a raw call allocates first and then
+ * looks at its objects, or does not touch them behind the allocation. */
 luna_handle *luna_find(lua_State *L, int index, luna_handle_kind kind);
 /* The same; an error otherwise. */
 luna_handle *luna_check(lua_State *L, int index, luna_handle_kind kind);

@@ -34,12 +34,11 @@ static int raw_buffer_open(lua_State *L) {
 }
 
 static int raw_buffer_view(lua_State *L) {
-  luna_buffer *whole = luna_check(L, 1, HANDLE_BUFFER)->object;
   uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
   uint64_t size = (uint64_t)luaL_checkinteger(L, 3);
   luna_handle *h = luna_new_handle(L, HANDLE_BUFFER);
   luna_buffer *buffer = NULL;
-  int status = luna_buffer_view(whole, offset, size, &buffer);
+  int status = luna_buffer_view(luna_check(L, 1, HANDLE_BUFFER)->object, offset, size, &buffer);
   return own_buffer(L, h, status, buffer);
 }
 

@@ -23,11 +23,11 @@ static int raw_block_read(lua_State *L) {
 
 /* vcpu, bytes for a read, of that size, or nil */
 static int raw_block_answer(lua_State *L) {
+  size_t length;
+  const char *bytes = luaL_optlstring(L, 2, NULL, &length);
   luna_vcpu *vcpu = luna_check_vcpu(L);
   uint8_t *data;
   uint32_t size = luna_vcpu_block(vcpu, &data);
-  size_t length;
-  const char *bytes = luaL_optlstring(L, 2, NULL, &length);
   if (bytes && size) {
     luaL_argcheck(L, length == size, 2, "as many bytes as the block has expected");
     memcpy(data, bytes, size);

@@ -87,9 +87,9 @@ static uint64_t field(lua_State *L, int index) {
 
 /* vm, a list of routes, each line, whether it is a message, address, data, chip, pin */
 static int raw_route(lua_State *L) {
-  luna_vm *vm = luna_check_vm(L);
   size_t count = lua_rawlen(L, 2);
   luna_route *routes = lua_newuserdatauv(L, (count + 1) * sizeof *routes, 0);
+  luna_vm *vm = luna_check_vm(L);
   for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, 2, (lua_Integer)i + 1);
     routes[i] = (luna_route){

@@ -33,10 +33,10 @@ static int raw_translate(lua_State *L) {
 
 /* vcpu, gva, size */
 static int raw_linear_read(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size = (size_t)luaL_checkinteger(L, 3);
   luaL_Buffer b;
   char *bytes = luna_room(L, &b, size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   int status = luna_vcpu_copy(vcpu, (uint64_t)luaL_checkinteger(L, 2), bytes, size, LUNA_READ);
   if (status < 0) {
     return luna_push_failure(L, status);

@@ -69,10 +69,10 @@ static luna_change get_change(lua_State *L) {
 
 /* vm, space, list of changes */
 static int raw_update(lua_State *L) {
-  luna_vm *vm = luna_check_vm(L);
   uint32_t space = (uint32_t)luaL_checkinteger(L, 2);
   size_t count = lua_rawlen(L, 3);
   luna_change *changes = lua_newuserdatauv(L, (count + 1) * sizeof *changes, 0);
+  luna_vm *vm = luna_check_vm(L);
   for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, 3, (lua_Integer)i + 1);
     changes[i] = get_change(L);
@@ -116,6 +116,7 @@ static int raw_space_read(lua_State *L) {
   }
   luaL_Buffer b;
   char *bytes = luna_room(L, &b, size);
+  vm = luna_check_vm(L); /* making room may have run a finalizer that closed it */
   status = luna_vm_copy_space(vm, space, gpa, bytes, size, LUNA_READ);
   if (status < 0) {
     return luna_push_failure(L, status);

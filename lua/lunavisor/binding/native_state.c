@@ -33,7 +33,6 @@ static int raw_set_vector(lua_State *L) {
 }
 
 static int raw_get_xsave(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   luaL_Buffer buffer;
   uint64_t size;
   int status = luna_capability("xsave_size", &size);
@@ -41,7 +40,7 @@ static int raw_get_xsave(lua_State *L) {
     return luna_push_failure(L, status);
   }
   char *area = luaL_buffinitsize(L, &buffer, (size_t)size);
-  status = luna_vcpu_get_xsave(vcpu, area, (size_t)size);
+  status = luna_vcpu_get_xsave(luna_check_vcpu(L), area, (size_t)size);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -95,10 +94,9 @@ static void set_u32(lua_State *L, const char *name, uint32_t value) {
 
 /* A list of tables with leaf, subleaf or nil, eax, ebx, ecx, edx. */
 static int raw_cpuid(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   luna_cpuid answer;
   lua_newtable(L);
-  for (uint32_t i = 0; luna_vcpu_cpuid_next(vcpu, i, &answer) == LUNA_OK; i++) {
+  for (uint32_t i = 0; luna_vcpu_cpuid_next(luna_check_vcpu(L), i, &answer) == LUNA_OK; i++) {
     lua_createtable(L, 0, 6);
     set_u32(L, "leaf", answer.leaf);
     if (answer.indexed) {
@@ -115,14 +113,14 @@ static int raw_cpuid(lua_State *L) {
 
 /* Of the table on the stack; `there` says whether it has the field. */
 static uint32_t get_u32(lua_State *L, const char *name, uint32_t *there) {
-  *there = lua_getfield(L, -1, name) != LUA_TNIL;
+  lua_pushstring(L, name);
+  *there = lua_rawget(L, -2) != LUA_TNIL;
   uint32_t value = (uint32_t)lua_tointeger(L, -1);
   lua_pop(L, 1);
   return value;
 }
 
 static int raw_set_cpuid(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   size_t count = lua_rawlen(L, 2);
   luna_cpuid *answers = lua_newuserdatauv(L, (count + 1) * sizeof *answers, 0);
@@ -137,19 +135,18 @@ static int raw_set_cpuid(lua_State *L) {
     answers[i].subleaf = get_u32(L, "subleaf", &answers[i].indexed);
     lua_pop(L, 1);
   }
-  return luna_push_done(L, luna_vcpu_set_cpuid(vcpu, answers, count));
+  return luna_push_done(L, luna_vcpu_set_cpuid(luna_check_vcpu(L), answers, count));
 }
 
 static int raw_save(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   luaL_Buffer buffer;
   size_t room = STATE_ROOM;
   size_t size = room;
   char *state = luaL_buffinitsize(L, &buffer, room);
-  int status = luna_vcpu_save(vcpu, state, &size);
+  int status = luna_vcpu_save(luna_check_vcpu(L), state, &size);
   if (status < 0 && size > room) {
     state = luaL_buffinitsize(L, &buffer, size);
-    status = luna_vcpu_save(vcpu, state, &size);
+    status = luna_vcpu_save(luna_check_vcpu(L), state, &size);
   }
   if (status < 0) {
     return luna_push_failure(L, status);

@@ -35,8 +35,9 @@ static int raw_next(lua_State *L) {
   if (!vcpu) {
     return luna_push_failure(L, kind);
   }
+  uint32_t id = luna_vcpu_id(vcpu);
   int count = luna_push_exit(L, vcpu, kind);
-  lua_pushinteger(L, luna_vcpu_id(vcpu));
+  lua_pushinteger(L, id);
   return count + 1;
 }
 

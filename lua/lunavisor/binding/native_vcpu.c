@@ -4,7 +4,6 @@
 
 /* vm, mode, rip, rsp, system area or nil to allocate one, 1 to wait for INIT and SIPI */
 static int raw_vcpu_create(lua_State *L) {
-  luna_vm *vm = luna_check_vm(L);
   luna_vcpu_options options = {
       .mode = (uint32_t)luaL_checkinteger(L, 2),
       .rip = (uint64_t)luaL_checkinteger(L, 3),
@@ -14,7 +13,7 @@ static int raw_vcpu_create(lua_State *L) {
   };
   luna_handle *h = luna_new_handle(L, HANDLE_VCPU);
   luna_vcpu *vcpu;
-  int status = luna_vcpu_create(vm, &options, &vcpu);
+  int status = luna_vcpu_create(luna_check_vm(L), &options, &vcpu);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -102,7 +101,8 @@ static void set_field(lua_State *L, const char *name, uint64_t value) {
 }
 
 static int raw_exit(lua_State *L) {
-  const luna_exit *e = luna_vcpu_exit(luna_check_vcpu(L));
+  const luna_exit exit = *luna_vcpu_exit(luna_check_vcpu(L));
+  const luna_exit *e = &exit;
   lua_createtable(L, 0, 16);
   set_field(L, "kind", e->kind);
   set_field(L, "trap", e->trap);

@@ -21,8 +21,8 @@ local known = {
   private = true, read_only = true, huge = true, sealed = true,
 }
 
-local function adopt(handle)
-  local self = setmetatable({ handle, size = 0, id = 0 }, Buffer)
+local function adopt(handle, pointer)
+  local self = setmetatable({ handle, pointer, size = 0, id = 0 }, Buffer)
   self.size, self.id = raw.buffer_size(self), raw.buffer_id(self)
   return self
 end
@@ -76,7 +76,7 @@ local function new(options)
   local handle, message, code = raw.buffer_open(kind, flags_of(options), size, offset,
     options.file, options.fd, options.pointer)
   if not handle then return check.result(nil, message, code) end
-  local self = adopt(handle)
+  local self = adopt(handle, message)
   by_id[self.id] = self
   return self
 end
@@ -103,7 +103,7 @@ function methods.view(self, offset, size)
   offset, size = inside(self, "buffer:view", offset, size, 1)
   local handle, message, code = raw.buffer_view(self, offset, size)
   if not handle then return check.result(nil, message, code) end
-  return adopt(handle)
+  return adopt(handle, message)
 end
 
 --- The descriptor behind a memfd or file buffer, which stays the buffer's own; nil for others. Who
@@ -276,11 +276,11 @@ function methods.hexdump(self, offset, size)
   return table.concat(lines, "\n")
 end
 
-class.define(Buffer, methods, "id size", "memory")
+class.define(Buffer, methods, "id size")
 Buffer.__close = methods.close
 
 function Buffer.__tostring(self)
-  if not self[1] then return "buffer (closed)" end
+  if not raw.is_open(self) then return "buffer (closed)" end
   return ("buffer %d (0x%x bytes)"):format(self.id, self.size)
 end
 

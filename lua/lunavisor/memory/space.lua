@@ -360,7 +360,7 @@ end
 --- One line a region, like /proc/self/maps: gpa range, rights asked, rights enforced, buffer and
 --- offset, slot, options.
 function Space.__tostring(self)
-  if self.closed or not self.vm[1] then return "space (closed)" end
+  if self.closed or not raw.is_open(self.vm) then return "space (closed)" end
   local lines = { ("space %d"):format(self.id) }
   for _, region in ipairs(methods.regions(self)) do lines[#lines + 1] = line(region) end
   return table.concat(lines, "\n")

@@ -84,7 +84,7 @@ local function new(vm, options)
   local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
-    handle, vm = vm,
+    handle, message, vm = vm,
     handlers = {},     -- by exit kind
     stopping = false,  -- { value } once cpu:stop was called
     runner = runner.new(),
@@ -279,7 +279,7 @@ end
 VCPU.__close = methods.close
 
 function VCPU.__tostring(self)
-  if not self[1] then return "vcpu (closed)" end
+  if not raw.is_open(self) then return "vcpu (closed)" end
   if self.started then return ("vcpu %d (started, %d exits)"):format(self.id, self.exits) end
   return ("vcpu %d (rip %s, %d exits)"):format(self.id, u64.hex(self.rip), self.exits)
 end

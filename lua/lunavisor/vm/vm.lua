@@ -68,7 +68,7 @@ local function new(options)
   local handle, message, code = raw.vm_create(ring, irqchip, pit, unknown_msrs)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
-    handle,
+    handle, message,
     devices = {},                                 -- by trap number: what the run loop looks up
     special = {},                                 -- the same for what is no plain read and write
     traps = {},                                   -- by number
@@ -204,7 +204,7 @@ class.define(VM, methods, "default vcpus spaces", [[
 VM.__close = methods.close
 
 function VM.__tostring(self)
-  if not self[1] then return "vm (closed)" end
+  if not raw.is_open(self) then return "vm (closed)" end
   local claimed = 0
   for _ in pairs(self.traps) do claimed = claimed + 1 end
   return ("vm (%d vcpus, %d traps)\n%s"):format(#self.vcpus, claimed, tostring(self.default))
