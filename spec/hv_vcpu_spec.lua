@@ -67,6 +67,27 @@ helper.kvm("hv's vCPUs", function()
     support.stops(id, hv.VMX_REASON_HLT)
   end)
 
+  it("go with a coroutine that an error has ended anywhere", function()
+    support.vm()
+    local id = assert(hv.vcpu_create())
+    for count = 1, 400 do
+      coroutine.resume(coroutine.create(function()
+        debug.sethook(function()
+          debug.sethook()
+          error("anywhere", 0)
+        end, "", count)
+        local mine = hv.vcpu_create()
+        hv.vcpu_read_register(mine, hv.X86_RIP)
+        hv.vcpu_destroy(mine)
+      end))
+      debug.sethook()
+      assert.equal(0xfff0, register(id, hv.X86_RIP)) -- this one is itself
+    end
+    for _ = 1, 2 do collectgarbage() end
+    assert.is_true(hv.vcpu_destroy(id))
+    assert.is_true(hv.vm_destroy())
+  end)
+
   it("begin as after RESET, in the default space", function()
     support.vm()
     local id = assert(hv.vcpu_create(hv.VCPU_DEFAULT))

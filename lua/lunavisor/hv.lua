@@ -142,8 +142,11 @@ end)
 
 local vcpu_create = bind("vcpu_create", "oi", "number")
 define("vcpu_create", "flags?", function(flags)
+  local most = luna.capability "vcpus_max" - 1
+  local before = call.own(0, most) -- an error may come before the number is known
   local id, message, code = vcpu_create(flags or 0)
-  if id then call.own(id) end
+  if id then call.own(id, id) elseif before then call.own(before.first, before.last)
+  else call.own(nil) end
   return id, message, code
 end)
 

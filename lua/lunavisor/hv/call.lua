@@ -63,7 +63,7 @@ end
 
 -- ---- Who calls ----
 
-local owners = {} -- of vCPUs, by token: { id =, a weak table of the coroutine }
+local owners = {} -- of vCPUs, by token: { first =, last = (numbers), thread = (a weak table) }
 
 local acting = 0 -- as whom; false where an error came in between
 local adopt, destroy = library.call("hv_ext_thread_adopt", "i"), M.bind("vcpu_destroy", "i")
@@ -82,7 +82,9 @@ local function sweep()
     local thread = owner.thread[1]
     if thread == nil or status_of(thread) == "dead" then
       act(token)
-      destroy(owner.id)
+      for id = owner.first, owner.last do
+        if destroy(id) then break end
+      end
       owners[token] = nil
     end
   end
@@ -97,17 +99,20 @@ local function token_of_caller()
   return tonumber((("%p"):format(thread))), thread
 end
 
---- Notes that the caller owns the vCPU, or with nil that it owns none.
-function M.own(id)
+--- Notes that the caller owns a vCPU, of a number from `first` to `last`, or with nil none. Returns
+--- what was noted before.
+function M.own(first, last)
   local token, thread = token_of_caller()
-  if thread then
-    owners[token] = id and { id = id, thread = setmetatable({ thread }, { __mode = "v" }) } or nil
-  end
+  if not thread then return nil end
+  local before = owners[token]
+  owners[token] = first and { first = first, last = last,
+    thread = setmetatable({ thread }, { __mode = "v" }) } or nil
+  return before
 end
 
--- Between calls nobody is acted as: another Lua state may be next. A finalizer calls within one.
-local function back(before, ...)
-  act(before)
+-- Between calls nobody is acted as: another Lua state may be next.
+local function back(...)
+  act(0)
   return ...
 end
 
@@ -202,10 +207,10 @@ function M.define(hv, name, arguments, fn)
       end
     end
     if refused then return fail("bad_argument", "%s", full .. refused) end
-    local token, before = token_of_caller(), acting or 0
-    if token == before and acting then return fn(unpack(given, 1, count)) end
+    local token = token_of_caller()
+    if token == acting then return fn(unpack(given, 1, count)) end -- maybe a finalizer, in a call
     act(token)
-    return back(before, fn(unpack(given, 1, count)))
+    return back(fn(unpack(given, 1, count)))
   end
 end
 
