@@ -6,6 +6,7 @@
 #include "base/live.h"
 #include "exit/claim.h"
 #include "interrupt/controllers.h"
+#include "memory/process.h"
 #include "memory/space.h"
 #include "memory/spaces.h"
 #include "memory/vm.h"
@@ -108,6 +109,7 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   }
   made->space_count = 1;
   luna_reference_start(&made->reference, LUNA_OBJECT_VM);
+  luna_process_watch(made);
   *vm = made;
   return LUNA_OK;
 }
@@ -124,6 +126,7 @@ void luna_vm_release(luna_vm *vm) {
   if (!luna_reference_drop(&vm->reference, LUNA_OBJECT_VM)) {
     return;
   }
+  luna_process_forget(vm);
   for (uint32_t i = 0; i < vm->space_count; i++) {
     if (vm->spaces[i]) {
       free_space(vm->spaces[i]);
@@ -156,7 +159,8 @@ static int free_space_id(luna_vm *vm, uint32_t *id) {
 int luna_vm_space_create(luna_vm *vm, uint32_t *space) {
   luna_vm_change_begin(vm);
   uint32_t id = 0;
-  int status = luna_controllers_check_space(vm);
+  int status = luna_process_check(vm);
+  status = status == LUNA_OK ? luna_controllers_check_space(vm) : status;
   status = status == LUNA_OK ? free_space_id(vm, &id) : status;
   status = status == LUNA_OK ? create_space(vm, id, &vm->spaces[id]) : status;
   if (status == LUNA_OK) {
@@ -173,7 +177,7 @@ static int check_destroy(const luna_vm *vm, uint32_t id) {
   }
   const luna_space *space = luna_vm_find_space(vm, id);
   if (!space) {
-    return LUNA_ERROR_NOT_FOUND;
+    return luna_error_status();
   }
   unsigned vcpus = atomic_load(&space->vcpus);
   if (vcpus) {
@@ -198,7 +202,10 @@ int luna_vm_space_destroy(luna_vm *vm, uint32_t id) {
 /* ---- vCPU numbers ---- */
 
 int luna_vm_take_vcpu(luna_vm *vm, uint32_t *id) {
-  int status = LUNA_OK;
+  int status = luna_process_check(vm);
+  if (status != LUNA_OK) {
+    return status;
+  }
   pthread_rwlock_wrlock(&vm->lock);
   uint32_t i = 0;
   while (i < vm->vcpu_count && vm->vcpu_taken[i]) {

@@ -12,6 +12,7 @@
 #include "exit/msr_filter.h"
 #include "exit/trap.h"
 #include "kvm/kick.h"
+#include "memory/process.h"
 #include "memory/space.h"
 #include "memory/spaces.h"
 #include "memory/vm.h"
@@ -87,7 +88,8 @@ static int claim(luna_vm *vm, int kind, luna_range range, const luna_answer *ans
 static int trap_with(luna_vm *vm, int kind, uint64_t first, uint64_t length,
                      const luna_answer *answer, uint32_t *trap) {
   luna_vm_change_begin(vm);
-  int status = check_range(vm, kind, first, length);
+  int status = luna_process_check(vm);
+  status = status == LUNA_OK ? check_range(vm, kind, first, length) : status;
   if (status == LUNA_OK) {
     status = claim(vm, kind, (luna_range){first, first + length - 1}, answer, trap);
   }
@@ -175,8 +177,9 @@ int luna_vm_untrap(luna_vm *vm, uint32_t id) {
                      id);
   }
   luna_vm_change_begin(vm);
-  luna_trap *trap = luna_traps_find(&vm->claims->traps, id);
-  int status = trap ? release_trap(vm, trap) : LUNA_ERROR_NOT_FOUND;
+  luna_trap *trap =
+      luna_process_check(vm) == LUNA_OK ? luna_traps_find(&vm->claims->traps, id) : NULL;
+  int status = trap ? release_trap(vm, trap) : luna_error_status();
   luna_vm_change_end(vm);
   if (status != LUNA_OK) {
     return status;

@@ -109,7 +109,18 @@ static void forget(unsigned generation) {
   }
 }
 
+/* Another thread of the parent may have been asking; the child has not got it. */
+static void on_fork(void) {
+  pthread_mutex_init(&lock, NULL);
+}
+
+static void watch_forks(void) {
+  pthread_atfork(NULL, NULL, on_fork);
+}
+
 const luna_host *luna_host_get(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
   pthread_mutex_lock(&lock);
   forget(luna_kvm_generation());
   if (!known) {

@@ -135,7 +135,7 @@ static int edit_one(luna_edit *edit, const luna_change *change) {
 static int update_locked(luna_vm *vm, uint32_t space_id, const luna_change *changes, size_t count) {
   luna_space *space = luna_vm_find_space(vm, space_id);
   if (!space) {
-    return LUNA_ERROR_NOT_FOUND;
+    return luna_error_status();
   }
   luna_edit edit;
   luna_edit_begin(&edit, space);
@@ -184,7 +184,7 @@ int luna_vm_remap_space(luna_vm *vm, uint32_t space_id, uint64_t gpa, luna_buffe
   luna_vm_change_begin(vm);
   luna_space *space = luna_vm_find_space(vm, space_id);
   luna_mapping *mapping = space ? luna_space_at(space, gpa) : NULL;
-  int status = LUNA_ERROR_NOT_FOUND;
+  int status = space ? LUNA_ERROR_NOT_FOUND : luna_error_status();
   if (space && (!mapping || !mapping->window || mapping->range.first != gpa)) {
     luna_fail(LUNA_ERROR_NOT_FOUND,
               "cannot remap gpa 0x%" PRIx64 " of space %u: no window begins there; map it as a "
@@ -215,7 +215,7 @@ int luna_vm_copy_space(luna_vm *vm, uint32_t space_id, uint64_t gpa, void *bytes
                        uint32_t access) {
   pthread_rwlock_rdlock(&vm->lock);
   const luna_space *space = luna_vm_find_space(vm, space_id);
-  int status = LUNA_ERROR_NOT_FOUND;
+  int status = luna_error_status();
   if (space) {
     luna_touch touch = luna_space_copy(space, gpa, size, access == LUNA_WRITE, bytes);
     status = LUNA_OK;
@@ -258,7 +258,7 @@ static int dirty_locked(luna_space *space, uint64_t gpa, uint64_t size) {
 int luna_vm_dirty_space(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t size) {
   pthread_rwlock_wrlock(&vm->lock);
   luna_space *space = luna_vm_find_space(vm, space_id);
-  int status = space ? dirty_locked(space, gpa, size) : LUNA_ERROR_NOT_FOUND;
+  int status = space ? dirty_locked(space, gpa, size) : luna_error_status();
   pthread_rwlock_unlock(&vm->lock);
   return status;
 }
@@ -267,7 +267,7 @@ int luna_vm_dirty_take(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t si
                        uint64_t *first, uint64_t *length) {
   pthread_rwlock_wrlock(&vm->lock);
   luna_space *space = luna_vm_find_space(vm, space_id);
-  int status = LUNA_ERROR_NOT_FOUND;
+  int status = luna_error_status();
   if (space) {
     luna_range range;
     luna_range run;
@@ -284,8 +284,8 @@ int luna_vm_dirty_take(luna_vm *vm, uint32_t space_id, uint64_t gpa, uint64_t si
 
 int luna_space_next(luna_vm *vm, uint32_t space_id, uint64_t gpa, luna_region *region) {
   pthread_rwlock_rdlock(&vm->lock);
-  int status = LUNA_ERROR_NOT_FOUND;
   const luna_space *space = luna_vm_find_space(vm, space_id);
+  int status = space ? LUNA_ERROR_NOT_FOUND : luna_error_status();
   const luna_mapping *mapping =
       space ? (const luna_mapping *)luna_range_from(&space->regions, gpa) : NULL;
   if (mapping) {

@@ -3,6 +3,7 @@
 #include "memory/spaces.h"
 
 #include "base/error.h"
+#include "memory/process.h"
 #include "memory/ring.h"
 #include "memory/space.h"
 #include "memory/vm.h"
@@ -17,6 +18,9 @@ void luna_vm_change_end(luna_vm *vm) {
 }
 
 luna_space *luna_vm_find_space(const luna_vm *vm, uint32_t id) {
+  if (luna_process_check(vm) != LUNA_OK) {
+    return NULL;
+  }
   luna_space *space = id < vm->space_count ? vm->spaces[id] : NULL;
   if (!space) {
     luna_fail(LUNA_ERROR_NOT_FOUND, "there is no space %u in this VM", id);

@@ -10,7 +10,8 @@ void luna_vm_change_begin(luna_vm *vm);
 void luna_vm_change_end(luna_vm *vm);
 /* Waits until the change of a map that is under way is done. */
 void luna_vm_wait(luna_vm *vm);
-/* The space of that number, NULL with an error recorded if there is none. The lock is held. */
+/* The space of that number; NULL with an error recorded (luna_error_status) if there is none, or if
+ * the VM is another process's. The lock is held. */
 luna_space *luna_vm_find_space(const luna_vm *vm, uint32_t id);
 /* luna_space_access, with the lock taken inside. */
 luna_touch luna_vm_access(luna_vm *vm, const luna_space *space, uint64_t gpa, uint64_t size,

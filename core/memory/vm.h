@@ -22,6 +22,8 @@ struct luna_vm {
   struct luna_controllers *controllers; /* interrupt/ */
   struct luna_claims *claims;           /* exit/ */
   struct luna_queue *queue;             /* run/ */
+  bool foreign;                         /* this process was forked from the one that made it */
+  luna_vm *next;                        /* process.c: the list of all */
 };
 
 #endif

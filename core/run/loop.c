@@ -279,6 +279,10 @@ int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
 }
 
 int luna_vcpu_claim(luna_vcpu *vcpu, const char *done) {
+  if (vcpu->vm->foreign) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u in this process: %s", done, vcpu->id,
+                     luna_error_foreign);
+  }
   if (atomic_exchange(&vcpu->running, true)) {
     return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is running already", done, vcpu->id);
   }

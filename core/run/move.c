@@ -159,7 +159,7 @@ static int choose(luna_vcpu *vcpu, uint32_t id, uint32_t flags) {
     }
   }
   pthread_rwlock_unlock(&vcpu->vm->lock);
-  return space ? LUNA_OK : LUNA_ERROR_NOT_FOUND;
+  return space ? LUNA_OK : luna_error_status();
 }
 
 /* Moves now unless an exit is open, or opens while KVM finishes the instruction. */

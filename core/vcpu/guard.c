@@ -3,6 +3,7 @@
 #include "vcpu/guard.h"
 
 #include "base/error.h"
+#include "memory/process.h"
 #include "vcpu/vcpu.h"
 
 static _Thread_local const luna_vcpu *own; /* of the thread that runs it */
@@ -16,6 +17,9 @@ bool luna_guard_owns(const luna_vcpu *vcpu) {
 }
 
 int luna_guard_refuse(const luna_vcpu *vcpu) {
+  if (luna_process_check(vcpu->vm) != LUNA_OK) {
+    return LUNA_ERROR_STATE;
+  }
   if (luna_guard_owns(vcpu)) {
     return LUNA_OK;
   }

@@ -3,18 +3,21 @@
 #ifndef LUNA_GUARD_H
 #define LUNA_GUARD_H
 
+#include "memory/vm.h"
 #include "vcpu/vcpu.h"
 
 /* The calling thread is the one that runs the vCPU. */
 void luna_guard_own(const luna_vcpu *vcpu);
 bool luna_guard_owns(const luna_vcpu *vcpu);
-/* Says why a call on a held vCPU fails: _STATE; LUNA_OK if the vCPU's own thread asks. */
+/* Says why a call on a held vCPU, or another process's, fails: _STATE; LUNA_OK if the vCPU's own
+ * thread asks. */
 int luna_guard_refuse(const luna_vcpu *vcpu);
 
-/* For every public call on a vCPU: LUNA_OK unless its thread has it, and with _STATE then. */
+/* For every public call on a vCPU: LUNA_OK unless its thread has it, or another process; _STATE
+ * then. */
 static inline int luna_vcpu_guard(const luna_vcpu *which) {
   bool held = atomic_load_explicit(&which->held, memory_order_acquire);
-  return __builtin_expect(held, false) ? luna_guard_refuse(which) : LUNA_OK;
+  return __builtin_expect(held | which->vm->foreign, false) ? luna_guard_refuse(which) : LUNA_OK;
 }
 
 #endif
