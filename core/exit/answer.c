@@ -86,8 +86,11 @@ static bool answer_memory(const luna_answer *answer, const luna_exit *e, uint8_t
   return true;
 }
 
-static bool answer_function(const luna_answer *answer, const luna_exit *e, uint8_t *data) {
+static bool answer_function(luna_vcpu *vcpu, const luna_answer *answer, uint64_t serial) {
+  const luna_exit *e = &vcpu->exit;
+  uint8_t *data = vcpu->pending.data;
   uint64_t value = e->value;
+  vcpu->pending.asked = serial;
   inside = true;
   int result = answer->function(answer->context, e->offset, e->size, e->access, &value);
   inside = false;
@@ -126,9 +129,9 @@ static bool answer_element(luna_vcpu *vcpu, int kind) {
   if (!answer) {
     return false;
   }
-  uint8_t *data = vcpu->pending.data;
-  bool done = fits(vcpu, kind) && (answer->function ? answer_function(answer, &vcpu->exit, data)
-                                                    : answer_memory(answer, &vcpu->exit, data));
+  bool done = fits(vcpu, kind) &&
+              (answer->function ? answer_function(vcpu, answer, vcpu->lookup->owners[kind].serial)
+                                : answer_memory(answer, &vcpu->exit, vcpu->pending.data));
   release(vcpu);
   return done;
 }

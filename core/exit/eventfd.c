@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "exit/claim.h"
+#include "exit/lookup.h"
 #include "kvm/kvm_event.h"
 #include "memory/space.h"
 #include "memory/vm.h"
@@ -191,6 +192,29 @@ int luna_vm_eventfd_remove(luna_vm *vm, const luna_eventfd *event) {
                : luna_fail(LUNA_ERROR_NOT_FOUND,
                            "there is no such eventfd at 0x%" PRIx64 " with descriptor %d",
                            event->address, event->fd);
+}
+
+static bool matches(const luna_eventfd *said, const luna_exit *e) {
+  bool any = said->flags & LUNA_EVENT_ANY_SIZE;
+  return said->kind == (uint32_t)luna_exit_trap_kind(e) && said->address == e->address &&
+         (any || said->size == e->size) &&
+         (!(said->flags & LUNA_EVENT_MATCH) || said->value == e->value);
+}
+
+bool luna_eventfds_take(luna_vm *vm, const luna_exit *e) {
+  if (e->access != LUNA_WRITE) {
+    return false;
+  }
+  pthread_rwlock_rdlock(&vm->lock);
+  const luna_event *event = vm->claims->eventfds;
+  while (event && !matches(&event->said, e)) {
+    event = event->next;
+  }
+  if (event) {
+    luna_eventfd_write(event->fd, 1);
+  }
+  pthread_rwlock_unlock(&vm->lock);
+  return event;
 }
 
 int luna_eventfd_read(int32_t fd, uint64_t *count) {

@@ -36,6 +36,7 @@ luna_owner luna_lookup_find(luna_vm *vm, const luna_space *space, int kind, uint
                          .base = trap->range.first,
                          .last = trap->range.last,
                          .trap = trap->id,
+                         .serial = trap->serial,
                          .answer = trap->answer};
     if (kind == LUNA_TRAP_MMIO) {
       narrow(&owner, space, address);

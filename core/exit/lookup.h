@@ -14,6 +14,7 @@ typedef struct luna_owner {
   uint64_t last;             /* and its last */
   uint64_t clear;            /* up to here, from `range` on, no other trap begins */
   uint32_t trap;             /* 0: none */
+  uint64_t serial;           /* luna_trap.serial */
   const luna_answer *answer; /* what the core answers with, or NULL */
 } luna_owner;
 

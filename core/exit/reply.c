@@ -5,8 +5,7 @@
 #include "base/error.h"
 #include "exit/answer.h"
 #include "exit/lookup.h"
-#include "memory/space.h"
-#include "memory/spaces.h"
+#include "exit/offer.h"
 #include "vcpu/guard.h"
 #include "vcpu/vcpu.h"
 
@@ -38,6 +37,7 @@ static bool move_on(luna_pending *pending, luna_exit *e) {
   }
   pending->data += e->size;
   pending->part += e->size;
+  pending->asked = 0;
   e->address += e->size;
   if (!within) {
     e->address -= pending->size;
@@ -97,16 +97,11 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
                      : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
                                                 : "a hypercall");
   }
-  uint8_t byte;
-  const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;
-  bool fetch = e->access == LUNA_EXECUTE;
-  void *bytes = fetch ? &byte : vcpu->pending.data;
-  if (luna_vm_access(vcpu->vm, space, e->address, fetch ? 1 : e->size, e->access, bytes) !=
-      LUNA_TOUCH_DONE) {
+  if (luna_exit_touch(vcpu) != LUNA_TOUCH_DONE) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,
                      "cannot retry the access to gpa 0x%" PRIx64
                      ": no region of space %u allows it; map memory there first",
-                     e->address, space->id);
+                     e->address, luna_vcpu_space(vcpu));
   }
   close_part(vcpu);
   return LUNA_OK;

@@ -58,7 +58,7 @@ int luna_traps_add(luna_traps *traps, int kind, luna_range range, uint32_t *id) 
   if (!trap) {
     return fail_memory(kind, range);
   }
-  *trap = (luna_trap){.range = range, .id = index + 1, .kind = kind};
+  *trap = (luna_trap){.range = range, .id = index + 1, .serial = ++traps->made, .kind = kind};
   if (luna_range_insert(&traps->ranges[kind], &trap->range) != 0) {
     free(trap);
     return fail_memory(kind, range);

@@ -18,6 +18,7 @@ typedef struct luna_answer luna_answer;
 typedef struct luna_trap {
   luna_range range;
   uint32_t id;
+  uint64_t serial; /* of all traps of the VM, from 1: numbers are used again */
   int kind;
   bool coalesced;      /* KVM collects the writes */
   luna_answer *answer; /* what the core answers with; NULL where the script does */
@@ -27,6 +28,7 @@ typedef struct luna_traps {
   luna_range_map ranges[LUNA_TRAP_KINDS]; /* by luna_trap_kind */
   luna_trap **by_id;                      /* by id - 1; NULL where the number is free */
   uint32_t count;
+  uint64_t made;
 } luna_traps;
 
 int luna_traps_add(luna_traps *traps, int kind, luna_range range, uint32_t *id);

@@ -8,6 +8,7 @@
 #include "debug/debug.h"
 #include "exit/coalesced.h"
 #include "exit/exit.h"
+#include "exit/offer.h"
 #include "interrupt/apic.h"
 #include "interrupt/interrupt.h"
 #include "kvm/kick.h"
@@ -270,9 +271,11 @@ int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
 
 int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
                       int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
-  bool told = !vcpu->pending.open && !vcpu->pending.untold;
-  int kind = told ? bring(vcpu, deadline) : (int)vcpu->exit.kind;
+  int kind = vcpu->pending.open     ? luna_exit_offer(vcpu, true)
+             : vcpu->pending.untold ? (int)vcpu->exit.kind
+                                    : 0;
   vcpu->pending.untold = false;
+  kind = kind == 0 ? bring(vcpu, deadline) : kind;
   uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
   atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
   return kind;

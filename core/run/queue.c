@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/wait.h"
+#include "exit/offer.h"
 #include "memory/vm.h"
 #include "run/thread.h"
 #include "vcpu/vcpu.h"
@@ -89,14 +90,28 @@ static int result_of(const luna_vcpu *vcpu) {
   return thread->kind;
 }
 
+/* Memory may have come, or a device, while the exit waited. False where the vCPU goes on. */
+static bool is_left(luna_vcpu *vcpu) {
+  luna_thread *thread = vcpu->thread;
+  if (thread->kind > 0 && vcpu->pending.open) {
+    thread->kind = luna_exit_offer(vcpu, false);
+  }
+  return thread->kind != 0;
+}
+
 /* The result is read with the lock: another thread may stop the vCPU and start it anew. */
 static luna_vcpu *take(luna_queue *queue, int *result) {
   pthread_mutex_lock(&queue->lock);
   luna_vcpu *vcpu = queue->first;
-  if (vcpu) {
+  while (vcpu) {
     luna_queue_remove(queue, vcpu);
-    luna_thread_taken(vcpu);
-    *result = result_of(vcpu);
+    if (is_left(vcpu)) {
+      luna_thread_taken(vcpu);
+      *result = result_of(vcpu);
+      break;
+    }
+    luna_thread_let_go(vcpu);
+    vcpu = queue->first;
   }
   pthread_mutex_unlock(&queue->lock);
   return vcpu;

@@ -55,6 +55,12 @@ void luna_thread_taken(luna_vcpu *vcpu) {
   hold(vcpu);
 }
 
+void luna_thread_let_go(luna_vcpu *vcpu) {
+  vcpu->thread->place = LUNA_PLACE_OUT;
+  hold(vcpu);
+  luna_bell_ring(&vcpu->thread->turn);
+}
+
 /* ---- The thread ---- */
 
 static void lock(luna_vcpu *vcpu) {
@@ -298,9 +304,7 @@ int luna_vcpu_go(luna_vcpu *vcpu) {
                   "cannot let vCPU %u go: no exit of it has been taken from the queue", vcpu->id);
   }
   if (status == LUNA_OK) {
-    t->place = LUNA_PLACE_OUT;
-    hold(vcpu);
-    luna_bell_ring(&t->turn);
+    luna_thread_let_go(vcpu);
   }
   unlock(vcpu);
   return status;

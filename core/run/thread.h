@@ -30,6 +30,8 @@ typedef struct luna_thread {
 
 /* luna_vm_next has taken it out of the queue. */
 void luna_thread_taken(luna_vcpu *vcpu);
+/* Its exit is dealt with: its thread runs it on. The lock is held. */
+void luna_thread_let_go(luna_vcpu *vcpu);
 /* _STATE in a child of the process that made the VM's threads. */
 int luna_thread_check_process(const luna_vm *vm);
 /* How often this process was forked from one whose VMs had threads. */

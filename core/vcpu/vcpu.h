@@ -37,6 +37,7 @@ typedef struct luna_pending {
   uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
   uint32_t size;    /* of an element, which may come in parts to several traps */
   uint32_t part;    /* how much of that comes before the part that the exit is for */
+  uint64_t asked;   /* the trap whose function did not want it: luna_trap.serial */
   uint32_t element; /* of a string I/O exit */
   uint32_t elements;
 } luna_pending;

@@ -13,11 +13,9 @@ local timers = require "lunavisor.vm.timer"
 local vcpus = require "lunavisor.vcpu.run"
 
 local raw_next, raw_go, raw_answer, clock = raw.next, raw.go, raw.answer, raw.clock
-local raw_retry = raw.retry
 local serve, handle, stopped = dispatch.serve, dispatch.handle, vcpus.stopped
 local pairs, ipairs = pairs, ipairs
 
-local FAULT = exits.numbers.fault
 local FOREVER = 2 ^ 62
 local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
 local LONGEST = 1e9   -- seconds, 30 years
@@ -97,7 +95,7 @@ local function hand_over(self, kind, trap, offset, size, value, access, id)
     answer = serve(device, offset, size, value, access)
   elseif self.special[trap] then
     answer = self.special[trap](cpu, offset, size, value, access)
-  elseif kind ~= FAULT or not raw_retry(cpu) then -- memory may have come while the fault waited
+  else
     local exit, verdict = handle(cpu, kind)
     if verdict == "park" then
       cpu.parked = true
