@@ -64,6 +64,7 @@ FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
 C_TESTS := $(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c))
 EXAMPLES := $(call programs,examples,examples,*.c)
 BENCHES := $(call programs,scripts/bench.d,bench,*.c)
+FUZZERS := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c))
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
 LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua lunavisor/hv/header.lua \
   lunavisor/hv/library.lua
@@ -94,8 +95,12 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
 tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c) $(call objects,examples/*.c examples/hvf/*.c) \
-  $(call objects,scripts/bench.d/*.c)
+objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c) \
+  $(call objects,examples/*.c examples/hvf/*.c) \
+  $(call objects,scripts/bench.d/*.c spec/fuzz/*.c)
+
+# The targets of libFuzzer: scripts/fuzz builds them with clang, and what they call too.
+fuzzers: $(FUZZERS)
 
 # Changes when the way of compiling does, so that everything is made anew.
 $(BUILD)/flags: FORCE
@@ -103,7 +108,8 @@ $(BUILD)/flags: FORCE
 	@echo '$(OUT) $(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(OUT) $(COMPILE) $(LINK)' >$@
 
 # The C tests and benchmarks share the fake KVM and the fixtures of spec/core.
-$(BUILD)/obj/spec/core/%.o $(BUILD)/obj/scripts/bench.d/%.o: EXTRA := -Ispec/core
+$(BUILD)/obj/spec/core/%.o $(BUILD)/obj/spec/fuzz/%.o $(BUILD)/obj/scripts/bench.d/%.o: \
+  EXTRA := -Ispec/core
 
 # Calls to Lua go through the table of addresses, without the detour over a stub.
 $(NATIVE) $(HV_NATIVE): EXTRA := -fno-plt
@@ -209,6 +215,11 @@ $(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
 	$(Q)$(LINK) -shared -Wl,-rpath,'$$ORIGIN/..',-z,nodelete -o $@ $(FAKE_MODULE) $(FAKE) \
 	  -L$(BUILD) -llunavisor
 
+$(BUILD)/fuzz/%: $(BUILD)/obj/spec/fuzz/%.o $(FAKE) $(HVF) $(CORE)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^
+
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -252,8 +263,12 @@ tsan: ## Run the C tests with the thread sanitizer
 	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=thread' BUILD=build/tsan \
 	  CORE_PREFIX="$$(setarch -R true 2>/dev/null && echo setarch -R)" scripts/test build core
 
-bench: all $(BENCHES) $(BUILD)/spec/fake.so ## Measure; JSON=file writes the results, ONLY=pattern selects
-	+@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
+fuzz: ## Try out random inputs: SECONDS=n of each target (60), TARGET=name for one
+	+@MAKE='$(MAKE_HERE)' scripts/fuzz $(or $(SECONDS),60) $(TARGET)
+
+bench: all $(BENCHES) $(BUILD)/spec/fake.so ## Measure; ONLY=pattern, JSON=file, COMPARE=file
+	+@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)') \
+	  $(if $(COMPARE),--compare '$(COMPARE)')
 
 lint: ## Check the form of all sources
 	@scripts/lint
@@ -350,7 +365,7 @@ help: ## List the targets
 FORCE:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all tests objects run test asan tsan bench lint format env install install-files \
-  uninstall clean help
+.PHONY: FORCE all tests objects fuzzers run test asan tsan fuzz bench lint format env install \
+  install-files uninstall clean help
 
 -include $(shell test ! -d $(BUILD)/obj || find $(BUILD)/obj -name '*.d' -type f)
