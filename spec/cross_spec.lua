@@ -288,11 +288,11 @@ helper.kvm("a vCPU on a thread", function()
   end)
 
   -- KVM would make the caller of some calls wait until the guest comes out by itself: this one does
-  -- after some seconds.
+  -- after a minute or so.
   it("tells its time from within one long entry", function()
     local vm, cpus, ram = machine { [[
       rdtsc
-      lea ecx, [edx + 2]
+      lea ecx, [edx + 40]
     again:
       rdtsc
       cmp edx, ecx
@@ -333,10 +333,13 @@ helper.kvm("interrupts and threads", function()
     local guest = irq.guest("sti\n again: jmp again")
     local sent = 0
     guest.vm:timer(0.005, function()
-      sent = sent + 1
-      guest.cpu:irq(0x20 + sent)
-      if sent == 3 then guest.cpu:nmi() end
-      if sent == 10 then guest.vm:timer(0.05, function() guest.vm:stop() end) end
+      if sent < 10 then
+        sent = sent + 1
+        guest.cpu:irq(0x20 + sent)
+        if sent == 3 then guest.cpu:nmi() end
+      elseif #guest.taken > 10 then
+        guest.vm:stop()
+      end
     end, { period = 0.005 })
     guest.ram:u16(2 * 4, 0x4000 + 2 * 32)
     while sent < 10 do stops(guest.vm, "stopped") end
@@ -357,7 +360,7 @@ helper.kvm("interrupts and threads", function()
     guest.ram:write(0x3000, helper.code("mov cx, 300\n l: loop l\n out 0x99, al\n s: jmp s", 16,
       0x3000))
     vm:timer(0.02, function() vm:msi(APIC, 0x41) end)
-    vm:timer(0.15, function() vm:stop() end)
+    vm:timer(0.03, function() if #guest.taken > 1 then vm:stop() end end, { period = 0.01 })
     stops(vm, "stopped")
     table.sort(guest.taken)
     assert.same({ 0x41, 0x57 }, guest.taken)
