@@ -187,7 +187,7 @@ helper.kvm("what CPUID tables refuse", function()
     helper.raises("a table with eax, ebx, ecx and edx expected",
       function() cpu.cpuid[1] = 5 end)
     helper.raises("no field 'leaf' that can be set", function() cpu.cpuid[1].leaf = 2 end)
-    helper.raises("cpuid:filter: function", function() cpu.cpuid:filter(1) end)
+    helper.raises("cpuid:filter: a function expected", function() cpu.cpuid:filter(1) end)
     helper.raises("KVM takes at most 256", function()
       for i = 1, 300 do cpu.cpuid[0x50000000 + i] = { eax = i } end
     end)

@@ -96,7 +96,7 @@ static void call_maps(void) {
     default:
       fuzz_status(luna_vm_dirty_space(vm, 0, an_address(), a_size()));
       for (int i = 0; i < PAGES; i++) {
-        if (fuzz_status(luna_vm_dirty_take(vm, 0, 0, PAGES * PAGE, &first, &length)) != 1) {
+        if (fuzz_status(luna_vm_dirty_take(vm, 0, 0, PAGES * PAGE, 0, &first, &length)) != 1) {
           break;
         }
       }

@@ -185,7 +185,7 @@ static void follow(void) {
   luna_buffer_mark(buffers[0], fuzz_number(), fuzz_number());
   fake_write(gpa);
   fuzz_status(luna_vm_dirty_space(vm, space, 0, PAGES * PAGE));
-  while (luna_vm_dirty_take(vm, space, 0, PAGES * PAGE, &first, &length) == 1) {
+  while (luna_vm_dirty_take(vm, space, 0, PAGES * PAGE, 0, &first, &length) == 1) {
     for (uint64_t at = first; at < first + length; at += PAGE) {
       FUZZ_CHECK(at / PAGE < PAGES && cells[at / PAGE].mapped, "a page was written that is none");
     }

@@ -114,7 +114,7 @@ static void do_follow(worker *w) {
   uint32_t space = a_space(w);
   note(w, luna_vm_dirty_space(vm, space, 0, RAM_PAGES * PAGE));
   for (int i = 0; i < RAM_PAGES; i++) {
-    if (luna_vm_dirty_take(vm, space, 0, RAM_PAGES * PAGE, &first, &length) != 1) {
+    if (luna_vm_dirty_take(vm, space, 0, RAM_PAGES * PAGE, 0, &first, &length) != 1) {
       break;
     }
   }
