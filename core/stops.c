@@ -21,9 +21,9 @@ enum {
   DATA = 0x800,
   STACK = 0x2000,
   MEMORY = 0x10000,
-  PATIENCE = 200000000, /* nanoseconds; a guest of two instructions needs a few thousand */
   MODES = 3
 };
+static const uint64_t patience = 2000000000; /* nanoseconds; two instructions need thousands */
 
 static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t probed_host; /* which host the answers are of */
@@ -43,6 +43,21 @@ static void write_guest(uint8_t *memory, bool real) {
   }
 }
 
+/* The exit that comes from `rip` on: its kind, or a negative status. A guest that does not come back
+ * says nothing of this KVM: the machine may be busy. */
+static int run_from(luna_vcpu *vcpu, uint64_t rip) {
+  uint64_t deadline = luna_clock() + patience;
+  int kind = luna_vcpu_set(vcpu, LUNA_RIP, rip);
+  while (kind == LUNA_OK || kind == LUNA_EXIT_SIGNAL) {
+    kind = luna_vcpu_run(vcpu, deadline);
+  }
+  return kind != LUNA_EXIT_TIMEOUT
+             ? kind
+             : luna_fail(LUNA_ERROR_BUSY,
+                         "cannot try out where this host's KVM stops a guest: one of two "
+                         "instructions took longer than 2 s; try again when the host is less busy");
+}
+
 /* Whether the guest stops at a breakpoint of the kind: KVM_EXIT_* of how, 0 for not. */
 static int stops(luna_vcpu *vcpu, int kind) {
   uint32_t number;
@@ -51,13 +66,11 @@ static int stops(luna_vcpu *vcpu, int kind) {
   if (status != LUNA_OK) {
     return status;
   }
-  luna_vcpu_set(vcpu, LUNA_RIP, data ? WATCHING : CODE);
-  uint64_t deadline = luna_clock() + PATIENCE;
-  int kind_of_exit;
-  do {
-    kind_of_exit = luna_vcpu_run(vcpu, deadline);
-  } while (kind_of_exit == LUNA_EXIT_SIGNAL);
+  int kind_of_exit = run_from(vcpu, data ? WATCHING : CODE);
   luna_vcpu_unbreak(vcpu, number);
+  if (kind_of_exit < 0) {
+    return kind_of_exit;
+  }
   const luna_exit *e = luna_vcpu_exit(vcpu);
   return kind_of_exit == LUNA_EXIT_DEBUG && e->breakpoint == number ? (int)e->reason : 0;
 }

@@ -53,49 +53,64 @@ static unsigned address_bits(const struct kvm_cpuid2 *cpuid) {
   return 36;
 }
 
+static int refused; /* errno of a question that KVM did not answer; 0 for none */
+
+/* What KVM says of a capability, 0 for no. */
+static int ask(int fd, long capability) {
+  int answer = luna_kvm_check_extension(fd, capability);
+  if (answer < 0) {
+    refused = errno;
+  }
+  return answer > 0 ? answer : 0;
+}
+
 /* The capability gives bytes. The second name is of kernels before Linux 6.1; on x86 it is the
  * same. */
 static uint32_t ring_max(int fd) {
-  int bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
-  if (bytes <= 0) {
-    bytes = luna_kvm_check_extension(fd, KVM_CAP_DIRTY_LOG_RING);
-  }
-  return bytes > 0 ? (uint32_t)bytes / sizeof(struct kvm_dirty_gfn) : 0;
+  int bytes = ask(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+  bytes = bytes ? bytes : ask(fd, KVM_CAP_DIRTY_LOG_RING);
+  return (uint32_t)bytes / sizeof(struct kvm_dirty_gfn);
 }
 
+static void describe_capabilities(int fd) {
+  int slots = ask(fd, KVM_CAP_NR_MEMSLOTS);
+  int vcpus = ask(fd, KVM_CAP_MAX_VCPUS);
+  host.slots_max = slots ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
+  host.vcpus_max = vcpus ? (uint32_t)vcpus : 4;  /* api.rst: assume 4 */
+  host.sync_regs = (uint32_t)ask(fd, KVM_CAP_SYNC_REGS);
+  host.immediate_exit = ask(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
+  int xsave = ask(fd, KVM_CAP_XSAVE2);
+  host.xsave_size =
+      xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave : sizeof(struct kvm_xsave);
+  host.ring_max = ring_max(fd);
+  host.no_execute = (unsigned)ask(fd, KVM_CAP_MEMORY_ATTRIBUTES) & LUNA_MEMORY_ATTRIBUTE_NX;
+  host.manual_protect = ask(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1;
+  uint32_t page = (uint32_t)ask(fd, KVM_CAP_COALESCED_MMIO);
+  host.coalesced_page = page < host.run_size / LUNA_PAGE_SIZE ? page : 0;
+  host.coalesced_pio = ask(fd, KVM_CAP_COALESCED_PIO) > 0;
+  host.msr_exits =
+      ask(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 && ask(fd, KVM_CAP_X86_MSR_FILTER) > 0;
+}
+
+/* Whole, or nothing of it is kept: one call that fails is no answer for the process's life. */
 static int describe(int fd) {
-  int slots = luna_kvm_check_extension(fd, KVM_CAP_NR_MEMSLOTS);
-  int vcpus = luna_kvm_check_extension(fd, KVM_CAP_MAX_VCPUS);
-  int sync_regs = luna_kvm_check_extension(fd, KVM_CAP_SYNC_REGS);
   int run_size = luna_kvm_call(fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
   if (run_size < (int)sizeof(struct kvm_run)) {
     return luna_fail_errno(errno, "cannot ask KVM for the size of its run page");
+  }
+  host.run_size = (size_t)run_size;
+  refused = 0;
+  describe_capabilities(fd);
+  if (refused) {
+    return luna_fail_errno(refused, "cannot ask KVM what it can do");
   }
   host.cpuid = supported_cpuid(fd);
   if (!host.cpuid) {
     return luna_fail_errno(errno, "cannot ask KVM for the CPUID leaves it supports");
   }
+  host.address_bits = address_bits(host.cpuid);
   static uint64_t last_serial;
   host.serial = ++last_serial;
-  host.slots_max =
-      slots > 0 ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
-  host.vcpus_max = vcpus > 0 ? (uint32_t)vcpus : 4; /* api.rst: assume 4 */
-  host.sync_regs = sync_regs > 0 ? (uint32_t)sync_regs : 0;
-  host.immediate_exit = luna_kvm_check_extension(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
-  host.run_size = (size_t)run_size;
-  host.address_bits = address_bits(host.cpuid);
-  int xsave = luna_kvm_check_extension(fd, KVM_CAP_XSAVE2);
-  host.xsave_size =
-      xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave : sizeof(struct kvm_xsave);
-  host.ring_max = ring_max(fd);
-  int attributes = luna_kvm_check_extension(fd, KVM_CAP_MEMORY_ATTRIBUTES);
-  host.no_execute = attributes > 0 && (unsigned)attributes & LUNA_MEMORY_ATTRIBUTE_NX;
-  host.manual_protect = luna_kvm_check_extension(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1;
-  int page = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_MMIO);
-  host.coalesced_page = page > 0 && page < run_size / LUNA_PAGE_SIZE ? (uint32_t)page : 0;
-  host.coalesced_pio = luna_kvm_check_extension(fd, KVM_CAP_COALESCED_PIO) > 0;
-  host.msr_exits = luna_kvm_check_extension(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
-                   luna_kvm_check_extension(fd, KVM_CAP_X86_MSR_FILTER) > 0;
   return LUNA_OK;
 }
 

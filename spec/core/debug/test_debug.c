@@ -2,6 +2,8 @@
  * Hardware breakpoints and single steps: what KVM is told, when, and what comes of its exits. */
 #include "fixture/debug_fixture.h"
 
+#include <errno.h>
+
 #include "kvm/kvm.h"
 #include "vcpu/vcpu.h"
 
@@ -313,9 +315,7 @@ static void unsupported(void) {
 }
 
 static void place(void) {
-  fake_config config = fake_defaults();
-  config.translate_fails = true;
-  begin_debug(&config);
+  begin_debug(NULL);
   uint64_t gva;
   uint64_t gpa;
   set(LUNA_CS_BASE, 0x10000);
@@ -356,7 +356,35 @@ static void failures(void) {
   }
 }
 
+/* A refusal while breakpoints are tried out says nothing of the host: the next try finds out. */
+static void failures_of_the_trial(void) {
+  static const luna_stops_feature features[] = {LUNA_DEBUG_HARDWARE, LUNA_DEBUG_WATCH,
+                                                LUNA_DEBUG_SOFTWARE};
+  int answers[3];
+  fake_install(NULL);
+  for (int i = 0; i < 3; i++) {
+    answers[i] = luna_stops_probe(features[i]);
+    CHECK(answers[i] > 0);
+  }
+  for (uint64_t nth = 1;; nth++) {
+    test_note("call %" PRIu64, nth);
+    fake_install(NULL);
+    fake_fail(nth, EPERM);
+    int answer = luna_stops_probe(LUNA_DEBUG_HARDWARE);
+    bool failed = fake_failed();
+    fake_fail(0, 0);
+    CHECK(answer < 0 || answer == answers[0]);
+    for (int i = 0; i < 3; i++) {
+      CHECK_EQ(luna_stops_probe(features[i]), answers[i]);
+    }
+    if (!failed) {
+      break;
+    }
+  }
+}
+
 int main(void) {
+  RUN(failures_of_the_trial);
   RUN(breakpoint);
   RUN(next_arrival_is_reported);
   RUN(first_instruction);
