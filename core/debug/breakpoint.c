@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 int luna_debug_open(luna_vcpu *vcpu) {
   if (vcpu->debug) {
@@ -72,13 +73,11 @@ static int grow(luna_debug *debug) {
   return LUNA_OK;
 }
 
-/* Where the new breakpoint goes. */
+/* Where the new breakpoint goes, if it takes a debug register; else there is room for it. */
 static int take_place(luna_vcpu *vcpu, int kind, luna_breakpoint ***place) {
   luna_debug *debug = vcpu->debug;
   if (kind == LUNA_BREAK_SOFTWARE) {
-    int status = grow(debug);
-    *place = debug->software + debug->software_count;
-    return status;
+    return grow(debug);
   }
   for (int i = 0; i < LUNA_DEBUG_REGISTERS; i++) {
     if (!debug->points[i]) {
@@ -106,8 +105,11 @@ int luna_debug_add(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint3
   luna_debug *debug = vcpu->debug;
   *made = (luna_breakpoint){
       .gva = gva, .number = ++debug->last_number, .kind = (uint32_t)kind, .size = size};
-  *place = made;
-  debug->software_count += kind == LUNA_BREAK_SOFTWARE;
+  if (kind == LUNA_BREAK_SOFTWARE) {
+    luna_software_add(debug, made);
+  } else {
+    *place = made;
+  }
   *breakpoint = made->number;
   luna_debug_attend(vcpu);
   return LUNA_OK;
@@ -128,7 +130,9 @@ int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint) {
   for (uint32_t i = 0; debug && i < debug->software_count; i++) {
     if (debug->software[i]->number == breakpoint) {
       free(debug->software[i]);
-      debug->software[i] = debug->software[--debug->software_count];
+      debug->software_count--;
+      memmove(debug->software + i, debug->software + i + 1,
+              (debug->software_count - i) * sizeof(luna_breakpoint *));
       return LUNA_OK;
     }
   }

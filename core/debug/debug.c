@@ -36,7 +36,7 @@ int luna_debug_locate(luna_vcpu *vcpu, uint64_t *gva) {
 }
 
 /* Hands what waits for the next entry to KVM now: it looks at its own copy when a single step is
- * set up or an address translated, and forgets the step if RIP or RFLAGS come later. */
+ * set up, and forgets the step if RIP or RFLAGS come later. */
 static int settle_registers(luna_vcpu *vcpu) {
   struct kvm_run *run = vcpu->run;
   if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) {
@@ -64,11 +64,7 @@ int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa) {
   if (status != LUNA_OK || !gpa) {
     return status;
   }
-  if (!vcpu->pending.incomplete) {
-    status = luna_state_flush(vcpu);
-    status = status == LUNA_OK ? settle_registers(vcpu) : status;
-  }
-  if (status == LUNA_OK && !luna_software_translate(vcpu, *gva, gpa)) {
+  if (!luna_software_translate(vcpu, *gva, gpa)) {
     status = luna_fail(LUNA_ERROR_NOT_FOUND,
                        "gva 0x%" PRIx64 ", where vCPU %u is, leads nowhere in its page tables",
                        *gva, vcpu->id);
@@ -161,8 +157,6 @@ static int enter(luna_vcpu *vcpu) {
   int status = LUNA_OK;
   if (single) {
     status = prepare_step(vcpu);
-  } else if (debug->software_count > 0 && !vcpu->pending.incomplete) {
-    status = settle_registers(vcpu);
   }
   status = status == LUNA_OK ? tell(vcpu, wanted(debug, single, single && halts(vcpu))) : status;
   if (status == LUNA_OK && !single && debug->software_count > 0) {

@@ -24,8 +24,8 @@ typedef struct luna_patch luna_patch;
 
 typedef struct luna_debug {
   luna_breakpoint *points[LUNA_DEBUG_REGISTERS]; /* by debug register; NULL where it is free */
-  luna_breakpoint **software;
-  luna_patch **patches; /* what is in guest memory while the guest runs */
+  luna_breakpoint **software;                    /* by gva */
+  luna_patch **patches;                          /* what is in guest memory while the guest runs */
   uint32_t software_count;
   uint32_t software_room; /* of software and patches */
   uint32_t patch_count;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Software breakpoints: INT3 in guest memory while a vCPU that asked for it is in the guest. Two
- * vCPUs may have one at the same place, so there is one list of them in the process. */
+ * vCPUs may have one at the same place, so the process has one table of them. */
 #include "debug/software.h"
 
 #include "base/error.h"
 #include "debug/debug.h"
-#include "kvm/kvm.h"
+#include "debug/walk.h"
 #include "memory/buffer.h"
 #include "memory/space.h"
 #include "vcpu/state.h"
@@ -29,23 +29,19 @@ struct luna_patch {
 };
 
 static pthread_mutex_t patch_lock = PTHREAD_MUTEX_INITIALIZER;
-static luna_patch *patches;
+static luna_patch **buckets; /* by place; a power of two of lists */
+static size_t bucket_count;
+static size_t patch_count;
 
 bool luna_software_translate(luna_vcpu *vcpu, uint64_t gva, uint64_t *gpa) {
-  const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  if (!sregs) {
+  luna_walker walker;
+  if (luna_walk_begin(vcpu, &walker) != LUNA_OK) {
     return false;
   }
-  if (!(sregs->cr0 & 1u << 31)) { /* CR0.PG: no paging */
-    *gpa = gva;
-    return true;
-  }
-  struct kvm_translation translation = {.linear_address = gva};
-  if (luna_kvm_translate(vcpu->fd, &translation) != 0 || !translation.valid) {
-    return false;
-  }
-  *gpa = translation.physical_address;
-  return true;
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  int status = luna_walk_find(&walker, gva, gpa);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  return status == LUNA_OK;
 }
 
 size_t luna_software_read(luna_vcpu *vcpu, uint64_t gva, uint8_t *bytes, size_t size) {
@@ -61,36 +57,61 @@ size_t luna_software_read(luna_vcpu *vcpu, uint64_t gva, uint8_t *bytes, size_t 
   return touch == LUNA_TOUCH_DONE ? size : 0;
 }
 
-const luna_breakpoint *luna_software_at(const luna_debug *debug, uint64_t gva) {
-  for (uint32_t i = 0; i < debug->software_count; i++) {
-    if (debug->software[i]->gva == gva) {
-      return debug->software[i];
+/* The index of the first that is at the address or above. */
+static uint32_t index_of(const luna_debug *debug, uint64_t gva) {
+  uint32_t low = 0;
+  uint32_t high = debug->software_count;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    if (debug->software[middle]->gva < gva) {
+      low = middle + 1;
+    } else {
+      high = middle;
     }
   }
-  return NULL;
+  return low;
 }
 
-/* The buffer, with a reference, and the byte in it that the guest would execute; NULL where the
- * address leads to no memory. Not through a window, which may show other memory meanwhile. */
-static luna_buffer *find(luna_vcpu *vcpu, uint64_t gva, uint8_t **place) {
+const luna_breakpoint *luna_software_at(const luna_debug *debug, uint64_t gva) {
+  uint32_t at = index_of(debug, gva);
+  return at < debug->software_count && debug->software[at]->gva == gva ? debug->software[at] : NULL;
+}
+
+void luna_software_add(luna_debug *debug, luna_breakpoint *point) {
+  uint32_t at = index_of(debug, point->gva);
+  memmove(debug->software + at + 1, debug->software + at,
+          (debug->software_count - at) * sizeof(luna_breakpoint *));
+  debug->software[at] = point;
+  debug->software_count++;
+}
+
+/* ---- Places ---- */
+
+/* A page of guest memory: the byte of a breakpoint in it is at `data` plus its offset. Not through
+ * a window, which may show other memory meanwhile. */
+typedef struct code_page {
+  uint64_t gva;
+  luna_buffer *buffer; /* NULL where the address leads to no memory; the VM's lock holds it */
+  uint8_t *data;
+} code_page;
+
+/* The VM's lock is held. */
+static code_page find_page(const luna_walker *walker, uint64_t gva) {
+  code_page page = {.gva = gva - gva % LUNA_PAGE_SIZE};
   uint64_t gpa;
-  luna_buffer *buffer = NULL;
-  if (!luna_software_translate(vcpu, gva, &gpa)) {
-    return NULL;
+  if (luna_walk_find(walker, page.gva, &gpa) != LUNA_OK) {
+    return page;
   }
-  pthread_rwlock_rdlock(&vcpu->vm->lock);
-  const luna_mapping *mapping = luna_space_at(vcpu->space, gpa);
+  const luna_mapping *mapping = luna_space_at(walker->space, gpa);
   if (mapping) {
-    buffer = mapping->buffer;
-    *place = buffer->memory.data + mapping->offset + (gpa - mapping->range.first);
-    luna_buffer_retain(buffer);
+    page.buffer = mapping->buffer;
+    page.data = page.buffer->memory.data + mapping->offset + (gpa - mapping->range.first);
   }
-  pthread_rwlock_unlock(&vcpu->vm->lock);
-  return buffer;
+  return page;
 }
 
 static int check_writable(const luna_vcpu *vcpu, const luna_buffer *buffer, uint64_t gva) {
-  if (buffer->memory.writable) {
+  if (!buffer || buffer->memory.writable) {
     return LUNA_OK;
   }
   return luna_fail(LUNA_ERROR_UNSUPPORTED,
@@ -101,33 +122,66 @@ static int check_writable(const luna_vcpu *vcpu, const luna_buffer *buffer, uint
 }
 
 int luna_software_check(luna_vcpu *vcpu, uint64_t gva) {
-  uint8_t *place;
-  luna_buffer *buffer = find(vcpu, gva, &place);
-  if (!buffer) {
-    return LUNA_OK;
+  luna_walker walker;
+  int status = luna_walk_begin(vcpu, &walker);
+  if (status == LUNA_OK) {
+    pthread_rwlock_rdlock(&vcpu->vm->lock);
+    status = check_writable(vcpu, find_page(&walker, gva).buffer, gva);
+    pthread_rwlock_unlock(&vcpu->vm->lock);
   }
-  int status = check_writable(vcpu, buffer, gva);
-  luna_buffer_release(buffer);
   return status;
 }
 
+/* ---- Patches ---- */
+
+static luna_patch **bucket_of(const uint8_t *place) {
+  uint64_t mixed = (uintptr_t)place * UINT64_C(0x9e3779b97f4a7c15);
+  return &buckets[mixed >> 32 & (bucket_count - 1)];
+}
+
+/* Keeps the lists short. Without memory they grow longer; the first are needed. */
+static bool reserve(void) {
+  if (patch_count < bucket_count) {
+    return true;
+  }
+  size_t old_count = bucket_count;
+  luna_patch **old = buckets;
+  luna_patch **made = calloc(old_count ? 2 * old_count : 16, sizeof(luna_patch *));
+  if (!made) {
+    return old_count > 0;
+  }
+  buckets = made;
+  bucket_count = old_count ? 2 * old_count : 16;
+  for (size_t i = 0; i < old_count; i++) {
+    while (old[i]) {
+      luna_patch *patch = old[i];
+      old[i] = patch->next;
+      luna_patch **bucket = bucket_of(patch->place);
+      patch->next = *bucket;
+      *bucket = patch;
+    }
+  }
+  free(old);
+  return true;
+}
+
 static luna_patch *patch_at(const uint8_t *place) {
-  luna_patch *patch = patches;
+  luna_patch *patch = bucket_count ? *bucket_of(place) : NULL;
   while (patch && patch->place != place) {
     patch = patch->next;
   }
   return patch;
 }
 
-/* Takes the reference to the buffer over. The lock is held. */
+/* The lock is held. */
 static luna_patch *make_patch(luna_buffer *buffer, uint8_t *place) {
-  luna_patch *patch = malloc(sizeof *patch);
+  luna_patch *patch = reserve() ? malloc(sizeof *patch) : NULL;
   uint8_t byte = INT3;
   if (!patch) {
     luna_fail_errno(ENOMEM, "cannot insert a software breakpoint");
     return NULL;
   }
-  *patch = (luna_patch){.next = patches, .buffer = buffer, .place = place};
+  *patch = (luna_patch){.buffer = buffer, .place = place};
   if (!luna_buffer_move(buffer, place, &patch->saved, 1, false) ||
       !luna_buffer_move(buffer, place, &byte, 1, true)) {
     luna_fail(LUNA_ERROR_STATE,
@@ -136,31 +190,32 @@ static luna_patch *make_patch(luna_buffer *buffer, uint8_t *place) {
     free(patch);
     return NULL;
   }
-  patches = patch;
+  luna_buffer_retain(buffer);
+  luna_patch **bucket = bucket_of(place);
+  patch->next = *bucket;
+  *bucket = patch;
+  patch_count++;
   return patch;
 }
 
 static luna_patch *use_patch(luna_buffer *buffer, uint8_t *place) {
   pthread_mutex_lock(&patch_lock);
   luna_patch *patch = patch_at(place);
-  bool found = patch != NULL;
-  patch = found ? patch : make_patch(buffer, place);
+  patch = patch ? patch : make_patch(buffer, place);
   if (patch) {
     patch->users++;
   }
   pthread_mutex_unlock(&patch_lock);
-  if (found || !patch) {
-    luna_buffer_release(buffer);
-  }
   return patch;
 }
 
 static void unlink_patch(const luna_patch *patch) {
-  luna_patch **link = &patches;
+  luna_patch **link = bucket_of(patch->place);
   while (*link != patch) {
     link = &(*link)->next;
   }
   *link = patch->next;
+  patch_count--;
 }
 
 /* In one step where that can be: another vCPU may write there. */
@@ -190,36 +245,44 @@ static void drop_patch(luna_patch *patch) {
   }
 }
 
-static int insert(luna_vcpu *vcpu, uint64_t gva) {
+/* The VM's lock is held. Neighbours are mostly in one page, which is looked for once. */
+static int insert_all(luna_vcpu *vcpu, const luna_walker *walker) {
   luna_debug *debug = vcpu->debug;
-  uint8_t *place;
-  luna_buffer *buffer = find(vcpu, gva, &place);
-  if (!buffer) {
-    return LUNA_OK; /* nothing that could be executed */
+  code_page page = {.gva = 1};
+  for (uint32_t i = 0; i < debug->software_count; i++) {
+    uint64_t gva = debug->software[i]->gva;
+    if (page.gva != gva - gva % LUNA_PAGE_SIZE) {
+      page = find_page(walker, gva);
+    }
+    if (!page.buffer) {
+      continue; /* nothing that could be executed */
+    }
+    int status = check_writable(vcpu, page.buffer, gva);
+    if (status != LUNA_OK) {
+      return status;
+    }
+    luna_patch *patch = use_patch(page.buffer, page.data + gva % LUNA_PAGE_SIZE);
+    if (!patch) {
+      return luna_error_status();
+    }
+    debug->patches[debug->patch_count++] = patch;
   }
-  int status = check_writable(vcpu, buffer, gva);
-  if (status != LUNA_OK) {
-    luna_buffer_release(buffer);
-    return status;
-  }
-  luna_patch *patch = use_patch(buffer, place);
-  if (!patch) {
-    return luna_error_status();
-  }
-  debug->patches[debug->patch_count++] = patch;
   return LUNA_OK;
 }
 
 int luna_software_insert(luna_vcpu *vcpu) {
-  const luna_debug *debug = vcpu->debug;
-  for (uint32_t i = 0; i < debug->software_count; i++) {
-    int status = insert(vcpu, debug->software[i]->gva);
-    if (status != LUNA_OK) {
-      luna_software_remove(vcpu);
-      return status;
-    }
+  luna_walker walker;
+  int status = luna_walk_begin(vcpu, &walker);
+  if (status != LUNA_OK) {
+    return status;
   }
-  return LUNA_OK;
+  pthread_rwlock_rdlock(&vcpu->vm->lock);
+  status = insert_all(vcpu, &walker);
+  pthread_rwlock_unlock(&vcpu->vm->lock);
+  if (status != LUNA_OK) {
+    luna_software_remove(vcpu);
+  }
+  return status;
 }
 
 void luna_software_remove(luna_vcpu *vcpu) {

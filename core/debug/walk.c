@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Linear addresses: a walk through the guest's own page tables in every paging mode (SDM Vol. 3,
  * chapter 4), and copies to and from the memory that it leads to. */
+#include "debug/walk.h"
+
 #include "base/error.h"
 #include "memory/buffer.h"
 #include "memory/space.h"
@@ -29,21 +31,6 @@ enum {
 static const uint64_t cr0_pg = 0x80000000;
 static const uint64_t entry_no_execute = UINT64_C(1) << 63;
 
-typedef struct walker {
-  const luna_space *space;
-  uint64_t root;     /* gpa of the first table */
-  uint32_t paging;   /* luna_paging */
-  uint32_t levels;   /* of tables */
-  uint32_t index;    /* bits of a linear address that a table uses */
-  uint32_t width;    /* bytes of an entry */
-  uint32_t linear;   /* bits of a linear address */
-  bool large;        /* level 2 may hold pages */
-  bool huge;         /* level 3 may: CPUID has 1-GByte pages */
-  bool pse36;        /* a 4-MByte page may lie above 4 GiB */
-  bool no_execute;   /* EFER.NXE */
-  unsigned physical; /* bits of a guest-physical address */
-} walker;
-
 /* Bits `low` to `high`. */
 static uint64_t bits(unsigned high, unsigned low) {
   return low > high ? 0 : (UINT64_MAX >> (63 - high)) & (UINT64_MAX << low);
@@ -51,34 +38,34 @@ static uint64_t bits(unsigned high, unsigned low) {
 
 /* ---- The walk ---- */
 
-static void choose_format(walker *w, const struct kvm_sregs *sregs) {
+static void choose_format(luna_walker *w, const struct kvm_sregs *sregs) {
   if (!(sregs->cr0 & cr0_pg)) {
-    *w = (walker){.paging = LUNA_PAGING_NONE, .linear = 32};
+    *w = (luna_walker){.paging = LUNA_PAGING_NONE, .linear = 32};
   } else if (sregs->efer & EFER_LMA) {
     bool five = sregs->cr4 & CR4_LA57;
-    *w = (walker){.paging = five ? LUNA_PAGING_5_LEVEL : LUNA_PAGING_4_LEVEL,
-                  .levels = five ? 5 : 4,
-                  .index = 9,
-                  .width = 8,
-                  .linear = five ? 57 : 48,
-                  .large = true,
-                  .root = sregs->cr3 & bits(51, 12)};
+    *w = (luna_walker){.paging = five ? LUNA_PAGING_5_LEVEL : LUNA_PAGING_4_LEVEL,
+                       .levels = five ? 5 : 4,
+                       .index = 9,
+                       .width = 8,
+                       .linear = five ? 57 : 48,
+                       .large = true,
+                       .root = sregs->cr3 & bits(51, 12)};
   } else if (sregs->cr4 & CR4_PAE) {
-    *w = (walker){.paging = LUNA_PAGING_PAE,
-                  .levels = 3,
-                  .index = 9,
-                  .width = 8,
-                  .linear = 32,
-                  .large = true,
-                  .root = sregs->cr3 & bits(31, 5)};
+    *w = (luna_walker){.paging = LUNA_PAGING_PAE,
+                       .levels = 3,
+                       .index = 9,
+                       .width = 8,
+                       .linear = 32,
+                       .large = true,
+                       .root = sregs->cr3 & bits(31, 5)};
   } else {
-    *w = (walker){.paging = LUNA_PAGING_32,
-                  .levels = 2,
-                  .index = 10,
-                  .width = 4,
-                  .linear = 32,
-                  .large = sregs->cr4 & CR4_PSE,
-                  .root = sregs->cr3 & bits(31, 12)};
+    *w = (luna_walker){.paging = LUNA_PAGING_32,
+                       .levels = 2,
+                       .index = 10,
+                       .width = 4,
+                       .linear = 32,
+                       .large = sregs->cr4 & CR4_PSE,
+                       .root = sregs->cr3 & bits(31, 12)};
   }
   w->no_execute = sregs->efer & EFER_NXE;
 }
@@ -89,7 +76,7 @@ static uint32_t features(const luna_vcpu *vcpu, uint32_t leaf) {
   return entry ? entry->edx : 0;
 }
 
-static int begin(luna_vcpu *vcpu, walker *w) {
+int luna_walk_begin(luna_vcpu *vcpu, luna_walker *w) {
   const struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
     return luna_error_status();
@@ -105,7 +92,7 @@ static int begin(luna_vcpu *vcpu, walker *w) {
 
 /* In long mode the bits above the highest that is translated equal it (SDM Vol. 1, 3.3.7.1);
  * elsewhere there are none above bit 31. */
-static bool is_linear(const walker *w, uint64_t gva) {
+static bool is_linear(const luna_walker *w, uint64_t gva) {
   if (w->linear == 32) {
     return gva >> 32 == 0;
   }
@@ -113,20 +100,20 @@ static bool is_linear(const walker *w, uint64_t gva) {
   return above == 0 || above == UINT64_MAX >> (w->linear - 1);
 }
 
-static bool leads_to_page(const walker *w, uint32_t level, uint64_t entry) {
+static bool leads_to_page(const luna_walker *w, uint32_t level, uint64_t entry) {
   bool may = level == 2 ? w->large : level == 3 && w->huge; /* else the bit is reserved */
   return level == 1 || (may && entry & ENTRY_LARGE);
 }
 
 /* SDM Vol. 3, 4.3: a 4-MByte page has address bits 39:32 in bits 20:13, as far as the processor has
  * them, and none without PSE-36. */
-static uint64_t reserved_in_32(const walker *w, bool large) {
+static uint64_t reserved_in_32(const luna_walker *w, bool large) {
   unsigned highest = !w->pse36 ? 32 : w->physical < 40 ? w->physical : 40;
   return large ? bits(21, highest - 19) : 0;
 }
 
 /* The bits that must be 0 in a present entry (SDM Vol. 3, 4.4.2 and 4.5.4). */
-static uint64_t reserved_bits(const walker *w, uint32_t level, uint64_t entry) {
+static uint64_t reserved_bits(const luna_walker *w, uint32_t level, uint64_t entry) {
   bool page = leads_to_page(w, level, entry);
   if (w->paging == LUNA_PAGING_32) {
     return reserved_in_32(w, page && level == 2);
@@ -145,7 +132,7 @@ static uint64_t reserved_bits(const walker *w, uint32_t level, uint64_t entry) {
   return page && level > 1 ? reserved | bits(12 + 9 * (level - 1) - 1, 13) : reserved;
 }
 
-static void add_rights(const walker *w, uint32_t level, uint64_t entry, luna_walk *walk) {
+static void add_rights(const luna_walker *w, uint32_t level, uint64_t entry, luna_walk *walk) {
   if (w->paging == LUNA_PAGING_PAE && level == 3) {
     return; /* a pointer-table entry has no rights */
   }
@@ -158,7 +145,8 @@ static void add_rights(const walker *w, uint32_t level, uint64_t entry, luna_wal
   walk->user &= (entry & ENTRY_USER) != 0;
 }
 
-static void reach(const walker *w, unsigned shift, uint64_t entry, uint64_t gva, luna_walk *walk) {
+static void reach(const luna_walker *w, unsigned shift, uint64_t entry, uint64_t gva,
+                  luna_walk *walk) {
   uint64_t base = entry & bits(51, shift);
   if (w->paging == LUNA_PAGING_32 && shift == 22) {
     base |= (entry & bits(20, 13)) << 19;
@@ -168,7 +156,7 @@ static void reach(const walker *w, unsigned shift, uint64_t entry, uint64_t gva,
   walk->present = 1;
 }
 
-static int read_entry(const walker *w, uint32_t level, uint64_t gva, uint64_t gpa,
+static int read_entry(const luna_walker *w, uint32_t level, uint64_t gva, uint64_t gpa,
                       uint64_t *entry) {
   *entry = 0;
   luna_touch touch = luna_space_copy(w->space, gpa, w->width, false, entry);
@@ -184,7 +172,7 @@ static int read_entry(const walker *w, uint32_t level, uint64_t gva, uint64_t gp
 }
 
 /* The VM's lock is held. */
-static int walk_tables(const walker *w, uint64_t gva, luna_walk *walk) {
+static int walk_tables(const luna_walker *w, uint64_t gva, luna_walk *walk) {
   *walk =
       (luna_walk){.paging = w->paging, .rights = LUNA_READ | LUNA_WRITE | LUNA_EXECUTE, .user = 1};
   int status = LUNA_OK;
@@ -226,8 +214,8 @@ int luna_vcpu_translate(luna_vcpu *vcpu, uint64_t gva, luna_walk *walk) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  walker w;
-  int status = begin(vcpu, &w);
+  luna_walker w;
+  int status = luna_walk_begin(vcpu, &w);
   if (status != LUNA_OK) {
     return status;
   }
@@ -250,7 +238,7 @@ typedef struct part {
   uint64_t size;
 } part;
 
-static int fail_absent(const walker *w, uint64_t gva, const luna_walk *walk) {
+static int fail_absent(const luna_walker *w, uint64_t gva, const luna_walk *walk) {
   if (walk->entry_count == 0 && w->linear == 32) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,
                      "linear address 0x%" PRIx64 " is above 4 GiB, which is the end outside of "
@@ -270,7 +258,17 @@ static int fail_absent(const walker *w, uint64_t gva, const luna_walk *walk) {
                    walk->reserved ? "has a reserved bit set" : "is not present");
 }
 
-static int find_part(const walker *w, uint64_t gva, uint64_t size, bool write, part *found) {
+int luna_walk_find(const luna_walker *w, uint64_t gva, uint64_t *gpa) {
+  luna_walk walk;
+  int status = walk_tables(w, gva, &walk);
+  if (status == LUNA_OK && !walk.present) {
+    status = fail_absent(w, gva, &walk);
+  }
+  *gpa = status == LUNA_OK ? walk.gpa : 0;
+  return status;
+}
+
+static int find_part(const luna_walker *w, uint64_t gva, uint64_t size, bool write, part *found) {
   luna_walk walk;
   int status = walk_tables(w, gva, &walk);
   if (status != LUNA_OK) {
@@ -325,7 +323,7 @@ static part *add_part(parts *all) {
   return &all->list[all->count++];
 }
 
-static int find_parts(const walker *w, uint64_t gva, uint64_t size, bool write, parts *all) {
+static int find_parts(const luna_walker *w, uint64_t gva, uint64_t size, bool write, parts *all) {
   part found;
   for (uint64_t done = 0; done < size; done += found.size) {
     int status = find_part(w, gva + done, size - done, write, &found);
@@ -347,7 +345,7 @@ static int find_parts(const walker *w, uint64_t gva, uint64_t size, bool write, 
   return LUNA_OK;
 }
 
-static int copy_parts(const walker *w, const parts *all, uint8_t *bytes, bool write) {
+static int copy_parts(const luna_walker *w, const parts *all, uint8_t *bytes, bool write) {
   for (size_t i = 0; i < all->count; i++) {
     const part *p = &all->list[i];
     if (luna_space_copy(w->space, p->gpa, p->size, write, bytes) != LUNA_TOUCH_DONE) {
@@ -362,7 +360,7 @@ static int copy_parts(const walker *w, const parts *all, uint8_t *bytes, bool wr
 }
 
 /* The VM's lock is held. */
-static int copy_locked(const walker *w, uint64_t gva, void *bytes, uint64_t size, bool write) {
+static int copy_locked(const luna_walker *w, uint64_t gva, void *bytes, uint64_t size, bool write) {
   parts all = {.room = sizeof all.few / sizeof *all.few};
   all.list = all.few;
   int status = find_parts(w, gva, size, write, &all);
@@ -389,8 +387,8 @@ int luna_vcpu_copy(luna_vcpu *vcpu, uint64_t gva, void *bytes, uint64_t size, ui
                      " go beyond the last address",
                      size, gva);
   }
-  walker w;
-  int status = begin(vcpu, &w);
+  luna_walker w;
+  int status = luna_walk_begin(vcpu, &w);
   if (status != LUNA_OK) {
     return status;
   }
@@ -411,8 +409,8 @@ int luna_vcpu_code(luna_vcpu *vcpu, uint64_t rip, luna_code *code) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  walker w;
-  int status = begin(vcpu, &w);
+  luna_walker w;
+  int status = luna_walk_begin(vcpu, &w);
   if (status != LUNA_OK) {
     return status;
   }

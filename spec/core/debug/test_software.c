@@ -172,7 +172,61 @@ static void removed_after_a_kick(void) {
   end();
 }
 
+/* ---- Many ---- */
+
+enum {
+  MANY = 3000,
+  FIRST = 0x3000
+};
+
+static uint32_t numbers[MANY];
+static unsigned inserted;
+
+static uint64_t place_of(uint32_t i) {
+  return FIRST + (i * UINT64_C(1237)) % MANY * 3;
+}
+
+static void count_inserted(void *context) {
+  (void)context;
+  inserted = 0;
+  for (uint32_t i = 0; i < MANY * 3; i++) {
+    inserted += memory[FIRST + i] == INT3;
+  }
+}
+
+/* All are there while the guest runs, whatever the order they were set in, without asking KVM where
+ * each of them is; those that are closed are not. */
+static void thousands(void) {
+  begin_software(FAKE_STOP_INT3);
+  memset(memory + FIRST, 0x90, MANY * 3);
+  for (uint32_t i = 0; i < MANY; i++) {
+    set_break(LUNA_BREAK_SOFTWARE, place_of(i));
+    numbers[i] = number;
+  }
+  fake_forget();
+  for (unsigned left = MANY; left >= MANY / 2; left -= MANY / 2) {
+    const fake_step ask = {
+        .kind = FAKE_PIO, .address = 1, .size = 1, .write = true, .hook = count_inserted};
+    fake_script(&ask, 1);
+    CHECK_EQ(run(), LUNA_EXIT_PIO);
+    CHECK_EQ(inserted, left);
+    count_inserted(NULL);
+    CHECK_EQ(inserted, 0);
+    CHECK_OK(luna_vcpu_answer(vcpu, 0));
+    for (uint32_t i = 0; i < MANY && left == MANY; i += 2) {
+      CHECK_OK(luna_vcpu_unbreak(vcpu, numbers[i]));
+    }
+  }
+  CHECK_EQ(fake_calls(KVM_TRANSLATE), 0);
+  const fake_step hit = {.kind = FAKE_CODE, .address = place_of(1)};
+  fake_script(&hit, 1);
+  CHECK_EQ(run(), LUNA_EXIT_DEBUG);
+  check_debug(numbers[1], place_of(1));
+  end();
+}
+
 int main(void) {
+  RUN(thousands);
   RUN(inserted_and_removed);
   RUN(failed_emulation);
   RUN(guests_own);
