@@ -124,6 +124,55 @@ helper.kvm("a LAPIC", function()
     assert.same({ 0x69 }, guest.taken)
   end)
 
+  -- The guest arms it, does `first` and leaves; the script waits, does `touch`, and the guest looks
+  -- for a while. What it took.
+  local function one_shot(first, wait, touch)
+    local guest = irq.guest("sti\n mov dword [fs:0x380], 1000000\n " .. first .. "\n out 0x31, al\n"
+      .. " mov cx, 3000\n count: loop count\n out 0x30, al", { vm = SPLIT })
+    local view = assert(guest.vm:space())
+    assert(view:map(guest.ram, 0))
+    guest.cpu.apic.lvt_timer, guest.cpu.apic.divide = 0x6a, 0xb
+    guest:stops "pio"
+    guest.cpu:answer()
+    local moment = luna.clock() + wait
+    repeat until luna.clock() >= moment
+    touch(guest.cpu, view)
+    guest:stops "pio"
+    return guest.taken
+  end
+
+  local touches = {
+    ["a written register"] = function(cpu) cpu.apic.tpr = 0x10 end,
+    ["a written page"] = function(cpu) assert(cpu.apic:set(cpu.apic:get())) end,
+    ["a restored state"] = function(cpu) assert(cpu:set_state(cpu:state())) end,
+    ["a move"] = function(cpu, view) assert(cpu:set_space(view)) end,
+  }
+  for name, touch in pairs(touches) do
+    it("has a one-shot timer that fires once, whatever comes between: " .. name, function()
+      assert.same({ 0x6a }, one_shot("hlt", 0, touch)) -- it has run out, and was taken
+      assert.same({ 0x6a }, one_shot("nop", 0.01, touch)) -- it has run out while nobody looked
+    end)
+  end
+
+  it("keeps the initial count of a timer that has run out", function()
+    local guest = irq.guest("sti\n mov dword [fs:0x380], 1000\n hlt\n out 0x30, al", { vm = SPLIT })
+    guest.cpu.apic.lvt_timer, guest.cpu.apic.divide = 0x6a, 0xb
+    guest:stops "pio"
+    guest.cpu:answer()
+    guest.cpu.apic.tpr = 0x10
+    assert.same({ 1000, 0 }, { guest.cpu.apic.initial_count, guest.cpu.apic.current_count })
+  end)
+
+  it("starts its timer when the initial count is written", function()
+    local guest = irq.guest("sti\n hlt\n out 0x30, al", { vm = SPLIT })
+    local apic = guest.cpu.apic
+    apic.lvt_timer, apic.divide = 0x6b, 0xb
+    apic.initial_count = 10000000
+    assert.is_true(apic.current_count > 0)
+    guest:stops "pio"
+    assert.same({ 0x6b }, guest.taken)
+  end)
+
   it("refuses misuse", function()
     local guest = irq.guest("hlt", { vm = SPLIT })
     local apic = guest.cpu.apic

@@ -8,46 +8,23 @@
 #include "kvm/kvm.h"
 #include "kvm/kvm_interrupt.h"
 #include "seat/group.h"
+#include "seat/lapic.h"
 #include "seat/seat.h"
 #include "vcpu/guard.h"
 #include "vcpu/mode.h"
 #include "vcpu/state.h"
+#include "vcpu/timer.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Offsets in the register page (SDM Vol. 3, table 11-1). */
 enum {
-  APIC_ID = 0x20,
-  APIC_VERSION = 0x30,
-  APIC_TPR = 0x80,
-  APIC_DFR = 0xe0,
-  APIC_SVR = 0xf0,
-  APIC_LVT_CMCI = 0x2f0,
-  APIC_LVT_TIMER = 0x320,
-  APIC_LVT_LINT0 = 0x350,
-  APIC_LVT_ERROR = 0x370,
-  APIC_STRIDE = 0x10
-};
-
-enum {
-  LVT_MASKED = 0x10000,
-  LVT_TSC_DEADLINE = 0x40000, /* of bits 18:17 */
+  STRIDE = 0x10, /* of the registers in the page */
   LINT0_EXTINT = 0x700,
   MSR_APIC_BASE = 0x1b,
   MSR_TSC_DEADLINE = 0x6e0
 };
-
-static uint32_t get(const struct kvm_lapic_state *lapic, uint32_t offset) {
-  uint32_t value;
-  memcpy(&value, lapic->regs + offset, sizeof value);
-  return value;
-}
-
-static void set(struct kvm_lapic_state *lapic, uint32_t offset, uint32_t value) {
-  memcpy(lapic->regs + offset, &value, sizeof value);
-}
 
 /* ---- Registers ---- */
 
@@ -59,27 +36,33 @@ static int check(const luna_vcpu *vcpu, const char *what) {
 }
 
 /* CR8 is the upper half of TPR: one that was written and waits for the entry counts. */
-static int read_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
-  if (luna_kvm_get_lapic(vcpu->fd, lapic) != 0) {
-    return luna_fail_errno(errno, "cannot read the LAPIC of vCPU %u", vcpu->id);
-  }
+static void put_priority(const luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
   if (vcpu->state.sregs_written) {
     uint32_t cr8 = (uint32_t)vcpu->state.sregs.cr8;
-    uint32_t tpr = get(lapic, APIC_TPR);
-    set(lapic, APIC_TPR, cr8 == tpr >> 4 ? tpr : cr8 << 4);
+    uint32_t tpr = luna_lapic_get(lapic, LUNA_LAPIC_TPR);
+    luna_lapic_set(lapic, LUNA_LAPIC_TPR, cr8 == tpr >> 4 ? tpr : cr8 << 4);
   }
-  return LUNA_OK;
 }
 
-static int write_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic) {
+/* `whole`: to be written back, with what is due. */
+static int read_page(luna_vcpu *vcpu, struct kvm_lapic_state *lapic, bool whole) {
+  int status = whole ? luna_timer_fetch(vcpu) : luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_LAPIC);
+  if (status == LUNA_OK) {
+    *lapic = vcpu->seat->held.lapic;
+    put_priority(vcpu, lapic);
+  }
+  return status;
+}
+
+static int write_page(luna_vcpu *vcpu, const struct kvm_lapic_state *lapic) {
   struct kvm_sregs *sregs = luna_state_sregs(vcpu);
   if (!sregs) {
     return luna_error_status();
   }
-  if (luna_kvm_set_lapic(vcpu->fd, lapic) != 0) {
+  if (luna_lapic_write(vcpu->seat, lapic) != 0) {
     return luna_fail_errno(errno, "cannot write the LAPIC of vCPU %u", vcpu->id);
   }
-  sregs->cr8 = get(lapic, APIC_TPR) >> 4 & 15;
+  sregs->cr8 = luna_lapic_get(lapic, LUNA_LAPIC_TPR) >> 4 & 15;
   vcpu->state.sregs_written |= (vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_SREGS) != 0;
   return LUNA_OK;
 }
@@ -89,7 +72,12 @@ int luna_vcpu_get_apic(luna_vcpu *vcpu, void *registers) {
     return LUNA_ERROR_STATE;
   }
   int status = check(vcpu, "read the LAPIC");
-  return status == LUNA_OK ? read_page(vcpu, registers) : status;
+  struct kvm_lapic_state lapic;
+  status = status == LUNA_OK ? read_page(vcpu, &lapic, true) : status;
+  if (status == LUNA_OK) {
+    memcpy(registers, &lapic, sizeof lapic);
+  }
+  return status;
 }
 
 int luna_vcpu_set_apic(luna_vcpu *vcpu, const void *registers) {
@@ -103,11 +91,11 @@ int luna_vcpu_set_apic(luna_vcpu *vcpu, const void *registers) {
 }
 
 static int check_offset(uint32_t offset) {
-  return offset < LUNA_APIC_SIZE && offset % APIC_STRIDE == 0
+  return offset < LUNA_APIC_SIZE && offset % STRIDE == 0
              ? LUNA_OK
              : luna_fail(LUNA_ERROR_ARGUMENT,
                          "a LAPIC has no register at offset 0x%x: they are 0x%x apart, below 0x%x",
-                         offset, APIC_STRIDE, LUNA_APIC_SIZE);
+                         offset, STRIDE, LUNA_APIC_SIZE);
 }
 
 int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value) {
@@ -116,9 +104,10 @@ int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value) {
   }
   struct kvm_lapic_state lapic;
   int status = check_offset(offset);
-  status = status == LUNA_OK ? luna_vcpu_get_apic(vcpu, &lapic) : status;
+  status = status == LUNA_OK ? check(vcpu, "read the LAPIC") : status;
+  status = status == LUNA_OK ? read_page(vcpu, &lapic, false) : status;
   if (status == LUNA_OK) {
-    *value = get(&lapic, offset);
+    *value = luna_lapic_get(&lapic, offset);
   }
   return status;
 }
@@ -133,7 +122,10 @@ int luna_vcpu_write_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t value) {
   if (status != LUNA_OK) {
     return status;
   }
-  set(&lapic, offset, value);
+  luna_lapic_set(&lapic, offset, value);
+  if (offset == LUNA_LAPIC_INITIAL_COUNT) {
+    luna_lapic_set(&lapic, LUNA_LAPIC_CURRENT_COUNT, value); /* as the processor does */
+  }
   return write_page(vcpu, &lapic);
 }
 
@@ -143,8 +135,8 @@ int luna_vcpu_fire_timer(luna_vcpu *vcpu) {
     return LUNA_ERROR_STATE;
   }
   uint32_t entry;
-  int status = luna_vcpu_read_apic(vcpu, APIC_LVT_TIMER, &entry);
-  if (status != LUNA_OK || entry & LVT_MASKED) {
+  int status = luna_vcpu_read_apic(vcpu, LUNA_LAPIC_LVT_TIMER, &entry);
+  if (status != LUNA_OK || entry & LUNA_LVT_MASKED) {
     return status;
   }
   status = luna_vcpu_interrupt_vector(vcpu, entry & 0xff);
@@ -263,29 +255,31 @@ int luna_apic_reset(const luna_vcpu *vcpu) {
   if (luna_kvm_get_lapic(vcpu->fd, &now) != 0) {
     return luna_fail_errno(errno, "cannot read the LAPIC of vCPU %u", vcpu->id);
   }
-  set(&fresh, APIC_ID, vcpu->id << 24);
-  set(&fresh, APIC_VERSION, get(&now, APIC_VERSION));
-  set(&fresh, APIC_DFR, UINT32_MAX);
-  set(&fresh, APIC_SVR, 0xff);
-  for (uint32_t lvt = APIC_LVT_TIMER; lvt <= APIC_LVT_ERROR; lvt += APIC_STRIDE) {
-    set(&fresh, lvt, LVT_MASKED);
+  luna_lapic_set(&fresh, LUNA_LAPIC_ID, vcpu->id << 24);
+  luna_lapic_set(&fresh, LUNA_LAPIC_VERSION, luna_lapic_get(&now, LUNA_LAPIC_VERSION));
+  luna_lapic_set(&fresh, LUNA_LAPIC_DFR, UINT32_MAX);
+  luna_lapic_set(&fresh, LUNA_LAPIC_SVR, 0xff);
+  for (uint32_t lvt = LUNA_LAPIC_LVT_TIMER; lvt <= LUNA_LAPIC_LVT_ERROR; lvt += STRIDE) {
+    luna_lapic_set(&fresh, lvt, LUNA_LVT_MASKED);
   }
-  set(&fresh, APIC_LVT_CMCI, get(&now, APIC_LVT_CMCI) ? LVT_MASKED : 0);
-  set(&fresh, APIC_LVT_LINT0, vcpu->id == 0 ? LINT0_EXTINT : LVT_MASKED);
+  luna_lapic_set(&fresh, LUNA_LAPIC_LVT_CMCI,
+                 luna_lapic_get(&now, LUNA_LAPIC_LVT_CMCI) ? LUNA_LVT_MASKED : 0);
+  luna_lapic_set(&fresh, LUNA_LAPIC_LVT_LINT0, vcpu->id == 0 ? LINT0_EXTINT : LUNA_LVT_MASKED);
   uint32_t state = vcpu->id == 0 ? LUNA_MP_RUNNABLE : LUNA_MP_UNINITIALIZED;
-  if (luna_kvm_set_lapic(vcpu->fd, &fresh) != 0 || luna_kvm_set_mp_state(vcpu->fd, state) != 0) {
+  if (luna_lapic_write(vcpu->seat, &fresh) != 0 || luna_kvm_set_mp_state(vcpu->fd, state) != 0) {
     return luna_fail_errno(errno, "cannot reset the LAPIC of vCPU %u", vcpu->id);
   }
   return LUNA_OK;
 }
 
-/* Asking for the MP state makes KVM do it. */
+/* Asking for the MP state makes KVM do it. The LAPIC as it is now is in the seat's copy. */
 int luna_apic_settle(luna_vcpu *vcpu) {
   uint32_t state;
   if (luna_kvm_get_mp_state(vcpu->fd, &state) != 0) {
     return luna_fail_errno(errno, "cannot read the MP state of vCPU %u", vcpu->id);
   }
-  return luna_state_reload(vcpu);
+  int status = luna_state_reload(vcpu);
+  return status == LUNA_OK ? luna_timer_fetch(vcpu) : status;
 }
 
 typedef struct one_msr {
@@ -308,7 +302,7 @@ static int write_msr(const luna_seat *seat, uint32_t index, uint64_t value) {
 static int move_deadline(const luna_vcpu *vcpu, const luna_seat *target,
                          const struct kvm_lapic_state *lapic) {
   one_msr deadline = {.count = 1, .entry = {.index = MSR_TSC_DEADLINE}};
-  if (!(get(lapic, APIC_LVT_TIMER) & LVT_TSC_DEADLINE)) {
+  if (!(luna_lapic_get(lapic, LUNA_LAPIC_LVT_TIMER) & LUNA_LVT_DEADLINE)) {
     return 0;
   }
   errno = EINVAL;
@@ -326,7 +320,11 @@ int luna_apic_move(luna_vcpu *vcpu, luna_seat *target) {
   }
   int status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
   luna_held *held = &vcpu->seat->held;
-  status = status == LUNA_OK ? read_page(vcpu, &held->lapic) : status;
+  const struct kvm_lapic_state before = held->lapic; /* as luna_apic_settle found it */
+  status = status == LUNA_OK ? read_page(vcpu, &held->lapic, false) : status;
+  if (status == LUNA_OK) {
+    luna_lapic_keep_due(&held->lapic, &before);
+  }
   if (status == LUNA_OK && write_msr(target, MSR_APIC_BASE, sregs->apic_base) != 0) {
     status = luna_fail_errno(errno, "cannot move the LAPIC of vCPU %u", vcpu->id);
   }

@@ -168,6 +168,39 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run 
   return result;
 }
 
+/* KVM_SET_SIGNAL_MASK (api.rst): what is blocked inside KVM_RUN, a bit a signal; the kernel's
+ * sigset_t is shorter than the C library's. */
+static int open_signal(int vcpu_fd) {
+  struct {
+    uint32_t size;
+    uint8_t blocked[8];
+  } mask = {.size = sizeof mask.blocked};
+  memset(mask.blocked, 0xff, sizeof mask.blocked);
+  mask.blocked[(signal_number - 1) / 8] &= (uint8_t) ~(1u << (signal_number - 1) % 8);
+  return luna_kvm_set_signal_mask(vcpu_fd, (const struct kvm_signal_mask *)(const void *)&mask);
+}
+
+/* Afterwards the handler has it, as any that may have come meanwhile. */
+int luna_kick_visit(int vcpu_fd) {
+  sigset_t ours;
+  sigset_t before;
+  sigemptyset(&ours);
+  sigaddset(&ours, signal_number);
+  pthread_sigmask(SIG_BLOCK, &ours, &before);
+  int result = open_signal(vcpu_fd);
+  if (result == 0) {
+    syscall(SYS_tgkill, getpid(), self.id, signal_number);
+    result = luna_kvm_run(vcpu_fd);
+    int number = errno;
+    luna_kvm_set_signal_mask(vcpu_fd, NULL);
+    errno = number;
+  }
+  int number = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  errno = number;
+  return result;
+}
+
 bool luna_kick_seen(void) {
   bool seen = self.seen;
   self.seen = 0;

@@ -170,6 +170,10 @@ int luna_kvm_run(int vcpu_fd) {
   return call_number(vcpu_fd, KVM_RUN, 0);
 }
 
+int luna_kvm_set_signal_mask(int vcpu_fd, const struct kvm_signal_mask *mask) {
+  return call(vcpu_fd, KVM_SET_SIGNAL_MASK, mask);
+}
+
 int luna_kvm_set_cpuid(int vcpu_fd, struct kvm_cpuid2 *cpuid) {
   return call(vcpu_fd, KVM_SET_CPUID2, cpuid);
 }

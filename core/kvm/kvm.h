@@ -52,6 +52,8 @@ int luna_kvm_create_vcpu(int vm_fd, uint32_t id);
 void *luna_kvm_map(int vcpu_fd, size_t size, off_t offset);
 void luna_kvm_unmap(void *address, size_t size);
 int luna_kvm_run(int vcpu_fd);
+/* NULL: the thread's own. */
+int luna_kvm_set_signal_mask(int vcpu_fd, const struct kvm_signal_mask *mask);
 int luna_kvm_set_cpuid(int vcpu_fd, struct kvm_cpuid2 *cpuid);
 int luna_kvm_get_regs(int vcpu_fd, struct kvm_regs *regs);
 int luna_kvm_set_regs(int vcpu_fd, struct kvm_regs *regs);

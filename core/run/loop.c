@@ -42,12 +42,16 @@ static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
   return true;
 }
 
-/* Enters KVM with immediate_exit set: it finishes what it has under way and comes back. 0 or an
- * errno. */
-static int enter_to_finish(luna_vcpu *vcpu) {
+static void pass_gate(luna_vcpu *vcpu) {
   while (!luna_gate_enter(&vcpu->space->gate)) {
     luna_vm_wait(vcpu->vm);
   }
+}
+
+/* Enters KVM with immediate_exit set: it finishes what it has under way and comes back. 0 or an
+ * errno. */
+static int enter_to_finish(luna_vcpu *vcpu) {
+  pass_gate(vcpu);
   int tries = 0;
   int result;
   do {
@@ -103,7 +107,23 @@ static void abandon(luna_vcpu *vcpu) {
   }
 }
 
-const luna_finisher luna_loop_finisher = {settle, abandon};
+/* No instruction is under way. Where it does not work, what is due stays so. */
+static int visit(luna_vcpu *vcpu) {
+  int status = luna_kick_prepare();
+  status = status == LUNA_OK ? luna_state_flush(vcpu) : status;
+  if (status != LUNA_OK) {
+    return status;
+  }
+  vcpu->run->immediate_exit = 0;
+  vcpu->run->request_interrupt_window = 0; /* whoever wants it asks at each entry */
+  pass_gate(vcpu);
+  luna_kick_visit(vcpu->fd);
+  luna_gate_leave(&vcpu->space->gate);
+  luna_state_entered(vcpu);
+  return LUNA_OK;
+}
+
+const luna_finisher luna_loop_finisher = {settle, abandon, visit};
 
 /* Finishes the instruction under way if a register write would get lost in it, then hands the
  * writes over. A kind if that met another exit. */

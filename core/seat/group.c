@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "seat/lapic.h"
 #include "seat/msrs.h"
 #include "seat/seat.h"
 
@@ -42,7 +43,8 @@ static const rule rules[LUNA_GROUP_COUNT] = {
                           KVM_SET_DEBUGREGS},
     [LUNA_GROUP_MSRS] = {"the MSRs", COPY(msrs), .fetch = luna_seat_fetch_msrs,
                          .write = luna_seat_write_msrs},
-    [LUNA_GROUP_LAPIC] = {"the LAPIC", COPY(lapic), KVM_GET_LAPIC, KVM_SET_LAPIC, .restless = true},
+    [LUNA_GROUP_LAPIC] = {"the LAPIC", COPY(lapic), .fetch = luna_seat_fetch_lapic,
+                          .write = luna_seat_write_lapic, .restless = true},
     [LUNA_GROUP_COUNTERS] = {"the time-stamp counter", COPY(counters),
                              .fetch = luna_seat_fetch_counters, .write = luna_seat_write_counters,
                              .restless = true},

@@ -22,6 +22,7 @@ typedef struct luna_seat {
   struct kvm_guest_debug debug; /* what KVM was last told to stop at */
   bool ran;                     /* with `cpuid`, which KVM then no longer changes */
   struct kvm_cpuid2 *cpuid;     /* what KVM has of it, or NULL */
+  uint32_t timer_count;         /* LAPIC: the initial count that KVM was not told; 0 for none */
   bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;
 } luna_seat;

@@ -10,6 +10,7 @@
 #include "vcpu/guard.h"
 #include "vcpu/msr.h"
 #include "vcpu/state.h"
+#include "vcpu/timer.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
@@ -103,8 +104,9 @@ static int read_state(luna_vcpu *vcpu, luna_held *state) {
   if (vcpu->vm->irqchip) {
     status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
     status = status == LUNA_OK ? luna_state_reload(vcpu) : status;
+    status = status == LUNA_OK ? luna_timer_fetch(vcpu) : status;
   }
-  const uint32_t others = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | 1 << LUNA_GROUP_MP);
+  const uint32_t others = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | LUNA_GROUPS_LAPIC);
   status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, others) : status;
   *state = vcpu->seat->held;
   return status == LUNA_OK ? luna_state_read(vcpu, state) : status;

@@ -297,6 +297,7 @@ void luna_state_entered(luna_vcpu *vcpu) {
   state->sregs_known = state->sregs_written || dirty & KVM_SYNC_X86_SREGS;
   state->events_known = state->events_written || dirty & KVM_SYNC_X86_EVENTS;
   vcpu->seat->held.known = 0;
+  vcpu->seat->timer_count = 0; /* the guest may have written its own, 0 too */
 }
 
 /* Registers that KVM did not take stay as they were written, to be mended. */

@@ -73,6 +73,7 @@ typedef struct luna_account {
 typedef struct luna_finisher {
   int (*settle)(luna_vcpu *vcpu);
   void (*abandon)(luna_vcpu *vcpu);
+  int (*visit)(luna_vcpu *vcpu); /* lets KVM do what is due, without running the guest */
 } luna_finisher;
 
 struct luna_vcpu {

@@ -104,7 +104,9 @@ enum {
 LUNA_API int luna_vcpu_get_apic(luna_vcpu *vcpu, void *registers);
 LUNA_API int luna_vcpu_set_apic(luna_vcpu *vcpu, const void *registers);
 /* One register by its offset in the page (SDM Vol. 3, table 11-1). Writing has no effect beyond the
- * register: ICR sends nothing. */
+ * register: ICR sends nothing; but for the initial count, with which the timer starts anew. Where a
+ * one-shot timer may have run out while an exit is open, and its interrupt has not reached the IRR,
+ * a write lets it come once more rather than lose it. */
 LUNA_API int luna_vcpu_read_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t *value);
 LUNA_API int luna_vcpu_write_apic(luna_vcpu *vcpu, uint32_t offset, uint32_t value);
 /* Fires the timer's entry of the local vector table, as if it had run out: 1, or 0 if masked. */

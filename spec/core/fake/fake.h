@@ -176,6 +176,8 @@ FAKE_API unsigned fake_msr_ranges(void);
 FAKE_API unsigned fake_refused(void);
 /* The vectors that guests took since fake_install, in their order; how many. */
 FAKE_API size_t fake_taken(const uint8_t **vectors);
+/* The one-shot timer of the youngest open vCPU's LAPIC runs out now. */
+FAKE_API void fake_timer(void);
 /* How many messages the youngest open VM got, and how many routes it has. */
 FAKE_API uint64_t fake_messages(void);
 FAKE_API uint32_t fake_routes(void);

@@ -77,6 +77,8 @@ typedef struct fake_file {
   uint64_t step_rip; /* where the guest was when a single step was asked for */
   bool steps;        /* and it is not forgotten */
   struct kvm_lapic_state lapic;
+  bool timer_due;   /* the one-shot timer has run out, and KVM has not looked since */
+  bool signal_mask; /* KVM_SET_SIGNAL_MASK: KVM_RUN finds a signal that waits */
   uint32_t mp_state;
   int tsc_khz;
 } fake_file;
@@ -114,6 +116,8 @@ int fake_interrupt_vm_ioctl(fake_file *vm, unsigned long request, void *argument
 void fake_interrupt_reset(fake_file *vcpu, const fake_file *vm, uint32_t id);
 int fake_interrupt_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument);
 bool fake_interrupt_enter(fake_file *vcpu);
+/* What KVM does of what is due before it looks at signals. */
+void fake_interrupt_visit(fake_file *vcpu);
 void fake_interrupt_leave(const fake_file *vcpu);
 
 /* fake_vcpu.c: registers and KVM_RUN, which comes without the lock: a vCPU has one thread at

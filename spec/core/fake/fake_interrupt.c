@@ -136,9 +136,18 @@ static int move_mp(fake_file *vcpu, struct kvm_mp_state *state, bool write) {
   return 0;
 }
 
+static uint32_t word(const struct kvm_lapic_state *lapic, uint32_t offset) {
+  uint32_t value;
+  memcpy(&value, lapic->regs + offset, sizeof value);
+  return value;
+}
+
 static int move_lapic(fake_file *vcpu, struct kvm_lapic_state *lapic, bool write) {
   if (!vcpu->irqchip) {
     return fake_refuse(EINVAL);
+  }
+  if (write) { /* __start_apic_timer, from the current count: one that has run out fires at once */
+    vcpu->timer_due = word(lapic, 0x380) && !word(lapic, 0x390) && !(word(lapic, 0x320) & 0x60000);
   }
   *(write ? &vcpu->lapic : lapic) = write ? *lapic : vcpu->lapic;
   return 0;
@@ -197,6 +206,10 @@ bool fake_interrupt_enter(fake_file *vcpu) {
     events->interrupt.injected = 0;
     take(events->interrupt.nr);
   }
+  if (vcpu->timer_due) {
+    take((uint8_t)word(&vcpu->lapic, 0x320));
+    vcpu->timer_due = false;
+  }
   if (vcpu->extint && vcpu->regs.rflags & RFLAGS_IF) {
     take((uint8_t)(vcpu->extint - 1));
     vcpu->extint = 0;
@@ -206,6 +219,14 @@ bool fake_interrupt_enter(fake_file *vcpu) {
     return true;
   }
   return false;
+}
+
+void fake_interrupt_visit(fake_file *vcpu) {
+  uint32_t vector = word(&vcpu->lapic, 0x320) & 0xff;
+  if (vcpu->timer_due) {
+    vcpu->lapic.regs[0x200 + vector / 32 * 0x10 + vector % 32 / 8] |= (char)(1u << vector % 8);
+    vcpu->timer_due = false;
+  }
 }
 
 /* post_kvm_run_save */
@@ -223,6 +244,12 @@ size_t fake_taken(const uint8_t **vectors) {
   *vectors = taken;
   size_t count = atomic_load(&taken_count);
   return count < TAKEN_MOST ? count : TAKEN_MOST;
+}
+
+void fake_timer(void) {
+  fake_file *vcpu = fake_file_youngest(FAKE_FILE_VCPU);
+  memset(vcpu->lapic.regs + 0x390, 0, sizeof(uint32_t));
+  vcpu->timer_due = true;
 }
 
 uint64_t fake_messages(void) {

@@ -118,6 +118,9 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       return 0;
     case KVM_TRANSLATE:
       return translate(argument);
+    case KVM_SET_SIGNAL_MASK:
+      vcpu->signal_mask = argument != NULL;
+      return 0;
     default:
       return fake_interrupt_vcpu_ioctl(vcpu, request, argument);
   }
@@ -288,6 +291,10 @@ static int enter(fake_file *vcpu) {
     }
   }
   if (*(volatile uint8_t *)&vcpu->run->immediate_exit) {
+    return fake_refuse(EINTR);
+  }
+  if (vcpu->signal_mask) {
+    fake_interrupt_visit(vcpu);
     return fake_refuse(EINTR);
   }
   vcpu->ran = true;
