@@ -92,7 +92,7 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
   $(addprefix $(BUILD)/lua/,$(LUA_MADE)) ## Build the libraries and the Lua modules (default)
 
 # What the tests need on top of `all`.
-tests: all $(C_TESTS) $(EXAMPLES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
+tests: all $(C_TESTS) $(EXAMPLES) $(BENCHES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
 
 # Only the objects, for the warnings of a second compiler.
 objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c) \
@@ -255,7 +255,7 @@ test: ## Run every check; the last line has the counts
 
 asan: ## Run the C and Lua tests with the address and undefined behaviour sanitizers
 	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' BUILD=build/asan LUNA_SKIP=packaging \
-	  LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 \
+	  LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 LUNA_FUZZ_SECONDS=20 \
 	  LUA_PREFIX="env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
 	  scripts/test build core lua luajit stress
 
