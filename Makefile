@@ -254,17 +254,21 @@ test: ## Run every check; the last line has the counts
 	+@MAKE='$(MAKE_HERE)' BUILD='$(BUILD)' scripts/test
 
 asan: ## Run the C and Lua tests with the address and undefined behaviour sanitizers
-	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' BUILD=build/asan LUNA_SKIP=packaging \
-	  LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 LUNA_FUZZ_SECONDS=20 \
+	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' CFLAGS='-O1 -g' BUILD=build/asan \
+	  LUNA_SKIP=packaging LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 \
+	  LUNA_FUZZ_SECONDS=20 \
 	  LUA_PREFIX="env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
 	  scripts/test build core lua luajit stress
 
 tsan: ## Run the C tests with the thread sanitizer
-	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=thread' BUILD=build/tsan \
+	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=thread' CFLAGS='-O1 -g' BUILD=build/tsan \
 	  CORE_PREFIX="$$(setarch -R true 2>/dev/null && echo setarch -R)" scripts/test build core
 
 fuzz: ## Try out random inputs: SECONDS=n of each target (60), TARGET=name for one
 	+@MAKE='$(MAKE_HERE)' scripts/fuzz $(or $(SECONDS),60) $(TARGET)
+
+soak: all ## Make, run, move, kick and destroy for SECONDS=n (60), and see that nothing is left
+	+@$(in_env) $(LUAJIT) scripts/soak $(or $(SECONDS),60) --every $(or $(EVERY),10)
 
 bench: all $(BENCHES) $(BUILD)/spec/fake.so ## Measure; ONLY=pattern, JSON=file, COMPARE=file
 	+@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)') \
@@ -365,7 +369,7 @@ help: ## List the targets
 FORCE:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all tests objects fuzzers run test asan tsan fuzz bench lint format env install \
+.PHONY: FORCE all tests objects fuzzers run test asan tsan fuzz soak bench lint format env install \
   install-files uninstall clean help
 
 -include $(shell test ! -d $(BUILD)/obj || find $(BUILD)/obj -name '*.d' -type f)
