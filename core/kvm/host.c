@@ -88,8 +88,7 @@ static void describe_capabilities(int fd) {
   uint32_t page = (uint32_t)ask(fd, KVM_CAP_COALESCED_MMIO);
   host.coalesced_page = page < host.run_size / LUNA_PAGE_SIZE ? page : 0;
   host.coalesced_pio = ask(fd, KVM_CAP_COALESCED_PIO) > 0;
-  host.msr_exits =
-      ask(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 && ask(fd, KVM_CAP_X86_MSR_FILTER) > 0;
+  host.msr_exits = ask(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 && ask(fd, KVM_CAP_X86_MSR_FILTER) > 0;
 }
 
 /* Whole, or nothing of it is kept: one call that fails is no answer for the process's life. */

@@ -3,6 +3,7 @@
  * prints ratios. Before each move the guest has one exit, a port access, which the time of both
  * sides has in it, as well as the entry that finishes the access. */
 #include "common.h"
+#include "kvm/host.h"
 #include "kvm/kvm.h"
 #include "lunavisor.h"
 
