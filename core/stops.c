@@ -43,8 +43,8 @@ static void write_guest(uint8_t *memory, bool real) {
   }
 }
 
-/* The exit that comes from `rip` on: its kind, or a negative status. A guest that does not come back
- * says nothing of this KVM: the machine may be busy. */
+/* The exit that comes from `rip` on: its kind, or a negative status. A guest that does not come
+ * back says nothing of this KVM: the machine may be busy. */
 static int run_from(luna_vcpu *vcpu, uint64_t rip) {
   uint64_t deadline = luna_clock() + patience;
   int kind = luna_vcpu_set(vcpu, LUNA_RIP, rip);

@@ -388,12 +388,12 @@ typedef struct luna_exit {
  *
  * pio, mmio, msr, fault and hypercall exits, and a host_fault of an access, are open until
  * luna_vcpu_answer, luna_vcpu_retry, luna_vcpu_refuse (msr) or luna_vcpu_inject: without one of
- * these, run gives them again, unless the access has an owner by then: memory that allows it (of the
- * space to which the vCPU moves), an eventfd or a trap that was made since is asked first, and the
- * exit is what it would be now. String I/O (REP INS, REP OUTS) comes element by element, each an
- * exit of its own, without another entry between those that KVM brings at once; luna_vcpu_block
- * has them together. Accesses that a trap answers in the core are no exits, and writes that KVM
- * has collected come before the exit that it left the guest for (lunavisor/event.h).
+ * these, run gives them again, unless the access has an owner by then: memory that allows it (of
+ * the space to which the vCPU moves), an eventfd or a trap that was made since is asked first, and
+ * the exit is what it would be now. String I/O (REP INS, REP OUTS) comes element by element, each
+ * an exit of its own, without another entry between those that KVM brings at once; luna_vcpu_block
+ * has them together. Accesses that a trap answers in the core are no exits, and writes that KVM has
+ * collected come before the exit that it left the guest for (lunavisor/event.h).
  *
  * _STATE while another thread runs it, after luna_vcpu_start, and in a child of the process that
  * made the VM. _SYSTEM where KVM refuses to go on: the message names the rule that the registers

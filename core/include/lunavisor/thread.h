@@ -26,9 +26,9 @@ LUNA_API uint32_t luna_vcpu_started(const luna_vcpu *vcpu);
 /* Takes the next exit from the queue: the kind (its details are luna_vcpu_exit(*vcpu)), or a
  * negative status of the run that failed, with *vcpu; 0 and NULL if there was none up to `deadline`
  * (luna_clock(); 0: does not wait; LUNA_FOREVER), after luna_vm_wake, or when a signal handler ran
- * in this thread while it slept. Several threads may wait. An
- * open exit that has found an owner while it waited (luna_vcpu_run) is not given. Who waits or answers may look at the
- * queue for up to 0.1 ms before it sleeps, where a processor is free for that. */
+ * in this thread while it slept. Several threads may wait. An open exit that has found an owner
+ * while it waited (luna_vcpu_run) is not given. Who waits or answers may look at the queue for up
+ * to 0.1 ms before it sleeps, where a processor is free for that. */
 #define LUNA_FOREVER UINT64_MAX
 LUNA_API int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu);
 /* Lets a vCPU go on whose exit was taken from the queue and dealt with; an open exit that was not
