@@ -114,6 +114,10 @@ static int set_filter(const luna_vm *vm, luna_space *space, const filter *f) {
   if (status == LUNA_OK && luna_kvm_msr_filter(space->vm_fd, &f->kvm) != 0) {
     status = luna_fail_errno(errno, "cannot set the filter of MSRs in space %u", space->id);
   }
+  if (status == LUNA_OK) {
+    space->msrs_stale = false;
+    atomic_store(&space->gate.closed, false);
+  }
   return status;
 }
 
@@ -140,14 +144,57 @@ static int set_all(luna_vm *vm, const filter *f, const filter *before) {
   return LUNA_OK;
 }
 
+/* A filter takes KVM milliseconds, however many MSRs it has. Where no vCPU is in the guest, the
+ * gates are closed instead, and whoever comes to one first sets the filter, for all the traps there
+ * are by then. False if somebody is inside: nothing has changed then. */
+static bool put_off(luna_vm *vm) {
+  bool inside = false;
+  for (uint32_t i = 0; i < vm->space_count && !inside; i++) {
+    luna_space *space = vm->spaces[i];
+    if (space) {
+      atomic_store(&space->gate.closed, true);
+      inside = atomic_load(&space->gate.inside) > 0;
+    }
+  }
+  for (uint32_t i = 0; i < vm->space_count; i++) {
+    luna_space *space = vm->spaces[i];
+    if (space) {
+      space->msrs_stale |= !inside;
+      atomic_store(&space->gate.closed, space->msrs_stale);
+    }
+  }
+  return !inside;
+}
+
 int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed) {
   filter *f = make_filter();
   filter *before = make_filter();
   int status = f && before ? build(f, vm, removed) : LUNA_ERROR_MEMORY;
-  status = status == LUNA_OK ? build(before, vm, added) : status;
-  status = status == LUNA_OK ? set_all(vm, f, before) : status;
+  if (status == LUNA_OK && !put_off(vm)) {
+    status = build(before, vm, added);
+    status = status == LUNA_OK ? set_all(vm, f, before) : status;
+  }
   free(f);
   free(before);
+  return status;
+}
+
+int luna_msr_catch_up(luna_vm *vm, luna_space *space) {
+  int status = LUNA_OK;
+  pthread_rwlock_rdlock(&vm->lock);
+  bool stale = space->msrs_stale;
+  pthread_rwlock_unlock(&vm->lock);
+  if (!stale) {
+    return status;
+  }
+  pthread_rwlock_wrlock(&vm->lock);
+  if (space->msrs_stale) {
+    filter *f = make_filter();
+    status = f ? build(f, vm, NULL) : LUNA_ERROR_MEMORY;
+    status = status == LUNA_OK ? set_filter(vm, space, f) : status;
+    free(f);
+  }
+  pthread_rwlock_unlock(&vm->lock);
   return status;
 }
 

@@ -106,7 +106,7 @@ void luna_space_pause(luna_space *space) {
 }
 
 void luna_space_resume(luna_space *space) {
-  atomic_store(&space->gate.closed, false);
+  atomic_store(&space->gate.closed, space->msrs_stale);
 }
 
 void luna_mapping_retain(const luna_mapping *mapping) {

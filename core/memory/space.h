@@ -61,6 +61,7 @@ typedef struct luna_space {
   uint32_t slots_max;
   unsigned address_bits;
   bool no_execute;         /* this KVM can keep a range from execution */
+  bool msrs_stale;         /* KVM's filter of MSRs is not what the traps want; the gate is closed */
   bool msr_exits;          /* KVM_CAP_X86_USER_SPACE_MSR is on */
   uint32_t coalesced_page; /* luna_host.coalesced_page */
   atomic_flag collector;   /* held by the vCPU that takes a collected write: coalesced.c */

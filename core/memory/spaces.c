@@ -28,11 +28,6 @@ luna_space *luna_vm_find_space(const luna_vm *vm, uint32_t id) {
   return space;
 }
 
-void luna_vm_wait(luna_vm *vm) {
-  pthread_rwlock_rdlock(&vm->lock);
-  pthread_rwlock_unlock(&vm->lock);
-}
-
 int luna_vm_drain(luna_vm *vm, luna_space *space) {
   pthread_rwlock_wrlock(&vm->lock);
   int status = luna_ring_drain(space);

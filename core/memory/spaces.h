@@ -8,8 +8,6 @@
 /* The lock to change regions and traps, taken and given back. */
 void luna_vm_change_begin(luna_vm *vm);
 void luna_vm_change_end(luna_vm *vm);
-/* Waits until the change of a map that is under way is done. */
-void luna_vm_wait(luna_vm *vm);
 /* The space of that number; NULL with an error recorded (luna_error_status) if there is none, or if
  * the VM is another process's. The lock is held. */
 luna_space *luna_vm_find_space(const luna_vm *vm, uint32_t id);

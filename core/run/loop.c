@@ -8,6 +8,7 @@
 #include "debug/debug.h"
 #include "exit/coalesced.h"
 #include "exit/exit.h"
+#include "exit/msr_filter.h"
 #include "exit/offer.h"
 #include "interrupt/apic.h"
 #include "interrupt/interrupt.h"
@@ -42,16 +43,23 @@ static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
   return true;
 }
 
-static void pass_gate(luna_vcpu *vcpu) {
+/* 0, or an errno with which the gate stays closed. */
+static int pass_gate(luna_vcpu *vcpu) {
   while (!luna_gate_enter(&vcpu->space->gate)) {
-    luna_vm_wait(vcpu->vm);
+    if (luna_msr_catch_up(vcpu->vm, vcpu->space) != LUNA_OK) {
+      return luna_error_number() ? luna_error_number() : EINVAL;
+    }
   }
+  return 0;
 }
 
 /* Enters KVM with immediate_exit set: it finishes what it has under way and comes back. 0 or an
  * errno. */
 static int enter_to_finish(luna_vcpu *vcpu) {
-  pass_gate(vcpu);
+  int closed = pass_gate(vcpu);
+  if (closed) {
+    return closed;
+  }
   int tries = 0;
   int result;
   do {
@@ -116,7 +124,9 @@ static int visit(luna_vcpu *vcpu) {
   }
   vcpu->run->immediate_exit = 0;
   vcpu->run->request_interrupt_window = 0; /* whoever wants it asks at each entry */
-  pass_gate(vcpu);
+  if (pass_gate(vcpu) != 0) {
+    return luna_error_status();
+  }
   luna_kick_visit(vcpu->fd);
   luna_gate_leave(&vcpu->space->gate);
   luna_state_entered(vcpu);
@@ -212,10 +222,7 @@ static int decode_leave(luna_vcpu *vcpu, uint64_t deadline, int *tries) {
     return passes(vcpu, leave->number, tries) ? 0 : decode_failure(vcpu, leave->number);
   }
   int kind = decode_kick(vcpu, deadline, leave->ours);
-  if (kind == 0 && !leave->entered) {
-    luna_vm_wait(vcpu->vm); /* for the gate */
-  }
-  return kind;
+  return kind == 0 && !leave->entered ? luna_msr_catch_up(vcpu->vm, vcpu->space) : kind;
 }
 
 /* The writes that KVM has collected come first: the guest made them before it left. */

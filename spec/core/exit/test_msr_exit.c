@@ -3,6 +3,8 @@
  * all. */
 #include "fixture/vcpu_fixture.h"
 
+#include <errno.h>
+
 static uint32_t trap_msr(uint64_t first, uint64_t length) {
   uint32_t trap = 0;
   CHECK_OK(luna_vm_trap(vm, LUNA_TRAP_MSR, first, length, &trap));
@@ -123,16 +125,70 @@ static void unsupported(void) {
   end();
 }
 
+/* The filter is set when a vCPU comes to the gate. */
+static void enter_once(void) {
+  SCRIPT({.kind = FAKE_HLT});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+}
+
+static void many_traps_are_one_filter(void) {
+  begin();
+  fake_forget();
+  for (uint64_t i = 0; i < 100; i++) {
+    trap_msr(0x1000 + 2 * i, 1);
+  }
+  CHECK_OK(luna_vm_untrap(vm, trap_msr(0x2000, 1)));
+  CHECK_EQ(fake_calls(KVM_X86_SET_MSR_FILTER), 0);
+  enter_once();
+  CHECK_EQ(fake_calls(KVM_X86_SET_MSR_FILTER), 1);
+  CHECK(fake_msr_exits(0x1000) && fake_msr_exits(0x10c6) && !fake_msr_exits(0x2000));
+  enter_once();
+  CHECK_EQ(fake_calls(KVM_X86_SET_MSR_FILTER), 1);
+  end();
+}
+
+/* What KVM refuses at the gate ends the run, and is asked for again by the next. */
+static void refused_at_the_gate(void) {
+  begin();
+  trap_msr(0x174, 1);
+  for (uint64_t nth = 1; nth <= 2; nth++) {
+    fake_fail(nth, ENOMEM);
+    CHECK_EQ(run(), LUNA_ERROR_MEMORY);
+    CHECK(fake_failed());
+    CHECK_EQ(fake_msr_exits(0x174), 0);
+  }
+  fake_fail(0, 0);
+  SCRIPT({.kind = FAKE_MSR, .address = 0x174});
+  CHECK_EQ(run(), LUNA_EXIT_MSR);
+  CHECK_EQ(fake_msr_exits(0x174), 1);
+  end();
+}
+
+/* A change of the map does not open the gate. */
+static void map_changes_while_stale(void) {
+  uint8_t *data;
+  begin();
+  map_memory(0, UINT64_C(4) * PAGE, RWX, &data);
+  trap_msr(0x174, 1);
+  CHECK_OK(luna_vm_protect_space(vm, 0, PAGE, PAGE, LUNA_READ | LUNA_EXECUTE));
+  enter_once();
+  CHECK_EQ(fake_msr_exits(0x174), 1);
+  end();
+}
+
 static void ranges(void) {
   begin();
   uint32_t near = trap_msr(0x10, 1);
   trap_msr(0x3000, 1); /* the last that shares a range of 0x3000 with 0x11 */
+  enter_once();
   CHECK_EQ(fake_msr_ranges(), 1);
   CHECK(fake_msr_exits(0x10) && !fake_msr_exits(0x11) && fake_msr_exits(0x3000));
   trap_msr(0xc0000080, 5);
+  enter_once();
   CHECK_EQ(fake_msr_ranges(), 2);
   CHECK(fake_msr_exits(0xc0000080) && fake_msr_exits(0xc0000084) && !fake_msr_exits(0xc0000085));
   CHECK_OK(luna_vm_untrap(vm, near));
+  enter_once();
   CHECK(!fake_msr_exits(0x10) && fake_msr_exits(0x3000));
   end();
 }
@@ -142,6 +198,7 @@ static void full(void) {
   for (uint64_t i = 0; i < 16; i++) {
     trap_msr(0x100000 + i * 0x3000, 1);
   }
+  enter_once();
   CHECK_EQ(fake_msr_ranges(), 16);
   check_refused(0x100000 + 16 * 0x3000, 1, LUNA_ERROR_LIMIT,
                 "cannot trap MSR 0x130000: KVM's filter has 16 ranges of 0x3000 MSRs");
@@ -151,6 +208,7 @@ static void full(void) {
   end();
   begin();
   trap_msr(0x100000, 16 * 0x3000);
+  enter_once();
   CHECK_EQ(fake_msr_ranges(), 16);
   end();
 }
@@ -160,21 +218,28 @@ static void every_space(void) {
   uint32_t space;
   CHECK_OK(luna_vm_space_create(vm, &space));
   uint32_t trap = trap_msr(0x174, 1);
+  CHECK_EQ(fake_msr_exits(0x174), 0);
+  enter_once();
+  CHECK_EQ(fake_msr_exits(0x174), 1);
+  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
+  enter_once();
   CHECK_EQ(fake_msr_exits(0x174), 2);
   uint32_t later;
   CHECK_OK(luna_vm_space_create(vm, &later));
   CHECK_EQ(fake_msr_exits(0x174), 3);
   CHECK_OK(luna_vm_untrap(vm, trap));
-  CHECK_EQ(fake_msr_exits(0x174), 0);
+  for (uint32_t i = 0; i < 3; i++) {
+    CHECK_OK(luna_vcpu_set_space(vcpu, i == 0 ? 0 : i == 1 ? space : later, 0));
+    enter_once();
+    CHECK_EQ(fake_msr_exits(0x174), 2 - i);
+  }
   end();
 }
 
-/* Whichever call fails, the filters are as before. */
-static void all_or_none(void) {
-  begin();
-  uint32_t space;
-  CHECK_OK(luna_vm_space_create(vm, &space));
-  uint32_t before = trap_msr(0x10, 1);
+/* Where a vCPU is in the guest, the filters are set at once. Whichever call fails, they are as
+ * before. */
+static void change_while_inside(void *context) {
+  uint32_t before = *(const uint32_t *)context;
   uint32_t trap = 0;
   for (uint64_t nth = 1;; nth++) {
     test_note("call %d", (int)nth);
@@ -199,6 +264,19 @@ static void all_or_none(void) {
   }
   fake_fail(0, 0);
   CHECK_OK(luna_vm_untrap(vm, trap));
+  CHECK_EQ(fake_msr_exits(0x174), 0);
+}
+
+static void all_or_none(void) {
+  begin();
+  uint32_t space;
+  static uint32_t before;
+  before = trap_msr(0x10, 1);
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  enter_once();
+  SCRIPT({.kind = FAKE_HLT, .hook = change_while_inside, .context = &before});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_EQ(fake_msr_exits(0x10), 2);
   end();
 }
 
@@ -207,6 +285,7 @@ static void all_or_none(void) {
 static void later_space_fails(void) {
   begin();
   trap_msr(0x174, 1);
+  enter_once();
   unsigned open = fake_open();
   unsigned refused_spaces = 0;
   bool failed = true;
@@ -237,7 +316,11 @@ static void unknown(void) {
   CHECK_OK(luna_vm_open(&options, &made));
   uint32_t trap;
   CHECK_OK(luna_vm_trap(made, LUNA_TRAP_MSR, 0x174, 1, &trap));
+  luna_vcpu *other;
+  CHECK_OK(luna_vcpu_create(made, NULL, &other));
+  CHECK_EQ(luna_vcpu_run(other, 0), LUNA_EXIT_HLT);
   CHECK_EQ(fake_msr_exits(0x174), 1);
+  luna_vcpu_release(other);
   luna_vm_release(made);
 }
 
@@ -248,6 +331,9 @@ int main(void) {
   RUN(rip_written);
   RUN(arguments);
   RUN(unsupported);
+  RUN(many_traps_are_one_filter);
+  RUN(refused_at_the_gate);
+  RUN(map_changes_while_stale);
   RUN(ranges);
   RUN(full);
   RUN(every_space);
