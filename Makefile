@@ -92,10 +92,11 @@ all: $(BUILD)/liblunavisor.so $(BUILD)/liblunavisor.a $(BUILD)/lunavisor.pc \
   $(addprefix $(BUILD)/lua/,$(LUA_MADE)) ## Build the libraries and the Lua modules (default)
 
 # What the tests need on top of `all`.
-tests: all $(C_TESTS) $(EXAMPLES) $(BENCHES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so)
+tests: all $(C_TESTS) $(EXAMPLES) $(BENCHES) $(if $(FAKE_MODULE),$(BUILD)/spec/fake.so) \
+  $(if $(NATIVE_SO),$(BUILD)/spec/alloc.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c) \
+objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c spec/support/*.c) \
   $(call objects,examples/*.c examples/hvf/*.c) \
   $(call objects,scripts/bench.d/*.c spec/fuzz/*.c)
 
@@ -219,6 +220,12 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/spec/fuzz/%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^
+
+# A module for Lua 5.4 that lets allocations fail.
+$(BUILD)/spec/alloc.so: $(BUILD)/obj/spec/support/alloc.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -shared -Wl,-z,nodelete -o $@ $<
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)

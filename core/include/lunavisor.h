@@ -248,7 +248,8 @@ typedef enum luna_trap_kind {
  * lunavisor/event.h has traps that are answered without an exit. */
 LUNA_API int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap);
 /* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Where KVM refuses to
- * take an MSR out of its filter while a vCPU is in the guest, the trap stays. Numbers are used again. */
+ * take an MSR out of its filter while a vCPU is in the guest, the trap stays. Numbers are used
+ * again. */
 LUNA_API int luna_vm_untrap(luna_vm *vm, uint32_t trap);
 
 /* ---- vCPUs ----------------------------------------------------------------------------------- */

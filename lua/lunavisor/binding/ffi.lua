@@ -33,6 +33,7 @@ local M = {}
 -- Out-parameters, one of each: nothing is allocated between a call and the look at what it put
 -- there, so that no finalizer of the script can make another call meanwhile.
 local u64_out, u32_out = ffi.new "uint64_t[1]", ffi.new "uint32_t[1]"
+local made_out = ffi.new "uint32_t[1]" -- the number of what was made last, 0 for nothing
 
 -- Room for what becomes a string, which LuaJIT's are all shorter than 2 GiB.
 local function room(size)
@@ -103,6 +104,21 @@ local function filled(kind, box)
   return box, pointer
 end
 
+-- ---- What is made with a number ----
+
+local shared = {} -- what the further subjects get
+
+--- What C has made since make_none, by number, even where its raw call did not come to its end.
+function M.made()
+  local number, event = made_out[0], shared.event
+  if event and event[0].fd >= 0 then return event[0].fd end
+  return number ~= 0 and number or nil
+end
+
+function M.make_none()
+  made_out[0], shared.event = 0, nil
+end
+
 local complain
 
 --- Says who raises for a closed object: a function that gets its kind.
@@ -129,11 +145,15 @@ end
 function M.close(object)
   local box = object[1]
   if not box then return end
+  if box.state == OPEN then
+    local hook, mask, count = debug.gethook()
+    debug.sethook() -- an error between the two would lose the object
+    box.state = CLOSED
+    release[box.kind](object[2])
+    if hook then debug.sethook(hook, mask, count) end
+    ffi.gc(box, nil)
+  end
   object[1] = false
-  if box.state ~= OPEN then return end
-  box.state = CLOSED
-  release[box.kind](object[2])
-  ffi.gc(box, nil)
 end
 
 -- Library and host
@@ -179,12 +199,14 @@ function M.capability(name)
 end
 
 -- The further subjects, one file each: functions that add their raw calls to M.
-local shared = {
+for name, value in pairs {
   ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
   new_box = new_box, filled = filled, OPEN = OPEN,
   vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
-  u64_out = u64_out, u32_out = u32_out, room = room,
-}
+  made_out = made_out, u64_out = u64_out, u32_out = u32_out, room = room,
+} do
+  shared[name] = value
+end
 for _, part in ipairs {
   "buffer", "space", "vcpu", "state", "linear", "event", "exit", "debug", "interrupt", "thread",
 } do

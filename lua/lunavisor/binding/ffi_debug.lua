@@ -4,16 +4,16 @@
 return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
   local fail, done, vcpu_of = shared.fail, shared.done, shared.vcpu_of
-  local u32_out, record_of = shared.u32_out, shared.record_of
+  local record_of, made_out = shared.record_of, shared.made_out
   local gva_out, gpa_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
   local NOT_FOUND = tonumber(C.LUNA_ERROR_NOT_FOUND)
 
   -- vcpu, kind, gva, size: its number
   function M.break_set(object, kind, gva, size)
     local exact = to_u64(gva)
-    local status = C.luna_vcpu_break(vcpu_of(object), kind, exact, size, u32_out)
+    local status = C.luna_vcpu_break(vcpu_of(object), kind, exact, size, made_out)
     if status < 0 then return fail(status) end
-    return u32_out[0]
+    return made_out[0]
   end
 
   function M.break_clear(object, number)

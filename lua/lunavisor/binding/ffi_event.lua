@@ -5,14 +5,14 @@ return function(M, shared)
   local ffi, C = shared.ffi, shared.C
   local fail, done, to_u64 = shared.fail, shared.done, shared.to_u64
   local vm_of, vcpu_of, buffer_of = shared.vm_of, shared.vcpu_of, shared.buffer_of
-  local u32_out, u64_out = shared.u32_out, shared.u64_out
+  local made_out, u64_out = shared.made_out, shared.u64_out
   local event_in = ffi.new "luna_eventfd[1]"
 
   function M.trap_memory(vm, kind, first, length, buffer, offset)
     local status = C.luna_vm_trap_memory(vm_of(vm), kind, first, length, buffer_of(buffer), offset,
-      u32_out)
+      made_out)
     if status < 0 then return fail(status) end
-    return u32_out[0]
+    return made_out[0]
   end
 
   function M.coalesce(vm, trap)
@@ -29,6 +29,7 @@ return function(M, shared)
   -- vm, kind, address, size, flags, value, descriptor or -1: the descriptor
   function M.eventfd_add(vm, ...)
     local event = event_of(...)
+    shared.event = event -- raw.made looks at it
     local status = C.luna_vm_eventfd_add(vm_of(vm), event)
     if status < 0 then return fail(status) end
     return event_in[0].fd

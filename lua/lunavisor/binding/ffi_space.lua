@@ -5,7 +5,7 @@ return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
   local fail, done, new_box, filled = shared.fail, shared.done, shared.new_box, shared.filled
   local vm_of, buffer_of = shared.vm_of, shared.buffer_of
-  local u64_out, u32_out, room = shared.u64_out, shared.u32_out, shared.room
+  local u64_out, made_out, room = shared.u64_out, shared.made_out, shared.room
   local tonumber, ipairs = tonumber, ipairs
   local READ, WRITE = 1, 2 -- luna_access
   local vm_in = ffi.new "luna_vm_options[1]"
@@ -54,9 +54,9 @@ return function(M, shared)
   end
 
   function M.space_create(object)
-    local status = C.luna_vm_space_create(vm_of(object), u32_out)
+    local status = C.luna_vm_space_create(vm_of(object), made_out)
     if status < 0 then return fail(status) end
-    return u32_out[0]
+    return made_out[0]
   end
 
   function M.space_destroy(object, space)
@@ -124,9 +124,9 @@ return function(M, shared)
   end
 
   function M.trap(object, kind, first, length)
-    local status = C.luna_vm_trap(vm_of(object), kind, first, length, u32_out)
+    local status = C.luna_vm_trap(vm_of(object), kind, first, length, made_out)
     if status < 0 then return fail(status) end
-    return u32_out[0]
+    return made_out[0]
   end
 
   function M.untrap(object, trap)

@@ -62,7 +62,8 @@ return function(M, shared)
   local function answer_of(value, size)
     local limit = limits[size]
     if type(value) == "number" and value >= 0 then
-      return value <= 2 ^ 53 and value < (limit or 2 ^ 54) and value % 1 == 0 and value or nil
+      if value > 2 ^ 53 or limit and value >= limit or value % 1 ~= 0 then return nil end
+      return ffi.cast(int64, value)
     end
     local exact = to_u64(value)
     if exact ~= nil and limit and exact >= ffi.cast(uint64, limit) then return nil end
@@ -72,8 +73,11 @@ return function(M, shared)
   -- Gives the answer to the open exit; false if it cannot be one.
   local function give(e, object, answer)
     vcpu_of(object)
-    local value = answer
-    if e.access == READ then value = answer_of(answer, e.size) end
+    if e.access ~= READ then
+      C.luna_vcpu_answer(vcpu_of(object), 0)
+      return true
+    end
+    local value = answer_of(answer, e.size)
     if value == nil then return false end
     C.luna_vcpu_answer(vcpu_of(object), value)
     return true

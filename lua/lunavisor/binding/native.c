@@ -11,6 +11,22 @@ static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lun
 
 static const char closed_key[] = "lunavisor.when_closed";
 
+_Thread_local int64_t luna_made = -1;
+
+static int raw_made(lua_State *L) {
+  if (luna_made < 0) {
+    return 0;
+  }
+  lua_pushinteger(L, luna_made);
+  return 1;
+}
+
+static int raw_make_none(lua_State *L) {
+  (void)L;
+  luna_made = -1;
+  return 0;
+}
+
 static const uint64_t magic = 0x6c756e612d68646c;
 
 char *luna_room(lua_State *L, luaL_Buffer *buffer, size_t size) {
@@ -193,6 +209,8 @@ static const luaL_Reg library_functions[] = {
     {"version", raw_version},
     {"when_closed", raw_when_closed},
     {"is_open", raw_is_open},
+    {"made", raw_made},
+    {"make_none", raw_make_none},
     {"clock", raw_clock},
     {"live", raw_live},
     {"probe", raw_probe},

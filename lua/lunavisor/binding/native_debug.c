@@ -23,6 +23,7 @@ static int raw_break_set(lua_State *L) {
   if (status < 0) {
     return luna_push_failure(L, status);
   }
+  luna_made = number;
   lua_pushinteger(L, number);
   return 1;
 }

@@ -13,6 +13,7 @@ static int raw_trap_memory(lua_State *L) {
   if (status < 0) {
     return luna_push_failure(L, status);
   }
+  luna_made = trap;
   lua_pushinteger(L, trap);
   return 1;
 }
@@ -42,6 +43,7 @@ static int raw_eventfd_add(lua_State *L) {
   if (status < 0) {
     return luna_push_failure(L, status);
   }
+  luna_made = event.fd;
   lua_pushinteger(L, event.fd);
   return 1;
 }

@@ -108,8 +108,11 @@ static int raw_route(lua_State *L) {
 /* vm, line, descriptor, descriptor of the end of the interrupt or -1, 1 or 0 */
 static int raw_irqfd(lua_State *L) {
   luna_vm *vm = luna_check_vm(L);
-  return luna_push_done(L, luna_vm_irqfd(vm, number(L, 2), (int)luaL_checkinteger(L, 3),
-                                         (int)luaL_checkinteger(L, 4), number(L, 5)));
+  uint32_t on = number(L, 5);
+  int status = luna_vm_irqfd(vm, number(L, 2), (int)luaL_checkinteger(L, 3),
+                             (int)luaL_checkinteger(L, 4), on);
+  luna_made = status >= 0 && on ? 1 : luna_made;
+  return luna_push_done(L, status);
 }
 
 static int raw_get_chip(lua_State *L) {

@@ -95,6 +95,7 @@ static int raw_space_create(lua_State *L) {
   if (status < 0) {
     return luna_push_failure(L, status);
   }
+  luna_made = space;
   lua_pushinteger(L, space);
   return 1;
 }
@@ -215,6 +216,7 @@ static int raw_trap(lua_State *L) {
   if (status < 0) {
     return luna_push_failure(L, status);
   }
+  luna_made = trap;
   lua_pushinteger(L, trap);
   return 1;
 }

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
 local dispatch = require "lunavisor.exit.dispatch"
@@ -54,18 +55,8 @@ local function claim(vm, kind, first, length, device)
   return raw.trap(vm, kind, first, length)
 end
 
---- Claims a range for a device. The trap, or nil, message, code.
-local function add(vm, kind, first, length, device, coalesced)
-  local id, message, code = claim(vm, kinds[kind], first, length, device)
-  if not id then return nil, message, code end
-  if coalesced then
-    local ok
-    ok, message, code = raw.coalesce(vm, id)
-    if not ok then
-      raw.untrap(vm, id)
-      return nil, message, code
-    end
-  end
+-- The trap with that number, known to the VM.
+local function note(vm, id, kind, first, length, device)
   local trap = setmetatable({ vm = vm, id = id, kind = kind, first = first, length = length,
     device = device }, Trap)
   vm.traps[id] = trap
@@ -77,18 +68,36 @@ local function add(vm, kind, first, length, device, coalesced)
   return trap
 end
 
+--- Claims a range for a device. The trap, or nil, message, code.
+local function add(vm, kind, first, length, device, coalesced)
+  local function drop(id)
+    if vm[1] then raw.untrap(vm, id) end
+    vm.traps[id], vm.devices[id], vm.special[id] = nil, nil, nil
+  end
+  return keep(drop, function(id)
+    if coalesced then
+      local ok, message, code = raw.coalesce(vm, id)
+      if not ok then
+        drop(id)
+        return nil, message, code
+      end
+    end
+    return note(vm, id, kind, first, length, device)
+  end, claim, vm, kinds[kind], first, length, device)
+end
+
 --- Gives the range back; a device may close its own trap. Doing it twice is fine. nil, message,
 --- code where KVM refuses, and the trap stays.
 function methods.close(self)
   mine(self)
   local vm = self.vm
-  if self.closed then return true end
-  if vm[1] then
+  if vm[1] and vm.traps[self.id] == self then
     local ok, message, code = raw.untrap(vm, self.id)
-    if not ok then return check.result(nil, message, code) end
+    -- An error may have come here before: then the core has none any more.
+    if not ok and code ~= "not_found" then return check.result(nil, message, code) end
+    vm.devices[self.id], vm.special[self.id], vm.traps[self.id] = nil, nil, nil
   end
   self.closed = true
-  vm.traps[self.id], vm.devices[self.id], vm.special[self.id] = nil, nil, nil
   return true
 end
 

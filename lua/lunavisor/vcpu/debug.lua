@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local dispatch = require "lunavisor.exit.dispatch"
@@ -31,11 +32,12 @@ end
 --- while the vCPU is started and in the guest.
 function point.close(self)
   mine(self)
-  if self.closed then return true end
+  if self.closed or not self.number then return true end
   local cpu = self.cpu
-  if cpu[1] then
+  if cpu[1] and cpu.breakpoints[self.number] == self then
     local ok, message, code = raw.break_clear(cpu, self.number)
-    if not ok then return check.result(nil, message, code) end
+    -- An error may have come here before: then the core has none any more.
+    if not ok and code ~= "not_found" then return check.result(nil, message, code) end
     cpu.breakpoints[self.number] = nil
   end
   self.closed = true
@@ -86,12 +88,16 @@ local break_options = { size = true, access = true, software = true }
 local kinds = { x = EXECUTE, w = WRITE, rw = ACCESS }
 
 local function set(cpu, kind, gva, size, made)
-  local number, message, code = raw.break_set(cpu, kind, gva, size)
-  if not number then return nil, message, code end
-  made.number, made.cpu, made.address, made.hits = number, cpu, gva, 0
-  made.software, made.closed = kind == SOFTWARE, false
-  numbered(cpu)[number] = setmetatable(made, Breakpoint)
-  return made
+  local list = numbered(cpu)
+  return keep(function(number)
+    list[number] = nil
+    if cpu[1] then raw.break_clear(cpu, number) end
+  end, function(number)
+    made.number, made.cpu, made.address, made.hits = number, cpu, gva, 0
+    made.software, made.closed = kind == SOFTWARE, false
+    list[number] = setmetatable(made, Breakpoint)
+    return made
+  end, raw.break_set, cpu, kind, gva, size)
 end
 
 -- In a debug register where the host's KVM stops there and one is free, else in software.
@@ -171,9 +177,13 @@ local function linear(cpu, rip)
 end
 
 local function run_to(cpu, limit, inner, gva, enter)
-  local breakpoint, message, code = set_either(cpu, gva, { access = "x", temporary = true })
-  if not breakpoint then return nil, message, code end
-  cpu.temporary = breakpoint
+  local wanted = setmetatable({ access = "x", temporary = true }, Breakpoint)
+  cpu.temporary = wanted -- before it is set: an error in between leaves none that nobody knows
+  local breakpoint, message, code = set_either(cpu, gva, wanted)
+  if not breakpoint then
+    cpu.temporary = false
+    return nil, message, code
+  end
   local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, limit, enter)
   cpu.temporary = false
   breakpoint:close()

@@ -84,14 +84,13 @@ end
 local function check_idle(self, who)
   if runner.busy(self.runner) then
     error(who .. ": this vCPU is running: a handler is at work, or its coroutine is suspended", 3)
-  elseif self.vm.started[self.id] == self then
+  elseif self.vm.started[self.id] == self and raw.started(self) then
     error(("%s: vCPU %d is started, and its thread runs it; cpu:join ends that")
       :format(who, self.id), 3)
   end
 end
 
 local function finish(self, ok, result, message, code)
-  runner.leave(self.runner)
   if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end
@@ -106,11 +105,10 @@ local function protect(self, who, deadline, body, ...)
     self.temporary:close()
     self.temporary = false
   end
-  runner.enter(self.runner)
   self.stopping = false
   local limit = self.limit
   limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
-  return finish(self, xpcall(body, traceback, self, limit, ...))
+  return finish(self, runner.protect(self.runner, traceback, body, self, limit, ...))
 end
 
 local run_options = {

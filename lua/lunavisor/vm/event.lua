@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local traps = require "lunavisor.exit.trap"
@@ -75,8 +76,9 @@ end
 function event_methods.close(self)
   mine(self)
   if self.closed then return end
-  rawset(self, "closed", true)
   if self.vm[1] then raw.eventfd_remove(self.vm, unpack(self.said)) end
+  self.vm.held[self] = nil
+  rawset(self, "closed", true)
 end
 
 function Eventfd.__index(self, key)
@@ -113,9 +115,14 @@ return function(methods)
     local kind, address = place_of(options)
     local size, flags, value = writes_of(options)
     local fd = options.fd == nil and -1 or check.whole("vm:eventfd: fd", options.fd, 0, 2 ^ 31 - 1)
-    local made, message, code = raw.eventfd_add(self, kind, address, size, flags, value, fd)
-    if not made then return check.result(nil, message, code) end
-    return setmetatable({ vm = self, said = { kind, address, size, flags, value, made } }, Eventfd)
+    return check.result(keep(function(made)
+      if self[1] then raw.eventfd_remove(self, kind, address, size, flags, value, made) end
+    end, function(made)
+      local object = setmetatable({ vm = self,
+        said = { kind, address, size, flags, value, made } }, Eventfd)
+      self.held[object] = true
+      return object
+    end, raw.eventfd_add, self, kind, address, size, flags, value, fd))
   end
 
   --- Lets KVM collect the writes to a trap of ports or addresses; its device gets them, in order,

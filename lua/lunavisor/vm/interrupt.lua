@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
@@ -58,9 +59,9 @@ local line_methods = {}
 function line_methods.close(self)
   mine(self)
   if not self.closed then
-    self.closed = true
-    self.vm.held[self] = nil
     if self.vm[1] then raw.irqfd(self.vm, self.line, self.fd, -1, 0) end
+    self.vm.held[self] = nil
+    self.closed = true
   end
 end
 
@@ -80,9 +81,11 @@ end
 
 -- A descriptor, or an object that has one: a field or method fd.
 local function descriptor(what, value)
-  if type(value) == "table" then
-    local ok, fd = pcall(fd_of, value) -- an object may be closed
-    value = ok and fd or nil
+  local name = class.of(value)
+  if name and not (name == "eventfd" or name == "buffer" and raw.is_open(value)) then
+    value = nil
+  elseif type(value) == "table" then
+    value = fd_of(value)
   end
   local number = check.whole(what, value, 0, 2 ^ 31 - 1, 2)
   return number -- not a tail call: the check counts on this frame
@@ -136,12 +139,14 @@ return function(methods)
     if options.resample ~= nil then
       resample = descriptor("vm:irqfd: resample", options.resample)
     end
-    local ok, message, code = raw.irqfd(self, line, fd, resample, 1)
-    if not ok then return check.result(nil, message, code) end
-    local made = setmetatable({ vm = self, line = line, fd = fd }, Irqfd)
-    -- KVM forgets an eventfd whose last descriptor is closed: what owns one is held.
-    self.held[made] = { eventfd, options.resample }
-    return made
+    return check.result(keep(function()
+      if self[1] then raw.irqfd(self, line, fd, -1, 0) end
+    end, function()
+      local made = setmetatable({ vm = self, line = line, fd = fd }, Irqfd)
+      -- KVM forgets an eventfd whose last descriptor is closed: what owns one is held.
+      self.held[made] = { eventfd, options.resample }
+      return made
+    end, raw.irqfd, self, line, fd, resample, 1))
   end
 
   --- The state of a controller in KVM, "ioapic", "pic_primary" or "pic_secondary", as a string of

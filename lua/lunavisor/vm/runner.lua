@@ -12,30 +12,67 @@ function M.new()
   return setmetatable({}, weak)
 end
 
-function M.enter(runner)
-  runner[1] = coroutine.running() or "main"
-end
-
-function M.leave(runner)
+local function leave(runner, ...)
   runner[1] = nil
+  return ...
 end
 
---- Whether handlers are at work, or suspended.
+-- While its frame is on a stack, somebody is at work.
+local function at_work(runner, body, ...)
+  runner[1] = coroutine.running() or "main"
+  return leave(runner, body(...))
+end
+
+--- xpcall(body, traceback, ...) while the runner is busy. Entering and leaving are inside the
+--- protected call; an error that comes when it has ended changes nothing.
+function M.protect(runner, traceback, body, ...)
+  return xpcall(at_work, traceback, runner, body, ...)
+end
+
+-- Whether the stack of a coroutine has the runner's frame.
+local function is_on(routine, runner)
+  local own = (coroutine.running() or "main") == routine
+  if not own and routine == "main" then return true end -- LuaJIT does not show it from here
+  local level = own and 2 or 0
+  while true do
+    local info
+    if own then info = debug.getinfo(level, "f") else info = debug.getinfo(routine, level, "f") end
+    if not info then return false end
+    if info.func == at_work then
+      local _, first
+      if own then
+        _, first = debug.getlocal(level, 1)
+      else
+        _, first = debug.getlocal(routine, level, 1)
+      end
+      if first == runner then return true end
+    end
+    level = level + 1
+  end
+end
+
+--- Whether handlers are at work, or suspended. A mark that an error has left behind does not count.
 function M.busy(runner)
   local routine = runner[1]
-  return routine ~= nil and (routine == "main" or coroutine.status(routine) ~= "dead")
+  if routine == nil then return false end
+  if (routine == "main" or coroutine.status(routine) ~= "dead") and is_on(routine, runner) then
+    return true
+  end
+  runner[1] = nil
+  return false
 end
 
 --- Starts a vCPU's thread, and ends it: true, or nil, message, code.
 function M.start(cpu)
+  cpu.vm.started[cpu.id] = cpu -- before it is: an error in between leaves none that nobody knows
   local ok, message, code = raw.start(cpu)
-  if ok then cpu.vm.started[cpu.id] = cpu end
+  if not ok and not raw.started(cpu) then cpu.vm.started[cpu.id] = nil end
   return ok, message, code
 end
 
 function M.join(cpu)
   local ok, message, code = raw.stop(cpu)
-  if ok then cpu.vm.started[cpu.id] = nil end
+  if ok or not raw.started(cpu) then cpu.vm.started[cpu.id] = nil end
   return ok, message, code
 end
 

@@ -147,6 +147,11 @@ local function loop(self, deadline)
   end
 end
 
+local function stop_after(self, ...)
+  if self[1] then stop_all(self) end
+  return ...
+end
+
 local function run(self, deadline)
   local ok, message, code = start_all(self)
   if not ok then return nil, message, code end
@@ -154,10 +159,13 @@ local function run(self, deadline)
   return loop(self, deadline)
 end
 
-local function finish(self, stop, ok, ...)
-  if self[1] and (stop or not ok) then stop_all(self) end
+local function run_and_stop(self, deadline)
+  return stop_after(self, run(self, deadline))
+end
+
+local function finish(self, ok, ...)
+  if self[1] and not ok then stop_all(self) end
   self.serving = false
-  runner.leave(self.runner)
   if not ok then error((...), 0) end
   local value, message, code = ...
   if value == nil and message ~= nil then return check.result(nil, message, code) end
@@ -239,10 +247,10 @@ return function(methods)
     if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
     check_vcpus(self, "vm:run")
-    runner.enter(self.runner)
     self.stopping = false
     for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
-    return finish(self, true, xpcall(run, vcpus.traceback, self, deadline))
+    return finish(self, runner.protect(self.runner, vcpus.traceback, run_and_stop, self,
+      deadline))
   end
 
   --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
@@ -281,8 +289,7 @@ return function(methods)
   function methods.poll(self)
     open(self)
     check_free(self, "vm:poll")
-    runner.enter(self.runner)
-    return finish(self, false, xpcall(poll, vcpus.traceback, self))
+    return finish(self, runner.protect(self.runner, vcpus.traceback, poll, self))
   end
 
   --- A file descriptor that is readable when vm:poll has something to do, for an event loop. It is

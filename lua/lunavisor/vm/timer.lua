@@ -24,7 +24,24 @@ local function before(one, other)
 end
 
 -- vm.timers is a heap: none is due before the one at half its index. A timer knows its index, `at`,
--- or false once it is out of it.
+-- or false once it is out of it. `hand` is the timer that is on its way through the heap: an error
+-- can come at any instruction (a hook, no memory), and then the next use puts the heap in order.
+
+local function heap_of(vm)
+  local heap = vm.timers
+  if not heap.hand then return heap end
+  local list, seen = {}, {}
+  for i = 0, #heap do
+    local timer = heap[i] or heap.hand -- nothing is at 0
+    if timer.at ~= false and not seen[timer] then
+      seen[timer], list[#list + 1] = true, timer
+    end
+  end
+  table.sort(list, before)
+  for i, timer in ipairs(list) do timer.at = i end
+  vm.timers = list
+  return list
+end
 
 local function put(heap, timer, at)
   heap[at], timer.at = timer, at
@@ -32,6 +49,7 @@ end
 
 -- Moves a timer from `at` to where it belongs.
 local function sift(heap, timer, at)
+  heap.hand = timer
   while at > 1 do
     local above = math.floor(at / 2)
     if not before(timer, heap[above]) then break end
@@ -47,18 +65,21 @@ local function sift(heap, timer, at)
     at = below
   end
   put(heap, timer, at)
+  heap.hand = nil
 end
 
 local function remove(heap, timer)
   local at, last = timer.at, #heap
   local moved = heap[last]
+  heap.hand = moved
   heap[last], timer.at = nil, false
   if moved ~= timer then sift(heap, moved, at) end
+  heap.hand = nil
 end
 
 -- Tells whoever waits for the next timer when that is.
 local function settle(vm)
-  local first = vm.timers[1]
+  local first = heap_of(vm)[1]
   local moment = first and first.moment or false
   if moment == vm.next_timer then return end
   vm.next_timer = moment
@@ -66,6 +87,12 @@ local function settle(vm)
     cpu.limit[1] = M.limit(vm, cpu.limit[2])
   end
   if vm.polled and vm[1] then assert(raw.alarm(vm, moment or 0)) end
+end
+
+local function insert(vm, timer)
+  local heap = heap_of(vm)
+  sift(heap, timer, #heap + 1)
+  settle(vm)
 end
 
 local count = 0
@@ -76,8 +103,11 @@ function M.new(vm, delay, fn, period)
   count = count + 1
   local timer = setmetatable({ vm = vm, moment = raw.clock() + delay, fn = fn, period = period,
     missed = 0, serial = count }, Timer)
-  sift(vm.timers, timer, #vm.timers + 1)
-  settle(vm)
+  local ok, problem = pcall(insert, vm, timer)
+  if not ok then
+    timer.at, vm.timers.hand = false, timer
+    error(problem, 0)
+  end
   return timer
 end
 
@@ -85,7 +115,7 @@ end
 function methods.close(self)
   mine(self)
   if self.at then
-    remove(self.vm.timers, self)
+    remove(heap_of(self.vm), self)
     settle(self.vm)
   end
 end
@@ -101,11 +131,12 @@ end
 
 -- The next moment of a timer that is due: the moments that have passed meanwhile are missed.
 local function advance(timer, now)
-  local heap = timer.vm.timers
+  local heap = heap_of(timer.vm)
   if not timer.period then
     remove(heap, timer)
     return
   end
+  heap.hand = timer
   timer.moment = timer.moment + timer.period
   if timer.moment <= now then
     local missed = math.floor((now - timer.moment) / timer.period) + 1
@@ -126,18 +157,18 @@ end
 function M.fire(vm)
   if not vm.next_timer then return end
   local now, newest = raw.clock(), count
-  local timer = vm.timers[1]
+  local timer = heap_of(vm)[1]
   while timer and timer.serial <= newest and due(timer, now) do
     advance(timer, now)
     settle(vm)
     timer.fn(timer)
-    timer = vm.timers[1]
+    timer = heap_of(vm)[1]
   end
 end
 
 --- Takes all timers of a VM back.
 function M.close(vm)
-  for _, timer in ipairs(vm.timers) do timer.at = false end
+  for _, timer in ipairs(heap_of(vm)) do timer.at = false end
   vm.timers = {}
   settle(vm)
 end

@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
+local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local map = require "lunavisor.memory.map"
 local runner = require "lunavisor.vm.runner"
@@ -80,7 +81,7 @@ local function new(options)
     runner = runner.new(),                        -- of vm:run and vm:poll
     serving = false,                              -- the vCPU whose exit they have given out last
     stopping = false,                             -- { value } once vm:stop was called
-    held = {},                                    -- by irqfd: whose descriptors it has
+    held = {},                                    -- eventfds, and irqfds with whose they are
     polled = false,                               -- whether vm:fd was asked for
   }, VM)
   self.default = spaces.new(self, 0)
@@ -110,11 +111,13 @@ end
 --- nil, message, code where the host refuses.
 function methods.space(self)
   open(self)
-  local id, message, code = raw.space_create(self)
-  if not id then return check.result(nil, message, code) end
-  local space = spaces.new(self, id)
-  self.spaces[id] = space
-  return space
+  return check.result(keep(function(id)
+    self.spaces[id] = nil
+    if self[1] then raw.space_destroy(self, id) end
+  end, function(id)
+    self.spaces[id] = spaces.new(self, id)
+    return self.spaces[id]
+  end, raw.space_create, self))
 end
 
 -- The space object for an object or a number.

@@ -1,0 +1,28 @@
+-- SPDX-License-Identifier: MIT An error at any instruction of any call (of a hook: a time limit,
+-- Ctrl-C), and where any allocation fails: nothing stays "running", trapped, mapped or made, and
+-- the call can be made again.
+
+local helper = require "spec.support.helper"
+
+-- Runs spec/support/anywhere.lua, whose errors end it with status 1.
+local function anywhere(arguments)
+  local step = helper.stressed and "60" or "5"
+  local output, status = helper.sh(helper.command("spec/support/anywhere.lua",
+    { env = { LUNA_ANYWHERE_STEP = step } }) .. arguments)
+  if status ~= 0 then error(output, 0) end
+  assert.matches("^%d+ calls, [1-9]%d* errors$", output)
+end
+
+helper.kvm("an error", function()
+  it("at any instruction leaves nothing behind", function() anywhere "" end)
+
+  it("of memory, at any allocation, leaves nothing behind", function()
+    if helper.jit then pending "LuaJIT's own allocator cannot be told to fail" end
+    local build = assert(os.getenv "LUNAVISOR_LIBRARY"):match "^(.*)/"
+    local module = build .. "/spec/alloc.so"
+    local file = io.open(module)
+    if not file then pending "spec/alloc.so is not built" end
+    file:close()
+    anywhere((" memory '%s'"):format(module))
+  end)
+end)
