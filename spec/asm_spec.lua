@@ -64,6 +64,11 @@ describe("luna.asm", function()
     raises("luna.asm: the source, a string, expected, got number", function() luna.asm(5) end)
   end)
 
+  it("works where the parent ignores SIGCHLD, so that no child has a status", function()
+    local path = helper.file 'print(#require("lunavisor").asm("hlt"))'
+    assert.equal("1", (helper.sh("trap '' CHLD; exec " .. helper.command(path))))
+  end)
+
   it("says what to install where nasm is missing", function()
     assert.equal("nil\tluna.asm: nasm is not installed; install the package 'nasm'\tnot_found",
       helper.child('print(require("lunavisor").asm "nop")', { env = { PATH = "/nonexistent" } }))

@@ -32,7 +32,7 @@ helper.block("luna.buffer", function()
     raises("cannot make a buffer of 0x400 bytes", function() luna.buffer "1K" end)
     raises("cannot make a buffer of 0x800000000000 bytes: a process has room for at most",
       function() luna.buffer "128T" end)
-    for _, size in ipairs { "2m", "1.5M", "-4K", "0x1000", "M", "", "4 K", "4KB", "2P" } do
+    for _, size in ipairs { "2mb", "1.5M", "-4K", "0x1000", "M", "", "4 K", "4KB", "2P" } do
       raises(("luna.buffer: a number of bytes or a size such as '64K', '2M' or '1G' expected, "
         .. "got %q"):format(size), function() luna.buffer(size) end)
     end

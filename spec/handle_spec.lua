@@ -249,6 +249,28 @@ helper.kvm("a thousand VMs", function()
   end)
 end)
 
+helper.kvm("objects that were dropped without close()", function()
+  it("are collected where descriptors or memory are missing for others", function()
+    local path = helper.file [[
+      local luna = require "lunavisor"
+      collectgarbage "stop"
+      local made = 0
+      for _ = 1, 60 do
+        local vm = assert(luna.vm())
+        assert(vm:space())
+        assert(vm:vcpu())
+        assert(luna.buffer { size = "64K", memfd = true })
+        made = made + 1
+      end
+      print(made)
+      for _ = 1, 30 do assert(luna.buffer "256M") end
+      print "buffers"
+    ]]
+    local output = helper.sh("ulimit -n 40; ulimit -v 4000000; exec " .. helper.command(path))
+    assert.equal("60\nbuffers", output)
+  end)
+end)
+
 helper.kvm("luna.live", function()
   it("counts each kind", function()
     assert.same(NONE, luna.live())

@@ -122,6 +122,77 @@ helper.kvm("a method that is called with a dot", function()
   end)
 end)
 
+helper.kvm("names and numbers that C would cut or read otherwise", function()
+  it("are refused alike on both engines", function()
+    local all = everything()
+    local cpu, ram, vm = all.vcpu, all.buffer, all.vm
+    raises("cpu.msr: an MSR's name expected, got one with a zero byte",
+      function() return cpu.msr["lstar\0x"] end)
+    raises("luna.capability: a name expected, got one with a zero byte",
+      function() luna.capability "vcpus_max\0x" end)
+    raises("luna.buffer: file: a path expected, got one with a zero byte",
+      function() luna.buffer { file = "/dev/zero\0x", size = "4K" } end)
+    raises("vm:msr: index: an MSR's name expected", function() vm:msr("lstar\0", all.trap) end)
+    for _, value in ipairs { 2 ^ 53 + 2, 2 ^ 62, "5", " 5 ", "1e1", 0.5 } do
+      raises("is not an exact 64-bit integer", function() ram:u64(0, value) end)
+    end
+    for _, value in ipairs { "5", 0.5, -1, 2 ^ 32, {} } do
+      raises("does not fit in 32 bits", function() ram:u32(0, value) end)
+      raises("bad offset (a whole number expected, got 5)", function() ram:u32("5") end)
+    end
+    ram:u32(0, luna.u64(7))
+    ram:u64(8, 2 ^ 53)
+    assert.equal(7, ram:u32(0))
+    assert.equal("0x20000000000000", luna.hex(ram:u64(8)))
+  end)
+
+  it("are u64 as well as ordinary numbers", function()
+    local all = everything()
+    local u64, vm, ram, cpu = luna.u64, all.vm, all.buffer, all.vcpu
+    ram:u32(u64(0x100), u64 "0xcafe")
+    assert.equal(0xcafe, ram:u32(0x100))
+    assert.equal(0xcafe, vm.default:u32(u64(0x100)))
+    assert.equal("\xfe\xca", ram:read(u64(0x100), u64(2)))
+    ram:u64(u64(8), u64(5))
+    assert.equal("0x5", luna.hex(ram:u64(u64(8))))
+    vm:pio(u64(0x90), u64(1), { read = function() return 0 end }):close()
+    vm:mmio(u64 "0x100000000", u64(0x1000), { read = function() return 0 end }):close()
+    assert(vm.default:map(ram, u64(0x400000), u64(0x1000), "rwx"))
+    assert.equal(0x400000, vm.default:find(u64(0x400000)).gpa)
+    assert.equal(0x1000, luna.buffer(u64(0x1000)).size)
+    assert.equal(cpu.cpuid[0].ebx, cpu.cpuid[u64(0)].ebx)
+    assert.equal(luna.hex(cpu.msr[0xc0000080]), luna.hex(cpu.msr[u64(0xc0000080)]))
+    raises("got", function() vm.default:read(u64 "0xffffffffffffffff", 1) end)
+    raises("offset", function() ram:u32(u64 "0xffffffffffffffff") end)
+    local sized = helper.keep(luna.buffer "64k")
+    assert.equal(0x10000, sized.size)
+  end)
+
+  it("are looked at behind metatables in a CPUID table", function()
+    local cpu = everything().vcpu
+    local function behind(values) return setmetatable({}, { __index = values }) end
+    raises("cpuid: eax: a whole number from 0 to 0xffffffff expected",
+      function() cpu.cpuid[0x40000010] = behind { eax = 2 ^ 40 + 5 } end)
+    raises("cpuid: ebx: a whole number",
+      function() cpu.cpuid = { behind { leaf = 0, ebx = 0.5 } } end)
+  end)
+
+  it("do not make a device of a buffer", function()
+    local all = everything()
+    raises("vm:pio: a device expected (a table with read and/or write, or memory), got a buffer; "
+      .. "write { memory = buffer } for one", function() all.vm:pio(0x60, 1, all.buffer) end)
+    raises("got a vm", function() all.vm:mmio(0x600000, 1, all.vm) end)
+  end)
+
+  it("do not depend on the locale", function()
+    local cpu = everything().vcpu
+    if not os.setlocale "tr_TR.UTF-8" then pending "the Turkish locale is not installed" end
+    local ok, value = pcall(function() return cpu.msr.misc_enable end)
+    os.setlocale "C"
+    assert(ok, value)
+  end)
+end)
+
 helper.kvm("what looks into objects", function()
   it("can iterate over, print and compare them", function()
     local all = everything()

@@ -17,6 +17,25 @@ local function surface(engine)
   return lines
 end
 
+describe("another Lua", function()
+  it("says which the library needs, and under busted what to type", function()
+    local found, status = helper.sh "command -v lua5.1"
+    if status ~= 0 then pending "lua5.1 is not installed" end
+    local path = helper.file [[
+      print((select(2, pcall(require, "lunavisor")):match "[^\n]*$"))
+      for name in pairs(package.loaded) do
+        if name:match "^lunavisor" then package.loaded[name] = nil end
+      end
+      package.loaded.busted = {}
+      print((select(2, pcall(require, "lunavisor")):match "[^\n]*$"))
+    ]]
+    local output = helper.sh(helper.command(path, { engine = found }))
+    helper.contains("lunavisor needs Lua 5.4 or LuaJIT, this is Lua 5.1\n", output .. "\n")
+    helper.contains("this is Lua 5.1; say busted --lua=luajit or busted --lua=lua5.4", output)
+    helper.clean()
+  end)
+end)
+
 describe("both engines", function()
   after_each(helper.clean)
 

@@ -2,9 +2,9 @@
  * The architectural MSRs by name (SDM Vol. 4, table 2-2), those that the SDM names IA32_. */
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
-#include <strings.h>
 
 /* In the order of their numbers. */
 static const struct {
@@ -221,15 +221,31 @@ const char *luna_msr_name(uint32_t index) {
   return NULL;
 }
 
+/* Whether `name` begins with `upper`, in either case. Letters of ASCII, whatever the locale says:
+ * in Turkish i is no small I. */
+static bool begins(const char *name, const char *upper) {
+  for (; *upper; name++, upper++) {
+    char letter = *name >= 'a' && *name <= 'z' ? (char)(*name - 'a' + 'A') : *name;
+    if (letter != *upper) {
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool is(const char *name, const char *upper) {
+  return strlen(name) == strlen(upper) && begins(name, upper);
+}
+
 int luna_msr_find(const char *name, uint32_t *index) {
-  const char *bare = strncasecmp(name, "IA32_", PREFIX) == 0      ? name + PREFIX
-                     : strncasecmp(name, "MSR_", PREFIX - 1) == 0 ? name + PREFIX - 1
-                                                                  : name;
-  if (strcasecmp(bare, "TSC") == 0) { /* as everybody calls it */
+  const char *bare = begins(name, "IA32_")  ? name + PREFIX
+                     : begins(name, "MSR_") ? name + PREFIX - 1
+                                            : name;
+  if (is(bare, "TSC")) { /* as everybody calls it */
     bare = "TIME_STAMP_COUNTER";
   }
   for (size_t i = 0; i < COUNT; i++) {
-    if (strcasecmp(bare, msrs[i].name + PREFIX) == 0) {
+    if (is(bare, msrs[i].name + PREFIX)) {
       *index = msrs[i].index;
       return LUNA_OK;
     }

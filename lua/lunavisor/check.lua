@@ -3,11 +3,15 @@
 
 local raw = require "lunavisor.binding.backend"
 local classes = require "lunavisor.class"
+local u64 = require "lunavisor.text.u64"
 
 local M = {}
 
 local floor = math.floor
 local units = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }
+for name, factor in pairs { k = 2 ^ 10, m = 2 ^ 20, g = 2 ^ 30, t = 2 ^ 40 } do
+  units[name] = factor
+end
 
 -- An object that was closed through a copy of it, or by a finalizer, passes the checks of the
 -- shared layer: raw calls raise.
@@ -39,9 +43,17 @@ function M.options(what, options, known, depth)
   return options
 end
 
---- A whole number from `low` to `high` (2^53 where not given).
+--- A u64 that is an ordinary number too, as that number; anything else as it is.
+function M.plain(value)
+  if type(value) == "number" then return value end
+  local exact = u64.exact(value)
+  return exact ~= nil and u64.le(exact, 2 ^ 53) and u64.tonumber(exact) or value
+end
+
+--- A whole number from `low` to `high` (2^53 where not given); a u64 will do.
 function M.whole(what, value, low, high, depth)
   high = high or 2 ^ 53
+  if type(value) ~= "number" then value = M.plain(value) end
   if type(value) ~= "number" or floor(value) ~= value or value < low or value > high then
     local shown = type(value) == "number" and ("%.14g"):format(value) or type(value)
     error(("%s: a whole number from %d to 0x%x expected, got %s")
@@ -50,10 +62,19 @@ function M.whole(what, value, low, high, depth)
   return floor(value)
 end
 
+--- A string that C sees whole: without a zero byte. `expected` says what for.
+function M.name(what, value, expected, depth)
+  if type(value) ~= "string" or value:find("\0", 1, true) then
+    error(("%s: %s expected, got %s"):format(what, expected,
+      type(value) == "string" and "one with a zero byte" or classes.describe(value)), blame(depth))
+  end
+  return value
+end
+
 --- A size: a whole number of bytes, or a string such as "64K", "2M" or "1G".
 function M.size(what, value, depth)
   if type(value) == "string" then
-    local digits, unit = value:match "^(%d+)([KMGT]?)$"
+    local digits, unit = value:match "^(%d+)([KMGTkmgt]?)$"
     if not digits then
       error(("%s: a number of bytes or a size such as '64K', '2M' or '1G' expected, got %q")
         :format(what, value), blame(depth))
@@ -118,6 +139,16 @@ function M.text(name, fn)
     local ok, text = pcall(fn, self)
     return ok and text or ("%s (%s)"):format(name, (text:gsub("^[^\n]-:%d+: ", "")))
   end
+end
+
+--- make(...), a raw call that makes something. Where descriptors or memory are missing for it, once
+--- again when the garbage is collected: objects that were dropped without close() may have them.
+function M.again(make, ...)
+  local made, message, code = make(...)
+  if made ~= nil or code ~= "limit" and code ~= "memory" then return made, message, code end
+  collectgarbage()
+  collectgarbage()
+  return make(...)
 end
 
 -- Mistakes of the script raise; what the world refuses is returned (nil, message, code).

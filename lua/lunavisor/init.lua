@@ -39,9 +39,7 @@ end
 --- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
 --- cpu.xsave). nil, message, code where KVM cannot be asked.
 function luna.capability(name)
-  if type(name) ~= "string" then
-    error(("luna.capability: a name expected, got %s"):format(type(name)), 2)
-  end
+  check.name("luna.capability", name, "a name")
   return check.result(raw.capability(name))
 end
 

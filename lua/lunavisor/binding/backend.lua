@@ -7,4 +7,5 @@ end
 if _VERSION == "Lua 5.4" then
   return require "lunavisor.binding.native"
 end
-error("lunavisor needs Lua 5.4 or LuaJIT, this is " .. _VERSION)
+error("lunavisor needs Lua 5.4 or LuaJIT, this is " .. _VERSION
+  .. (package.loaded.busted and "; say busted --lua=luajit or busted --lua=lua5.4" or ""))

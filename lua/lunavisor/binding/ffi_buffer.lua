@@ -118,12 +118,19 @@ return function(M, shared)
     return nothing(copy_safely(object, offset, u64_out, size, WRITE))
   end
 
+  -- A u64 as the number it is; anything else as it is.
+  local function plain(value)
+    local exact = to_u64(value)
+    return exact and exact <= 2 ^ 53 and tonumber(exact) or value
+  end
+
   local function accessor(bits, class, complain)
     local pointer = ffi.typeof("uint" .. bits .. "_t *")
     local size, limit = bits / 8, 2 ^ bits
     return function(object, offset, value)
       if getmetatable(object) ~= class then complain(object) end
       local box = object[1] or complain(object)
+      if type(offset) ~= "number" then offset = plain(offset) end
       if type(offset) ~= "number" or not (offset >= 0 and offset <= box.size - size)
         or floor(offset) ~= offset then
         outside(box, offset, size, 2)
@@ -160,6 +167,7 @@ return function(M, shared)
     function methods.u64(object, offset, value)
       if getmetatable(object) ~= class then complain(object) end
       local box = object[1] or complain(object)
+      if type(offset) ~= "number" then offset = plain(offset) end
       if type(offset) ~= "number" or not (offset >= 0 and offset <= box.size - 8)
         or floor(offset) ~= offset then
         outside(box, offset, 8, 2)

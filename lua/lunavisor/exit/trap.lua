@@ -27,10 +27,10 @@ local port_functions = { "read", "write", "read_block", "write_block" }
 
 --- Refuses what is no device; `blocks`: it may have functions for blocks.
 local function check_device(what, device, blocks)
-  local closed = type(device) == "table" and rawget(device, 1) == false -- an object of the library
-  if type(device) ~= "table" or closed then
-    error(("%s: a device expected (a table with read and/or write, or memory), got %s")
-      :format(what, closed and tostring(device) or type(device)), 3)
+  if type(device) ~= "table" or class.of(device) then
+    error(("%s: a device expected (a table with read and/or write, or memory), got %s%s")
+      :format(what, class.describe(device), class.of(device) == "buffer"
+        and "; write { memory = buffer } for one" or ""), 3)
   end
   if device.memory ~= nil then
     check_memory(what, device)

@@ -45,9 +45,7 @@ local function flags_of(options)
 end
 
 local function kind_of(options)
-  if options.file ~= nil and type(options.file) ~= "string" then
-    error(("luna.buffer: file: a path expected, got %s"):format(type(options.file)), 3)
-  end
+  if options.file ~= nil then check.name("luna.buffer: file", options.file, "a path", 2) end
   if options.fd ~= nil then check.whole("luna.buffer: fd", options.fd, 0, 2 ^ 31 - 1, 2) end
   if options.file or options.fd then return FILE end
   if options.pointer then return POINTER end
@@ -73,8 +71,8 @@ local function new(options)
   local size = options.size
   if size == nil and kind == FILE then size = 0 else size = check.size("luna.buffer", size) end
   local offset = check.size("luna.buffer: offset", options.offset or 0)
-  local handle, message, code = raw.buffer_open(kind, flags_of(options), size, offset,
-    options.file, options.fd, options.pointer)
+  local handle, message, code = check.again(raw.buffer_open, kind, flags_of(options), size,
+    offset, options.file, options.fd, options.pointer)
   if not handle then return check.result(nil, message, code) end
   local self = adopt(handle, message)
   by_id[self.id] = self
@@ -101,7 +99,7 @@ end
 --- it alive. Mapped, it counts as this one.
 function methods.view(self, offset, size)
   offset, size = inside(self, "buffer:view", offset, size, 1)
-  local handle, message, code = raw.buffer_view(self, offset, size)
+  local handle, message, code = check.again(raw.buffer_view, self, offset, size)
   if not handle then return check.result(nil, message, code) end
   return adopt(handle, message)
 end

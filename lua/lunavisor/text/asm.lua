@@ -12,9 +12,10 @@ local function write_file(path, data)
   return file:close()
 end
 
+-- nil where there is none.
 local function read_file(path)
   local file = io.open(path, "rb")
-  if not file then return "" end
+  if not file then return nil end
   local data = file:read "*a"
   file:close()
   return data
@@ -22,11 +23,6 @@ end
 
 local function quote(path)
   return "'" .. path:gsub("'", "'\\''") .. "'"
-end
-
--- os.execute returns true on 5.4 and 0 on LuaJIT.
-local function succeeded(result)
-  return result == true or result == 0
 end
 
 -- nasm names the temporary file and its line; the two lines in front of the source are ours.
@@ -58,14 +54,21 @@ return function(source, options)
   local output, log = path .. ".bin", path .. ".log"
   local prefix = ("bits %d\norg 0x%x\n"):format(bits, org)
   local wrote, message = write_file(path, prefix .. source .. "\n")
-  local ok = wrote and succeeded(os.execute(("nasm -f bin -o %s %s >%s 2>&1")
-    :format(quote(output), quote(path), quote(log))))
+  local _, refusal
+  if wrote then
+    _, refusal = os.execute(("nasm -f bin -o %s %s >%s 2>&1")
+      :format(quote(output), quote(path), quote(log)))
+  end
+  -- What nasm has written tells how it went: its status cannot be had where SIGCHLD is ignored.
   local code, messages = read_file(output), read_file(log)
   os.remove(path)
   os.remove(output)
   os.remove(log)
   if not wrote then return nil, "luna.asm: cannot write a temporary file: " .. message, "system" end
-  if ok then return code end
+  if code then return code end
+  if not messages then
+    return nil, ("luna.asm: cannot run a shell: %s"):format(refusal or "there is none"), "system"
+  end
   if messages:find("not found", 1, true) and not messages:find(path, 1, true) then
     return nil, "luna.asm: nasm is not installed; install the package 'nasm'", "not_found"
   end

@@ -12,6 +12,7 @@ local registers = { eax = true, ebx = true, ecx = true, edx = true }
 local fields = { eax = true, ebx = true, ecx = true, edx = true, leaf = true, subleaf = true }
 
 local function check_number(what, value, level)
+  value = check.plain(value)
   if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= 2 ^ 32 then
     error(("%s: a whole number from 0 to 0xffffffff expected, got %s")
       :format(what, tostring(value)), level + 1)
@@ -19,18 +20,24 @@ local function check_number(what, value, level)
   return math.floor(value)
 end
 
+-- A plain copy of an answer whose fields are right.
 local function check_answer(answer, level)
   if type(answer) ~= "table" then
     error(("cpuid: a table with eax, ebx, ecx and edx expected, got %s"):format(type(answer)),
       level + 1)
   end
-  for name, value in pairs(answer) do
+  for name in pairs(answer) do
     if not fields[name] then
       error(("cpuid: unknown field '%s'; eax, ebx, ecx, edx, leaf and subleaf are known")
         :format(tostring(name)), level + 1)
     end
-    check_number("cpuid: " .. name, value, level + 1)
   end
+  local copy = {}
+  for name in pairs(fields) do -- also what is behind a metatable
+    local value = answer[name]
+    if value ~= nil then copy[name] = check_number("cpuid: " .. name, value, level + 1) end
+  end
+  return copy
 end
 
 local function find(list, leaf, subleaf)
@@ -109,8 +116,8 @@ function M.filter(cpu, fn)
     local leaf, subleaf = answer.leaf, answer.subleaf
     if fn(answer) ~= false then
       answer.leaf, answer.subleaf = leaf, subleaf
-      check_answer(answer, 3)
-      kept[#kept + 1] = answer
+      local copy = check_answer(answer, 3)
+      kept[#kept + 1] = copy
     end
   end
   return raw.set_cpuid(cpu, kept)
@@ -122,8 +129,8 @@ local function complete(list, level)
     error(("cpuid: a list of answers expected, got %s"):format(type(list)), level + 1)
   end
   local whole = {}
-  for i, answer in ipairs(list) do
-    check_answer(answer, level + 1)
+  for i, given in ipairs(list) do
+    local answer = check_answer(given, level + 1)
     whole[i] = { leaf = check_number("cpuid: leaf", answer.leaf, level + 1),
       subleaf = answer.subleaf, eax = answer.eax or 0, ebx = answer.ebx or 0,
       ecx = answer.ecx or 0, edx = answer.edx or 0 }
@@ -169,7 +176,7 @@ function methods.set(self, leaf, subleaf, values)
   local cpu = cpu_of(self)
   leaf = check_number("cpuid:set: leaf", leaf, 2)
   subleaf = check_number("cpuid:set: subleaf", subleaf, 2)
-  if values ~= nil then check_answer(values, 2) end
+  if values ~= nil then values = check_answer(values, 2) end
   change(cpu, leaf, subleaf, values, 2)
 end
 
@@ -192,7 +199,7 @@ end
 
 function Table.__newindex(self, leaf, values)
   leaf = check_number("cpuid: leaf", leaf, 2)
-  if values ~= nil then check_answer(values, 2) end
+  if values ~= nil then values = check_answer(values, 2) end
   change(rawget(self, "cpu"), leaf, 0, values, 2)
 end
 

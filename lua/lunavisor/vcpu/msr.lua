@@ -2,6 +2,7 @@
 -- Model-specific registers: cpu.msr[0xc0000080], cpu.msr.efer, cpu.msr["IA32_EFER"]; u64.
 
 local raw = require "lunavisor.binding.backend"
+local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
@@ -10,10 +11,12 @@ local Msrs = class.class("set of MSRs", "cpu.msr")
 local function number_of(cpu, key, level)
   if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end
   if type(key) == "string" then
+    check.name("cpu.msr", key, "an MSR's name", level)
     local index, message = raw.msr_find(key)
     if not index then error(message, level + 1) end
     return index
   end
+  key = check.plain(key)
   if type(key) ~= "number" or key % 1 ~= 0 or key < 0 or key >= 2 ^ 32 then
     error(("an MSR's number (0 to 0xffffffff) or name expected, got %s"):format(tostring(key)),
       level + 1)

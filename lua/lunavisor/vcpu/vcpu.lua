@@ -81,7 +81,8 @@ local function new(vm, options)
   end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
   local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
-  local handle, message, code = raw.vcpu_create(vm, mode, rip, rsp, system, wait)
+  local handle, message, code = check.again(raw.vcpu_create, vm, mode, rip, rsp, system,
+    wait)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, message, vm = vm,

@@ -122,7 +122,7 @@ return function(methods)
         said = { kind, address, size, flags, value, made } }, Eventfd)
       self.held[object] = true
       return object
-    end, raw.eventfd_add, self, kind, address, size, flags, value, fd))
+    end, check.again, raw.eventfd_add, self, kind, address, size, flags, value, fd))
   end
 
   --- Lets KVM collect the writes to a trap of ports or addresses; its device gets them, in order,
@@ -146,6 +146,7 @@ return function(methods)
     open(self)
     if device == nil then length, device = 1, length end
     if type(index) == "string" then
+      check.name("vm:msr: index", index, "an MSR's name")
       local found, message = raw.msr_find(index)
       if not found then error("vm:msr: " .. message, 2) end
       index = found

@@ -66,7 +66,8 @@ local function new(options)
     options.apic_frequency
   if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
   local irqchip, pit = irqchip_of(options)
-  local handle, message, code = raw.vm_create(ring, irqchip, pit, unknown_msrs)
+  local handle, message, code = check.again(raw.vm_create, ring, irqchip, pit,
+    unknown_msrs)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, message,
@@ -117,7 +118,7 @@ function methods.space(self)
   end, function(id)
     self.spaces[id] = spaces.new(self, id)
     return self.spaces[id]
-  end, raw.space_create, self))
+  end, check.again, raw.space_create, self))
 end
 
 -- The space object for an object or a number.
