@@ -5,6 +5,7 @@ local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
+local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
 
 local luna = {
@@ -31,7 +32,7 @@ function luna.with(handle, fn, ...)
     if not ok then error((...), 0) end
     return ...
   end
-  return finish(xpcall(fn, debug.traceback, handle, ...))
+  return finish(xpcall(fn, trace.back, handle, ...))
 end
 
 --- A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
@@ -46,6 +47,13 @@ end
 --- How many objects of each kind exist in this process, collected or not: vm, space, buffer, vcpu.
 function luna.live()
   return { vm = raw.live(0), space = raw.live(1), buffer = raw.live(2), vcpu = raw.live(3) }
+end
+
+--- Whether the tracebacks of errors in devices, handlers and timers have the library's own frames
+--- too; with true or false, says so. Returns what was said before.
+function luna.debug(on)
+  check.flag("luna.debug", on)
+  return trace.debug(on)
 end
 
 --- Seconds of the monotonic clock.

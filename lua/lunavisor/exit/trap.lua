@@ -7,6 +7,7 @@ local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
 local dispatch = require "lunavisor.exit.dispatch"
+local trace = require "lunavisor.exit.trace"
 
 local Trap = class.class "trap"
 local mine = class.checker(Trap)
@@ -56,9 +57,9 @@ local function claim(vm, kind, first, length, device)
 end
 
 -- The trap with that number, known to the VM.
-local function note(vm, id, kind, first, length, device)
+local function note(vm, id, kind, first, length, device, where)
   local trap = setmetatable({ vm = vm, id = id, kind = kind, first = first, length = length,
-    device = device }, Trap)
+    device = device, where = where }, Trap)
   vm.traps[id] = trap
   -- An access to a memory trap comes to Lua only where the memory cannot answer it: nobody's.
   if not device.memory then
@@ -70,6 +71,7 @@ end
 
 --- Claims a range for a device. The trap, or nil, message, code.
 local function add(vm, kind, first, length, device, coalesced)
+  local where = trace.here()
   local function drop(id)
     if vm[1] then raw.untrap(vm, id) end
     vm.traps[id], vm.devices[id], vm.special[id] = nil, nil, nil
@@ -82,7 +84,7 @@ local function add(vm, kind, first, length, device, coalesced)
         return nil, message, code
       end
     end
-    return note(vm, id, kind, first, length, device)
+    return note(vm, id, kind, first, length, device, where)
   end, claim, vm, kinds[kind], first, length, device)
 end
 
@@ -101,7 +103,7 @@ function methods.close(self)
   return true
 end
 
-class.define(Trap, methods, "vm id kind first length device closed")
+class.define(Trap, methods, "vm id kind first length device where closed")
 Trap.__close = methods.close
 
 function Trap.__tostring(self)

@@ -14,6 +14,7 @@ error "annotations are not to be required"
 ---@field first integer
 ---@field length integer
 ---@field device luna.device|luna.msr_device
+---@field where string "script.lua:12", where it was given
 ---@field closed boolean?
 ---@field close fun(self: luna.trap): boolean?, string?, string?
 

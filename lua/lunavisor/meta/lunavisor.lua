@@ -458,6 +458,9 @@ function luna.hex(value) end
 function luna.with(handle, fn, ...) end
 ---@return { vm: integer, space: integer, buffer: integer, vcpu: integer }
 function luna.live() end
+---@param on? boolean
+---@return boolean before
+function luna.debug(on) end
 ---@return number
 function luna.clock() end
 

@@ -8,6 +8,7 @@ local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
+local tracing = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local open = class.opener(class.class "vcpu")
 
@@ -184,7 +185,7 @@ local function run_to(cpu, limit, inner, gva, enter)
     cpu.temporary = false
     return nil, message, code
   end
-  local ok, exit, problem, why = xpcall(inner.loop, inner.traceback, cpu, limit, enter)
+  local ok, exit, problem, why = xpcall(inner.loop, tracing.back, cpu, limit, enter)
   cpu.temporary = false
   breakpoint:close()
   if not ok then error(exit, 0) end

@@ -7,6 +7,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local exits = require "lunavisor.exit.record"
 local dispatch = require "lunavisor.exit.dispatch"
+local trace = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
@@ -14,7 +15,7 @@ local timers = require "lunavisor.vm.timer"
 local open = class.opener(class.class "vcpu")
 local raw_run, raw_answer = raw.run, raw.answer
 local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
-local type, error = type, error
+local error = error
 
 local WRITE = 2 -- luna_access
 local SIGNAL, TIMEOUT = exits.numbers.signal, exits.numbers.timeout
@@ -72,12 +73,7 @@ local function loop(self, limit, enter)
   end
 end
 
-local function traceback(message)
-  if type(message) ~= "string" or message:find("\nstack traceback:", 1, true) then
-    return message
-  end
-  return debug.traceback(message, 2)
-end
+trace.serves(loop, function(locals) return locals.self.vm, locals.self, locals.trap end)
 
 -- A handler may suspend the run by yielding; while its coroutine lives, nobody else may run the
 -- vCPU.
@@ -108,19 +104,19 @@ local function protect(self, who, deadline, body, ...)
   self.stopping = false
   local limit = self.limit
   limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
-  return finish(self, runner.protect(self.runner, traceback, body, self, limit, ...))
+  return finish(self, runner.protect(self.runner, trace.back, body, self, limit, ...))
 end
 
 local run_options = {
   timeout = true, deadline = true, max_exits = true, until_rip = true, until_gpa = true,
 }
 
-local M = { stopped = stopped, traceback = traceback } -- for vm:run
+local M = { stopped = stopped } -- for vm:run
 
---- Adds the methods. `inner` is what the further subjects share: loop, protect, traceback, stopped,
---- and from debug.lua run_until.
+--- Adds the methods. `inner` is what the further subjects share: loop, protect, stopped, and from
+--- debug.lua run_until.
 function M.add(methods, inner)
-  inner.loop, inner.protect, inner.traceback, inner.stopped = loop, protect, traceback, stopped
+  inner.loop, inner.protect, inner.stopped = loop, protect, stopped
 
   --- Runs the vCPU on the calling thread until an exit that no handler takes, and returns that
   --- exit. options.timeout: seconds after which it returns with exit.kind "timeout";

@@ -7,6 +7,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
+local trace = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
@@ -110,6 +111,8 @@ local function hand_over(self, kind, trap, offset, size, value, access, id)
   end
   go(self, cpu, id, answer)
 end
+
+trace.serves(hand_over, function(locals) return locals.self, locals.cpu, locals.trap end)
 
 -- A hook that a signal has set does not run in compiled code: this is where it does.
 local function idle()
@@ -249,7 +252,7 @@ return function(methods)
     check_vcpus(self, "vm:run")
     self.stopping = false
     for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
-    return finish(self, runner.protect(self.runner, vcpus.traceback, run_and_stop, self,
+    return finish(self, runner.protect(self.runner, trace.back, run_and_stop, self,
       deadline))
   end
 
@@ -289,7 +292,7 @@ return function(methods)
   function methods.poll(self)
     open(self)
     check_free(self, "vm:poll")
-    return finish(self, runner.protect(self.runner, vcpus.traceback, poll, self))
+    return finish(self, runner.protect(self.runner, trace.back, poll, self))
   end
 
   --- A file descriptor that is readable when vm:poll has something to do, for an event loop. It is
