@@ -46,6 +46,9 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
       status = luna_apic_reset(vcpu);
     }
   }
+  if (status == LUNA_OK && !seat->owner && !vcpu->vm->irqchip) {
+    luna_seat_note_fresh(seat);
+  }
   seat->owner = vcpu->serial;
   return status == LUNA_OK ? luna_state_begin(vcpu) : status;
 }

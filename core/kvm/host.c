@@ -103,6 +103,11 @@ static int describe(int fd) {
   if (refused) {
     return luna_fail_errno(refused, "cannot ask KVM what it can do");
   }
+  free(host.msrs);
+  host.msrs = luna_kvm_msr_list(fd);
+  if (!host.msrs) {
+    return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
+  }
   host.cpuid = supported_cpuid(fd);
   if (!host.cpuid) {
     return luna_fail_errno(errno, "cannot ask KVM for the CPUID leaves it supports");
@@ -117,6 +122,7 @@ static int describe(int fd) {
 static void forget(unsigned generation) {
   if (known_of != generation) {
     free(host.cpuid);
+    free(host.msrs);
     memset(&host, 0, sizeof host);
     known = false;
     known_of = generation;

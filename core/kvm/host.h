@@ -15,16 +15,17 @@ typedef struct luna_host {
   uint32_t vcpus_max;
   uint32_t sync_regs; /* KVM_SYNC_X86_* bits, 0 where the run page carries no registers */
   bool immediate_exit;
-  size_t run_size;          /* bytes of the shared run page */
-  unsigned address_bits;    /* width of a guest-physical address */
-  uint32_t xsave_size;      /* of the whole extended state */
-  uint32_t ring_max;        /* entries of the largest dirty ring; 0 where there is none */
-  bool no_execute;          /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
-  bool manual_protect;      /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
-  uint32_t coalesced_page;  /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
-  bool coalesced_pio;       /* KVM_CAP_COALESCED_PIO */
-  bool msr_exits;           /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
-  struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
+  size_t run_size;           /* bytes of the shared run page */
+  unsigned address_bits;     /* width of a guest-physical address */
+  uint32_t xsave_size;       /* of the whole extended state */
+  uint32_t ring_max;         /* entries of the largest dirty ring; 0 where there is none */
+  bool no_execute;           /* KVM_MEMORY_ATTRIBUTE_NX: a range can be kept from execution */
+  bool manual_protect;       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+  uint32_t coalesced_page;   /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
+  bool coalesced_pio;        /* KVM_CAP_COALESCED_PIO */
+  bool msr_exits;            /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
+  struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
+  struct kvm_msr_list *msrs; /* KVM_GET_MSR_INDEX_LIST, the same */
 } luna_host;
 
 /* The host's features; NULL, with the error recorded (luna_error_status), if KVM cannot be

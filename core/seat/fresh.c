@@ -13,6 +13,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 /* What a seat without a LAPIC has; that of a LAPIC is apic.c's. The counter goes on. */
 enum {
@@ -48,6 +50,30 @@ static int know_fresh(void) {
     luna_seat_scratch_free(scratch);
   }
   return status;
+}
+
+/* Whether a VM and a vCPU could still be made. */
+static bool has_descriptors(void) {
+  enum {
+    NEEDED = 3
+  };
+  int fds[NEEDED];
+  int count = 0;
+  while (count < NEEDED && (fds[count] = eventfd(0, EFD_CLOEXEC)) >= 0) {
+    count++;
+  }
+  for (int i = 0; i < count; i++) {
+    close(fds[i]);
+  }
+  return count == NEEDED;
+}
+
+void luna_seat_note_fresh(luna_seat *seat) {
+  pthread_mutex_lock(&fresh_lock);
+  if (fresh_host != luna_host_get()->serial && !has_descriptors()) {
+    read_fresh(seat); /* where that fails, a VM is made for it after all */
+  }
+  pthread_mutex_unlock(&fresh_lock);
 }
 
 /* The last vCPU's breakpoints. */

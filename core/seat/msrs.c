@@ -74,21 +74,12 @@ static int add_mtrrs(const luna_seat *seat) {
 }
 
 static int try_movable(const luna_seat *seat) {
-  int kvm_fd = luna_kvm_open();
-  if (kvm_fd < 0) {
-    return kvm_fd;
-  }
-  struct kvm_msr_list *list = luna_kvm_msr_list(kvm_fd);
-  luna_kvm_close(kvm_fd);
-  if (!list) {
-    return luna_fail_errno(errno, "cannot ask KVM for its list of MSRs");
-  }
+  const struct kvm_msr_list *list = luna_host_get()->msrs;
   movable_count = 0;
   int status = LUNA_OK;
   for (uint32_t i = 0; i < list->nmsrs && status == LUNA_OK; i++) {
     status = add_movable(seat, list->indices[i]);
   }
-  free(list);
   status = status == LUNA_OK ? add_mtrrs(seat) : status;
   if (status != LUNA_OK) {
     movable_count = 0; /* half a list would leave state behind unseen */
@@ -108,12 +99,15 @@ static int find_movable(void) {
   return status;
 }
 
-/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own. */
-static int find_movable_with(const luna_seat *seat) {
+/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own; where there is
+ * no descriptor for that, on this one nevertheless, which then holds for it alone. */
+static int find_movable_with(const luna_seat *seat, bool *for_all) {
   struct kvm_cpuid2 *all = luna_seat_cpuid(seat->id);
   bool has_all = all && seat->cpuid && luna_seat_same_cpuid(seat->cpuid, all);
   free(all);
-  return has_all ? try_movable(seat) : find_movable();
+  int status = has_all ? try_movable(seat) : find_movable();
+  *for_all = status != LUNA_ERROR_LIMIT;
+  return *for_all ? status : try_movable(seat);
 }
 
 static int know_movable(const luna_seat *seat) {
@@ -121,8 +115,9 @@ static int know_movable(const luna_seat *seat) {
   pthread_mutex_lock(&msr_lock);
   int status = LUNA_OK;
   if (movable_host != host->serial || movable_count == 0) {
-    status = find_movable_with(seat);
-    movable_host = host->serial;
+    bool for_all;
+    status = find_movable_with(seat, &for_all);
+    movable_host = for_all ? host->serial : 0;
   }
   pthread_mutex_unlock(&msr_lock);
   return status;

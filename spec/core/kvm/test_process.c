@@ -3,6 +3,7 @@
 #include "fixture/vcpu_fixture.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,7 +151,46 @@ static void forked_while_in_the_guest(void) {
   end();
 }
 
+/* ---- A process without descriptors ---- */
+
+/* The one that is left is for the vCPU. One that is made when it has gone takes its KVM vCPU. */
+static void few_descriptors(void) {
+  struct rlimit old;
+  begin_real_vm("\xf4", 1);
+  luna_vcpu *first;
+  luna_vcpu *second;
+  int next = dup(0);
+  CHECK(next >= 0);
+  close(next);
+  CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+  const struct rlimit few = {.rlim_cur = (rlim_t)next + 1, .rlim_max = old.rlim_max};
+  CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const luna_vcpu_options options = {.mode = LUNA_MODE_REAL, .rip = 0x1000};
+  int status = luna_vcpu_create(vm, &options, &first);
+  int kind = status == LUNA_OK ? luna_vcpu_run(first, 0) : 0;
+  uint64_t value = 1;
+  int again = LUNA_ERROR_STATE;
+  if (status == LUNA_OK) {
+    luna_vcpu_set(first, LUNA_RBX, 0x1234);
+    luna_vcpu_release(first);
+    again = luna_vcpu_create(vm, &options, &second);
+  }
+  if (again == LUNA_OK) {
+    luna_vcpu_get(second, LUNA_RBX, &value);
+    kind = luna_vcpu_run(second, 0);
+    luna_vcpu_release(second);
+  }
+  setrlimit(RLIMIT_NOFILE, &old);
+  test_note("%s", luna_error_message());
+  CHECK_EQ(status, LUNA_OK);
+  CHECK_EQ(again, LUNA_OK);
+  CHECK_EQ(kind, LUNA_EXIT_HLT);
+  CHECK_EQ(value, 0);
+  luna_vm_release(vm);
+}
+
 int main(void) {
+  RUN(few_descriptors);
   RUN(forked_while_in_the_guest);
   RUN(forked);
   return test_end();
