@@ -213,18 +213,20 @@ int luna_system_begin(luna_vcpu *vcpu, const luna_vcpu_options *options, const u
   return status;
 }
 
-/* Maps the area that the library allocated in another space too, where nothing is in its place. */
-int luna_system_follow(luna_vcpu *vcpu, uint32_t space) {
+int luna_system_follow(luna_vcpu *vcpu, uint32_t space, bool *mapped) {
   luna_region region;
+  *mapped = false;
   if (!vcpu->system_buffer || (luna_space_next(vcpu->vm, space, vcpu->system, &region) == LUNA_OK &&
                                region.gpa < vcpu->system + LUNA_SYSTEM_SIZE)) {
     return LUNA_OK;
   }
-  return luna_vm_map_space(vcpu->vm, space, vcpu->system_buffer, 0, vcpu->system, LUNA_SYSTEM_SIZE,
-                           LUNA_READ | LUNA_WRITE | LUNA_EXECUTE);
+  int status = luna_vm_map_space(vcpu->vm, space, vcpu->system_buffer, 0, vcpu->system,
+                                 LUNA_SYSTEM_SIZE, LUNA_READ | LUNA_WRITE | LUNA_EXECUTE);
+  *mapped = status == LUNA_OK;
+  return status;
 }
 
-static void unmap_area(luna_vcpu *vcpu, uint32_t space) {
+void luna_system_leave(luna_vcpu *vcpu, uint32_t space) {
   uint64_t end = vcpu->system + LUNA_SYSTEM_SIZE;
   luna_region region;
   for (uint64_t gpa = vcpu->system;
@@ -246,7 +248,7 @@ void luna_system_end(luna_vcpu *vcpu) {
   uint32_t count = vcpu->vm->space_count;
   pthread_rwlock_unlock(&vcpu->vm->lock);
   for (uint32_t space = 0; space < count; space++) {
-    unmap_area(vcpu, space);
+    luna_system_leave(vcpu, space);
   }
   luna_buffer_release(buffer);
 }

@@ -71,7 +71,9 @@ static uint32_t groups_of(uint32_t flags) {
   return flags & LUNA_MOVE_NO_MSRS ? groups & ~(uint32_t)LUNA_GROUPS_MSRS : groups;
 }
 
-static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
+/* *mapped: the vCPU's system area was not in the target before. */
+static int take_seat(luna_vcpu *vcpu, luna_seat **seat, bool *mapped) {
+  *mapped = false;
   pthread_rwlock_rdlock(&vcpu->vm->lock);
   const luna_space *target = vcpu->target;
   *seat = luna_seat_at(target, vcpu->id);
@@ -83,7 +85,7 @@ static int take_seat(luna_vcpu *vcpu, luna_seat **seat) {
   int status = luna_seat_take(vcpu->target, vcpu->id, seat);
   pthread_rwlock_unlock(&vcpu->vm->lock);
   status = status == LUNA_OK ? luna_cpuid_follow(vcpu, *seat) : status;
-  return status == LUNA_OK ? luna_system_follow(vcpu, vcpu->target->id) : status;
+  return status == LUNA_OK ? luna_system_follow(vcpu, vcpu->target->id, mapped) : status;
 }
 
 static int move_state(luna_vcpu *vcpu, luna_seat *seat) {
@@ -124,11 +126,17 @@ static int move_apic(luna_vcpu *vcpu, luna_seat *seat) {
 
 int luna_move_finish(luna_vcpu *vcpu) {
   luna_seat *seat;
-  int status = take_seat(vcpu, &seat);
+  bool mapped;
+  int status = take_seat(vcpu, &seat, &mapped);
   status = status == LUNA_OK ? move_state(vcpu, seat) : status;
   status = status == LUNA_OK ? move_apic(vcpu, seat) : status;
   if (status != LUNA_OK) {
+    luna_failure why = luna_failure_take();
+    if (mapped) {
+      luna_system_leave(vcpu, vcpu->target->id);
+    }
     luna_move_cancel(vcpu);
+    luna_failure_put(&why);
     return status;
   }
   luna_move_cancel(vcpu); /* it is there: the count for being about to come goes */

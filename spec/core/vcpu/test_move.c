@@ -315,6 +315,38 @@ static void later_move_fails(void) {
   }
 }
 
+/* The system area of a vCPU that does not come is not left behind in the space. */
+static void failed_move_leaves_no_area(void) {
+  const luna_vcpu_options options = {
+      .mode = LUNA_MODE_LONG64, .rip = 0x1000, .system = LUNA_SYSTEM_ALLOCATE};
+  bool failed = true;
+  for (uint64_t k = 1; failed; k++) {
+    luna_vcpu *other;
+    luna_region region;
+    test_note("call %" PRIu64, k);
+    begin_variant(0);
+    uint32_t space;
+    CHECK_OK(luna_vm_space_create(vm, &space));
+    CHECK_OK(luna_vcpu_create(vm, &options, &other));
+    fake_fail(k, ENOMEM);
+    int got = luna_vcpu_set_space(other, space, 0);
+    failed = fake_failed();
+    fake_fail(0, 0);
+    CHECK(got == LUNA_OK || failed);
+    if (got != LUNA_OK) {
+      CHECK_EQ(got, LUNA_ERROR_MEMORY);
+      CHECK(luna_error_message()[0]);
+      CHECK_EQ(luna_space_next(vm, space, 0, &region), LUNA_ERROR_NOT_FOUND);
+      CHECK_OK(luna_vcpu_set_space(other, space, 0));
+    }
+    CHECK_OK(luna_space_next(vm, space, 0, &region));
+    CHECK_EQ(region.gpa, luna_vcpu_system(other));
+    luna_vcpu_release(other);
+    CHECK_EQ(luna_space_next(vm, space, 0, &region), LUNA_ERROR_NOT_FOUND);
+    end();
+  }
+}
+
 /* The space of a move that failed can go. */
 static void space_of_a_failed_move(void) {
   for (uint64_t k = 1; k <= 8; k++) {
@@ -456,6 +488,7 @@ int main(void) {
   RUN(one_msr_changed);
   RUN(adjusted_counter);
   RUN(left_behind);
+  RUN(failed_move_leaves_no_area);
   RUN(first_move_fails);
   RUN(later_move_fails);
   RUN(space_of_a_failed_move);
