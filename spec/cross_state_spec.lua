@@ -132,14 +132,33 @@ helper.kvm("a saved state", function()
     end)
   end
 
-  it("has neither vectors that wait nor breakpoints", function()
-    local guest = irq.guest("sti\n nop\n nop\n hlt")
+  it("has what waits for the guest, and drops what came later", function()
+    local source = "sti\n mov cx, 300\n count: loop count\n halt: hlt\n jmp halt"
+    local guest = irq.guest(source)
     local cpu = guest.cpu
-    local state = cpu:state()
-    cpu:irq(0x33)
-    assert.equal(#state, #cpu:state())
-    assert.is_true(cpu:set_state(state))
-    assert.equal(0x33, cpu.irq_waiting)
+    local clean = cpu:state()
+    assert.is_true(cpu:irq(0x33) and cpu:irq(0x21) and cpu:nmi())
+    local waiting = cpu:state()
+    assert.equal(#clean, #waiting)
+    assert.is_true(cpu:set_state(clean))
+    assert.is_nil(cpu.irq_waiting)
+    guest:stops "hlt"
+    assert.same({}, guest.taken)
+    for _ = 1, 2 do
+      assert.is_true(cpu:set_state(waiting))
+      assert.equal(0x33, cpu.irq_waiting)
+      guest:stops "hlt"
+      assert.is_nil(cpu.irq_waiting)
+    end
+    assert.same({ 2, 0x33, 0x21, 2, 0x33, 0x21 }, guest.taken)
+    local other = irq.guest(source)
+    assert.is_true(other.cpu:set_state(waiting))
+    assert.equal(0x33, other.cpu.irq_waiting)
+  end)
+
+  it("has no breakpoints", function()
+    local guest = irq.guest "sti\n nop\n nop\n hlt"
+    local cpu = guest.cpu
     local point = cpu:breakpoint(0x1001)
     local saved = cpu:state()
     if point then
@@ -148,11 +167,8 @@ helper.kvm("a saved state", function()
       assert.equal(point, guest:stops("debug").breakpoint)
       point:close()
     end
-    guest:stops "hlt"
-    assert.same({ 0x33 }, guest.taken)
     assert.is_true(cpu:set_state(saved))
     guest:stops "hlt"
-    assert.same({ 0x33 }, guest.taken)
   end)
 
   it("can be had behind an answered MSR exit, in another space and VM", function()

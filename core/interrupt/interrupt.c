@@ -16,8 +16,6 @@
 #include <stddef.h>
 
 enum {
-  POSTED_NMI = 1,
-  POSTED_SMI = 2,
   FIRST_VECTOR = 16,
   VECTORS = 256
 };
@@ -64,7 +62,7 @@ int luna_vcpu_interrupt_waiting(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_nmi(luna_vcpu *vcpu) {
-  atomic_fetch_or(&vcpu->posted, POSTED_NMI);
+  atomic_fetch_or(&vcpu->posted, LUNA_POSTED_NMI);
   call_attention(vcpu);
   return LUNA_OK;
 }
@@ -75,7 +73,7 @@ int luna_vcpu_smi(luna_vcpu *vcpu) {
                      "cannot send vCPU %u an SMI: this host's KVM has no KVM_CAP_X86_SMM",
                      vcpu->id);
   }
-  atomic_fetch_or(&vcpu->posted, POSTED_SMI);
+  atomic_fetch_or(&vcpu->posted, LUNA_POSTED_SMI);
   call_attention(vcpu);
   return LUNA_OK;
 }
@@ -131,11 +129,11 @@ static int take_posted(luna_vcpu *vcpu) {
     return luna_error_status();
   }
   unsigned posted = atomic_exchange(&vcpu->posted, 0);
-  if (posted & POSTED_NMI) {
+  if (posted & LUNA_POSTED_NMI) {
     events->nmi.pending = 1;
     events->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
   }
-  if (posted & POSTED_SMI) {
+  if (posted & LUNA_POSTED_SMI) {
     events->smi.pending = 1;
     events->flags |= KVM_VCPUEVENT_VALID_SMM;
   }

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_interrupt.h"
 #include "seat/group.h"
 #include "vcpu/check.h"
 #include "vcpu/extended.h"
@@ -25,7 +26,15 @@ static const uint8_t tags[LUNA_GROUP_COUNT] = {
     [LUNA_GROUP_MP] = 10,
 };
 
+/* One more section, which states of older libraries do not have: what waits inside the library. */
+typedef struct waiting {
+  uint64_t vectors[4]; /* luna_vcpu.waiting */
+  uint32_t posted;     /* luna_vcpu.posted */
+  uint32_t pad;
+} waiting;
+
 enum {
+  WAITING = 11,
   VERSION = 1,
   ALIGN = 8,
   ENTRY_SIZE = sizeof(struct kvm_msr_entry)
@@ -123,6 +132,14 @@ static void put_state(const luna_vcpu *vcpu, luna_held *state, writer *w) {
   }
 }
 
+static void put_waiting(luna_vcpu *vcpu, writer *w) {
+  waiting now = {.posted = atomic_load(&vcpu->posted)};
+  for (int word = 0; word < 4; word++) {
+    now.vectors[word] = atomic_load(&vcpu->waiting[word]);
+  }
+  put(w, WAITING, &now, sizeof now);
+}
+
 static int fail_open(const luna_vcpu *vcpu) {
   return luna_fail(LUNA_ERROR_STATE,
                    "cannot save vCPU %u: its %s exit is open, in the middle of an instruction; "
@@ -145,6 +162,7 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
   }
   writer w = {.to = state, .room = *size, .used = sizeof(header)};
   put_state(vcpu, &held, &w);
+  put_waiting(vcpu, &w);
   *size = w.used;
   if (!state) {
     return LUNA_OK;
@@ -168,6 +186,8 @@ typedef struct parts {
   uint32_t lengths[LUNA_GROUP_COUNT];
   luna_held wanted; /* refers to the memory behind */
   luna_held old;    /* what the vCPU had before; likewise */
+  waiting waits;    /* nothing where the state has no such section */
+  bool has_waits;
   luna_msrs msrs[2];
   uint8_t xsave[];
 } parts;
@@ -195,23 +215,43 @@ static int check_header(const uint8_t *state, size_t size) {
   return LUNA_OK;
 }
 
+static int take_waiting(parts *p, const section *s, const uint8_t *contents) {
+  const uint32_t known = LUNA_POSTED_NMI | LUNA_POSTED_SMI;
+  if (p->has_waits || s->length != sizeof p->waits) {
+    return FAIL("its section %u has %u bytes, or is there twice", s->tag, s->length);
+  }
+  p->has_waits = true;
+  memcpy(&p->waits, contents, sizeof p->waits);
+  return p->waits.posted & ~known ? FAIL("it has interrupts 0x%x that wait", p->waits.posted)
+                                  : LUNA_OK;
+}
+
+static int take_section(parts *p, const section *s, const uint8_t *contents) {
+  if (s->tag == WAITING) {
+    return take_waiting(p, s, contents);
+  }
+  luna_group group = group_of(s->tag);
+  if (group == LUNA_GROUP_COUNT || p->contents[group]) {
+    return FAIL("its section %u is unknown or there twice", s->tag);
+  }
+  p->contents[group] = contents;
+  p->lengths[group] = s->length;
+  return LUNA_OK;
+}
+
 static int find_sections(parts *p, const uint8_t *state, size_t size) {
-  for (size_t at = sizeof(header); at < size;) {
+  int status = LUNA_OK;
+  for (size_t at = sizeof(header); at < size && status == LUNA_OK;) {
     section s;
     memcpy(&s, state + at, sizeof s); /* both are multiples of ALIGN */
     at += sizeof s;
-    luna_group group = group_of(s.tag);
-    if (group == LUNA_GROUP_COUNT || p->contents[group]) {
-      return FAIL("its section %u is unknown or there twice", s.tag);
-    }
     if (padded(s.length) > size - at) {
       return FAIL("its section %u is cut off", s.tag);
     }
-    p->contents[group] = state + at;
-    p->lengths[group] = s.length;
+    status = take_section(p, &s, state + at);
     at += padded(s.length);
   }
-  return LUNA_OK;
+  return status;
 }
 
 /* A list of MSRs has any length that there is room for. */
@@ -251,6 +291,18 @@ static int check_sections(const parts *p, const luna_vcpu *vcpu) {
   return status;
 }
 
+static int check_waiting(const parts *p, const luna_vcpu *vcpu) {
+  const uint64_t *v = p->waits.vectors;
+  if (vcpu->vm->irqchip && (v[0] | v[1] | v[2] | v[3])) {
+    return FAIL("it has vectors that wait without a LAPIC, and is of a VM with one");
+  }
+  return p->waits.posted & LUNA_POSTED_SMI && !luna_kvm_has(KVM_CAP_X86_SMM)
+             ? luna_fail(LUNA_ERROR_ARGUMENT,
+                         "this state is of another kind of host: an SMI waits in it, and this "
+                         "host's KVM has no KVM_CAP_X86_SMM")
+             : LUNA_OK;
+}
+
 /* The MSRs of the state are a part of this vCPU's, in the same order. */
 static int check_msrs(const luna_msrs *wanted, const luna_msrs *here) {
   uint32_t at = 0;
@@ -284,6 +336,7 @@ static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t s
   int status = check_header(state, size);
   status = status == LUNA_OK ? find_sections(p, state, size) : status;
   status = status == LUNA_OK ? check_sections(p, vcpu) : status;
+  status = status == LUNA_OK ? check_waiting(p, vcpu) : status;
   if (status == LUNA_OK) {
     take_contents(p);
   }
@@ -376,6 +429,15 @@ static int drop_exit(luna_vcpu *vcpu) {
   return vcpu->pending.incomplete ? luna_error_status() : LUNA_OK;
 }
 
+/* What waited before is dropped: it came after the state. */
+static void restore_waiting(const parts *p, luna_vcpu *vcpu) {
+  for (int word = 0; word < 4; word++) {
+    atomic_store(&vcpu->waiting[word], p->waits.vectors[word]);
+  }
+  atomic_store(&vcpu->posted, p->waits.posted);
+  atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT); /* to see what there is */
+}
+
 static int restore(parts *p, luna_vcpu *vcpu) {
   int status = keep_old(p, vcpu);
   status = status == LUNA_OK ? drop_exit(vcpu) : status;
@@ -389,6 +451,7 @@ static int restore(parts *p, luna_vcpu *vcpu) {
     return status;
   }
   luna_state_adopt(vcpu, &p->wanted);
+  restore_waiting(p, vcpu);
   return LUNA_OK;
 }
 

@@ -60,6 +60,12 @@ enum {
   LUNA_ATTEND_CPUID = 16     /* cpuid.c: its seat has run with another table */
 };
 
+/* What waits to be given to KVM with the next entry. These numbers are in saved states. */
+enum {
+  LUNA_POSTED_NMI = 1,
+  LUNA_POSTED_SMI = 2
+};
+
 /* Time spent in the guest, in nanoseconds of luna_clock. */
 typedef struct luna_account {
   uint64_t entered;          /* when the entry under way began */
@@ -95,7 +101,7 @@ struct luna_vcpu {
   atomic_bool held;         /* and has it: other calls are refused; not written by that thread */
   atomic_uint attention;    /* LUNA_ATTEND_* */
   atomic_ullong waiting[4]; /* bit n: vector n, for the guest without a LAPIC */
-  atomic_uint posted;       /* interrupt/: NMI and SMI */
+  atomic_uint posted;       /* LUNA_POSTED_* */
   bool window;              /* luna_vcpu_window */
   uint32_t tsc_khz;         /* set by the script, or 0 */
   luna_state state;

@@ -57,15 +57,16 @@ LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, siz
 
 /* The whole state of the vCPU as bytes with a version: registers, system registers, events, XCR0,
  * extended state, debug registers, MSRs with the time-stamp counter and, with a LAPIC in KVM, that
- * and the MP state. Not memory, CPUID, the LAPIC's number and whether it is the bootstrap
- * processor's; nor what is the library's: vectors that wait without a LAPIC, breakpoints. `*size`
- * is the room on entry and the length on return; `state` NULL only asks for the length, and _RANGE
- * says that the room does not hold it. _STATE while an exit is open: answer it first. */
+ * and the MP state; and what waits for the next entry: an NMI, an SMI, vectors without a LAPIC. Not
+ * memory, CPUID, the LAPIC's number and whether it is the bootstrap processor's; nor breakpoints,
+ * which are the library's. `*size` is the room on entry and the length on return; `state` NULL only
+ * asks for the length, and _RANGE says that the room does not hold it. _STATE while an exit is
+ * open: answer it first. */
 LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
 /* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
  * host. _ARGUMENT for bytes that are no state, of another version or of another kind of host: then
- * nothing is changed. An open exit is dropped. Where KVM refuses a part (_STATE, or the errno's
- * status), what was written before is put back. */
+ * nothing is changed. An open exit is dropped, and what waited for the next entry. Where KVM
+ * refuses a part (_STATE, or the errno's status), what was written before is put back. */
 LUNA_API int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size);
 
 /* Looks for what the processor would refuse in the system registers (SDM Vol. 3, 27.3.1, "Checks on

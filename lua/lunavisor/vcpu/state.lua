@@ -18,16 +18,17 @@ return function(methods, readers, writers)
   readers.cpuid, writers.cpuid = cpuid.table, cpuid.assign
 
   --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
-  --- registers, MSRs, the LAPIC in KVM but for its number; not memory, CPUID, vectors that wait
-  --- (cpu.irq_waiting) and breakpoints. It can be kept in a file, and put back by cpu:set_state on
-  --- this or another vCPU. An error while an exit is open.
+  --- registers, MSRs, the LAPIC in KVM but for its number, vectors that wait (cpu.irq_waiting) and
+  --- an NMI; not memory, CPUID and breakpoints. It can be kept in a file, and put back by
+  --- cpu:set_state on this or another vCPU. An error while an exit is open.
   function methods.state(self)
     open(self)
     return check.result(raw.save(self))
   end
 
-  --- Puts a state back that cpu:state gave; an open exit is dropped. nil, message, code for what is
-  --- no such string, or of another kind of host, with nothing changed.
+  --- Puts a state back that cpu:state gave; an open exit is dropped, and interrupts that came
+  --- since. nil, message, code for what is no such string, or of another kind of host, with nothing
+  --- changed.
   function methods.set_state(self, state)
     open(self)
     if type(state) ~= "string" then

@@ -353,6 +353,71 @@ static void costs(void) {
   end();
 }
 
+/* ---- Interrupts that wait ---- */
+
+static void check_taken(const char *expected) {
+  const uint8_t *vectors;
+  size_t count = fake_taken(&vectors);
+  CHECK_EQ(count, strlen(expected));
+  CHECK(memcmp(vectors, expected, count) == 0);
+}
+
+static void interrupts_that_wait(void) {
+  static const struct kvm_regs open_regs = {.rflags = 0x202, .rip = 0x1000};
+  begin_variant(0);
+  SCRIPT({.kind = FAKE_HLT, .regs = &open_regs});
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  luna_vcpu_interrupt_vector(vcpu, 0xf1);
+  luna_vcpu_interrupt_vector(vcpu, 0x41);
+  CHECK_OK(luna_vcpu_nmi(vcpu));
+  save();
+  luna_vcpu_interrupt_vector(vcpu, 0x99);
+  CHECK_OK(restore());
+  halt();
+  check_taken("\x02\xf1\x41");
+  CHECK_OK(restore());
+  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0xf1);
+  halt();
+  check_taken("\x02\xf1\x41\x02\xf1\x41");
+  end();
+}
+
+/* A restore that fails drops nothing; a state of an older library, which has none, drops all. */
+static void interrupts_are_dropped(void) {
+  begin_variant(0);
+  save();
+  luna_vcpu_interrupt_vector(vcpu, 0x55);
+  fake_fail(1, EIO);
+  CHECK(restore() < 0);
+  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0x55);
+  state_size = (size_t)((uint8_t *)find_section(11) - state);
+  mend_checksum();
+  CHECK_OK(restore());
+  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), -1);
+  end();
+}
+
+static void forged_interrupts(void) {
+  static const struct {
+    int word;
+    uint32_t value;
+    const char *part;
+  } cases[] = {{1, 32, "section 11 has 32 bytes"},
+               {10, 4, "interrupts 0x4 that wait"},
+               {10, 2, "no KVM_CAP_X86_SMM"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    test_note("case %zu", i);
+    begin_variant(0);
+    save();
+    uint32_t *head = find_section(11);
+    CHECK(head);
+    head[cases[i].word] = cases[i].value;
+    mend_checksum();
+    CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, cases[i].part);
+    end();
+  }
+}
+
 static void begin_again(uint32_t irqchip) {
   const luna_vm_options options = {.irqchip = irqchip};
   end();
@@ -370,6 +435,11 @@ static void lapic(void) {
   CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
   CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_HALTED), 0);
   save();
+  find_section(11)[2] = 1;
+  mend_checksum();
+  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "vectors that wait without a LAPIC");
+  find_section(11)[2] = 0;
+  mend_checksum();
   one.regs[0x80] = 0x30;
   CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
   CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_RUNNABLE), 0);
@@ -407,6 +477,9 @@ int main(void) {
   RUN(open_exit);
   RUN(answered_exit);
   RUN(costs);
+  RUN(interrupts_that_wait);
+  RUN(interrupts_are_dropped);
+  RUN(forged_interrupts);
   RUN(lapic);
   return test_end();
 }
