@@ -86,8 +86,9 @@ helper.kvm("MSRs", function()
     assert(cpu:set_space(space))
     assert(cpu:set_space(0))
     local base = u64 "0x100000000000000"
-    cpu.msr.tsc = base
-    if u64.lt(cpu.msr.tsc, base) then pending "this host's KVM does not set the counter" end
+    if not pcall(function() cpu.msr.tsc = base end) then
+      pending "this host's KVM does not set the counter"
+    end
     local function check()
       local passed = cpu.msr.time_stamp_counter - base
       assert.is_true(u64.lt(passed, u64 "0x1000000000"), hex(passed)) -- some seconds at most

@@ -57,14 +57,13 @@ static const rule rules[LUNA_GROUP_COUNT] = {
                          .write = luna_seat_write_msrs},
     [LUNA_GROUP_LAPIC] = {.name = "the LAPIC",
                           COPY(lapic),
-                          .get = KVM_GET_LAPIC,
-                          .set = KVM_SET_LAPIC,
+                          .fetch = luna_seat_fetch_lapic,
+                          .write = luna_seat_write_lapic,
                           .restless = true},
     [LUNA_GROUP_COUNTERS] = {.name = "the time-stamp counter",
                              COPY(counters),
                              .fetch = luna_seat_fetch_counters,
-                             .write = luna_seat_write_counters,
-                             .restless = true},
+                             .write = luna_seat_write_counters},
     [LUNA_GROUP_REGS] = {.name = "the registers",
                          COPY(regs),
                          .get = KVM_GET_REGS,
@@ -132,6 +131,7 @@ static int fetch(luna_seat *seat, const rule *r) {
 }
 
 int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
+  seat->held.known &= ~atomic_exchange(&seat->stale, 0);
   for (uint32_t left = groups & ~seat->held.known; left; left &= left - 1) {
     int group = __builtin_ctz(left);
     int status = fetch(seat, &rules[group]);

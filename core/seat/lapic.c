@@ -48,7 +48,17 @@ int luna_lapic_write(luna_seat *seat, const struct kvm_lapic_state *page) {
     return -1;
   }
   seat->timer_count = hidden;
+  seat->held.known &= ~(1u << LUNA_GROUP_COUNTERS); /* the timer counts from now */
+  seat->count_then = luna_lapic_get(page, LUNA_LAPIC_CURRENT_COUNT);
   return 0;
+}
+
+void luna_lapic_date(luna_seat *seat) {
+  if (seat->held.known >> LUNA_GROUP_COUNTERS & 1) {
+    luna_lapic_set(&seat->held.lapic, LUNA_LAPIC_CURRENT_COUNT, seat->count_then);
+  } else {
+    seat->count_then = luna_lapic_get(&seat->held.lapic, LUNA_LAPIC_CURRENT_COUNT);
+  }
 }
 
 /* One that is masked is lost anyway; an interrupt that waits in the IRR takes a second one with

@@ -41,6 +41,10 @@ bool luna_lapic_may_be_due(const luna_seat *seat, const struct kvm_lapic_state *
  * soon as the page is written. */
 void luna_lapic_keep_due(struct kvm_lapic_state *page, const struct kvm_lapic_state *before);
 
+/* Makes the current count in the copy that of the moment of the seat's counters; with no copy of
+ * those, the moment is now. */
+void luna_lapic_date(luna_seat *seat);
+
 /* For the table of groups. */
 int luna_seat_fetch_lapic(luna_seat *seat);
 int luna_seat_write_lapic(luna_seat *seat, const luna_held *wanted);

@@ -9,6 +9,7 @@
 #include "memory/space.h"
 #include "seat/group.h"
 #include "seat/seat.h"
+#include "seat/tsc.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -212,31 +213,25 @@ int luna_seat_fetch_counters(luna_seat *seat) {
   return LUNA_OK;
 }
 
-int luna_seat_write_counters(luna_seat *seat, const luna_held *wanted) {
-  luna_counters counters = wanted->counters;
-  int done = luna_kvm_set_msrs(seat->fd, &counters);
-  return done == (int)counters.count
-             ? LUNA_OK
-             : luna_fail_errno(done < 0 ? errno : EINVAL,
-                               "cannot write the time-stamp counter of vCPU %u", seat->id);
+/* Where this KVM lets guests read the host's counter, there is none to set. */
+static int write_counter(luna_seat *seat, const struct kvm_msr_entry *entry) {
+  if (entry->index == MSR_TSC) {
+    return luna_seat_set_tsc(seat, entry->data) == 0 || errno == ENXIO ? 1 : -1;
+  }
+  luna_counters one = {.count = 1, .entries = {*entry}};
+  return luna_kvm_set_msrs(seat->fd, &one);
 }
 
-/* The offset of the counter to the host's, or where this KVM does not tell it, the counter
- * itself. */
-int luna_seat_copy_tsc(luna_seat *target, const luna_seat *source) {
-  uint64_t offset;
-  if (target->tsc_set || target == source) {
-    return LUNA_OK;
+int luna_seat_write_counters(luna_seat *seat, const luna_held *wanted) {
+  const luna_counters *counters = &wanted->counters;
+  for (uint32_t i = 0; i < counters->count; i++) {
+    int done = write_counter(seat, &counters->entries[i]);
+    if (done != 1) {
+      return luna_fail_errno(done < 0 ? errno : EINVAL,
+                             "cannot write the time-stamp counter of vCPU %u", seat->id);
+    }
   }
-  if (luna_kvm_get_tsc_offset(source->fd, &offset) == 0 &&
-      luna_kvm_set_tsc_offset(target->fd, offset) == 0) {
-    target->tsc_set = true;
-    return LUNA_OK;
-  }
-  luna_msrs tsc = {.count = 1};
-  tsc.entries[0].index = MSR_TSC;
-  if (luna_kvm_get_msrs(source->fd, &tsc) == 1 && luna_kvm_set_msrs(target->fd, &tsc) == 1) {
-    return LUNA_OK;
-  }
-  return luna_fail_errno(errno, "cannot move the time-stamp counter of a vCPU");
+  seat->held.counters = *counters;
+  atomic_fetch_and(&seat->stale, ~(1u << LUNA_GROUP_COUNTERS));
+  return LUNA_OK;
 }

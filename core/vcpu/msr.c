@@ -12,6 +12,7 @@
 #include "vcpu/extended.h"
 #include "vcpu/guard.h"
 #include "vcpu/state.h"
+#include "vcpu/tsc.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
@@ -173,10 +174,12 @@ int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
   }
   int status = luna_extended_settle(vcpu);
   status = status == LUNA_OK ? commit(vcpu, index) : status;
-  status = status == LUNA_OK ? write_msr(vcpu, index, value) : status;
   if (status == LUNA_OK) {
-    vcpu->seat->held.known &= ~(1u << LUNA_GROUP_MSRS);
-    if (index == MSR_TSC || index == MSR_TSC_ADJUST) {
+    status = index == MSR_TSC ? luna_tsc_write(vcpu, value) : write_msr(vcpu, index, value);
+  }
+  if (status == LUNA_OK) {
+    vcpu->seat->held.known &= ~(1u << LUNA_GROUP_MSRS | 1u << LUNA_GROUP_COUNTERS);
+    if (index == MSR_TSC_ADJUST) {
       luna_msr_part_counters(vcpu);
     }
   }

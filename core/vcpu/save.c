@@ -6,6 +6,7 @@
 #include "kvm/kvm.h"
 #include "kvm/kvm_interrupt.h"
 #include "seat/group.h"
+#include "seat/lapic.h"
 #include "vcpu/check.h"
 #include "vcpu/extended.h"
 #include "vcpu/guard.h"
@@ -114,6 +115,7 @@ static int read_state(luna_vcpu *vcpu, luna_held *state) {
     status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
     status = status == LUNA_OK ? luna_state_reload(vcpu) : status;
     status = status == LUNA_OK ? luna_timer_fetch(vcpu) : status;
+    luna_lapic_date(vcpu->seat);
   }
   const uint32_t others = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | LUNA_GROUPS_LAPIC);
   status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, others) : status;

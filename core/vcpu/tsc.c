@@ -9,15 +9,14 @@
 #include "memory/space.h"
 #include "memory/vm.h"
 #include "seat/seat.h"
+#include "seat/tsc.h"
 #include "vcpu/guard.h"
 #include "vcpu/msr.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
-
-enum {
-  MSR_TSC = 0x10
-};
+#include <inttypes.h>
+#include <stdlib.h>
 
 static int check(const luna_vcpu *vcpu, const char *what) {
   return atomic_load(&vcpu->running)
@@ -66,6 +65,7 @@ int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
                            kilohertz);
   }
   vcpu->tsc_khz = kilohertz;
+  vcpu->seat->held.known &= ~(1u << LUNA_GROUP_COUNTERS);
   luna_msr_part_counters(vcpu);
   return LUNA_OK;
 }
@@ -106,23 +106,12 @@ int luna_vcpu_get_tsc_offset(luna_vcpu *vcpu, int64_t *offset) {
   return status;
 }
 
-/* A KVM that lets guests read the host's counter takes an offset and forgets it. */
-static int set_offset(const luna_seat *seat, uint64_t offset) {
-  uint64_t now;
-  if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0 ||
-      luna_kvm_get_tsc_offset(seat->fd, &now) != 0) {
-    return -1;
-  }
-  errno = ENXIO;
-  return now == offset ? 0 : -1;
-}
-
 int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
   int status = check(vcpu, "set the TSC offset");
-  if (status == LUNA_OK && set_offset(vcpu->seat, (uint64_t)offset) != 0) {
+  if (status == LUNA_OK && luna_seat_set_tsc_offset(vcpu->seat, (uint64_t)offset) != 0) {
     status = fail_offset(errno, vcpu, "set");
   }
   if (status == LUNA_OK) {
@@ -131,50 +120,85 @@ int luna_vcpu_set_tsc_offset(luna_vcpu *vcpu, int64_t offset) {
   return status;
 }
 
+int luna_tsc_write(luna_vcpu *vcpu, uint64_t tsc) {
+  if (luna_seat_set_tsc(vcpu->seat, tsc) == 0) {
+    luna_msr_part_counters(vcpu);
+    return LUNA_OK;
+  }
+  return errno == ENXIO
+             ? luna_fail(LUNA_ERROR_UNSUPPORTED,
+                         "cannot set the time-stamp counter of vCPU %u to 0x%" PRIx64
+                         ": this host's KVM lets guests read the host's as it is",
+                         vcpu->id, tsc)
+             : luna_fail_errno(errno, "cannot set the time-stamp counter of vCPU %u", vcpu->id);
+}
+
 /* ---- All counters of a VM ---- */
 
-static int fail_sync(void) {
-  return luna_fail(LUNA_ERROR_UNSUPPORTED,
-                   "cannot synchronize the TSCs: this host's KVM keeps no offset of them "
-                   "(KVM_VCPU_TSC_OFFSET, Linux 5.16)");
+static int fail_sync(int number) {
+  return number == ENXIO
+             ? luna_fail(LUNA_ERROR_UNSUPPORTED,
+                         "cannot synchronize the TSCs: this host's KVM keeps no offset of them "
+                         "(KVM_VCPU_TSC_OFFSET, Linux 5.16)")
+             : luna_fail_errno(number, "cannot synchronize the TSCs");
 }
 
-/* What the host's counter shows, in the units of the guest's, as the seat's vCPU sees it. */
-static int host_counter(const luna_seat *seat, uint64_t *counter) {
-  struct {
-    uint32_t count;
-    uint32_t pad;
-    struct kvm_msr_entry entry;
-  } tsc = {.count = 1, .entry = {.index = MSR_TSC}};
+/* The seats that have a vCPU now, and the offsets of their counters. */
+typedef struct counter {
+  luna_seat *seat;
   uint64_t offset;
-  if (luna_kvm_get_tsc_offset(seat->fd, &offset) != 0 || luna_kvm_get_msrs(seat->fd, &tsc) != 1) {
-    return fail_sync();
+} counter;
+
+static size_t find_counters(const luna_vm *vm, counter *found) {
+  size_t count = 0;
+  for (uint32_t i = 0; i < vm->space_count; i++) {
+    const luna_space *space = vm->spaces[i];
+    for (uint32_t id = 0; space && id < space->resident_count; id++) {
+      luna_seat *seat = luna_seat_at(space, id);
+      if (seat && seat->resident.kick) {
+        if (found) {
+          found[count].seat = seat;
+        }
+        count++;
+      }
+    }
   }
-  *counter = tsc.entry.data - offset;
+  return count;
+}
+
+/* One offset for all: where the first vCPU has the value now, the others have it too. All of them,
+ * or none. */
+static int set_counters(counter *counters, size_t count, uint64_t tsc) {
+  uint64_t first = 0;
+  uint64_t ignored;
+  for (size_t i = 0; i < count; i++) {
+    if (luna_seat_host_counter(counters[i].seat, i == 0 ? &first : &ignored, &counters[i].offset) !=
+        0) {
+      return fail_sync(errno);
+    }
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (luna_seat_set_tsc_offset(counters[i].seat, tsc - first) != 0) {
+      int status = fail_sync(errno);
+      while (i-- > 0) {
+        luna_seat_set_tsc_offset(counters[i].seat, counters[i].offset);
+      }
+      return status;
+    }
+  }
   return LUNA_OK;
 }
 
-/* One offset for all: where the first vCPU has the value now, the others have it too. */
-static int sync_space(const luna_space *space, uint64_t tsc, uint64_t *offset, bool *known) {
-  for (uint32_t i = 0; i < space->resident_count; i++) {
-    luna_seat *seat = luna_seat_at(space, i);
-    if (!seat || !seat->resident.kick) {
-      continue;
-    }
-    uint64_t counter = 0;
-    if (!*known) {
-      int status = host_counter(seat, &counter);
-      if (status != LUNA_OK) {
-        return status;
-      }
-      *offset = tsc - counter;
-      *known = true;
-    }
-    if (set_offset(seat, *offset) != 0) {
-      return fail_sync();
-    }
+static int sync_all(const luna_vm *vm, uint64_t tsc) {
+  size_t count = find_counters(vm, NULL);
+  counter *counters = calloc(count + 1, sizeof *counters);
+  if (!counters) {
+    return luna_fail_errno(ENOMEM, "cannot synchronize the TSCs");
   }
-  return LUNA_OK;
+  find_counters(vm, counters);
+  int status = set_counters(counters, count, tsc);
+  free(counters);
+  return status;
 }
 
 static void each_space(const luna_vm *vm, void (*call)(luna_space *)) {
@@ -195,15 +219,12 @@ static void forget_empty(luna_space *space) {
 }
 
 int luna_vm_sync_tsc(luna_vm *vm, uint64_t tsc) {
-  uint64_t offset = 0;
-  bool known = false;
-  int status = LUNA_OK;
   pthread_rwlock_wrlock(&vm->lock);
   each_space(vm, luna_space_pause);
-  for (uint32_t i = 0; i < vm->space_count && status == LUNA_OK; i++) {
-    status = vm->spaces[i] ? sync_space(vm->spaces[i], tsc, &offset, &known) : LUNA_OK;
+  int status = sync_all(vm, tsc);
+  if (status == LUNA_OK) {
+    each_space(vm, forget_empty);
   }
-  each_space(vm, forget_empty);
   each_space(vm, luna_space_resume);
   pthread_rwlock_unlock(&vm->lock);
   return status;

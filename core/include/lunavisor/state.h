@@ -27,8 +27,9 @@ LUNA_API int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size);
 LUNA_API int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size);
 
 /* A model-specific register by its number. _NOT_FOUND where KVM has none of that number for this
- * vCPU, _RANGE where it refuses the value. EFER, APIC_BASE, FS_BASE and GS_BASE are the registers
- * LUNA_EFER, LUNA_APIC_BASE, LUNA_FS_BASE and LUNA_GS_BASE by another name. */
+ * vCPU, _RANGE where it refuses the value, _UNSUPPORTED for the time-stamp counter where guests
+ * read the host's. EFER, APIC_BASE, FS_BASE and GS_BASE are the registers LUNA_EFER,
+ * LUNA_APIC_BASE, LUNA_FS_BASE and LUNA_GS_BASE by another name. */
 LUNA_API int luna_vcpu_get_msr(luna_vcpu *vcpu, uint32_t index, uint64_t *value);
 LUNA_API int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value);
 
@@ -59,9 +60,10 @@ LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, siz
  * extended state, debug registers, MSRs with the time-stamp counter and, with a LAPIC in KVM, that
  * and the MP state; and what waits for the next entry: an NMI, an SMI, vectors without a LAPIC. Not
  * memory, CPUID, the LAPIC's number and whether it is the bootstrap processor's; nor breakpoints,
- * which are the library's. `*size` is the room on entry and the length on return; `state` NULL only
- * asks for the length, and _RANGE says that the room does not hold it. _STATE while an exit is
- * open: answer it first. */
+ * which are the library's. The same bytes again until something changes: what counts time is that
+ * of the first time since the vCPU ran. `*size` is the room on entry and the length on return;
+ * `state` NULL only asks for the length, and _RANGE says that the room does not hold it. _STATE
+ * while an exit is open: answer it first. */
 LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
 /* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
  * host. _ARGUMENT for bytes that are no state, of another version or of another kind of host: then

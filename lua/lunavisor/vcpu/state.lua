@@ -20,7 +20,8 @@ return function(methods, readers, writers)
   --- The whole state of the vCPU as a string: registers, events, x87, SSE and AVX state, debug
   --- registers, MSRs, the LAPIC in KVM but for its number, vectors that wait (cpu.irq_waiting) and
   --- an NMI; not memory, CPUID and breakpoints. It can be kept in a file, and put back by
-  --- cpu:set_state on this or another vCPU. An error while an exit is open.
+  --- cpu:set_state on this or another vCPU. The same bytes again until something changes. An error
+  --- while an exit is open.
   function methods.state(self)
     open(self)
     return check.result(raw.save(self))

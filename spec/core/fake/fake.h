@@ -41,7 +41,9 @@ typedef struct fake_config {
   bool pit;
   bool smm;
   bool tsc_control;
-  bool bus_cycles; /* KVM_CAP_X86_APIC_BUS_CYCLES_NS */
+  bool no_tsc_offset; /* KVM_VCPU_TSC_OFFSET is unknown, as before Linux 5.16 */
+  bool host_tsc;      /* guests read the host's counter, which stands at 0 */
+  bool bus_cycles;    /* KVM_CAP_X86_APIC_BUS_CYCLES_NS */
   bool translate_fails;
   uint32_t stops;            /* FAKE_STOP_*: what the guest stops at */
   uint64_t translate_offset; /* KVM_TRANSLATE: physical minus linear */

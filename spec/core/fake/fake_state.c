@@ -4,6 +4,7 @@
 #include "fake/fake_state.h"
 
 #include "fake/fake.h"
+#include "fake/fake_file.h"
 
 #include <errno.h>
 #include <string.h>
@@ -41,6 +42,15 @@ static uint64_t *find_msr(fake_state *state, uint32_t index) {
   return NULL;
 }
 
+/* kvm_synchronize_tsc, the host's counter standing at 0: 0, and before Linux 6.7 what is within a
+ * second, is a wish to go with the VM's other counters. */
+static void write_tsc(fake_state *state, uint64_t value) {
+  const uint64_t second = 2000000000;
+  if (value != 0 && value - state->tsc_offset + second > 2 * second && !fake_host.host_tsc) {
+    state->tsc_offset = value;
+  }
+}
+
 /* Stops at the first that is not there or not taken, as KVM does. */
 static int move_msrs(fake_state *state, struct kvm_msrs *msrs, int write) {
   for (uint32_t i = 0; i < msrs->nmsrs; i++) {
@@ -48,8 +58,12 @@ static int move_msrs(fake_state *state, struct kvm_msrs *msrs, int write) {
     if (!msr || (write && msrs->entries[i].data == FAKE_REFUSED)) {
       return (int)i;
     }
-    if (write) {
+    if (write && kept[msr - state->msrs] == 0x10) {
+      write_tsc(state, msrs->entries[i].data);
+    } else if (write) {
       *msr = msrs->entries[i].data;
+    } else if (kept[msr - state->msrs] == 0x10) {
+      msrs->entries[i].data = state->tsc_offset;
     } else {
       msrs->entries[i].data = *msr;
     }
@@ -59,12 +73,15 @@ static int move_msrs(fake_state *state, struct kvm_msrs *msrs, int write) {
 
 static int move_tsc(fake_state *state, const struct kvm_device_attr *attribute, int write) {
   void *offset = (void *)(uintptr_t)attribute->addr;
-  if (attribute->group != KVM_VCPU_TSC_CTRL || attribute->attr != KVM_VCPU_TSC_OFFSET) {
+  if (fake_host.no_tsc_offset || attribute->group != KVM_VCPU_TSC_CTRL ||
+      attribute->attr != KVM_VCPU_TSC_OFFSET) {
     errno = ENXIO;
     return -1;
   }
-  memcpy(write ? &state->tsc_offset : offset, write ? offset : &state->tsc_offset,
-         sizeof state->tsc_offset);
+  if (!write || !fake_host.host_tsc) {
+    memcpy(write ? &state->tsc_offset : offset, write ? offset : &state->tsc_offset,
+           sizeof state->tsc_offset);
+  }
   return 0;
 }
 

@@ -323,57 +323,6 @@ static void waiting(void) {
   end();
 }
 
-/* ---- The time-stamp counter ---- */
-
-static void tsc(void) {
-  fake_config config = fake_defaults();
-  uint32_t kilohertz;
-  begin_with(&config);
-  CHECK_OK(luna_vcpu_get_tsc_frequency(vcpu, &kilohertz));
-  CHECK_EQ(kilohertz, 2000000);
-  CHECK_FAILS(luna_vcpu_set_tsc_frequency(vcpu, 1), LUNA_ERROR_UNSUPPORTED, "KVM_CAP_TSC_CONTROL");
-  CHECK_EQ(fake_calls(KVM_SET_TSC_KHZ), 0);
-  CHECK_OK(luna_vcpu_set_tsc_frequency(vcpu, 2000000));
-  end();
-  config.tsc_control = true;
-  begin_with(&config);
-  uint32_t space;
-  CHECK_OK(luna_vm_space_create(vm, &space));
-  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
-  CHECK_OK(luna_vcpu_set_space(vcpu, 0, 0));
-  CHECK_OK(luna_vcpu_set_tsc_frequency(vcpu, 1000000));
-  CHECK_OK(luna_vcpu_set_tsc_offset(vcpu, -77));
-  CHECK_OK(luna_vcpu_set_space(vcpu, space, 0));
-  int64_t offset;
-  CHECK_OK(luna_vcpu_get_tsc_frequency(vcpu, &kilohertz));
-  CHECK_OK(luna_vcpu_get_tsc_offset(vcpu, &offset));
-  CHECK_EQ(kilohertz, 1000000);
-  CHECK_EQ(offset, -77);
-  end();
-}
-
-/* The fake's counters stand still at 0: the host's is at 77 where the offset is -77. */
-static void synchronized(void) {
-  begin();
-  luna_vcpu *second;
-  uint32_t space;
-  int64_t offset;
-  CHECK_OK(luna_vm_space_create(vm, &space));
-  CHECK_OK(luna_vcpu_create(vm, NULL, &second));
-  CHECK_OK(luna_vcpu_set_space(second, space, 0));
-  CHECK_OK(luna_vcpu_set_tsc_offset(vcpu, -77));
-  CHECK_OK(luna_vm_sync_tsc(vm, 1000));
-  CHECK_OK(luna_vcpu_get_tsc_offset(vcpu, &offset));
-  CHECK_EQ(offset, 1000 - 77);
-  CHECK_OK(luna_vcpu_set_space(second, 0, 0));
-  CHECK_OK(luna_vcpu_get_tsc_offset(second, &offset));
-  CHECK_EQ(offset, 1000 - 77);
-  fake_fail(1, ENXIO);
-  CHECK_FAILS(luna_vm_sync_tsc(vm, 5), LUNA_ERROR_UNSUPPORTED, "cannot synchronize the TSCs");
-  luna_vcpu_release(second);
-  end();
-}
-
 int main(void) {
   RUN(window);
   RUN(halt);
@@ -388,7 +337,5 @@ int main(void) {
   RUN(ends_of_level_interrupts);
   RUN(line_events);
   RUN(waiting);
-  RUN(tsc);
-  RUN(synchronized);
   return test_end();
 }

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT
+ * The time-stamp counter of a seat. A written value KVM may take for a wish to go with the VM's
+ * other counters: 0 always, and before Linux 6.7 what is within a second of the counter. Its offset
+ * to the host's is taken as it is. */
+#include "seat/tsc.h"
+
+#include "base/error.h"
+#include "kvm/kvm.h"
+#include "seat/group.h"
+
+#include <errno.h>
+
+enum {
+  MSR_TSC = 0x10
+};
+
+typedef struct one_msr {
+  uint32_t count;
+  uint32_t pad;
+  struct kvm_msr_entry entry;
+} one_msr;
+
+static int get_tsc(const luna_seat *seat, uint64_t *tsc) {
+  one_msr msr = {.count = 1, .entry = {.index = MSR_TSC}};
+  int done = luna_kvm_get_msrs(seat->fd, &msr);
+  *tsc = msr.entry.data;
+  errno = done == 0 ? ENXIO : errno;
+  return done == 1 ? 0 : -1;
+}
+
+static int put_tsc(const luna_seat *seat, uint64_t tsc) {
+  one_msr msr = {.count = 1, .entry = {.index = MSR_TSC, .data = tsc}};
+  int done = luna_kvm_set_msrs(seat->fd, &msr);
+  errno = done == 0 ? EINVAL : errno;
+  return done == 1 ? 0 : -1;
+}
+
+static bool is_unknown(int number) {
+  return number == ENXIO || number == ENOTTY || number == EINVAL;
+}
+
+static int get_offset(const luna_seat *seat, uint64_t *offset) {
+  int result = luna_kvm_get_tsc_offset(seat->fd, offset);
+  errno = result != 0 && is_unknown(errno) ? ENXIO : errno;
+  return result;
+}
+
+int luna_seat_host_counter(const luna_seat *seat, uint64_t *counter, uint64_t *offset) {
+  uint64_t tsc;
+  if (get_offset(seat, offset) != 0 || get_tsc(seat, &tsc) != 0) {
+    return -1;
+  }
+  *counter = tsc - *offset;
+  return 0;
+}
+
+/* A KVM that lets guests read the host's counter takes an offset and forgets it. */
+static int change_offset(const luna_seat *seat, uint64_t offset) {
+  uint64_t now;
+  if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0) {
+    errno = is_unknown(errno) ? ENXIO : errno;
+    return -1;
+  }
+  if (get_offset(seat, &now) != 0) {
+    return -1;
+  }
+  errno = ENXIO;
+  return now == offset ? 0 : -1;
+}
+
+int luna_seat_set_tsc_offset(luna_seat *seat, uint64_t offset) {
+  uint64_t before;
+  if (get_offset(seat, &before) != 0) {
+    return -1;
+  }
+  atomic_fetch_or(&seat->stale, 1u << LUNA_GROUP_COUNTERS);
+  int result = change_offset(seat, offset);
+  if (result != 0) {
+    int number = errno;
+    luna_kvm_set_tsc_offset(seat->fd, before);
+    errno = number;
+  }
+  return result;
+}
+
+/* Without an offset: far away first, so that it is not within a second, and 1 for 0. */
+static int set_by_value(const luna_seat *seat, uint64_t tsc) {
+  const uint64_t far = UINT64_C(1) << 62;
+  const uint64_t near = UINT64_C(1) << 40; /* some minutes */
+  uint64_t now;
+  tsc = tsc ? tsc : 1;
+  if (put_tsc(seat, tsc ^ far) != 0 || put_tsc(seat, tsc) != 0 || get_tsc(seat, &now) != 0) {
+    return -1;
+  }
+  errno = ENXIO;
+  return now - tsc < near ? 0 : -1;
+}
+
+int luna_seat_set_tsc(luna_seat *seat, uint64_t tsc) {
+  uint64_t counter;
+  uint64_t offset;
+  int result = luna_seat_host_counter(seat, &counter, &offset);
+  if (result == 0) {
+    result = luna_seat_set_tsc_offset(seat, tsc - counter);
+  }
+  return result != 0 && errno == ENXIO ? set_by_value(seat, tsc) : result;
+}
+
+static int copy_tsc(luna_seat *target, const luna_seat *source) {
+  uint64_t value;
+  if (luna_kvm_get_tsc_offset(source->fd, &value) == 0 &&
+      luna_kvm_set_tsc_offset(target->fd, value) == 0) {
+    target->tsc_set = true;
+    return LUNA_OK;
+  }
+  return get_tsc(source, &value) == 0 && put_tsc(target, value) == 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot move the time-stamp counter of a vCPU");
+}
+
+/* What the source says of its counters, the target says too. */
+int luna_seat_copy_tsc(luna_seat *target, luna_seat *source) {
+  const uint32_t counters = 1 << LUNA_GROUP_COUNTERS;
+  if (target == source) {
+    return LUNA_OK;
+  }
+  int status = target->tsc_set ? LUNA_OK : copy_tsc(target, source);
+  source->held.known &= ~atomic_exchange(&source->stale, 0);
+  target->held.known = (target->held.known & ~counters) | (source->held.known & counters);
+  target->held.counters = source->held.counters;
+  target->count_then = source->count_then;
+  return status;
+}
