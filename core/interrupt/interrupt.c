@@ -262,5 +262,6 @@ int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking) {
                              (blocking & BLOCKING_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);
   events->nmi.masked = (blocking & BLOCKING_NMI) != 0;
   events->flags |= KVM_VCPUEVENT_VALID_SHADOW;
+  vcpu->state.shadow_set = true;
   return LUNA_OK;
 }

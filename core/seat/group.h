@@ -56,9 +56,9 @@ typedef struct luna_counters {
   struct kvm_msr_entry entries[LUNA_COUNTERS_MOST];
 } luna_counters;
 
-/* A state. The counters run on, and a copy of them is of the moment when it was made: for a vCPU
- * that does not run, they are those of one moment until they are set. What a seat holds of it is what KVM holds, as far as is known: a group's bit in `known`
- * says that its copy here is true. */
+/* A state. What a seat holds of it is what KVM holds, as far as is known: a group's bit in `known`
+ * says that its copy here is true. The counters run on; their copy is of the moment when it was
+ * made, and stays for a vCPU that does not run, until somebody sets them. */
 typedef struct luna_held {
   uint32_t known;
   uint32_t mp;

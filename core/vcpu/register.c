@@ -226,6 +226,18 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
   return LUNA_OK;
 }
 
+static int set_rip(luna_vcpu *vcpu, uint64_t value) {
+  uint64_t now;
+  int status = luna_vcpu_get(vcpu, LUNA_RIP, &now);
+  if (status == LUNA_OK && value != now) {
+    status = luna_state_leave_shadow(vcpu);
+  }
+  if (status == LUNA_OK && vcpu->exit.access == LUNA_EXECUTE) {
+    vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
+  }
+  return status;
+}
+
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
   int status = luna_vcpu_guard(vcpu);
   if (status != LUNA_OK) {
@@ -235,12 +247,12 @@ int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {
     return fail_register(reg);
   }
   if (reg < LUNA_GENERAL_COUNT) {
-    vcpu->state.values[reg] = value;
-    vcpu->state.written |= 1u << reg;
-    if (reg == LUNA_RIP && vcpu->exit.access == LUNA_EXECUTE) {
-      vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
+    status = reg == LUNA_RIP ? set_rip(vcpu, value) : LUNA_OK;
+    if (status == LUNA_OK) {
+      vcpu->state.values[reg] = value;
+      vcpu->state.written |= 1u << reg;
     }
-    return LUNA_OK;
+    return status;
   }
   if (reg >= LUNA_DR0) {
     return luna_extended_set(vcpu, reg, value);

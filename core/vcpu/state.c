@@ -144,6 +144,25 @@ struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
   return &state->events;
 }
 
+/* The shadow of STI and of a load of SS is over the instruction that comes next. */
+int luna_state_leave_shadow(luna_vcpu *vcpu) {
+  bool fresh = atomic_load(&vcpu->exits) == 0 && !vcpu->state.events_known;
+  if (vcpu->state.shadow_set || fresh) {
+    return LUNA_OK;
+  }
+  struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  if (!events) {
+    return luna_error_status();
+  }
+  vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_EVENTS; /* it will do so again */
+  if (events->interrupt.shadow) {
+    events->interrupt.shadow = 0;
+    events->flags |= KVM_VCPUEVENT_VALID_SHADOW;
+    vcpu->state.events_written = true;
+  }
+  return LUNA_OK;
+}
+
 int luna_state_read(luna_vcpu *vcpu, luna_held *state) {
   int status = luna_state_general(vcpu, &state->regs);
   const struct kvm_sregs *sregs = status == LUNA_OK ? luna_state_sregs(vcpu) : NULL;
@@ -296,6 +315,7 @@ void luna_state_entered(luna_vcpu *vcpu) {
   state->regs_known = (vcpu->run->kvm_valid_regs | dirty) & KVM_SYNC_X86_REGS;
   state->sregs_known = state->sregs_written || dirty & KVM_SYNC_X86_SREGS;
   state->events_known = state->events_written || dirty & KVM_SYNC_X86_EVENTS;
+  state->shadow_set = false;
   vcpu->seat->held.known = 0;
   vcpu->seat->timer_count = 0; /* the guest may have written its own, 0 too */
 }

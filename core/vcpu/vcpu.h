@@ -26,6 +26,7 @@ typedef struct luna_state {
   struct kvm_vcpu_events events;
   bool events_known;
   bool events_written;
+  bool shadow_set; /* the interrupt shadow was set by the script: a write of RIP leaves it */
 } luna_state;
 
 /* The exit that the script has to answer, or what is left of it inside KVM. */

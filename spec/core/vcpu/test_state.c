@@ -3,6 +3,9 @@
  * run page's registers, and around kicks and refusals. */
 #include "fixture/vcpu_fixture.h"
 
+#include "kvm/kvm.h"
+#include "vcpu/vcpu.h"
+
 /* ---- Registers
  * ---------------------------------------------------------------------------------- */
 
@@ -319,6 +322,43 @@ static void writes_survive_kick_before_entry(void) {
   }
 }
 
+/* At another address, the instruction behind STI or a load of SS is not what comes next. */
+static void rip_write_ends_the_shadow(void) {
+  struct kvm_vcpu_events events = {.interrupt.shadow = KVM_X86_SHADOW_INT_STI,
+                                   .flags = KVM_VCPUEVENT_VALID_SHADOW};
+  for (int sync = 0; sync < 2; sync++) {
+    test_note("sync %d", sync);
+    if (sync) {
+      begin();
+    } else {
+      begin_without_sync();
+    }
+    SCRIPT({.kind = FAKE_SHUTDOWN}, {.kind = FAKE_SHUTDOWN}, {.kind = FAKE_SHUTDOWN});
+    CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
+    for (int round = 0; round < 2; round++) { /* the events by a call, and by the run page */
+      uint32_t blocking;
+      CHECK_EQ(luna_kvm_set_events(vcpu->fd, &events), 0);
+      fake_run_page()->s.regs.events = events;
+      set(LUNA_RIP, get(LUNA_RIP));
+      CHECK_OK(luna_vcpu_get_blocking(vcpu, &blocking));
+      CHECK_EQ(blocking, 1);
+      set(LUNA_RIP, get(LUNA_RIP) + 1);
+      CHECK_OK(luna_vcpu_get_blocking(vcpu, &blocking));
+      CHECK_EQ(blocking, 0);
+      CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
+      CHECK_EQ(luna_kvm_get_events(vcpu->fd, &events), 0);
+      CHECK_EQ(events.interrupt.shadow, 0);
+      events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+    }
+    CHECK_OK(luna_vcpu_set_blocking(vcpu, 1)); /* a shadow of the script's own stays */
+    set(LUNA_RIP, get(LUNA_RIP) + 1);
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    CHECK_EQ(luna_kvm_get_events(vcpu->fd, &events), 0);
+    CHECK_EQ(events.interrupt.shadow, KVM_X86_SHADOW_INT_STI);
+    end();
+  }
+}
+
 /* Outside of long mode a guest loads CS from a descriptor with L, which KVM reports and does not
  * take back. */
 static void code_segment_with_l(void) {
@@ -361,6 +401,7 @@ int main(void) {
   RUN(system_registers_on_demand);
   RUN(registers_after_kick_before_entry);
   RUN(writes_survive_kick_before_entry);
+  RUN(rip_write_ends_the_shadow);
   RUN(code_segment_with_l);
   return test_end();
 }
