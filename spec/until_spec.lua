@@ -37,8 +37,8 @@ for _, mode in ipairs { "real", "protected", "long", "user" } do
       local guest = helper.guest { mode = mode, source = LOOP }
       run_to(guest, { until_rip = 0x1002 })
       guest:stops "pio"
-      guest.cpu.rip = 0x1000
       guest.cpu:answer()
+      guest.cpu.rip = 0x1000
       guest.cpu:on("debug", function() error "hit" end)
       guest:stops "pio"
     end)

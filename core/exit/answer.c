@@ -139,9 +139,11 @@ static bool answer_element(luna_vcpu *vcpu, int kind) {
 int luna_answer_exit(luna_vcpu *vcpu, int kind) {
   while (vcpu->pending.open) {
     if (!answer_element(vcpu, kind)) {
-      return (int)vcpu->exit.kind;
+      return vcpu->pending.open ? (int)vcpu->exit.kind : 0;
     }
-    luna_exit_next(vcpu);
+    if (vcpu->pending.open) { /* its function may have set rip */
+      luna_exit_next(vcpu);
+    }
   }
   return 0;
 }

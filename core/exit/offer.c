@@ -9,6 +9,13 @@
 #include "exit/reply.h"
 #include "vcpu/vcpu.h"
 
+bool luna_exit_stale(const luna_vcpu *vcpu) {
+  const luna_exit *e = &vcpu->exit;
+  bool waits = luna_exit_trap_kind(e) >= 0 || e->kind == LUNA_EXIT_HYPERCALL ||
+               (e->kind == LUNA_EXIT_HOST_FAULT && e->size);
+  return vcpu->pending.dropped || (waits && !vcpu->pending.open);
+}
+
 luna_touch luna_exit_touch(luna_vcpu *vcpu) {
   const luna_exit *e = &vcpu->exit;
   const luna_space *space = vcpu->target ? vcpu->target : vcpu->space;

@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+/* Whether an exit that nobody has been given is none any more: it was answered, or dropped. */
+bool luna_exit_stale(const luna_vcpu *vcpu);
 /* Does the access of the open exit in the memory of the space that the vCPU is in, or moves to. */
 luna_touch luna_exit_touch(luna_vcpu *vcpu);
 /* Asks anew who owns the access, since an exit stays open while the script maps memory and makes

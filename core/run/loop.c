@@ -24,6 +24,7 @@
 #include "vcpu/vcpu.h"
 
 #include <errno.h>
+#include <string.h>
 #include <time.h>
 
 /* Errors that pass: a vCPU that waits to be started, however long, and a race in the kernel's
@@ -96,23 +97,58 @@ static int settle(luna_vcpu *vcpu) {
   return 0;
 }
 
-/* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */
-static void abandon(luna_vcpu *vcpu) {
+/* What a read gives that nobody answers. */
+static void clear_answer(struct kvm_run *run) {
+  switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+      if (run->io.direction == KVM_EXIT_IO_IN) {
+        memset((uint8_t *)run + run->io.data_offset, 0, (size_t)run->io.size * run->io.count);
+      }
+      break;
+    case KVM_EXIT_MMIO:
+      if (!run->mmio.is_write) {
+        memset(run->mmio.data, 0, sizeof run->mmio.data);
+      }
+      break;
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+      run->msr.data = 0;
+      run->msr.error = 0;
+      break;
+    case KVM_EXIT_HYPERCALL:
+      run->hypercall.ret = 0;
+      break;
+    default:
+      break;
+  }
+}
+
+static int discard(luna_vcpu *vcpu) {
   enum {
     MOST = 4096 /* elements of a string instruction that might follow */
   };
-  if (vcpu->leave.kept) {
-    vcpu->leave.kept = false;
-    if (vcpu->leave.number == 0) {
-      luna_loop_decode(vcpu);
-    }
-  }
   for (int i = 0; i < MOST && vcpu->pending.incomplete; i++) {
-    vcpu->pending.open = false;
-    if (settle(vcpu) < 0) {
-      return;
+    clear_answer(vcpu->run);
+    int number = enter_to_finish(vcpu);
+    if (number == EINTR) {
+      vcpu->pending.incomplete = false;
+    } else if (number != 0) {
+      return luna_fail_errno(number, "cannot finish the instruction of vCPU %u", vcpu->id);
     }
   }
+  return vcpu->pending.incomplete
+             ? luna_fail(LUNA_ERROR_LIMIT,
+                         "cannot finish the instruction of vCPU %u: it has made %d exits so far",
+                         vcpu->id, MOST)
+             : LUNA_OK;
+}
+
+/* What KVM still has to finish for a vCPU that goes away would fall to the next one in its seat. */
+static void abandon(luna_vcpu *vcpu) {
+  bool unseen = vcpu->leave.kept && vcpu->leave.number == 0;
+  vcpu->leave.kept = false;
+  vcpu->pending = (luna_pending){.incomplete = vcpu->pending.incomplete || unseen, .dropped = true};
+  discard(vcpu);
 }
 
 /* No instruction is under way. Where it does not work, what is due stays so. */
@@ -133,7 +169,7 @@ static int visit(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
-const luna_finisher luna_loop_finisher = {settle, abandon, visit};
+const luna_finisher luna_loop_finisher = {settle, discard, abandon, visit};
 
 /* Finishes the instruction under way if a register write would get lost in it, then hands the
  * writes over. A kind if that met another exit. */
@@ -298,9 +334,9 @@ int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
 
 int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
                       int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
-  int kind = vcpu->pending.open     ? luna_exit_offer(vcpu, true)
-             : vcpu->pending.untold ? (int)vcpu->exit.kind
-                                    : 0;
+  int kind = vcpu->pending.open                               ? luna_exit_offer(vcpu, true)
+             : vcpu->pending.untold && !luna_exit_stale(vcpu) ? (int)vcpu->exit.kind
+                                                              : 0;
   vcpu->pending.untold = false;
   kind = kind == 0 ? bring(vcpu, deadline) : kind;
   uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);

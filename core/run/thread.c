@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/wait.h"
+#include "exit/offer.h"
 #include "kvm/kick.h"
 #include "memory/vm.h"
 #include "run/loop.h"
@@ -202,7 +203,7 @@ static void finish_stop(luna_vcpu *vcpu) {
   luna_thread *t = vcpu->thread;
   if (t->place == LUNA_PLACE_QUEUED) {
     luna_queue_remove(vcpu->vm->queue, vcpu);
-    vcpu->pending.untold = t->kind > 0;
+    vcpu->pending.untold = t->kind > 0 && !luna_exit_stale(vcpu);
   }
   t->place = LUNA_PLACE_OUT;
   t->stopping = false;

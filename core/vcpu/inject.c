@@ -4,6 +4,7 @@
 #include "vcpu/inject.h"
 
 #include "base/error.h"
+#include "vcpu/drop.h"
 #include "vcpu/guard.h"
 #include "vcpu/state.h"
 #include "vcpu/vcpu.h"
@@ -19,32 +20,14 @@ bool luna_exception_has_code(uint32_t vector) {
   return vector < 32 && vectors >> vector & 1;
 }
 
-/* KVM finishes a read at the next entry whatever happens. Its registers are put back afterwards, as
- * if the script had written all of them. */
-static int take_back(luna_vcpu *vcpu) {
-  for (int reg = 0; reg < LUNA_GENERAL_COUNT; reg++) {
-    uint64_t value;
-    int status = luna_vcpu_get(vcpu, reg, &value);
-    status = status == LUNA_OK ? luna_vcpu_set(vcpu, reg, value) : status;
-    if (status != LUNA_OK) {
-      return status;
-    }
-  }
-  return LUNA_OK;
-}
-
+/* A read and an access to an MSR are dropped; KVM has finished a write, whatever becomes of it. */
 static int close_exit(luna_vcpu *vcpu) {
   luna_pending *pending = &vcpu->pending;
-  if (!pending->open) {
-    return LUNA_OK;
+  if (pending->open && (pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR)) {
+    return luna_drop_exit(vcpu);
   }
-  /* A WRMSR too: nobody has done it yet. */
-  bool back = pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR;
-  int status = back ? take_back(vcpu) : LUNA_OK;
-  if (status == LUNA_OK) {
-    pending->open = false;
-  }
-  return status;
+  pending->open = false;
+  return LUNA_OK;
 }
 
 int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint64_t address) {
@@ -57,17 +40,23 @@ int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code, uint
                      "cannot inject vector %u as an exception: exceptions are 0 to 31 without 2",
                      vector);
   }
-  struct kvm_vcpu_events *events = luna_state_events(vcpu);
-  struct kvm_sregs *sregs = luna_state_sregs(vcpu);
-  status = events && sregs ? close_exit(vcpu) : luna_error_status();
+  /* Read before the exit is dropped, which makes KVM change them, and leaves nothing to fail. */
+  const struct kvm_vcpu_events *held = luna_state_events(vcpu);
+  struct kvm_sregs *sregs = held ? luna_state_sregs(vcpu) : NULL;
+  if (!sregs) {
+    return luna_error_status();
+  }
+  struct kvm_vcpu_events events = *held;
+  status = close_exit(vcpu);
   if (status != LUNA_OK) {
     return status;
   }
-  events->exception.injected = 1;
-  events->exception.nr = (uint8_t)vector;
-  events->exception.has_error_code = luna_exception_has_code(vector);
-  events->exception.error_code = error_code;
-  vcpu->state.events_written = true;
+  events.exception.injected = 1;
+  events.exception.nr = (uint8_t)vector;
+  events.exception.has_error_code = luna_exception_has_code(vector);
+  events.exception.error_code = error_code;
+  vcpu->state.events = events;
+  vcpu->state.events_known = vcpu->state.events_written = true;
   if (vector == VECTOR_PAGE_FAULT) {
     sregs->cr2 = address;
     vcpu->state.sregs_written = true;

@@ -24,5 +24,6 @@ int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
   vcpu->exit.space = vcpu->space->id;
+  vcpu->pending.dropped = false;
   return (int)kind;
 }

@@ -3,6 +3,7 @@
 #include "vcpu/register.h"
 
 #include "base/error.h"
+#include "vcpu/drop.h"
 #include "vcpu/extended.h"
 #include "vcpu/guard.h"
 #include "vcpu/state.h"
@@ -226,16 +227,12 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
   return LUNA_OK;
 }
 
+/* No exit is left of where it stood, nor a shadow. */
 static int set_rip(luna_vcpu *vcpu, uint64_t value) {
   uint64_t now;
-  int status = luna_vcpu_get(vcpu, LUNA_RIP, &now);
-  if (status == LUNA_OK && value != now) {
-    status = luna_state_leave_shadow(vcpu);
-  }
-  if (status == LUNA_OK && vcpu->exit.access == LUNA_EXECUTE) {
-    vcpu->pending.open = false; /* there is nothing left of a fetch that is not done */
-  }
-  return status;
+  int status = luna_drop_place(vcpu);
+  status = status == LUNA_OK ? luna_vcpu_get(vcpu, LUNA_RIP, &now) : status;
+  return status == LUNA_OK && value != now ? luna_state_leave_shadow(vcpu) : status;
 }
 
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {

@@ -425,9 +425,7 @@ static void put_back(const parts *p, luna_vcpu *vcpu) {
 
 /* What KVM has under way would spoil registers that are put back. */
 static int drop_exit(luna_vcpu *vcpu) {
-  vcpu->pending.open = false;
   luna_vcpu_abandon(vcpu);
-  vcpu->pending.open = vcpu->pending.untold = false;
   return vcpu->pending.incomplete ? luna_error_status() : LUNA_OK;
 }
 

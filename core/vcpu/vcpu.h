@@ -33,6 +33,7 @@ typedef struct luna_state {
 typedef struct luna_pending {
   bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
   bool untold;      /* of a stopped thread: nobody has been given it */
+  bool dropped;     /* the vCPU was put elsewhere since */
   bool incomplete;  /* KVM finishes the instruction when it is entered again */
   bool reads;       /* and overwrites registers when it does */
   uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
@@ -79,6 +80,7 @@ typedef struct luna_account {
 /* What these floors ask of the loop, which runs KVM and decodes what it meets (run/loop.c). */
 typedef struct luna_finisher {
   int (*settle)(luna_vcpu *vcpu);
+  int (*discard)(luna_vcpu *vcpu);
   void (*abandon)(luna_vcpu *vcpu);
   int (*visit)(luna_vcpu *vcpu); /* lets KVM do what is due, without running the guest */
 } luna_finisher;
@@ -124,6 +126,12 @@ struct luna_vcpu {
  * exit that this met, 0 when it is finished, or a negative status. */
 static inline int luna_vcpu_settle(luna_vcpu *which) {
   return which->finisher->settle(which);
+}
+
+/* Lets KVM finish the instruction under way, reads with zeroes; further exits that this makes are
+ * none. 0 or a negative status. */
+static inline int luna_vcpu_discard(luna_vcpu *which) {
+  return which->finisher->discard(which);
 }
 
 /* Finishes whatever KVM has under way, without caring for the answer. */

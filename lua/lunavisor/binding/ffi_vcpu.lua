@@ -113,6 +113,15 @@ return function(M, shared)
     return done(C.luna_vcpu_retry(vcpu_of(object)))
   end
 
+  function M.drop(object)
+    return done(C.luna_vcpu_drop(vcpu_of(object)))
+  end
+
+  -- Whether the last exit waits for an answer.
+  function M.exit_open(object)
+    return C.luna_vcpu_open(vcpu_of(object)) ~= 0
+  end
+
   -- The kind of a further exit, or 0.
   function M.finish(object)
     local kind = C.luna_vcpu_finish(vcpu_of(object))

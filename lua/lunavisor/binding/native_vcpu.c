@@ -41,6 +41,16 @@ static int raw_retry(lua_State *L) {
   return luna_push_done(L, luna_vcpu_retry(luna_check_vcpu(L)));
 }
 
+static int raw_drop(lua_State *L) {
+  return luna_push_done(L, luna_vcpu_drop(luna_check_vcpu(L)));
+}
+
+/* Whether the last exit waits for an answer. */
+static int raw_exit_open(lua_State *L) {
+  lua_pushboolean(L, luna_vcpu_open(luna_check_vcpu(L)) != 0);
+  return 1;
+}
+
 /* The kind of a further exit, or 0. */
 static int raw_finish(lua_State *L) {
   int kind = luna_vcpu_finish(luna_check_vcpu(L));
@@ -150,6 +160,8 @@ const luaL_Reg luna_vcpu_functions[] = {
     {"run", raw_run},
     {"answer", raw_answer},
     {"retry", raw_retry},
+    {"drop", raw_drop},
+    {"exit_open", raw_exit_open},
     {"finish", raw_finish},
     {"interrupt", raw_interrupt},
     {"disarm", raw_disarm},

@@ -157,6 +157,15 @@ local verdicts = {
   end,
 }
 
+-- What is left to do of an exit that its handler has answered itself, or dropped.
+local function conclude_closed(exit, answer)
+  if answer == "continue" or answer == "skip" then return nil end
+  if answer == "stop" or answer == "park" then return verdicts[answer]() end
+  error(("a handler answered %s with %s, but it had answered or dropped it before, or set cpu.rip, "
+    .. "which drops it: \"continue\", \"skip\", \"stop\" or \"park\" then")
+    :format(tostring(exit), tostring(answer)), 0)
+end
+
 -- Acts on what a handler of an exit returned; true to stop, "park" to stop this vCPU alone.
 local function conclude(cpu, exit, answer)
   if answer == nil then return true end
@@ -164,6 +173,7 @@ local function conclude(cpu, exit, answer)
     cpu:inject(answer.inject, answer.error_code, answer.address)
     return nil
   end
+  if is_open(exit) and not raw.exit_open(cpu) then return conclude_closed(exit, answer) end
   local verdict = verdicts[answer]
   if verdict then return verdict(cpu, exit) end
   if is_open(exit) and exit.access == "r" and type(answer) ~= "string" then

@@ -412,6 +412,8 @@ function vcpu:on(kind, handler) end
 function vcpu:answer(value) end
 ---@return true?, string?, string?
 function vcpu:retry() end
+---@return true?, string?, string?
+function vcpu:drop() end
 ---@return true|luna.exit|nil finished or a further exit, string?, string?
 function vcpu:finish() end
 function vcpu:interrupt() end

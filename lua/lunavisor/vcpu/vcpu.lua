@@ -173,6 +173,14 @@ function methods.retry(self)
   return check.result(raw.retry(self))
 end
 
+--- Drops the pio, mmio, msr, fault or hypercall exit that run returned: its access is not made. After
+--- a read, the vCPU is at the instruction, with its general and system registers as before it; after
+--- a write, which KVM has finished, behind it. Setting cpu.rip does the same first.
+function methods.drop(self)
+  open(self)
+  return check.result(raw.drop(self))
+end
+
 --- Lets KVM finish the instruction whose exit cpu:answer or cpu:retry has closed, without running
 --- the guest further: then registers and memory are as behind it, and true is returned. Or the exit
 --- that the instruction makes further (the next element of string I/O, the other part of an
