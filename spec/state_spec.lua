@@ -148,6 +148,26 @@ helper.kvm("cpu:state", function()
     assert.equal("0x42", hex(guest.cpu.rax))
   end)
 
+  it("is that before an instruction that goes on with a further access", function()
+    local guest = helper.guest { size = "64K", source = "inc byte [0x2000]\n mov bx, 1\n hlt" }
+    local cpu, value, writes = guest.cpu, 7, 0
+    assert(guest.vm.default:unmap(0x2000, 0x1000))
+    guest.vm:mmio(0x2000, 0x1000, {
+      read = function() cpu:stop() return value end,
+      write = function(_, _, _, written) value, writes = written, writes + 1 end,
+    })
+    guest:stops "stopped"
+    local state = cpu:state()
+    assert.is_true(state == cpu:state())
+    for run = 1, 2 do
+      guest:stops(run == 1 and "hlt" or "stopped")
+      if run == 2 then guest:stops "hlt" end
+      assert.same({ 7 + run, run, "0x1" }, { u64.tonumber(value), writes, hex(cpu.rbx) })
+      assert.is_true(cpu:set_state(state))
+      assert.equal("0x1000", hex(cpu.rip))
+    end
+  end)
+
   it("drops an open exit when it is put back", function()
     local guest = helper.guest { source = "mov ax, 1\n hlt\n in al, 0x60\n hlt" }
     guest:stops "hlt"

@@ -415,11 +415,11 @@ LUNA_API int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value);
  * while no region allows it; the exit then stays open. _UNSUPPORTED for a port, an MSR and a
  * hypercall. */
 LUNA_API int luna_vcpu_retry(luna_vcpu *vcpu);
-/* Drops an open exit: its access is not made. KVM finishes the instruction whatever happens; a read,
- * an access to an MSR or a hypercall is taken back, and the vCPU is at the instruction, its general
- * and system registers as before it. (KVM has read zeroes: vector registers, and memory that the
- * instruction fills from a port or an address, keep these.) A write has been finished by KVM, and
- * the vCPU is behind the instruction. _STATE if no exit is open. */
+/* Drops an open exit: its access is not made. KVM finishes the instruction whatever happens; a
+ * read, an access to an MSR or a hypercall is taken back, and the vCPU is at the instruction, its
+ * general and system registers as before it. (KVM has read zeroes: vector registers, and memory
+ * that the instruction fills from a port or an address, keep these.) A write has been finished by
+ * KVM, and the vCPU is behind the instruction. _STATE if no exit is open. */
 LUNA_API int luna_vcpu_drop(luna_vcpu *vcpu);
 /* Whether the last exit is open: 1 while it waits for an answer. */
 LUNA_API uint32_t luna_vcpu_open(const luna_vcpu *vcpu);
@@ -475,10 +475,11 @@ LUNA_API const char *luna_register_name(int reg);
 /* Reads a register. While a read exit is open the destination register still has its old value. */
 LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
 /* Writes a register. Between an exit and the next run a write counts as made after the instruction
- * that exited. A write of rip drops an open exit (luna_vcpu_drop) and one that nobody was given yet:
- * the vCPU goes on there. After an answer it says where to go on behind the instruction. _RANGE for a value that is too wide, and for one
- * of XCR0 or MXCSR that the processor would refuse. The rules of the system registers are checked
- * when the vCPU runs: luna_vcpu_run then fails and names the rule, as luna_vcpu_check does. */
+ * that exited. A write of rip drops an open exit (luna_vcpu_drop) and one that nobody was given
+ * yet: the vCPU goes on there. After an answer it says where to go on behind the instruction.
+ * _RANGE for a value that is too wide, and for one of XCR0 or MXCSR that the processor would
+ * refuse. The rules of the system registers are checked when the vCPU runs: luna_vcpu_run then
+ * fails and names the rule, as luna_vcpu_check does. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 
 #include "lunavisor/debug.h"

@@ -337,7 +337,7 @@ int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
   int kind = vcpu->pending.open                               ? luna_exit_offer(vcpu, true)
              : vcpu->pending.untold && !luna_exit_stale(vcpu) ? (int)vcpu->exit.kind
                                                               : 0;
-  vcpu->pending.untold = false;
+  vcpu->pending.untold = vcpu->pending.met = false;
   kind = kind == 0 ? bring(vcpu, deadline) : kind;
   uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
   atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);

@@ -100,8 +100,8 @@ static int find_movable(void) {
   return status;
 }
 
-/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own; where there is
- * no descriptor for that, on this one nevertheless, which then holds for it alone. */
+/* On this vCPU, if it has everything that CPUID can offer here, or on one of its own; where there
+ * is no descriptor for that, on this one nevertheless, which then holds for it alone. */
 static int find_movable_with(const luna_seat *seat, bool *for_all) {
   struct kvm_cpuid2 *all = luna_seat_cpuid(seat->id);
   bool has_all = all && seat->cpuid && luna_seat_same_cpuid(seat->cpuid, all);

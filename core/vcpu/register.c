@@ -227,12 +227,19 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
   return LUNA_OK;
 }
 
-/* No exit is left of where it stood, nor a shadow. */
+/* Neither an exit is left of where it stood, nor a shadow. */
 static int set_rip(luna_vcpu *vcpu, uint64_t value) {
   uint64_t now;
-  int status = luna_drop_place(vcpu);
-  status = status == LUNA_OK ? luna_vcpu_get(vcpu, LUNA_RIP, &now) : status;
-  return status == LUNA_OK && value != now ? luna_state_leave_shadow(vcpu) : status;
+  uint8_t shadow = 0;
+  int status = luna_vcpu_get(vcpu, LUNA_RIP, &now);
+  if (status == LUNA_OK && value != now) {
+    status = luna_state_leave_shadow(vcpu, &shadow);
+  }
+  status = status == LUNA_OK ? luna_drop_place(vcpu) : status;
+  if (status != LUNA_OK && shadow) {
+    luna_state_put_shadow(vcpu, shadow);
+  }
+  return status;
 }
 
 int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value) {

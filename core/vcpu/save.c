@@ -149,16 +149,35 @@ static int fail_open(const luna_vcpu *vcpu) {
                    vcpu->id, luna_exit_name((int)vcpu->exit.kind));
 }
 
+/* Behind the instruction whose exit was answered. One that then makes a further access is dropped
+ * from the state; for the vCPU itself, that is its next exit. */
+static int finish(luna_vcpu *vcpu) {
+  if (!vcpu->pending.open && vcpu->pending.incomplete) {
+    int status = luna_state_general(vcpu, &vcpu->before);
+    status = status == LUNA_OK ? luna_extended_settle(vcpu) : status;
+    vcpu->pending.met = vcpu->pending.open;
+    return status;
+  }
+  return vcpu->pending.open && !vcpu->pending.met ? fail_open(vcpu) : LUNA_OK;
+}
+
+/* At a read, KVM has the registers from before the instruction, or its next element; at a write,
+ * from behind it. */
+static int read_finished(luna_vcpu *vcpu, luna_held *state) {
+  int status = finish(vcpu);
+  status = status == LUNA_OK ? read_state(vcpu, state) : status;
+  if (status == LUNA_OK && vcpu->pending.met && !vcpu->pending.reads) {
+    state->regs = vcpu->before;
+  }
+  return status;
+}
+
 int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  int status = vcpu->pending.open ? LUNA_OK : luna_extended_settle(vcpu);
-  if (status == LUNA_OK && vcpu->pending.open) {
-    status = fail_open(vcpu);
-  }
   luna_held held;
-  status = status == LUNA_OK ? read_state(vcpu, &held) : status;
+  int status = read_finished(vcpu, &held);
   if (status != LUNA_OK) {
     return status;
   }

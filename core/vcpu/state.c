@@ -145,7 +145,8 @@ struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu) {
 }
 
 /* The shadow of STI and of a load of SS is over the instruction that comes next. */
-int luna_state_leave_shadow(luna_vcpu *vcpu) {
+int luna_state_leave_shadow(luna_vcpu *vcpu, uint8_t *was) {
+  *was = 0;
   bool fresh = atomic_load(&vcpu->exits) == 0 && !vcpu->state.events_known;
   if (vcpu->state.shadow_set || fresh) {
     return LUNA_OK;
@@ -155,12 +156,18 @@ int luna_state_leave_shadow(luna_vcpu *vcpu) {
     return luna_error_status();
   }
   vcpu->run->kvm_valid_regs |= vcpu->sync_regs & KVM_SYNC_X86_EVENTS; /* it will do so again */
-  if (events->interrupt.shadow) {
-    events->interrupt.shadow = 0;
+  *was = events->interrupt.shadow;
+  luna_state_put_shadow(vcpu, 0);
+  return LUNA_OK;
+}
+
+void luna_state_put_shadow(luna_vcpu *vcpu, uint8_t shadow) {
+  struct kvm_vcpu_events *events = &vcpu->state.events;
+  if (events->interrupt.shadow != shadow) {
+    events->interrupt.shadow = shadow;
     events->flags |= KVM_VCPUEVENT_VALID_SHADOW;
     vcpu->state.events_written = true;
   }
-  return LUNA_OK;
 }
 
 int luna_state_read(luna_vcpu *vcpu, luna_held *state) {

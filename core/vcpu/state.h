@@ -19,8 +19,10 @@ const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
 int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs);
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);
 struct kvm_vcpu_events *luna_state_events(luna_vcpu *vcpu);
-/* RIP is to be set to another instruction: none is in the interrupt shadow any more. */
-int luna_state_leave_shadow(luna_vcpu *vcpu);
+/* RIP is to be set to another instruction: none is in the interrupt shadow any more. `*was` is the
+ * shadow that was there, to be put back where that fails after all. */
+int luna_state_leave_shadow(luna_vcpu *vcpu, uint8_t *was);
+void luna_state_put_shadow(luna_vcpu *vcpu, uint8_t shadow);
 /* Takes the registers over to another seat: what differs there is written at the next entry. */
 int luna_state_move(luna_vcpu *vcpu, luna_seat *target);
 /* From now on every exit brings system registers and events too, where the run page can. */

@@ -33,6 +33,7 @@ typedef struct luna_state {
 typedef struct luna_pending {
   bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
   bool untold;      /* of a stopped thread: nobody has been given it */
+  bool met;         /* when a state was taken: nobody has been given it either */
   bool dropped;     /* the vCPU was put elsewhere since */
   bool incomplete;  /* KVM finishes the instruction when it is entered again */
   bool reads;       /* and overwrites registers when it does */
@@ -109,6 +110,7 @@ struct luna_vcpu {
   uint32_t tsc_khz;         /* set by the script, or 0 */
   luna_state state;
   luna_pending pending;
+  struct kvm_regs before; /* while pending.met: those before the instruction went on */
   luna_exit exit;
   luna_account account;
   _Atomic uint64_t exits; /* written by one thread at a time */

@@ -31,8 +31,8 @@ LUNA_API int luna_vcpu_window(luna_vcpu *vcpu, uint32_t on);
 LUNA_API int luna_vcpu_extint(luna_vcpu *vcpu, uint32_t vector);
 /* What keeps events from the guest, in the form of the VMCS (SDM Vol. 3, 25.4.2): for one
  * instruction, STI (bit 0) or a load of SS (bit 1); NMIs until IRET (bit 3). Setting LUNA_RIP to
- * another instruction ends the first two, unless they were set here since the vCPU ran. _STATE while
- * the vCPU runs on another thread. */
+ * another instruction ends the first two, unless they were set here since the vCPU ran. _STATE
+ * while the vCPU runs on another thread. */
 LUNA_API int luna_vcpu_get_blocking(luna_vcpu *vcpu, uint32_t *blocking);
 LUNA_API int luna_vcpu_set_blocking(luna_vcpu *vcpu, uint32_t blocking);
 /* Which vector waits, without a controller in KVM: the highest, or -1. */

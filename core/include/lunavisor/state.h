@@ -63,7 +63,8 @@ LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, siz
  * which are the library's. The same bytes again until something changes: what counts time is that
  * of the first time since the vCPU ran. `*size` is the room on entry and the length on return;
  * `state` NULL only asks for the length, and _RANGE says that the room does not hold it. _STATE
- * while an exit is open: answer it first. */
+ * while an exit is open: answer it first. Where the instruction whose exit was answered makes a
+ * further access, the state is that before it, and the access is the vCPU's next exit. */
 LUNA_API int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size);
 /* Puts a state back that luna_vcpu_save gave, in this or another process with the same kind of
  * host. _ARGUMENT for bytes that are no state, of another version or of another kind of host: then

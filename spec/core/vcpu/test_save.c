@@ -334,6 +334,38 @@ static void answered_exit(void) {
   end();
 }
 
+static bool same(void) {
+  static uint8_t other[ROOM];
+  size_t size = sizeof other;
+  CHECK_OK(luna_vcpu_save(vcpu, other, &size));
+  return size == state_size && memcmp(other, state, size) == 0;
+}
+
+/* A read-modify-write whose read was answered: the write is the vCPU's next exit, and the state is
+ * that before the instruction. */
+static void further_access(void) {
+  static const struct kvm_regs behind = {.rip = 0x5003, .rflags = 2};
+  begin_variant(0);
+  SCRIPT({.kind = FAKE_MMIO, .address = 0x7000, .size = 4, .continues = true},
+         {.kind = FAKE_MMIO, .address = 0x7000, .size = 4, .write = true, .regs = &behind},
+         {.kind = FAKE_HLT});
+  set(LUNA_RIP, 0x5000);
+  CHECK_EQ(run(), LUNA_EXIT_FAULT);
+  CHECK_OK(luna_vcpu_answer(vcpu, 1));
+  save();
+  CHECK_EQ(((struct kvm_regs *)(void *)(find_section(1) + 2))->rip, 0x5000);
+  CHECK(same()); /* though the next exit is open now */
+  CHECK_EQ(run(), LUNA_EXIT_FAULT);
+  CHECK_EQ(e->access, LUNA_WRITE);
+  size_t size = 0;
+  CHECK_FAILS(luna_vcpu_save(vcpu, NULL, &size), LUNA_ERROR_STATE, "its fault exit is open");
+  CHECK_OK(luna_vcpu_answer(vcpu, 0));
+  halt();
+  CHECK_OK(restore());
+  CHECK_EQ(get(LUNA_RIP), 0x5000);
+  end();
+}
+
 static void costs(void) {
   begin_variant(0);
   put_all(1000);
@@ -420,13 +452,6 @@ static void forged_interrupts(void) {
 }
 
 /* ---- Twice ---- */
-
-static bool same(void) {
-  static uint8_t other[ROOM];
-  size_t size = sizeof other;
-  CHECK_OK(luna_vcpu_save(vcpu, other, &size));
-  return size == state_size && memcmp(other, state, size) == 0;
-}
 
 /* The counters run on, and the state is that of one moment until somebody sets them. */
 static void twice(void) {
@@ -516,6 +541,7 @@ int main(void) {
   RUN(save_fails_at_every_call);
   RUN(open_exit);
   RUN(answered_exit);
+  RUN(further_access);
   RUN(costs);
   RUN(twice);
   RUN(interrupts_that_wait);
