@@ -10,13 +10,17 @@ local open = class.opener(class.class "vcpu")
 return function(methods, readers, _writers)
   --- Starts the vCPU on a thread of its own. Its exits wait for vm:run or vm:poll, which hand them
   --- to devices and handlers. Until cpu:join, everything else that is done with it raises, unless
-  --- its handler is at work or it is paused. nil, message, code where no thread can be made.
+  --- its handler is at work or it is paused. A parked vCPU is not parked any more. nil, message,
+  --- code where no thread can be made.
   function methods.start(self)
     open(self)
     if runner.busy(self.runner) then
       error("cpu:start: cpu:run is running this vCPU", 2)
     end
-    return check.result(runner.start(self))
+    if self.parked and raw.started(self) then return methods.unpark(self) end
+    local ok, message, code = runner.start(self)
+    if ok then self.parked = false end
+    return check.result(ok, message, code)
   end
 
   --- Ends the thread: gets the vCPU out of the guest and waits until it is. An exit that waited for
