@@ -222,3 +222,19 @@ describe("over the fake", function()
     assert.equal(1, count)
   end)
 end)
+
+helper.kvm("an exit", function()
+  it("says what has happened, and cannot be set", function()
+    local guest = helper.guest { source = "out 0x10, al\n in al, 0x10\n hlt" }
+    for _ = 1, 2 do
+      local exit = guest:stops "pio"
+      helper.raises("an exit's value cannot be set: it says what has happened; return the answer "
+        .. "from the handler, or call cpu:answer", function() exit.value = 7 end)
+      helper.raises("set cpu.rip to go on elsewhere", function() exit.rip = 0x1000 end)
+      helper.raises("an exit has no field 'reson'", function() return exit.reson end)
+      helper.raises("an exit has no field 'answer' that can be set",
+        function() exit.answer = 1 end)
+      guest.cpu:answer(0)
+    end
+  end)
+end)

@@ -6,10 +6,37 @@ local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.text.disasm"
 
-local Exit = class.define(class.class "exit", {}, [[
+local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
   error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
-  write context_valid data code]])
+  write context_valid data code]]
+local Exit = class.define(class.class "exit", {}, FIELDS)
+
+local declared = {}
+for name in FIELDS:gmatch "%S+" do declared[name] = true end
+
+-- What a script might set, and would wait for something to happen, is behind a name of ours, so
+-- that setting it raises.
+function Exit.__index(exit, key)
+  if key == "value" then return rawget(exit, "_value") end
+  if key == "rip" then return rawget(exit, "_rip") end
+  if not declared[key] and not class.is_probe(key) then class.missing(Exit, key, nil, 2) end
+  return nil
+end
+
+function Exit.__newindex(_, key)
+  if not declared[key] then class.missing(Exit, key, " that can be set", 2) end
+  error(("an exit's %s cannot be set: it says what has happened; %s"):format(key, key == "rip"
+    and "set cpu.rip to go on elsewhere"
+    or "return the answer from the handler, or call cpu:answer"), 2)
+end
+
+-- Makes an exit of its fields.
+local function make(exit)
+  exit._value, exit._rip = exit.value, exit.rip
+  exit.value, exit.rip = nil, nil
+  return setmetatable(exit, Exit)
+end
 
 -- Kinds by number and number by kind; the core has the names.
 local names, numbers = {}, {}
@@ -27,7 +54,7 @@ local access_names = { [1] = "r", [2] = "w", [4] = "x" }
 local function access_fields(exit, e)
   exit.size, exit.access = e.size, access_names[e.access]
   if exit.access == "w" then
-    exit.value = e.size <= 4 and u64.tonumber(e.value) or e.value
+    exit._value = e.size <= 4 and u64.tonumber(e.value) or e.value
   end
   if exit.kind == "pio" then
     exit.port, exit.count = u64.tonumber(e.address), e.count
@@ -55,7 +82,7 @@ local hypercalls = { [12] = "map_gpa_range" } -- KVM_HC_*: what KVM hands on
 
 -- What KVM says of exits that have no kind of their own, from the words of its run page.
 local further = {
-  unknown = function(exit, words) exit.value = words[1] end,
+  unknown = function(exit, words) exit._value = words[1] end,
   exception = function(exit, words)
     exit.vector = u64.tonumber(u64.band(words[1], 0xffffffff))
     exit.error_code = u64.tonumber(u64.rshift(words[1], 32))
@@ -76,7 +103,7 @@ local fields = {
   end,
   msr = function(exit, e)
     exit.msr, exit.size, exit.access = u64.tonumber(e.address), e.size, access_names[e.access]
-    if exit.access == "w" then exit.value = e.value end
+    if exit.access == "w" then exit._value = e.value end
   end,
   internal = function(exit, e)
     exit.suberror, exit.instruction, exit.data = e.suberror, e.instruction, e.data
@@ -84,7 +111,7 @@ local fields = {
   instruction = function(exit, e) exit.suberror, exit.instruction = e.suberror, e.instruction end,
   fail_entry = function(exit, e, cpu)
     local _, rule, code = raw.check(cpu)
-    exit.value = e.value
+    exit._value = e.value
     if code == "state" then exit.rule = rule end
   end,
   shutdown = function(exit, _, cpu)
@@ -104,7 +131,7 @@ local fields = {
   eoi = function(exit, e) exit.vector = e.vector end,
   tpr = function(exit, e)
     if e.access == 0 then
-      exit.value = u64.tonumber(e.value)
+      exit._value = u64.tonumber(e.value)
     else
       exit.address, exit.write = e.address, e.access == 2
     end
@@ -132,11 +159,11 @@ local shows_code = {
 local function new(cpu)
   local e = raw.exit(cpu)
   local exit = { kind = names[e.kind], reason = e.reason,
-    reason_name = raw.reason_name(e.reason), rip = cpu.rip, cpu = cpu,
+    reason_name = raw.reason_name(e.reason), _rip = cpu.rip, cpu = cpu,
     space = cpu.vm.spaces[e.space], serial = raw.vcpu_exits(cpu) }
   local fill = fields[exit.kind]
   if fill then fill(exit, e, cpu) end
-  if shows_code[exit.kind] then exit.code = { raw.code(cpu, exit.rip) } end
+  if shows_code[exit.kind] then exit.code = { raw.code(cpu, exit._rip) } end
   return setmetatable(exit, Exit)
 end
 
@@ -250,7 +277,7 @@ function Exit.__tostring(exit)
 end
 
 return {
-  new = new, fields = fields, texts = texts, names = names, numbers = numbers, vectors = vectors,
+  new = new, make = make, fields = fields, texts = texts, names = names, numbers = numbers, vectors = vectors,
   class = Exit,
   is_at_instruction = is_at_instruction, behind = behind,
 }

@@ -79,8 +79,8 @@ end
 
 -- The exit of a run that ended without one: the vCPU stands at `address`.
 local function standing(cpu, address)
-  return setmetatable({ kind = "debug", reason = 0, rip = cpu.rip, address = address, dr6 = 0,
-    cpu = cpu, space = cpu.space, serial = cpu.exits }, exits.class)
+  return exits.make({ kind = "debug", reason = 0, rip = cpu.rip, address = address, dr6 = 0,
+    cpu = cpu, space = cpu.space, serial = cpu.exits })
 end
 
 -- ---- Breakpoints ----
@@ -199,7 +199,7 @@ local function step_to(cpu, limit, loop, gpa)
     if not exit or exit.kind ~= "debug" or exit.breakpoint then return exit, message, code end
     local _, at = raw.place(cpu, true)
     if at == gpa then
-      exit.reached = true
+      rawset(exit, "reached", true)
       return exit
     end
   end

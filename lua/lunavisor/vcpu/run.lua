@@ -25,7 +25,7 @@ local function stopped(self)
   self.stopping = false
   local exit = { kind = value.kind or "stopped", value = value[1], cpu = self }
   if self[1] then exit.rip, exit.space = self.rip, self.space end
-  return setmetatable(exit, exits.class)
+  return exits.make(exit)
 end
 
 -- At the end of the run's time, or when a timer's moment has come: whether it was the former.

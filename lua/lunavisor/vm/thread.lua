@@ -23,7 +23,7 @@ local LONGEST = 1e9   -- seconds, 30 years
 local POLL_MOST = 64 -- exits of one vm:poll: the loop that calls it has other things to do
 
 local function new_exit(kind, value)
-  return setmetatable({ kind = kind, value = value }, exits.class)
+  return exits.make { kind = kind, value = value }
 end
 
 local function start_all(self)
