@@ -79,10 +79,13 @@ helper.kvm("vm:fd", function()
     assert.equal(before, helper.descriptors())
   end)
 
-  -- Lets luv call vm:poll while the descriptor is readable, until something surfaces.
-  local function loop(vm)
+  -- Lets luv call vm:poll while the descriptor is readable, until something surfaces; and another
+  -- callback of luv's meanwhile.
+  local function loop(vm, meanwhile)
     if not has_luv then pending "luv is not installed" end
     local poll, guard, surfaced = uv.new_poll(vm:fd()), uv.new_timer(), nil
+    local other = uv.new_timer()
+    if meanwhile then other:start(20, 0, meanwhile) end
     guard:start(10000, 0, function() uv.stop() end)
     poll:start("r", function()
       surfaced = vm:poll()
@@ -91,6 +94,7 @@ helper.kvm("vm:fd", function()
     uv.run()
     poll:close()
     guard:close()
+    other:close()
     uv.run "nowait"
     return surfaced
   end
@@ -109,6 +113,20 @@ helper.kvm("vm:fd", function()
     local finish = luna.clock() + 0.02
     repeat until luna.clock() > finish
     assert.equal("hlt", loop(guest.vm).kind)
+  end)
+
+  it("wakes luv for stops from its other callbacks", function()
+    local guest = writer "l: jmp l"
+    assert(guest.vm:start())
+    local exit = loop(guest.vm, function()
+      assert.is_true(guest.vm:stop "hangup")
+      guest.vm:timer(100, function() end)
+    end)
+    assert.same({ "stopped", "hangup" }, { exit.kind, exit.value })
+    assert(guest.vm:start())
+    exit = loop(guest.vm, function() guest.cpu:stop "one" end)
+    assert.same({ "stopped", "one" }, { exit.kind, exit.value })
+    assert.is_false(guest.cpu.started)
   end)
 
   it("wakes luv for timers", function()

@@ -5,11 +5,12 @@ local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.text.disasm"
+local stand = require "lunavisor.exit.stand"
 
 local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
   error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
-  write context_valid data code]]
+  write context_valid data code vcpus stuck]]
 local Exit = class.define(class.class "exit", {}, FIELDS)
 
 local declared = {}
@@ -95,6 +96,7 @@ local fields = {
   pio = access_fields,
   mmio = access_fields,
   fault = access_fields,
+  timeout = function(exit, _, cpu) exit.stuck = stand.stuck(cpu) end,
   exception = function(exit, e)
     exit.vector, exit.error_code = e.vector, e.error_code
     exit.name = exceptions[e.vector]
@@ -222,7 +224,13 @@ local suberrors = {
   "KVM could not deliver an event", "KVM met an exit that it does not expect",
 }
 
+local function places_text(exit)
+  return exit.vcpus and stand.text(exit.vcpus) or exit.stuck and stand.STUCK or nil
+end
+
 local texts = {
+  timeout = places_text,
+  parked = places_text,
   pio = access_text,
   mmio = access_text,
   fault = function(exit) return access_text(exit) .. ", which no region allows" end,
@@ -270,14 +278,16 @@ local texts = {
 
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
+  local what = text and text(exit)
   local code = code_of(exit)
-  return exit.kind .. (text and " (" .. text(exit) .. ")" or "")
+  return exit.kind .. (what and " (" .. what .. ")" or "")
     .. (exit.rip and " at rip " .. u64.hex(exit.rip) or "")
     .. (code and ": " .. disasm.text(code[1], code[2], exit.rip) or "")
 end
 
 return {
-  new = new, make = make, fields = fields, texts = texts, names = names, numbers = numbers, vectors = vectors,
+  new = new, make = make, fields = fields, texts = texts, names = names, numbers = numbers,
+  vectors = vectors,
   class = Exit,
   is_at_instruction = is_at_instruction, behind = behind,
 }

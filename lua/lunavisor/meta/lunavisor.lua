@@ -142,6 +142,16 @@ error "annotations are not to be required"
 ---@field context_valid boolean? other, notify
 ---@field data luna.u64[]? internal, system_event, other: further words
 ---@field code? table what was at rip, of the kinds that read it at once
+---@field stuck boolean? timeout of cpu:run: halted in KVM with interrupts off
+---@field vcpus luna.place[]? timeout, parked of vm:run: where each vCPU stands
+
+---@class luna.place
+---@field cpu luna.vcpu
+---@field rip luna.u64
+---@field parked boolean
+---@field halted boolean
+---@field stuck boolean halted with interrupts off
+---@field waits? "INIT"|"SIPI"
 
 ---@class luna.buffer
 ---@field id integer

@@ -146,11 +146,17 @@ function M.add(methods, inner)
     raw.interrupt(self)
   end
 
-  --- From a handler: cpu:run returns, when the handler is done, with exit.kind "stopped" and
-  --- exit.value.
+  --- From a handler or timer: cpu:run, vm:run or vm:poll returns, when that is done, with exit.kind
+  --- "stopped" and exit.value; from elsewhere, where the vCPU is started: the next vm:poll does.
   function methods.stop(self, value)
     open(self)
+    local vm = self.vm
+    local started = vm.started[self.id] == self
+    if not started and not runner.busy(self.runner) then
+      error("cpu:stop: this vCPU neither runs nor is started", 2)
+    end
     self.stopping = { value }
+    if started and not runner.busy(vm.runner) then timers.stop_due(vm, true) end
   end
 end
 

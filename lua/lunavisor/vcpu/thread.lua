@@ -5,6 +5,7 @@ local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local runner = require "lunavisor.vm.runner"
+local timers = require "lunavisor.vm.timer"
 local open = class.opener(class.class "vcpu")
 
 return function(methods, readers, _writers)
@@ -20,6 +21,10 @@ return function(methods, readers, _writers)
     if self.parked and raw.started(self) then return methods.unpark(self) end
     local ok, message, code = runner.start(self)
     if ok then self.parked = false end
+    if ok and not runner.busy(self.vm.runner) then
+      self.vm.stopping = false
+      timers.stop_due(self.vm, false)
+    end
     return check.result(ok, message, code)
   end
 

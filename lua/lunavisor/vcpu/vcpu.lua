@@ -173,9 +173,9 @@ function methods.retry(self)
   return check.result(raw.retry(self))
 end
 
---- Drops the pio, mmio, msr, fault or hypercall exit that run returned: its access is not made. After
---- a read, the vCPU is at the instruction, with its general and system registers as before it; after
---- a write, which KVM has finished, behind it. Setting cpu.rip does the same first.
+--- Drops the pio, mmio, msr, fault or hypercall exit that run returned: its access is not made.
+--- After a read, the vCPU is at the instruction, with its general and system registers as before
+--- it; after a write, which KVM has finished, behind it. Setting cpu.rip does the same first.
 function methods.drop(self)
   open(self)
   return check.result(raw.drop(self))

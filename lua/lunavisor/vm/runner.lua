@@ -66,7 +66,11 @@ end
 function M.start(cpu)
   cpu.vm.started[cpu.id] = cpu -- before it is: an error in between leaves none that nobody knows
   local ok, message, code = raw.start(cpu)
-  if not ok and not raw.started(cpu) then cpu.vm.started[cpu.id] = nil end
+  if ok then
+    cpu.stopping = false -- what was asked for before
+  elseif not raw.started(cpu) then
+    cpu.vm.started[cpu.id] = nil
+  end
   return ok, message, code
 end
 

@@ -7,6 +7,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
+local stand = require "lunavisor.exit.stand"
 local trace = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
@@ -17,6 +18,7 @@ local raw_next, raw_go, raw_answer, clock = raw.next, raw.go, raw.answer, raw.cl
 local serve, handle, stopped = dispatch.serve, dispatch.handle, vcpus.stopped
 local pairs, ipairs = pairs, ipairs
 
+local HLT = exits.numbers.hlt
 local FOREVER = 2 ^ 62
 local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
 local LONGEST = 1e9   -- seconds, 30 years
@@ -71,21 +73,27 @@ local function go(self, cpu, id, answer)
   end
 end
 
--- What a cpu:stop or vm:stop of a handler or timer asks for.
+-- What a cpu:stop or vm:stop asks for.
 local function stop_asked(self)
   if self.stopping then
     local value = self.stopping[1]
     self.stopping = false
+    timers.stop_due(self, false)
     return new_exit("stopped", value)
   end
+  local exit, from
+  local more = false
   for _, cpu in pairs(self.started) do
-    if cpu.stopping then
+    if cpu.stopping and from then
+      more = true
+    elseif cpu.stopping then
       cpu:pause() -- for its registers
-      local exit = stopped(cpu)
+      exit, from = stopped(cpu), cpu
       cpu:resume()
-      return exit, cpu
     end
   end
+  timers.stop_due(self, self.due and more)
+  return exit, from
 end
 
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
@@ -171,6 +179,9 @@ local function finish(self, ok, ...)
   self.serving = false
   if not ok then error((...), 0) end
   local value, message, code = ...
+  if value and not value.cpu and value.kind ~= "stopped" and self[1] then
+    rawset(value, "vcpus", stand.all(self, HLT))
+  end
   if value == nil and message ~= nil then return check.result(nil, message, code) end
   return ...
 end
@@ -241,7 +252,9 @@ return function(methods)
   --- devices and handlers, as cpu:run does, until one that nobody takes: it stops all of them and
   --- returns the exit and its vCPU. Without a vCPU come the exits "timeout" (options.timeout:
   --- seconds; options.deadline: a moment of luna.clock()), "stopped" (vm:stop) and "parked": all
-  --- vCPUs are, and no timer is left. An error in a handler or timer is raised from here, when all
+  --- vCPUs are, and no timer is left. "timeout" and "parked" say in exit.vcpus, a list of { cpu =,
+  --- rip =, parked =, halted =, stuck = (halted with interrupts off), waits = ("INIT" or "SIPI") },
+  --- where each vCPU stands. An error in a handler or timer is raised from here, when all
   --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
   function methods.run(self, options)
     open(self)
@@ -251,6 +264,7 @@ return function(methods)
     check_free(self, "vm:run")
     check_vcpus(self, "vm:run")
     self.stopping = false
+    timers.stop_due(self, false)
     for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
     return finish(self, runner.protect(self.runner, trace.back, run_and_stop, self,
       deadline))
@@ -260,18 +274,31 @@ return function(methods)
   function methods.start(self)
     open(self)
     check_vcpus(self, "vm:start")
+    if not runner.busy(self.runner) then
+      self.stopping = false
+      timers.stop_due(self, false)
+    end
     return check.result(start_all(self))
   end
 
-  --- Ends the threads of all vCPUs. From a handler or timer of vm:run or vm:poll: that returns,
-  --- when the handler is done, with exit.kind "stopped" and exit.value.
+  --- Ends the threads of all vCPUs. From a device, handler or timer: the cpu:run, vm:run or vm:poll
+  --- that has called it returns, when that is done, with exit.kind "stopped" and exit.value; from
+  --- elsewhere: the next vm:poll does, unless a vCPU is started before.
   function methods.stop(self, value)
     open(self)
-    if runner.busy(self.runner) then
-      self.stopping = { value }
-      return true
+    local runs = runner.busy(self.runner)
+    if runs then self.stopping = { value } end
+    for _, cpu in ipairs(self.vcpus) do
+      if runner.busy(cpu.runner) then cpu.stopping, runs = { value }, true end
     end
-    return check.result(stop_all(self))
+    if runner.busy(self.runner) then return true end
+    local comes = not runs and (value ~= nil or next(self.started))
+    local ok, message, code = stop_all(self)
+    if ok and comes then
+      self.stopping = { value }
+      timers.stop_due(self, true)
+    end
+    return check.result(ok, message, code)
   end
 
   --- cpu:pause and cpu:resume for all vCPUs that are started, also where it fails for some.
@@ -302,7 +329,7 @@ return function(methods)
     local fd, message, code = raw.vm_fd(self)
     if not fd then return check.result(nil, message, code) end
     self.polled = true
-    assert(raw.alarm(self, self.next_timer or 0))
+    timers.alarm(self)
     return fd
   end
 

@@ -77,6 +77,21 @@ local function remove(heap, timer)
   heap.hand = nil
 end
 
+-- Makes vm:fd readable at the moment of the next timer; or now, where a stop waits for vm:poll.
+local function alarm(vm)
+  if vm.polled and vm[1] then assert(raw.alarm(vm, vm.due and 1 or vm.next_timer or 0)) end
+end
+
+M.alarm = alarm
+
+--- Says whether a stop, from outside of handlers, waits for vm:poll.
+function M.stop_due(vm, due)
+  if vm.due ~= due then
+    vm.due = due
+    alarm(vm)
+  end
+end
+
 -- Tells whoever waits for the next timer when that is.
 local function settle(vm)
   local first = heap_of(vm)[1]
@@ -86,7 +101,7 @@ local function settle(vm)
   for _, cpu in ipairs(vm.vcpus) do
     cpu.limit[1] = M.limit(vm, cpu.limit[2])
   end
-  if vm.polled and vm[1] then assert(raw.alarm(vm, moment or 0)) end
+  alarm(vm)
 end
 
 local function insert(vm, timer)

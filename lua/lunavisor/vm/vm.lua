@@ -84,6 +84,7 @@ local function new(options)
     stopping = false,                             -- { value } once vm:stop was called
     held = {},                                    -- eventfds, and irqfds with whose they are
     polled = false,                               -- whether vm:fd was asked for
+    due = false,                                  -- whether a stop waits for vm:poll
   }, VM)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
@@ -204,7 +205,7 @@ for _, part in ipairs { "event", "interrupt", "thread" } do
 end
 
 class.define(VM, methods, "default vcpus spaces", [[
-  devices special traps started timers next_timer runner serving stopping polled held]])
+  devices special traps started timers next_timer runner serving stopping polled due held]])
 VM.__close = methods.close
 
 function VM.__tostring(self)
