@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 enum {
-  MOST_ROUNDS = 1000
+  MOST_ROUNDS = 1000,
+  GROUP = 10 /* of rounds: the least time of a group is the one that nothing disturbed */
 };
 
 static inline void die(const char *what) {
@@ -31,10 +32,20 @@ static inline int check(int result, const char *what) {
   return result;
 }
 
-static inline uint64_t now(void) {
+static inline uint64_t nanoseconds(clockid_t clock) {
   struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* What this process has had of the processors: others on the machine slow it little. */
+static inline uint64_t now(void) {
+  return nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* For what is about waiting. */
+static inline uint64_t wall(void) {
+  return nanoseconds(CLOCK_MONOTONIC);
 }
 
 /* The same calls as the library. */
@@ -77,45 +88,111 @@ static inline double median(double *values, size_t count) {
 
 /* A part of a figure; the context is the figure's. */
 typedef void work(void *context);
+typedef uint64_t clock_now(void);
 
-static inline double time_of(work *part, void *context) {
-  uint64_t begin = now();
+static inline double time_of(work *part, void *context, clock_now *clock) {
+  uint64_t begin = clock();
   part(context);
-  return (double)(now() - begin);
+  return (double)(clock() - begin);
 }
 
-/* The median of the ratios of `ours` to `theirs`, which take turns at being first. */
-static inline double ratio(work *ours, work *theirs, void *context, size_t rounds) {
+enum {
+  YARD_WORDS = 64,
+  YARD_STEPS = 2000,
+  YARD_STEP_NS = 25 /* of a step on the machine that the limits are from */
+};
+
+typedef uint64_t yard_call(uint64_t a, uint64_t b);
+
+static inline uint64_t yard_add(uint64_t a, uint64_t b) {
+  return a * 3 + b;
+}
+
+static inline uint64_t yard_mix(uint64_t a, uint64_t b) {
+  return b < a ? a ^ (b >> 3) : b - a;
+}
+
+/* Work that is always the same, to know how fast the processor is at the moment: calls, loads and
+ * stores, which a neighbour on the same core slows down as it does the library's. */
+static inline void yard_steps(uint64_t steps) {
+  static yard_call *volatile calls[] = {yard_add, yard_mix};
+  static volatile uint64_t words[YARD_WORDS];
+  uint64_t values[4] = {1, 2, 3, 4};
+  while (steps-- > 0) {
+    for (unsigned i = 0; i < 4; i++) {
+      values[i] = calls[(steps + i) % 2](values[i], words[(steps * 4 + i) % YARD_WORDS]);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+      words[(steps + i) % YARD_WORDS] = values[i % 4] + i;
+    }
+  }
+}
+
+static inline void yard(void *context) {
+  (void)context;
+  yard_steps(YARD_STEPS);
+}
+
+/* The least time of each part in a group of rounds, in which they take turns at being first. */
+static inline void least_times(work *const *parts, int count, void *context, clock_now *clock,
+                               double *least) {
+  for (int round = 0; round < GROUP; round++) {
+    for (int i = 0; i < count; i++) {
+      int which = (round + i) % count;
+      double time = time_of(parts[which], context, clock);
+      if (round == 0 || time < least[which]) {
+        least[which] = time;
+      }
+    }
+  }
+}
+
+static inline size_t groups_of(size_t rounds) {
+  return (rounds + GROUP - 1) / GROUP;
+}
+
+/* The median over groups of the ratio of `ours` to `theirs`. */
+static inline double ratio_by(clock_now *clock, work *ours, work *theirs, void *context,
+                              size_t rounds) {
+  work *const parts[] = {ours, theirs};
   double ratios[MOST_ROUNDS];
-  for (size_t i = 0; i < rounds; i++) {
-    double a = i % 2 ? 0 : time_of(ours, context);
-    double b = time_of(theirs, context);
-    ratios[i] = (i % 2 ? time_of(ours, context) : a) / b;
+  double least[2] = {0};
+  for (size_t i = 0; i < groups_of(rounds); i++) {
+    least_times(parts, 2, context, clock, least);
+    ratios[i] = least[0] / least[1];
   }
-  return median(ratios, rounds);
+  return median(ratios, groups_of(rounds));
 }
 
-/* The median of the difference of two times, in nanoseconds. */
+/* The same of the difference of two times, in nanoseconds by the yard. */
 static inline double difference(work *more, work *less, void *context, size_t rounds) {
+  work *const parts[] = {more, less, yard};
   double differences[MOST_ROUNDS];
-  for (size_t i = 0; i < rounds; i++) {
-    differences[i] = time_of(more, context) - time_of(less, context);
+  double least[3] = {0};
+  for (size_t i = 0; i < groups_of(rounds); i++) {
+    least_times(parts, 3, context, now, least);
+    differences[i] = (least[0] - least[1]) / least[2] * YARD_STEPS * YARD_STEP_NS;
   }
-  return median(differences, rounds);
+  return median(differences, groups_of(rounds));
 }
 
 /* Warms up, then prints three samples. */
-static inline void print_ratios(work *ours, work *theirs, void *context, size_t rounds) {
-  ratio(ours, theirs, context, 4);
+static inline void print_ratios_by(clock_now *clock, work *ours, work *theirs, void *context,
+                                   size_t rounds) {
+  ratio_by(clock, ours, theirs, context, 1);
   for (int i = 0; i < 3; i++) {
-    printf("%.6g\n", ratio(ours, theirs, context, rounds));
+    printf("%.6g\n", ratio_by(clock, ours, theirs, context, rounds));
   }
+}
+
+static inline void print_ratios(work *ours, work *theirs, void *context, size_t rounds) {
+  print_ratios_by(now, ours, theirs, context, rounds);
 }
 
 /* The same for a difference, divided by how often the part does its work. */
 static inline void print_differences(work *more, work *less, void *context, size_t rounds,
                                      double times) {
-  difference(more, less, context, 4);
+  difference(more, less, context, 1);
   for (int i = 0; i < 3; i++) {
     printf("%.6g\n", difference(more, less, context, rounds) / times);
   }

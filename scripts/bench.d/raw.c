@@ -3,9 +3,11 @@
  * runs the command on the same CPU, connected by its stdin and stdout, and answers its lines
  *   guest SIZE HEX    a new VM with SIZE bytes of memory and the code at 0x1000, in real mode
  *   run N, regs N     N exits of it; regs also reads and writes a register at each, with two ioctls
+ *   blocks N          N elements of its string I/O, those of an exit at once
  *   state N           N times an exit, the vCPU's state read, an exit, the state written
  *   life N            makes the VM, runs it to its first exit and closes it, N times
  *   base N            N times the tests' fake KVM_RUN, on which the library's own cost is measured
+ *   yard N            N steps of work that is always the same
  *   copy N            N times memcpy of 64 KiB from a block of malloc's into page-aligned memory
  *   string N          N times malloc of 64 KiB and memcpy from page-aligned memory, free later
  * with the nanoseconds that it took. All other lines go on to its own stdout. */
@@ -53,7 +55,8 @@ static struct {
 
 static device ports[PORTS];
 static device memory_device;
-static uint64_t left; /* exits until the round ends */
+static uint64_t left;  /* exits until the round ends */
+static bool as_blocks; /* string I/O */
 static volatile uint64_t sink;
 
 static uint64_t count_read(uint64_t offset, uint32_t size) {
@@ -162,9 +165,23 @@ static void unmake(machine *m) {
 
 /* ---- Running it ---- */
 
+static void serve_block(const struct kvm_run *run, uint8_t *data) {
+  size_t size = (size_t)run->io.size * run->io.count;
+  if (run->io.direction == KVM_EXIT_IO_OUT) {
+    sink = data[size - 1];
+  } else {
+    memset(data, 0x78, size);
+  }
+  left -= run->io.count < left ? run->io.count : left;
+}
+
 static void serve_io(struct kvm_run *run) {
   const device *d = &ports[run->io.port];
   uint8_t *data = (uint8_t *)run + run->io.data_offset;
+  if (as_blocks) {
+    serve_block(run, data);
+    return;
+  }
   for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
     uint64_t value = 0;
     if (run->io.direction == KVM_EXIT_IO_OUT) {
@@ -330,6 +347,13 @@ static void act_regs(machine *m, uint64_t number, const char *rest) {
   run_exits(m, number, true);
 }
 
+static void act_blocks(machine *m, uint64_t number, const char *rest) {
+  (void)rest;
+  as_blocks = true;
+  run_exits(m, number, false);
+  as_blocks = false;
+}
+
 static void act_state(machine *m, uint64_t number, const char *rest) {
   (void)rest;
   run_states(m, number);
@@ -353,6 +377,11 @@ static void act_base(machine *m, uint64_t number, const char *rest) {
   while (number-- > 0) {
     luna_kvm_run(vcpu);
   }
+}
+
+static void act_yard(machine *m, uint64_t number, const char *rest) {
+  (void)m, (void)rest;
+  yard_steps(number);
 }
 
 static uint8_t *copy_memory(void) {
@@ -392,9 +421,10 @@ static void act_string(machine *m, uint64_t number, const char *rest) {
   }
 }
 
-static const verb verbs[] = {{"guest", act_guest}, {"run", act_run},      {"regs", act_regs},
-                             {"state", act_state}, {"life", act_life},    {"base", act_base},
-                             {"copy", act_copy},   {"string", act_string}};
+static const verb verbs[] = {{"guest", act_guest},   {"run", act_run},     {"regs", act_regs},
+                             {"blocks", act_blocks}, {"state", act_state}, {"life", act_life},
+                             {"base", act_base},     {"copy", act_copy},   {"string", act_string},
+                             {"yard", act_yard}};
 
 static const verb *find_verb(const char *line, size_t length) {
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {

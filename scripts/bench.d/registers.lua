@@ -19,8 +19,8 @@ local function by_ioctl()
 end
 
 return {
-  { name = "register", unit = "x", limit = 1.15,
-    measure = function() return rounds.exits { code = OUT, write = write } end },
+  { name = "register", unit = "x", limit = { luajit = 1.25, lua54 = 1.50 },
+    measure = function() return rounds.exits { code = OUT, device = { write = write } } end },
   { name = "register_c", unit = "x", engine = "luajit",
     measure = function() return rounds.samples(by_ioctl) end },
 }

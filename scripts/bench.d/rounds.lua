@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Rounds of the library and of the C program (raw.c) in turns on one CPU, so that what slows the
--- machine down slows both. A session is a fresh guest on either side and gives one sample, the
--- median of its rounds.
+-- machine down slows both; their time is what their process has of the CPU, and of a few rounds the
+-- least counts, which nothing disturbed. A session is a fresh guest on either side and gives one
+-- sample, the median of such.
 
 local luna = require "lunavisor"
 
@@ -10,6 +11,10 @@ local M = {}
 M.CODE, M.DEVICE, M.PORT = 0x1000, 0x8000, 0x10 -- as in raw.c
 M.SESSIONS, M.ROUNDS, M.EXITS = 3, 120, 200
 local MEMORY = 0x8000
+local GROUP = 10 -- of rounds whose least time counts
+
+--- Seconds that this process has had of the processors.
+M.clock = os.clock
 
 function M.median(list)
   local sorted = {}
@@ -39,46 +44,77 @@ function M.guest(hex, size)
   return vm, assert(vm:vcpu { mode = "real", rip = M.CODE }), ram
 end
 
---- The median of ours() / theirs(), which give seconds, over so many pairs.
-function M.ratio(ours, theirs, pairs_of_rounds)
-  local ratios = {}
-  for i = 1, pairs_of_rounds do
-    local a, b
-    if i % 2 == 0 then
-      a, b = ours(), theirs()
-    else
-      b, a = theirs(), ours()
-    end
-    ratios[i] = a / b
+-- The least time of each part in a group of rounds, in which they take turns at being first.
+local function least_times(parts)
+  local least = {}
+  for i = 1, GROUP * #parts do
+    local which = (i + math.floor(i / #parts)) % #parts + 1
+    least[which] = math.min(least[which] or math.huge, parts[which]())
   end
-  return M.median(ratios)
+  return least
+end
+
+-- The median over groups of rounds of what `result` makes of the least times of the parts.
+local function over_groups(rounds, parts, result)
+  least_times(parts) -- warms up
+  local results = {}
+  for i = 1, math.ceil(rounds / GROUP) do results[i] = result(least_times(parts)) end
+  return M.median(results)
+end
+
+--- The ratio of ours() to theirs(), which give seconds.
+function M.ratio(ours, theirs, rounds)
+  return over_groups(rounds, { ours, theirs }, function(least) return least[1] / least[2] end)
+end
+
+local YARD_STEPS, YARD_STEP_NS = 2000, 25 -- of the machine that the limits are from (common.h)
+
+local function yard()
+  return M.raw("yard", YARD_STEPS)
+end
+
+--- By how many nanoseconds more() takes longer than less(), each of which does its work so often:
+--- not those of the clock, but by the yard, work that is slowed down as they are.
+function M.difference(more, less, rounds, times)
+  return over_groups(rounds, { more, less, yard }, function(least)
+    return (least[1] - least[2]) / least[3] * YARD_STEPS * YARD_STEP_NS / times
+  end)
+end
+
+--- Seconds that a function takes, as a function.
+function M.timed(work, clock)
+  clock = clock or M.clock
+  return function()
+    local begin = clock()
+    work()
+    return clock() - begin
+  end
 end
 
 --- Runs the vCPU of a device for so many exits; the seconds that it took.
 function M.run(device, count)
   device.left = count
-  local begin = luna.clock()
+  local begin = M.clock()
   local exit = assert(device.cpu:run { timeout = 60 })
-  local time = luna.clock() - begin
+  local time = M.clock() - begin
   assert(exit.kind == "stopped", tostring(exit))
   return time
 end
 
 --- A new guest for the C program; gives a function that runs it for a round with `verb`.
-function M.raw_guest(code, verb)
+function M.raw_guest(code, verb, exits)
   M.raw("guest", MEMORY, code)
-  return function() return M.raw(verb, M.EXITS) end
+  return function() return M.raw(verb, exits or M.EXITS) end
 end
 
 local function session(options)
   local vm, cpu, ram = M.guest(options.code, MEMORY)
-  local device = { cpu = cpu, read = options.read, write = options.write }
+  local device, exits = { cpu = cpu }, options.exits or M.EXITS
+  for name, handler in pairs(options.device) do device[name] = handler end
   vm:pio(M.PORT, 1, device)
-  vm:mmio(M.DEVICE, 0x1000, device)
-  local function ours() return M.run(device, M.EXITS) end
-  local theirs = M.raw_guest(options.code, "run")
-  M.ratio(ours, theirs, 3) -- warms up
-  local sample = M.ratio(ours, theirs, M.ROUNDS)
+  if device.read then vm:mmio(M.DEVICE, 0x1000, device) end
+  local function ours() return M.run(device, exits) end
+  local sample = M.ratio(ours, M.raw_guest(options.code, options.verb or "run", exits), M.ROUNDS)
   vm:close()
   ram:close()
   return sample
@@ -100,8 +136,9 @@ function M.samples(sample, ...)
   return samples
 end
 
---- Samples of what exits cost, as a ratio to the C program's. options: code, the guest; read and
---- write, the handlers, which count device.left down and stop device.cpu at 0.
+--- Samples of what exits cost, as a ratio to the C program's. options: code, the guest; device,
+--- the handlers, which count device.left down and stop device.cpu at 0; exits, how many a round
+--- has, and verb, what the C program does with them ("run").
 function M.exits(options)
   return M.samples(session, options)
 end

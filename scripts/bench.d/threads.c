@@ -160,7 +160,7 @@ static void print_strict(void) {
   use_all_cpus();
   make_raw();
   make_luna();
-  print_ratios(raw_round, luna_round, NULL, ROUNDS);
+  print_ratios_by(wall, raw_round, luna_round, NULL, ROUNDS);
 }
 
 int main(int argc, char **argv) {
