@@ -9,10 +9,12 @@ local SPIN = [[
   local luna = require "lunavisor"
   local vm, ram = assert(luna.vm()), assert(luna.buffer("64K"))
   vm.default:map(ram, 0)
-  ram:write(0x1000, luna.asm("jmp $", { bits = 16 }))
+  ram:write(0x1000, luna.asm("out 0x10, al\n jmp $", { bits = 16 }))
   local cpu = assert(vm:vcpu { rip = 0x1000 })
-  io.stdout:write "running\n"
-  io.stdout:flush()
+  vm:pio(0x10, 1, { write = function()
+    io.stdout:write "running\n"
+    io.stdout:flush()
+  end })
   local ok, message = pcall(cpu.run, cpu)
   print(ok, message:match "interrupted!")
   print(cpu:run({ timeout = 0.05 }).kind)
@@ -20,8 +22,7 @@ local SPIN = [[
 
 helper.kvm("Ctrl-C", function()
   it("raises out of cpu:run, and the vCPU can run on", function()
-    local output = helper.sh(helper.command(helper.file(SPIN))
-      .. " & pid=$!; sleep 0.7; kill -INT $pid; wait $pid")
+    local output = helper.interrupt(SPIN, 0.1)
     assert.equal("running\nfalse\tinterrupted!\ntimeout", output)
   end)
 end)

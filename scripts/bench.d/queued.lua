@@ -3,7 +3,6 @@
 -- ratio to the same exit in cpu:run. In a process of its own, since it needs two CPUs.
 
 package.path = arg[0]:match "^(.*)/" .. "/?.lua;" .. package.path
-local luna = require "lunavisor"
 local rounds = require "rounds"
 
 local EXITS, PAIRS = 200, 60
@@ -18,10 +17,10 @@ end })
 local function timed(object)
   return function()
     left = EXITS
-    local begin = luna.clock()
+    local begin = rounds.clock() -- of all threads
     local exit = assert(object:run { timeout = 60 })
     assert(exit.kind == "stopped", tostring(exit))
-    return luna.clock() - begin -- not only of the processors: both wait for each other
+    return rounds.clock() - begin
   end
 end
 

@@ -15,7 +15,7 @@ end
 return {
   { name = "threads_strict", unit = "x", least = 0.95, engine = "luajit",
     measure = function() return collect "strict" end },
-  { name = "queued_exit", unit = "x", limit = 2.0,
+  { name = "queued_exit", unit = "x", limit = 3.5,
     measure = function()
       return collect(("free %s '%s/queued.lua'"):format(arg[-1], arg[0]:match "^(.*)/"))
     end },

@@ -243,4 +243,14 @@ function helper.child(script, options)
   return output
 end
 
+--- Runs a Lua script that way and sends it SIGINT so many seconds after it has said "running";
+--- returns what it prints.
+function helper.interrupt(script, seconds)
+  local said = helper.file ""
+  return (helper.sh(([[%s >%s 2>&1 & pid=$!
+    until grep -q running %s || ! kill -0 $pid; do sleep 0.02; done
+    sleep %s; kill -INT $pid; wait $pid; cat %s]])
+    :format(helper.command(helper.file(script)), said, said, seconds, said)))
+end
+
 return helper
