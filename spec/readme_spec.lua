@@ -49,7 +49,7 @@ local SHELL = [[
 set -eu
 make() {
   case $1 in
-    test | asan | tsan | bench) command make -s -C "$CHECKOUT" help | grep "^$1 " ;;
+    test | asan | tsan | bench | fuzz | soak) command make -s -C "$CHECKOUT" help | grep "^$1 " ;;
     install | uninstall) command make -s -C "$CHECKOUT" "$@" DESTDIR="$PWD/root" ;;
     *) command make -C "$CHECKOUT" "$@" ;;
   esac
