@@ -79,9 +79,9 @@ local function over_fake()
 end
 
 return {
-  { name = "insb_blocks", unit = "x", limit = { luajit = 1.20, lua54 = 1.80 },
+  { name = "insb_blocks", unit = "x", limit = { luajit = 1.20, lua54 = 1.60 },
     measure = function() return against_c(INSB, BATCH * 16) end },
-  { name = "outsb_blocks", unit = "x", limit = { luajit = 1.30, lua54 = 1.50 },
+  { name = "outsb_blocks", unit = "x", limit = { luajit = 1.20, lua54 = 1.40 },
     measure = function() return against_c(OUTSB, rounds.EXITS) end },
   { name = "insb_gain", unit = "x",
     measure = function() return rounds.samples(gain, on_kvm) end },

@@ -185,7 +185,7 @@ FAKE_API uint64_t fake_messages(void);
 FAKE_API uint32_t fake_routes(void);
 /* Of how many lines, from 0, it is told where a level interrupt ends. */
 FAKE_API uint32_t fake_ending(void);
-/* What KVM took as the answer of the last read: bytes and their number. */
+/* What KVM took as the answer of the last read on this thread: bytes and their number. */
 FAKE_API const uint8_t *fake_answer(size_t *size);
 
 #endif

@@ -12,9 +12,9 @@ enum {
   DATA_OFFSET = FAKE_PAGE
 };
 
-static unsigned refused; /* accesses to MSRs */
-static uint8_t answer[FAKE_BATCH];
-static size_t answer_size;
+static unsigned refused;                         /* accesses to MSRs */
+static _Thread_local uint8_t answer[FAKE_BATCH]; /* of the last read on this thread */
+static _Thread_local size_t answer_size;
 
 static uint8_t *access_data(const fake_file *vcpu) {
   if (vcpu->access.hypercall) {
