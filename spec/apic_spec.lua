@@ -182,7 +182,7 @@ helper.kvm("a LAPIC", function()
       function() apic.tpr = "x" end)
     helper.raises("cpu.apic.irr: a word from 0 to 7 expected, got 8",
       function() return apic.irr[8] end)
-    helper.raises("cpu.apic:set: a string of 1024 bytes expected, got 3 bytes",
+    helper.raises("cpu.apic:set: a string of 1024 bytes expected, got one of 3",
       function() apic:set "abc" end)
     local none = irq.guest "hlt"
     helper.raises("cannot read the LAPIC: the VM was made without an interrupt controller",

@@ -163,7 +163,7 @@ helper.kvm("vm:eventfd", function()
       function() vm:eventfd { port = 1, size = 3 } end)
     raises("vm:eventfd: match: an integer expected, got x",
       function() vm:eventfd { port = 1, size = 1, match = "x" } end)
-    raises("cannot match 0x100: a write has 1 bytes",
+    raises("cannot match 0x100: a write has 1 byte",
       function() vm:eventfd { port = 1, size = 1, match = 256 } end)
     raises("any_size goes with neither size nor match",
       function() vm:eventfd { port = 1, size = 1, any_size = true } end)

@@ -238,7 +238,7 @@ helper.kvm("the answer of a fault handler", function()
     local guest = reader "hlt"
     raises("cpu:inject: exception: a whole number from 0 to 0x1f expected, got 32",
       function() guest.cpu:inject(32) end)
-    raises("cpu:inject: exception: a whole number from 0 to 0x1f expected, got string",
+    raises('cpu:inject: a name such as "#GP" or a vector up to 31 expected, got "#XX"',
       function() guest.cpu:inject "#XX" end)
     raises("exceptions are 0 to 31 without 2", function() guest.cpu:inject(2) end)
     raises("cpu:inject: error code", function() guest.cpu:inject("#GP", -1) end)

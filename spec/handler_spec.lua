@@ -297,7 +297,7 @@ helper.kvm("cpu:answer", function()
       function() guest.cpu:answer() end)
     local ok, message = pcall(guest.cpu.answer, guest.cpu, 256)
     assert.is_false(ok)
-    contains("cpu:answer answered a read of 1 byte", message)
+    contains("cpu:answer: the script answered a read of 1 byte", message)
     guest.cpu:answer(255)
     guest:stops "hlt"
     assert.equal("0xff", hex(guest.cpu.rax))

@@ -107,8 +107,8 @@ static int check(const luna_vm *vm, const luna_eventfd *said) {
                      LUNA_EXCEPTION_PORT);
   }
   if (said->flags & LUNA_EVENT_MATCH && size < 8 && said->value >> 8 * size) {
-    return luna_fail(LUNA_ERROR_RANGE, "cannot match 0x%" PRIx64 ": a write has %u bytes",
-                     said->value, size);
+    return luna_fail(LUNA_ERROR_RANGE, "cannot match 0x%" PRIx64 ": a write has %u byte%s",
+                     said->value, size, size == 1 ? "" : "s");
   }
   return LUNA_OK;
 }

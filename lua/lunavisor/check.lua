@@ -56,8 +56,8 @@ function M.whole(what, value, low, high, depth)
   if type(value) ~= "number" then value = M.plain(value) end
   if type(value) ~= "number" or floor(value) ~= value or value < low or value > high then
     local shown = type(value) == "number" and ("%.14g"):format(value) or type(value)
-    error(("%s: a whole number from %d to 0x%x expected, got %s")
-      :format(what, low, high, shown), blame(depth))
+    error(("%s: a whole number from %d to %s expected, got %s")
+      :format(what, low, (low > 9 and "%d" or "0x%x"):format(high), shown), blame(depth))
   end
   return floor(value)
 end

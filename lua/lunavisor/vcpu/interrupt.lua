@@ -107,7 +107,7 @@ function apic_methods.set(self, page)
   usable(self)
   if type(page) ~= "string" or #page ~= 1024 then
     error(("cpu.apic:set: a string of 1024 bytes expected, got %s"):format(
-      type(page) == "string" and #page .. " bytes" or type(page)), 2)
+      type(page) == "string" and "one of " .. #page or type(page)), 2)
   end
   return check.result(raw.set_apic(self.cpu, page))
 end

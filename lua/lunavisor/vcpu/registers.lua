@@ -28,22 +28,23 @@ do
   end
 end
 
-local function read(cpu, id, level)
-  if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end
+-- Errors blame the script's line: methods of the library read registers, too.
+local function read(cpu, id)
+  if not cpu[1] then error("attempt to use a closed vcpu", class.outside()) end
   local value, message = raw.get(cpu, id)
-  if value == nil then error(message, level + 1) end
+  if value == nil then error(message, class.outside()) end
   return value
 end
 
-local function write(cpu, id, value, level)
-  if not cpu[1] then error("attempt to use a closed vcpu", level + 1) end
+local function write(cpu, id, value)
+  if not cpu[1] then error("attempt to use a closed vcpu", class.outside()) end
   local exact = u64.exact(value)
   if exact == nil then
     error(("register %s: an integer expected, got %s (write large ones as u64 \"0x...\")")
-      :format(raw.register_name(id), tostring(value)), level + 1)
+      :format(raw.register_name(id), tostring(value)), class.outside())
   end
   local ok, message = raw.set(cpu, id, exact)
-  if not ok then error(message, level + 1) end
+  if not ok then error(message, class.outside()) end
 end
 
 -- A segment or table register: its fields are read from and written to the vCPU.
@@ -57,8 +58,7 @@ end
 function Group.__index(self, field)
   local id = rawget(self, "fields")[field]
   if id then
-    local value = read(rawget(self, "cpu"), id, 2)
-    return value -- not a tail call: the reader counts on this frame
+    return read(rawget(self, "cpu"), id)
   end
   if not class.is_probe(field) then no_field(self, field, "") end
 end
@@ -66,7 +66,7 @@ end
 function Group.__newindex(self, field, value)
   local id = rawget(self, "fields")[field]
   if not id then no_field(self, field, " that can be set") end
-  write(rawget(self, "cpu"), id, value, 2)
+  write(rawget(self, "cpu"), id, value)
 end
 
 Group.__tostring = check.text("segment", function(self)
@@ -82,7 +82,7 @@ end)
 --- The register or group of that name, or nil.
 function M.get(cpu, name)
   local id = ids[name]
-  if id then return read(cpu, id, 3) end
+  if id then return read(cpu, id) end
   local fields = groups[name]
   if fields then return setmetatable({ cpu = cpu, name = name, fields = fields }, Group) end
   return nil
@@ -106,7 +106,7 @@ end
 function M.set(cpu, name, value)
   local id = ids[name]
   if not id then return false end
-  write(cpu, id, value, 3)
+  write(cpu, id, value)
   return true
 end
 
@@ -124,7 +124,7 @@ end
 --- Every single register by name.
 function M.all(cpu)
   local set = {}
-  for _, name in ipairs(order) do set[name] = read(cpu, ids[name], 3) end
+  for _, name in ipairs(order) do set[name] = read(cpu, ids[name]) end
   return setmetatable(set, Set)
 end
 

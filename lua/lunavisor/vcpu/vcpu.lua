@@ -152,7 +152,8 @@ function methods.answer(self, value)
   open(self)
   local exit = raw.exit(self)
   if value ~= nil then
-    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8, "cpu:answer", 4)
+    value = dispatch.check_value(value, 0, exit.size > 0 and exit.size or 8,
+      "cpu:answer: the script", 4)
   elseif exit.access == 1 then
     error("cpu:answer: the guest reads: a value expected", 2)
   end
@@ -220,6 +221,10 @@ end
 function methods.inject(self, exception, error_code, address)
   open(self)
   local vector = exits.vectors[exception] or exception
+  if type(vector) == "string" then
+    error(("cpu:inject: a name such as \"#GP\" or a vector up to 31 expected, got %q")
+      :format(vector), 2)
+  end
   vector = check.whole("cpu:inject: exception", vector, 0, 31)
   error_code = check.whole("cpu:inject: error code", error_code or 0, 0, 2 ^ 32 - 1)
   address = check_register("cpu:inject: address", address)
@@ -278,7 +283,7 @@ function VCPU.__newindex(self, key, value)
   if writer then return writer(self, value) end
   if not registers.set(self, key, value) then
     if registers.is_group(key) then
-      error(("a vcpu has no field '%s' that can be set; set its fields, like %s.base")
+      error(("a vcpu has no field '%s' that can be set; write its fields, like %s.base")
         :format(key, key), 2)
     end
     class.missing(VCPU, key, " that can be set", 2)

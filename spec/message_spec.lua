@@ -1,0 +1,94 @@
+-- SPDX-License-Identifier: MIT The list of messages (support/messages.lua) is what misuse gives,
+-- word for word and at the caller's line; and no message that the shared layer raises at a caller
+-- is missing from it.
+
+local luna = require "lunavisor"
+local helper = require "spec.support.helper"
+local build = require "spec.support.misuse_objects"
+local messages = require "spec.support.messages"
+
+local here = debug.getinfo(messages, "S").short_src
+
+-- Whose messages are about what a handler or device answers, or have those of nasm in them: they
+-- have specs of their own.
+local elsewhere = { "exit/dispatch.lua", "exit/block.lua", "text/asm.lua" }
+
+-- The first literal of each error() in a source, as a pattern.
+local function raised(source)
+  local list = {}
+  for rest in source:gmatch "%f[%w_]error%s*(%b())" do
+    local text = {}
+    local head = rest:sub(2):gsub("^%s*%(", ""):gsub("^%s*[%w_%.]+%s*%.%.%s*", "")
+    while true do
+      local literal, tail = head:match '^%s*%.?%.?%s*"(.-[^\\])"(.*)$'
+      if not literal then break end
+      text[#text + 1], head = literal, tail
+    end
+    if #text > 0 then list[#list + 1] = table.concat(text) end
+  end
+  return list
+end
+
+local function pattern_of(format)
+  format = format:gsub("\\n.*", ""):gsub('\\"', '"')
+  local parts = {}
+  for plain, verb in (format .. "%0x"):gmatch "(.-)(%%%-?[%d.]*%a)" do
+    parts[#parts + 1] = plain:gsub("%p", "%%%0") .. (verb ~= "%0x" and ".-" or "")
+  end
+  return table.concat(parts)
+end
+
+local function is_elsewhere(path)
+  for _, part in ipairs(elsewhere) do
+    if path:find(part, 1, true) then return true end
+  end
+  return path:find "/hv" or path:find "/meta/" or path:find "/binding/"
+end
+
+helper.kvm("every message", function()
+  it("is what the list says, at the caller's line", function()
+    local count = #messages(build(luna))
+    assert.is_true(count > 200)
+    for i = 1, count do
+      local o = build(luna)
+      local entry = messages(o)[i]
+      local text, fn = entry[1], entry[2]
+      local ok, message = pcall(fn)
+      assert.is_false(ok, text)
+      local begin = here .. ":"
+      assert.equal(begin, message:sub(1, #begin), text)
+      assert.equal(text, (message:sub(#begin + 1):gsub("^%d+: ", "")))
+      o.close()
+      helper.clean()
+    end
+    helper.clean()
+  end)
+
+  it("says no word twice", function()
+    for _, entry in ipairs(messages(build(luna))) do
+      local before
+      for word in entry[1]:gmatch "[%w_]+" do
+        assert.are_not.equal(before, word, entry[1])
+        before = #word > 1 and word or nil
+      end
+    end
+  end)
+
+  it("that the shared layer raises is in the list", function()
+    local texts, missing = {}, {}
+    for i, entry in ipairs(messages(build(luna))) do texts[i] = entry[1] end
+    local all = table.concat(texts, "\n")
+    for path in helper.sh("find lua/lunavisor -name '*.lua'"):gmatch "[^\n]+" do
+      if not is_elsewhere(path) then
+        local file = assert(io.open(path))
+        for _, format in ipairs(raised(file:read "*a")) do
+          if not all:find(pattern_of(format)) then
+            missing[#missing + 1] = path .. ": " .. format
+          end
+        end
+        file:close()
+      end
+    end
+    assert.equal("", table.concat(missing, "\n"))
+  end)
+end)
