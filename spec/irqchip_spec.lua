@@ -182,16 +182,16 @@ with("a VM with a split controller", "split_irqchip", function()
 
   it("refuses what is no route", function()
     local vm = helper.keep(luna.vm(SPLIT))
-    helper.raises("vm:route: route 1: line: a whole number from 0 to 0xfff expected, got 4096",
+    helper.raises("vm:route: entry 1: line: a whole number from 0 to 0xfff expected, got 4096",
       function() vm:route { { line = 4096, address = 0, data = 0 } } end)
-    helper.raises("vm:route: route 2: an address and data, or chip",
+    helper.raises("vm:route: entry 2: an address and data, or chip",
       function() vm:route { { line = 1, address = 0, data = 0 }, { line = 2 } } end)
-    helper.raises("route 1: data: a whole number", function()
+    helper.raises("entry 1: data: a whole number", function()
       vm:route { { line = 1, address = 0 } }
     end)
-    helper.raises("route 1: pin: a whole number from 0 to 0x17 expected, got 24",
+    helper.raises("entry 1: pin: a whole number from 0 to 0x17 expected, got 24",
       function() vm:route { { line = 1, chip = "ioapic", pin = 24 } } end)
-    helper.raises("route 1: unknown option 'gsi'", function() vm:route { { gsi = 1 } } end)
+    helper.raises("entry 1: unknown option 'gsi'", function() vm:route { { gsi = 1 } } end)
     helper.raises("vm:irqfd: eventfd: a whole number", function() vm:irqfd(30, "3") end)
     helper.raises("vm:irq: level: a whole number", function() vm:irq(1, 2) end)
     helper.raises("a list of routes expected, got nil", function() vm:route() end)

@@ -512,15 +512,15 @@ return function(o)
     { "vm:msi: address: an integer expected, got x", function() vm:msi("x", 0) end },
     { "vm:route: a list of routes expected, got number", function() vm:route(5) end },
     {
-      "vm:route: route 1: an address and data, or chip = 'ioapic' or 'pic' and a pin expected",
+      "vm:route: entry 1: an address and data, or chip = 'ioapic' or 'pic' and a pin expected",
       function() vm:route { { line = 1 } } end,
     },
     {
-      "vm:route: route 1: address: an integer expected",
+      "vm:route: entry 1: address: an integer expected",
       function() vm:route { { line = 1, address = "x" } } end,
     },
     {
-      "vm:route: route 1: pin: a whole number from 0 to 0x17 expected, got 24",
+      "vm:route: entry 1: pin: a whole number from 0 to 0x17 expected, got 24",
       function() vm:route { { line = 1, chip = "ioapic", pin = 24 } } end,
     },
     {
@@ -529,7 +529,7 @@ return function(o)
       function() vm:route { { line = 1, chip = "pic", pin = 1 } } end,
     },
     {
-      "vm:route: route 1: unknown option 'pni'; the options are address, chip, data, line, pin",
+      "vm:route: entry 1: unknown option 'pni'; the options are address, chip, data, line, pin",
       function() vm:route { { line = 1, pni = 1 } } end,
     },
     {

@@ -36,8 +36,8 @@ luna_vcpu *luna_check_vcpu(lua_State *L); /* argument 1 */
 /* A new closed handle on the stack, so that nothing is lost if Lua runs out of memory. */
 luna_handle *luna_new_handle(lua_State *L, luna_handle_kind kind);
 
-/* What was made since raw.make_none, by number, and -1 for nothing: known even where an error comes
- * before Lua has the result. */
+/* What was made since raw.make_none, by number, and -1 for nothing: known even where an error
+ * comes before Lua has the result. */
 extern _Thread_local int64_t luna_made;
 
 int luna_push_failure(lua_State *L, int status); /* nil, message, status name */

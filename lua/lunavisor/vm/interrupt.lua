@@ -37,7 +37,7 @@ end
 
 -- The form of raw.route.
 local function route_of(index, route)
-  local what = ("vm:route: route %d"):format(index)
+  local what = ("vm:route: entry %d"):format(index)
   route = check.options(what, route, known_route, 2)
   local line = check.whole(what .. ": line", route.line, 0, LINES - 1, 2)
   if route.address ~= nil and route.chip == nil then
