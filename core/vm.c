@@ -6,6 +6,7 @@
 #include "base/live.h"
 #include "exit/claim.h"
 #include "interrupt/controllers.h"
+#include "memory/clock.h"
 #include "memory/process.h"
 #include "memory/space.h"
 #include "memory/spaces.h"
@@ -43,7 +44,8 @@ static int create_space(luna_vm *vm, uint32_t id, luna_space **space) {
   if (status != LUNA_OK) {
     return status;
   }
-  status = luna_controllers_join(vm, made);
+  status = luna_clock_join(vm, made);
+  status = status == LUNA_OK ? luna_controllers_join(vm, made) : status;
   status = status == LUNA_OK ? luna_claims_join(vm, made) : status;
   if (status != LUNA_OK) {
     free_space(made);

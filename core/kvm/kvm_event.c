@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The system calls to KVM for what it answers without leaving the guest, and for what makes it
- * leave. */
+ * The system calls to KVM for what it answers without leaving the guest, its clock among that, and
+ * for what makes it leave. */
 #include "kvm/kvm_event.h"
 
 #include "kvm/kvm.h"
@@ -25,4 +25,16 @@ int luna_kvm_guest_debug(int vcpu_fd, const struct kvm_guest_debug *debug) {
 
 int luna_kvm_stats_fd(int vcpu_fd) {
   return luna_kvm_call(vcpu_fd, KVM_GET_STATS_FD, NULL);
+}
+
+int luna_kvm_get_clock(int vm_fd, uint64_t *nanoseconds) {
+  struct kvm_clock_data data = {0};
+  int result = luna_kvm_call(vm_fd, KVM_GET_CLOCK, &data);
+  *nanoseconds = data.clock;
+  return result;
+}
+
+int luna_kvm_set_clock(int vm_fd, uint64_t nanoseconds) {
+  struct kvm_clock_data data = {.clock = nanoseconds};
+  return luna_kvm_call(vm_fd, KVM_SET_CLOCK, &data);
 }

@@ -15,4 +15,8 @@ int luna_kvm_guest_debug(int vcpu_fd, const struct kvm_guest_debug *debug);
 /* A descriptor of the vCPU's statistics. */
 int luna_kvm_stats_fd(int vcpu_fd);
 
+/* What KVM's clock for guests shows, in nanoseconds. */
+int luna_kvm_get_clock(int vm_fd, uint64_t *nanoseconds);
+int luna_kvm_set_clock(int vm_fd, uint64_t nanoseconds);
+
 #endif

@@ -130,6 +130,11 @@ static int fetch(luna_seat *seat, const rule *r) {
              : luna_fail_errno(errno, "cannot read %s of vCPU %u", r->name, seat->id);
 }
 
+bool luna_seat_knows(luna_seat *seat, luna_group group) {
+  seat->held.known &= ~atomic_exchange(&seat->stale, 0);
+  return seat->held.known >> group & 1;
+}
+
 int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
   seat->held.known &= ~atomic_exchange(&seat->stale, 0);
   for (uint32_t left = groups & ~seat->held.known; left; left &= left - 1) {

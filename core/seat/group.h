@@ -78,6 +78,8 @@ struct luna_seat;
 /* What a group's copy has, to be written elsewhere or read from there, and its bytes. */
 void *luna_group_bytes(luna_held *held, luna_group group, size_t *size);
 
+/* Whether the seat's copy of the group is true, and no other thread has changed the group since. */
+bool luna_seat_knows(struct luna_seat *seat, luna_group group);
 /* Makes sure that the copies of these groups are true. */
 int luna_seat_fetch(struct luna_seat *seat, uint32_t groups);
 /* Makes the seat hold what `wanted` says of the groups; nothing is written that it holds already.

@@ -54,7 +54,7 @@ int luna_lapic_write(luna_seat *seat, const struct kvm_lapic_state *page) {
 }
 
 void luna_lapic_date(luna_seat *seat) {
-  if (seat->held.known >> LUNA_GROUP_COUNTERS & 1) {
+  if (luna_seat_knows(seat, LUNA_GROUP_COUNTERS)) {
     luna_lapic_set(&seat->held.lapic, LUNA_LAPIC_CURRENT_COUNT, seat->count_then);
   } else {
     seat->count_then = luna_lapic_get(&seat->held.lapic, LUNA_LAPIC_CURRENT_COUNT);

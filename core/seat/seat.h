@@ -24,6 +24,7 @@ typedef struct luna_seat {
   struct kvm_cpuid2 *cpuid;     /* what KVM has of it, or NULL */
   uint32_t timer_count;         /* LAPIC: the initial count that KVM was not told; 0 for none */
   uint32_t count_then;          /* LAPIC: the current count at the moment of held.counters */
+  uint64_t clock_then;          /* the space's clock (memory/clock.h) at that moment */
   atomic_uint stale;            /* groups that another thread has changed: no copy of it is true */
   bool tsc_set;                 /* its time-stamp counter goes with the vCPU's others */
   luna_held held;

@@ -125,9 +125,10 @@ int luna_seat_copy_tsc(luna_seat *target, luna_seat *source) {
     return LUNA_OK;
   }
   int status = target->tsc_set ? LUNA_OK : copy_tsc(target, source);
-  source->held.known &= ~atomic_exchange(&source->stale, 0);
-  target->held.known = (target->held.known & ~counters) | (source->held.known & counters);
+  bool known = luna_seat_knows(source, LUNA_GROUP_COUNTERS);
+  target->held.known = (target->held.known & ~counters) | (known ? counters : 0);
   target->held.counters = source->held.counters;
   target->count_then = source->count_then;
+  target->clock_then = source->clock_then;
   return status;
 }

@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
-#include "kvm/kvm_interrupt.h"
 #include "seat/group.h"
 #include "seat/lapic.h"
+#include "vcpu/beside.h"
 #include "vcpu/check.h"
 #include "vcpu/extended.h"
 #include "vcpu/guard.h"
@@ -27,15 +27,7 @@ static const uint8_t tags[LUNA_GROUP_COUNT] = {
     [LUNA_GROUP_MP] = 10,
 };
 
-/* One more section, which states of older libraries do not have: what waits inside the library. */
-typedef struct waiting {
-  uint64_t vectors[4]; /* luna_vcpu.waiting */
-  uint32_t posted;     /* luna_vcpu.posted */
-  uint32_t pad;
-} waiting;
-
 enum {
-  WAITING = 11,
   VERSION = 1,
   ALIGN = 8,
   ENTRY_SIZE = sizeof(struct kvm_msr_entry)
@@ -108,8 +100,8 @@ static uint32_t groups_of(const luna_vcpu *vcpu) {
 }
 
 /* All of the vCPU's state; what lies behind pointers is the seat's own. Asking for the MP state
- * first lets KVM take an INIT that has arrived. */
-static int read_state(luna_vcpu *vcpu, luna_held *state) {
+ * first lets KVM take an INIT that has arrived. `*again`: the counters were known already. */
+static int read_state(luna_vcpu *vcpu, luna_held *state, bool *again) {
   int status = LUNA_OK;
   if (vcpu->vm->irqchip) {
     status = luna_seat_fetch(vcpu->seat, 1 << LUNA_GROUP_MP);
@@ -117,6 +109,7 @@ static int read_state(luna_vcpu *vcpu, luna_held *state) {
     status = status == LUNA_OK ? luna_timer_fetch(vcpu) : status;
     luna_lapic_date(vcpu->seat);
   }
+  *again = luna_seat_knows(vcpu->seat, LUNA_GROUP_COUNTERS);
   const uint32_t others = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | LUNA_GROUPS_LAPIC);
   status = status == LUNA_OK ? luna_seat_fetch(vcpu->seat, others) : status;
   *state = vcpu->seat->held;
@@ -134,12 +127,12 @@ static void put_state(const luna_vcpu *vcpu, luna_held *state, writer *w) {
   }
 }
 
-static void put_waiting(luna_vcpu *vcpu, writer *w) {
-  waiting now = {.posted = atomic_load(&vcpu->posted)};
-  for (int word = 0; word < 4; word++) {
-    now.vectors[word] = atomic_load(&vcpu->waiting[word]);
+static void put_beside(luna_beside *beside, writer *w) {
+  for (uint32_t tag = LUNA_BESIDE_WAITING; tag <= LUNA_BESIDE_CLOCK; tag++) {
+    size_t size;
+    const void *bytes = luna_beside_bytes(beside, tag, &size);
+    put(w, tag, bytes, size);
   }
-  put(w, WAITING, &now, sizeof now);
 }
 
 static int fail_open(const luna_vcpu *vcpu) {
@@ -163,9 +156,11 @@ static int finish(luna_vcpu *vcpu) {
 
 /* At a read, KVM has the registers from before the instruction, or its next element; at a write,
  * from behind it. */
-static int read_finished(luna_vcpu *vcpu, luna_held *state) {
+static int read_finished(luna_vcpu *vcpu, luna_held *state, luna_beside *beside) {
   int status = finish(vcpu);
-  status = status == LUNA_OK ? read_state(vcpu, state) : status;
+  bool again = false;
+  status = status == LUNA_OK ? read_state(vcpu, state, &again) : status;
+  status = status == LUNA_OK ? luna_beside_read(vcpu, beside, again) : status;
   if (status == LUNA_OK && vcpu->pending.met && !vcpu->pending.reads) {
     state->regs = vcpu->before;
   }
@@ -177,13 +172,14 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
     return LUNA_ERROR_STATE;
   }
   luna_held held;
-  int status = read_finished(vcpu, &held);
+  luna_beside beside;
+  int status = read_finished(vcpu, &held, &beside);
   if (status != LUNA_OK) {
     return status;
   }
   writer w = {.to = state, .room = *size, .used = sizeof(header)};
   put_state(vcpu, &held, &w);
-  put_waiting(vcpu, &w);
+  put_beside(&beside, &w);
   *size = w.used;
   if (!state) {
     return LUNA_OK;
@@ -205,10 +201,9 @@ int luna_vcpu_save(luna_vcpu *vcpu, void *state, size_t *size) {
 typedef struct parts {
   const uint8_t *contents[LUNA_GROUP_COUNT]; /* NULL where there is none */
   uint32_t lengths[LUNA_GROUP_COUNT];
-  luna_held wanted; /* refers to the memory behind */
-  luna_held old;    /* what the vCPU had before; likewise */
-  waiting waits;    /* nothing where the state has no such section */
-  bool has_waits;
+  luna_held wanted;   /* refers to the memory behind */
+  luna_held old;      /* what the vCPU had before; likewise */
+  luna_beside beside; /* nothing where the state has no such section */
   luna_msrs msrs[2];
   uint8_t xsave[];
 } parts;
@@ -236,20 +231,16 @@ static int check_header(const uint8_t *state, size_t size) {
   return LUNA_OK;
 }
 
-static int take_waiting(parts *p, const section *s, const uint8_t *contents) {
-  const uint32_t known = LUNA_POSTED_NMI | LUNA_POSTED_SMI;
-  if (p->has_waits || s->length != sizeof p->waits) {
-    return FAIL("its section %u has %u bytes, or is there twice", s->tag, s->length);
-  }
-  p->has_waits = true;
-  memcpy(&p->waits, contents, sizeof p->waits);
-  return p->waits.posted & ~known ? FAIL("it has interrupts 0x%x that wait", p->waits.posted)
-                                  : LUNA_OK;
-}
-
 static int take_section(parts *p, const section *s, const uint8_t *contents) {
-  if (s->tag == WAITING) {
-    return take_waiting(p, s, contents);
+  size_t size;
+  void *bytes = luna_beside_bytes(&p->beside, s->tag, &size);
+  if (bytes) {
+    if (p->beside.there >> s->tag & 1 || s->length != size) {
+      return FAIL("its section %u has %u bytes, or is there twice", s->tag, s->length);
+    }
+    p->beside.there |= 1u << s->tag;
+    memcpy(bytes, contents, size);
+    return LUNA_OK;
   }
   luna_group group = group_of(s->tag);
   if (group == LUNA_GROUP_COUNT || p->contents[group]) {
@@ -312,18 +303,6 @@ static int check_sections(const parts *p, const luna_vcpu *vcpu) {
   return status;
 }
 
-static int check_waiting(const parts *p, const luna_vcpu *vcpu) {
-  const uint64_t *v = p->waits.vectors;
-  if (vcpu->vm->irqchip && (v[0] | v[1] | v[2] | v[3])) {
-    return FAIL("it has vectors that wait without a LAPIC, and is of a VM with one");
-  }
-  return p->waits.posted & LUNA_POSTED_SMI && !luna_kvm_has(KVM_CAP_X86_SMM)
-             ? luna_fail(LUNA_ERROR_ARGUMENT,
-                         "this state is of another kind of host: an SMI waits in it, and this "
-                         "host's KVM has no KVM_CAP_X86_SMM")
-             : LUNA_OK;
-}
-
 /* The MSRs of the state are a part of this vCPU's, in the same order. */
 static int check_msrs(const luna_msrs *wanted, const luna_msrs *here) {
   uint32_t at = 0;
@@ -357,7 +336,7 @@ static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t s
   int status = check_header(state, size);
   status = status == LUNA_OK ? find_sections(p, state, size) : status;
   status = status == LUNA_OK ? check_sections(p, vcpu) : status;
-  status = status == LUNA_OK ? check_waiting(p, vcpu) : status;
+  status = status == LUNA_OK ? luna_beside_check(vcpu, &p->beside) : status;
   if (status == LUNA_OK) {
     take_contents(p);
   }
@@ -369,7 +348,8 @@ static int parse(parts *p, const luna_vcpu *vcpu, const uint8_t *state, size_t s
 /* Notes what the vCPU has, to put it back. */
 static int keep_old(parts *p, luna_vcpu *vcpu) {
   luna_held held;
-  int status = read_state(vcpu, &held);
+  bool again;
+  int status = read_state(vcpu, &held, &again);
   status = status == LUNA_OK ? check_msrs(p->wanted.msrs, held.msrs) : status;
   if (status != LUNA_OK) {
     return status;
@@ -428,7 +408,7 @@ static int write_all(parts *p, luna_vcpu *vcpu) {
     luna_msr_part_counters(vcpu);
     status = luna_seat_write(vcpu->seat, &p->wanted, groups & ~before);
   }
-  return status;
+  return status == LUNA_OK ? luna_beside_write_clock(vcpu, &p->beside) : status;
 }
 
 /* The time-stamp counter is last: where it fails, it has not changed. */
@@ -448,15 +428,6 @@ static int drop_exit(luna_vcpu *vcpu) {
   return vcpu->pending.incomplete ? luna_error_status() : LUNA_OK;
 }
 
-/* What waited before is dropped: it came after the state. */
-static void restore_waiting(const parts *p, luna_vcpu *vcpu) {
-  for (int word = 0; word < 4; word++) {
-    atomic_store(&vcpu->waiting[word], p->waits.vectors[word]);
-  }
-  atomic_store(&vcpu->posted, p->waits.posted);
-  atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_INTERRUPT); /* to see what there is */
-}
-
 static int restore(parts *p, luna_vcpu *vcpu) {
   int status = keep_old(p, vcpu);
   status = status == LUNA_OK ? drop_exit(vcpu) : status;
@@ -470,7 +441,7 @@ static int restore(parts *p, luna_vcpu *vcpu) {
     return status;
   }
   luna_state_adopt(vcpu, &p->wanted);
-  restore_waiting(p, vcpu);
+  luna_beside_write_waiting(vcpu, &p->beside);
   return LUNA_OK;
 }
 

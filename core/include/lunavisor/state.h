@@ -58,7 +58,8 @@ LUNA_API int luna_vcpu_set_cpuid(luna_vcpu *vcpu, const luna_cpuid *answers, siz
 
 /* The whole state of the vCPU as bytes with a version: registers, system registers, events, XCR0,
  * extended state, debug registers, MSRs with the time-stamp counter and, with a LAPIC in KVM, that
- * and the MP state; and what waits for the next entry: an NMI, an SMI, vectors without a LAPIC. Not
+ * and the MP state; what waits for the next entry: an NMI, an SMI, vectors without a LAPIC; and
+ * KVM's clock for guests, which a restored state sets forward for the whole VM, but never back. Not
  * memory, CPUID, the LAPIC's number and whether it is the bootstrap processor's; nor breakpoints,
  * which are the library's. The same bytes again until something changes: what counts time is that
  * of the first time since the vCPU ran. `*size` is the room on entry and the length on return;

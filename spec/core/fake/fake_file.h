@@ -57,6 +57,7 @@ typedef struct fake_file {
   uint32_t routes;
   uint64_t messages;
   uint64_t bus_cycle;
+  uint64_t clock; /* kvmclock, which stands still */
   uint8_t ending; /* lines of which the end of a level interrupt is told */
   char chips[3][512];
   /* A vCPU's. */

@@ -319,6 +319,12 @@ int fake_vm_ioctl(fake_file *vm, unsigned long request, void *argument) {
       return vm->vcpus ? fake_refuse(EINVAL) : 0;
     case KVM_SET_TSS_ADDR:
       return 0;
+    case KVM_GET_CLOCK:
+      *(struct kvm_clock_data *)argument = (struct kvm_clock_data){.clock = vm->clock};
+      return 0;
+    case KVM_SET_CLOCK:
+      vm->clock = ((const struct kvm_clock_data *)argument)->clock;
+      return 0;
     case KVM_ENABLE_CAP:
       return enable(vm, argument);
     case FAKE_SET_MEMORY_ATTRIBUTES:

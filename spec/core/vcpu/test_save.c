@@ -3,6 +3,7 @@
  * everything as it was. */
 #include "fixture/move_fixture.h"
 
+#include "kvm/kvm_event.h"
 #include "kvm/kvm_interrupt.h"
 #include "vcpu/vcpu.h"
 
@@ -377,7 +378,7 @@ static void costs(void) {
   save();
   CHECK_EQ(fake_calls(KVM_GET_REGS) + fake_calls(KVM_GET_SREGS) + fake_calls(KVM_GET_VCPU_EVENTS),
            0);
-  CHECK_EQ(fake_calls(0), 5);
+  CHECK_EQ(fake_calls(0), 6);
   fake_forget();
   CHECK_OK(restore());
   CHECK_EQ(fake_calls(KVM_SET_XSAVE) + fake_calls(KVM_SET_XCRS) + fake_calls(KVM_SET_DEBUGREGS), 0);
@@ -449,6 +450,32 @@ static void forged_interrupts(void) {
     CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, cases[i].part);
     end();
   }
+}
+
+/* ---- The clock ---- */
+
+static uint64_t clock_of(uint32_t space) {
+  uint64_t now;
+  CHECK_EQ(luna_kvm_get_clock(vm->spaces[space]->vm_fd, &now), 0);
+  return now;
+}
+
+/* It is the VM's: a state sets it forward in every space, and never back. */
+static void clock_goes_on(void) {
+  const uint64_t hour = UINT64_C(3600000000000);
+  begin_variant(0);
+  CHECK_EQ(luna_kvm_set_clock(vm->spaces[0]->vm_fd, hour), 0);
+  uint32_t space;
+  CHECK_OK(luna_vm_space_create(vm, &space));
+  CHECK(clock_of(space) >= hour && clock_of(space) < 2 * hour);
+  CHECK_EQ(clock_of(1), 0);
+  save();
+  CHECK_EQ(*(uint64_t *)(void *)(find_section(12) + 2), hour);
+  CHECK_EQ(luna_kvm_set_clock(vm->spaces[0]->vm_fd, 2 * hour), 0);
+  CHECK_OK(restore());
+  CHECK_EQ(clock_of(0), 2 * hour);
+  CHECK(clock_of(1) >= hour && clock_of(1) < 2 * hour);
+  end();
 }
 
 /* ---- Twice ---- */
@@ -543,6 +570,7 @@ int main(void) {
   RUN(answered_exit);
   RUN(further_access);
   RUN(costs);
+  RUN(clock_goes_on);
   RUN(twice);
   RUN(interrupts_that_wait);
   RUN(interrupts_are_dropped);
