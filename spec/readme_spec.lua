@@ -219,6 +219,9 @@ if not helper.jit then
       for _, block in ipairs(blocks_of(language)) do
         it(block.name, function()
           need(block)
+          if language == "sh" and (os.getenv "LUNA_SKIP" or ""):find "packaging" then
+            pending "LUNA_SKIP says so: it builds"
+          end
           check_output(block.text, runners[language](block))
         end)
       end
