@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-/* The registers are to be written as they were. KVM then forgets an exception that it has queued. */
+/* The registers are to be written as they were. KVM then forgets an exception that it has
+ * queued. */
 static void put_back(luna_vcpu *vcpu, struct kvm_regs *regs, const struct kvm_sregs *sregs) {
   luna_state *state = &vcpu->state;
   for (int reg = 0; reg < LUNA_GENERAL_COUNT; reg++) {

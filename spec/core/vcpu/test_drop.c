@@ -46,7 +46,8 @@ enum {
   READS = sizeof kinds / sizeof *kinds
 };
 
-/* The guest is as before the instruction, or with that where it was put; KVM was not told a value. */
+/* The guest is as before the instruction, or with that where it was put; KVM was not told a
+ * value. */
 static void reads_are_taken_back(void) {
   for (int i = 0; i < VARIANTS * READS * 2; i++) {
     const int variant = i / 2 / READS;
