@@ -16,7 +16,7 @@ end
 for _, more in ipairs {
   figure("protect", "x", 1.15, "spaces protect"),
   figure("remap", "x", 1.15, "spaces remap"),
-  figure("find_32000", "ns", 150, "spaces find 32000"),
+  figure("find_32000", "ns", 400, "spaces find 32000"),
   figure("map_cost_100", "ns", 700, "spaces map_cost 100"),
   figure("map_cost_32000", "ns", 1500, "spaces map_cost 32000"),
   figure("move_full", "x", 0.70, "moves full"),
