@@ -98,17 +98,17 @@ describe("scripts/lint", function()
   it("names what is too long and a folder of too many files", function()
     local files = {
       ["core/kvm/kvm.c"] = lines(501), ["core/kvm/fits.c"] = lines(500),
-      ["lua/long.lua"] = lines(401), ["lua/fits.lua"] = lines(400),
+      ["lua/long.lua"] = lines(401), ["lua/fits.lua"] = lines(400), ["spec/long.lua"] = lines(500),
       ["scripts/run"] = "#!/usr/bin/env luajit\n" .. lines(400), ["build/made.c"] = lines(600),
     }
-    for i = 1, 17 do files[("core/hvf/f%d.c"):format(i)] = "" end
+    for i = 1, 18 do files[("core/hvf/f%d.c"):format(i)] = "" end
     local output, clean = check("sizes", files)
     assert.is_false(clean)
     assert.equal([[
 core/kvm/kvm.c: 501 lines, more than 500: it is about more than one thing
 lua/long.lua: 401 lines, more than 400: it is about more than one thing
 scripts/run: 401 lines, more than 400: it is about more than one thing
-core/hvf: 17 .c files, more than 16: make folders of what belongs together]], output)
+core/hvf: 18 .c files, more than 17: make folders of what belongs together]], output)
   end)
 
   it("finds nothing wrong with what fits", function()

@@ -3,8 +3,8 @@
 -- sizes.lua [DIRECTORY]. Ends with status 1 if there is one.
 
 local LINES = 500
-local LUA_LINES = 400
-local C_FILES = 16 -- in one folder
+local LUA_LINES = 400 -- but for specs
+local C_FILES = 17 -- in one folder
 
 local root = arg[1] or "."
 local problems = 0
@@ -27,7 +27,7 @@ for path in pipe:lines() do
     lines = lines + 1
   end
   local is_lua = path:find "%.lua$" or (first or ""):find "^#!.*lua"
-  local limit = is_lua and LUA_LINES or LINES
+  local limit = is_lua and not path:find "^spec/" and LUA_LINES or LINES
   if lines > limit then
     complain("%s: %d lines, more than %d: it is about more than one thing", path, lines, limit)
   end
