@@ -43,8 +43,8 @@ local function make_world()
   local ram = helper.keep(luna.buffer "64K")
   assert(world.vm:map_space(0, ram, 0, ram.size, "rwx"))
   ram:write(CODE, helper.code(SOURCE, 16, CODE))
-  for port = SLOT, SLOT + VCPUS - 1 do
-    world.vm:pio(port, 1, { write = function(_, _, _, value) check_write(world, port, value) end })
+  for port = SLOT, SLOT + 2 * (VCPUS - 1), 2 do
+    world.vm:pio(port, 2, { write = function(_, _, _, value) check_write(world, port, value) end })
     make_vcpu(world, port)
   end
   world.vm:timer(0.001, function() world.beats = world.beats + 1 end, { period = 0.001 })
@@ -130,7 +130,7 @@ end
 local function torture(world, random)
   local finish, done, count = luna.clock() + SECONDS, {}, 0
   while luna.clock() < finish do
-    local name, port = names[random(#names)], SLOT + random(VCPUS) - 1
+    local name, port = names[random(#names)], SLOT + 2 * (random(VCPUS) - 1)
     done[name] = true
     count = count + 1
     acts[name](world, port)
@@ -151,7 +151,7 @@ helper.kvm("four vCPUs", function()
     end
     assert.is_true(world.writes > 0 and world.beats > 0 and world.interrupts > 0)
     world.vm:stop()
-    for port = SLOT, SLOT + VCPUS - 1 do check_count(world, port) end
+    for port = SLOT, SLOT + 2 * (VCPUS - 1), 2 do check_count(world, port) end
     for _, cpu in pairs(world.cpus) do cpu:close() end
   end)
 end)

@@ -148,8 +148,10 @@ function M.close(object)
   if box.state == OPEN then
     local hook, mask, count = debug.gethook()
     debug.sethook() -- an error between the two would lose the object
-    box.state = CLOSED
-    release[box.kind](object[2])
+    if box.state == OPEN then -- gethook allocates: a finalizer may have closed it meanwhile
+      box.state = CLOSED
+      release[box.kind](object[2])
+    end
     if hook then debug.sethook(hook, mask, count) end
     ffi.gc(box, nil)
   end

@@ -61,8 +61,8 @@ return function(M, shared)
       :format(offset < 0 and "-" or "", math.abs(offset), size, box.size), level + 1)
   end
 
-  -- The memory at `offset`, of `size` bytes that the buffer has, and the box. `level` blames the
-  -- method's caller.
+  -- The memory at `offset`, of `size` bytes that the buffer has, the box, and box.vanishes, which
+  -- would allocate behind the look at whether the buffer is open. `level` blames the caller.
   local function bytes(object, offset, size, level)
     buffer_of(object)
     local box = object[1]
@@ -70,9 +70,9 @@ return function(M, shared)
       or floor(offset) ~= offset then
       outside(box, offset, size, (level or 3) + 1)
     end
-    local place = box.data + offset
+    local place, vanishes = box.data + offset, box.vanishes
     buffer_of(object)
-    return place, box
+    return place, box, vanishes
   end
 
   local function writable(box, level)
@@ -135,10 +135,10 @@ return function(M, shared)
         or floor(offset) ~= offset then
         outside(box, offset, size, 2)
       end
-      local place = ffi.cast(pointer, box.data + offset)
+      local place, vanishes = ffi.cast(pointer, box.data + offset), box.vanishes
       if value == nil then
         if box.state ~= OPEN then complain(object) end
-        if box.vanishes[0] ~= 0 then return get_integer(object, offset, size) end
+        if vanishes[0] ~= 0 then return get_integer(object, offset, size) end
         return place[0]
       end
       if type(value) ~= "number" then
@@ -150,7 +150,7 @@ return function(M, shared)
       end
       if box.state ~= OPEN then complain(object) end
       writable(box, 2)
-      if box.vanishes[0] ~= 0 then return set_integer(object, offset, size, value) end
+      if vanishes[0] ~= 0 then return set_integer(object, offset, size, value) end
       place[0] = value
       mark(object, box, offset, size)
     end
@@ -172,10 +172,10 @@ return function(M, shared)
         or floor(offset) ~= offset then
         outside(box, offset, 8, 2)
       end
-      local place = ffi.cast("uint64_t *", box.data + offset)
+      local place, vanishes = ffi.cast("uint64_t *", box.data + offset), box.vanishes
       if value == nil then
         if box.state ~= OPEN then complain(object) end
-        if box.vanishes[0] ~= 0 then return get_integer(object, offset, 8) end
+        if vanishes[0] ~= 0 then return get_integer(object, offset, 8) end
         return place[0]
       end
       local exact = to_u64(value)
@@ -184,7 +184,7 @@ return function(M, shared)
       end
       if box.state ~= OPEN then complain(object) end
       writable(box, 2)
-      if box.vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
+      if vanishes[0] ~= 0 then return set_integer(object, offset, 8, exact) end
       place[0] = exact
       mark(object, box, offset, 8)
     end
@@ -198,8 +198,8 @@ return function(M, shared)
   -- As a string, or appended to a string.buffer. LuaJIT looks at the bytes of a string several
   -- times: a guest must not change them meanwhile.
   function M.buffer_read(object, offset, size, into)
-    local place, box = bytes(object, offset, size)
-    local safely = box.vanishes[0] ~= 0
+    local place, _, vanishes = bytes(object, offset, size)
+    local safely = vanishes[0] ~= 0
     if into and not safely then return into:putcdata(place, size) end
     local small = size <= SPARE
     local data = small and spare or room(small and SPARE or size)
@@ -221,9 +221,9 @@ return function(M, shared)
   function M.buffer_write(object, offset, data)
     local size, source = #data, data
     if type(data) ~= "string" then source = data:ref() end
-    local place, box = bytes(object, offset, size)
+    local place, box, vanishes = bytes(object, offset, size)
     writable(box)
-    if box.vanishes[0] ~= 0 then
+    if vanishes[0] ~= 0 then
       return nothing(copy_safely(object, offset, ffi.cast("uint8_t *", source), size, WRITE))
     end
     ffi.copy(place, source, size)
