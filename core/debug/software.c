@@ -8,7 +8,6 @@
 #include "debug/walk.h"
 #include "memory/buffer.h"
 #include "memory/space.h"
-#include "vcpu/state.h"
 #include "vcpu/vcpu.h"
 
 #include <errno.h>

@@ -7,6 +7,8 @@
 #include "exit/eventfd.h"
 #include "exit/lookup.h"
 #include "exit/reply.h"
+#include "memory/space.h"
+#include "memory/spaces.h"
 #include "vcpu/vcpu.h"
 
 bool luna_exit_stale(const luna_vcpu *vcpu) {

@@ -6,6 +6,7 @@
 #include "exit/answer.h"
 #include "exit/lookup.h"
 #include "exit/offer.h"
+#include "memory/space.h"
 #include "vcpu/guard.h"
 #include "vcpu/vcpu.h"
 

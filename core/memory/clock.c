@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kvm/kvm_event.h"
+#include "memory/space.h"
 #include "memory/vm.h"
 
 #include <errno.h>

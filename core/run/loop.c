@@ -14,7 +14,6 @@
 #include "interrupt/interrupt.h"
 #include "kvm/kick.h"
 #include "kvm/kvm.h"
-#include "memory/spaces.h"
 #include "run/decode.h"
 #include "run/move.h"
 #include "vcpu/account.h"

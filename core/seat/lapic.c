@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "kvm/kvm_interrupt.h"
+#include "seat/group.h"
+#include "seat/seat.h"
 
 #include <errno.h>
 #include <string.h>

@@ -5,8 +5,10 @@
 #include "seat/tsc.h"
 
 #include "base/error.h"
+#include "kvm/host.h"
 #include "kvm/kvm.h"
 #include "seat/group.h"
+#include "seat/seat.h"
 
 #include <errno.h>
 
@@ -54,25 +56,30 @@ int luna_seat_host_counter(const luna_seat *seat, uint64_t *counter, uint64_t *o
   return 0;
 }
 
-/* A KVM that lets guests read the host's counter takes an offset and forgets it. */
+/* A KVM that lets guests read the host's counter takes an offset and forgets it. Which kind this
+ * host's is shows the first time: the hosts of which it is known, by luna_host.serial. */
+static _Atomic uint64_t keeps;
+static _Atomic uint64_t forgets;
+
 static int change_offset(const luna_seat *seat, uint64_t offset) {
+  const uint64_t host = luna_host_get()->serial;
   uint64_t now;
   if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0) {
     errno = is_unknown(errno) ? ENXIO : errno;
     return -1;
   }
+  if (atomic_load(&keeps) == host) {
+    return 0;
+  }
   if (get_offset(seat, &now) != 0) {
     return -1;
   }
+  atomic_store(now == offset ? &keeps : &forgets, host);
   errno = ENXIO;
   return now == offset ? 0 : -1;
 }
 
-int luna_seat_set_tsc_offset(luna_seat *seat, uint64_t offset) {
-  uint64_t before;
-  if (get_offset(seat, &before) != 0) {
-    return -1;
-  }
+static int replace_offset(luna_seat *seat, uint64_t before, uint64_t offset) {
   atomic_fetch_or(&seat->stale, 1u << LUNA_GROUP_COUNTERS);
   int result = change_offset(seat, offset);
   if (result != 0) {
@@ -81,6 +88,11 @@ int luna_seat_set_tsc_offset(luna_seat *seat, uint64_t offset) {
     errno = number;
   }
   return result;
+}
+
+int luna_seat_set_tsc_offset(luna_seat *seat, uint64_t offset) {
+  uint64_t before;
+  return get_offset(seat, &before) == 0 ? replace_offset(seat, before, offset) : -1;
 }
 
 /* Without an offset: far away first, so that it is not within a second, and 1 for 0. */
@@ -99,9 +111,12 @@ static int set_by_value(const luna_seat *seat, uint64_t tsc) {
 int luna_seat_set_tsc(luna_seat *seat, uint64_t tsc) {
   uint64_t counter;
   uint64_t offset;
+  if (atomic_load(&forgets) == luna_host_get()->serial) {
+    return set_by_value(seat, tsc);
+  }
   int result = luna_seat_host_counter(seat, &counter, &offset);
   if (result == 0) {
-    result = luna_seat_set_tsc_offset(seat, tsc - counter);
+    result = replace_offset(seat, offset, tsc - counter);
   }
   return result != 0 && errno == ENXIO ? set_by_value(seat, tsc) : result;
 }

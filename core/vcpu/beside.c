@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "kvm/kvm_interrupt.h"
 #include "memory/clock.h"
-#include "memory/vm.h"
+#include "memory/space.h"
 #include "vcpu/vcpu.h"
 
 #include <stddef.h>

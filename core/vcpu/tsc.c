@@ -8,6 +8,7 @@
 #include "kvm/kvm_interrupt.h"
 #include "memory/space.h"
 #include "memory/vm.h"
+#include "seat/group.h"
 #include "seat/seat.h"
 #include "seat/tsc.h"
 #include "vcpu/guard.h"
