@@ -7,6 +7,7 @@
 #include "debug/breakpoint.h"
 #include "debug/debug_exit.h"
 #include "debug/software.h"
+#include "debug/trap_flag.h"
 #include "kvm/kvm.h"
 #include "kvm/kvm_event.h"
 #include "kvm/kvm_interrupt.h"
@@ -21,7 +22,6 @@
 
 enum {
   DR7_FIXED = 0x400,
-  RFLAGS_TF = 0x100,
   HLT = 0xf4
 };
 
@@ -131,16 +131,6 @@ static int aim(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
-static int prepare_step(luna_vcpu *vcpu) {
-  uint64_t rflags;
-  int status = settle_registers(vcpu);
-  status = status == LUNA_OK ? luna_vcpu_get(vcpu, LUNA_RFLAGS, &rflags) : status;
-  if (status == LUNA_OK) {
-    vcpu->debug->guest_traps = rflags & RFLAGS_TF;
-  }
-  return status;
-}
-
 /* A HLT that KVM leaves the guest for: a guest that has no LAPIC in KVM. With a single step, some
  * KVMs end that instead and report the HLT an instruction later. */
 static bool halts(luna_vcpu *vcpu) {
@@ -151,18 +141,25 @@ static bool halts(luna_vcpu *vcpu) {
          luna_kvm_get_lapic(vcpu->fd, &lapic) != 0;
 }
 
+static int enter_step(luna_vcpu *vcpu) {
+  int status = luna_trap_flag_begin(vcpu);
+  status = status == LUNA_OK ? settle_registers(vcpu) : status;
+  return status == LUNA_OK ? tell(vcpu, wanted(vcpu->debug, true, halts(vcpu))) : status;
+}
+
+/* With the end of a single step, KVM takes the guest's TF away: registers go after it. */
 static int enter(luna_vcpu *vcpu) {
   luna_debug *debug = vcpu->debug;
-  bool single = debug->step || debug->over;
-  int status = LUNA_OK;
-  if (single) {
-    status = prepare_step(vcpu);
+  bool stepped = vcpu->seat->debug.control & KVM_GUESTDBG_SINGLESTEP;
+  int status = tell(vcpu, wanted(debug, false, false));
+  if (status == LUNA_OK && stepped) {
+    status = luna_trap_flag_write(vcpu);
   }
-  status = status == LUNA_OK ? tell(vcpu, wanted(debug, single, single && halts(vcpu))) : status;
-  if (status == LUNA_OK && !single && debug->software_count > 0) {
-    status = luna_software_insert(vcpu);
+  if (status == LUNA_OK && debug->software_count > 0) {
+    status = vcpu->pending.incomplete ? LUNA_OK : settle_registers(vcpu);
+    status = status == LUNA_OK ? luna_software_insert(vcpu) : status;
   }
-  if (status == LUNA_OK && !single && vcpu->seat->debug.control == 0) {
+  if (status == LUNA_OK && vcpu->seat->debug.control == 0) {
     atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_DEBUG);
   }
   return status;
@@ -172,7 +169,8 @@ int luna_debug_finish(luna_vcpu *vcpu) {
   int kind = luna_vcpu_settle(vcpu);
   uint64_t gva;
   if (kind == 0) {
-    kind = luna_debug_locate(vcpu, &gva);
+    kind = luna_trap_flag_done(vcpu);
+    kind = kind == LUNA_OK ? luna_debug_locate(vcpu, &gva) : kind;
     kind = kind == LUNA_OK ? luna_debug_report(vcpu, 0, gva, LUNA_DR6_FIXED | LUNA_DR6_STEP) : kind;
   }
   return kind;
@@ -192,7 +190,10 @@ int luna_debug_entry(luna_vcpu *vcpu) {
   } else if (status == LUNA_OK) {
     status = aim(vcpu);
   }
-  return status == LUNA_OK ? enter(vcpu) : status;
+  if (status != LUNA_OK) {
+    return status;
+  }
+  return debug->step || debug->over ? enter_step(vcpu) : enter(vcpu);
 }
 
 void luna_debug_leave(luna_vcpu *vcpu) {

@@ -30,10 +30,15 @@ typedef struct luna_debug {
   uint32_t software_room; /* of software and patches */
   uint32_t patch_count;
   uint32_t last_number;
-  bool step;        /* one instruction is to be run */
-  bool over;        /* the one at a breakpoint is run first, which nobody gets to see */
-  bool standing;    /* the guest stands at `stood`, and the script has been told */
-  bool guest_traps; /* the guest itself has RFLAGS.TF set */
+  bool step;         /* one instruction is to be run */
+  bool over;         /* the one at a breakpoint is run first, which nobody gets to see */
+  bool standing;     /* the guest stands at `stood`, and the script has been told */
+  bool guest_traps;  /* the guest itself has RFLAGS.TF set, before the step under way */
+  bool next_traps;   /* and behind it */
+  bool pushes;       /* the step is a PUSHF */
+  bool delivers;     /* an exception or interrupt may go before it */
+  uint16_t start_cs; /* where the step under way begins */
+  uint64_t start_rip;
   uint64_t stood;
   uint64_t start; /* of the step under way */
 } luna_debug;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "debug/debug.h"
 #include "debug/software.h"
+#include "debug/trap_flag.h"
 #include "kvm/kvm.h"
 #include "vcpu/record.h"
 #include "vcpu/vcpu.h"
@@ -52,6 +53,7 @@ static int stepped(luna_vcpu *vcpu, uint64_t dr6) {
   luna_debug *debug = vcpu->debug;
   uint64_t gva;
   int status = luna_debug_locate(vcpu, &gva);
+  status = status == LUNA_OK ? luna_trap_flag_done(vcpu) : status;
   if (status != LUNA_OK) {
     return status;
   }
@@ -74,19 +76,14 @@ static const luna_breakpoint *hit(const luna_vcpu *vcpu, uint64_t dr6) {
   return NULL;
 }
 
-/* An exception that the guest's own debug registers, TF or INT3 caused. */
-static int give_back(luna_vcpu *vcpu, uint32_t vector, uint64_t dr6) {
-  struct kvm_debugregs debugregs;
-  if (vector == VECTOR_DB) {
-    if (luna_kvm_get_debugregs(vcpu->fd, &debugregs) != 0) {
-      return luna_fail_errno(errno, "cannot read the debug registers of vCPU %u", vcpu->id);
-    }
-    debugregs.dr6 = dr6;
-    if (luna_kvm_set_debugregs(vcpu->fd, &debugregs) != 0) {
-      return luna_fail_errno(errno, "cannot write the debug registers of vCPU %u", vcpu->id);
-    }
+/* A watchpoint and the guest's own TF at one instruction. */
+static int own_trap(luna_vcpu *vcpu, uint64_t dr6) {
+  if (!(dr6 & LUNA_DR6_STEP)) {
+    return LUNA_OK;
   }
-  return luna_vcpu_inject(vcpu, vector, 0, 0);
+  return vcpu->seat->debug.control & KVM_GUESTDBG_SINGLESTEP
+             ? luna_trap_flag_done(vcpu)
+             : luna_trap_flag_give(vcpu, VECTOR_DB, LUNA_DR6_FIXED | LUNA_DR6_STEP);
 }
 
 int luna_debug_exit(luna_vcpu *vcpu) {
@@ -98,7 +95,8 @@ int luna_debug_exit(luna_vcpu *vcpu) {
   bool trap = arch.exception != VECTOR_BP;
   const luna_breakpoint *point = trap ? hit(vcpu, arch.dr6) : luna_software_at(debug, arch.pc);
   if (point) {
-    return luna_debug_report(vcpu, point->number, arch.pc, arch.dr6);
+    int status = trap ? own_trap(vcpu, arch.dr6) : LUNA_OK;
+    return status == LUNA_OK ? luna_debug_report(vcpu, point->number, arch.pc, arch.dr6) : status;
   }
   if (trap && (debug->step || debug->over)) {
     return stepped(vcpu, arch.dr6);
@@ -106,7 +104,7 @@ int luna_debug_exit(luna_vcpu *vcpu) {
   if (trap && arch.dr6 & LUNA_DR6_STEP && vcpu->seat->debug.control & KVM_GUESTDBG_SINGLESTEP) {
     return 0; /* the end of a step that another exit has ended */
   }
-  return give_back(vcpu, trap ? VECTOR_DB : VECTOR_BP, arch.dr6);
+  return luna_trap_flag_give(vcpu, trap ? VECTOR_DB : VECTOR_BP, arch.dr6);
 }
 
 int luna_debug_internal(luna_vcpu *vcpu) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "debug/debug.h"
+#include "debug/trap_flag.h"
 #include "exit/coalesced.h"
 #include "exit/exit.h"
 #include "exit/msr_filter.h"
@@ -277,6 +278,9 @@ static void enter(luna_vcpu *vcpu, unsigned attention) {
   }
   if (entered) {
     luna_state_entered(vcpu);
+  }
+  if (vcpu->debug && entered) {
+    luna_trap_flag_left(vcpu);
   }
   bool ours = number == EINTR && (luna_kick_seen() || !entered);
   vcpu->leave = (luna_leave){.entered = entered, .ours = ours, .number = number};

@@ -16,7 +16,15 @@ enum {
   FALL = 16 /* how many bytes a guest without a script runs */
 };
 
+/* kvm_get_rflags: what KVM shows, and writes back with the end of a single step. */
+uint64_t fake_debug_flags(const fake_file *vcpu) {
+  const uint64_t tf = 0x100;
+  bool hidden = vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP;
+  return hidden ? vcpu->regs.rflags & ~tf : vcpu->regs.rflags;
+}
+
 void fake_debug_set(fake_file *vcpu, const struct kvm_guest_debug *debug) {
+  vcpu->regs.rflags = fake_debug_flags(vcpu);
   vcpu->debug = *debug;
   vcpu->step_rip = vcpu->regs.rip;
   vcpu->steps = debug->control & KVM_GUESTDBG_SINGLESTEP;

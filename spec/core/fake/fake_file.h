@@ -138,6 +138,7 @@ void fake_stats_update(const fake_file *vcpu);
 void fake_stats_free(const fake_file *vcpu);
 /* fake_debug.c. KVM_SET_GUEST_DEBUG; registers that came with KVM_RUN; one instruction: whether it
  * ended in an exit, and whether it is done; what a guest without a script meets. */
+uint64_t fake_debug_flags(const fake_file *vcpu);
 void fake_debug_set(fake_file *vcpu, const struct kvm_guest_debug *debug);
 void fake_debug_taken(fake_file *vcpu);
 bool fake_debug_code(fake_file *vcpu, const fake_step *step, bool *done);

@@ -100,6 +100,7 @@ int fake_vcpu_ioctl(fake_file *vcpu, unsigned long request, void *argument) {
       return set_cpuid(vcpu, argument);
     case KVM_GET_REGS:
       memcpy(argument, &vcpu->regs, sizeof vcpu->regs);
+      ((struct kvm_regs *)argument)->rflags = fake_debug_flags(vcpu);
       return 0;
     case KVM_SET_REGS:
       memcpy(&vcpu->regs, argument, sizeof vcpu->regs);
@@ -163,6 +164,7 @@ static void store_registers(const fake_file *vcpu) {
   struct kvm_run *run = vcpu->run;
   if (run->kvm_valid_regs & KVM_SYNC_X86_REGS) {
     run->s.regs.regs = vcpu->regs;
+    run->s.regs.regs.rflags = fake_debug_flags(vcpu);
   }
   if (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) {
     run->s.regs.sregs = vcpu->sregs;
