@@ -101,7 +101,12 @@ static int set_by_value(const luna_seat *seat, uint64_t tsc) {
   const uint64_t near = UINT64_C(1) << 40; /* some minutes */
   uint64_t now;
   tsc = tsc ? tsc : 1;
-  if (put_tsc(seat, tsc ^ far) != 0 || put_tsc(seat, tsc) != 0 || get_tsc(seat, &now) != 0) {
+  luna_counters both = {
+      .count = 2,
+      .entries = {{.index = MSR_TSC, .data = tsc ^ far}, {.index = MSR_TSC, .data = tsc}}};
+  int done = luna_kvm_set_msrs(seat->fd, &both);
+  errno = done == 0 || done == 1 ? EINVAL : errno;
+  if (done != 2 || get_tsc(seat, &now) != 0) {
     return -1;
   }
   errno = ENXIO;

@@ -122,5 +122,5 @@ local figures = {
 }
 figures[1].least, figures[3].least = 0.7, 0.6
 figures[2].limit = { luajit = 60, lua54 = 300 }
-figures[5].limit = { luajit = 5, lua54 = 90 }
+figures[5].limit = { luajit = 5, lua54 = 75 }
 return figures

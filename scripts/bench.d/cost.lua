@@ -66,7 +66,7 @@ end
 return {
   figure("cost", "ns", { luajit = 100, lua54 = 300 }, write, cost),
   figure("calls", "ioctls", 1.01, write, calls),
-  figure("register_cost", "ns", { luajit = 200, lua54 = 700 }, write_register, cost),
+  figure("register_cost", "ns", { luajit = 200, lua54 = 900 }, write_register, cost),
   figure("register_calls", "ioctls", 1.01, write_register, calls),
   { name = "cost_base", unit = "ns", engine = "luajit",
     measure = function()

@@ -7,7 +7,7 @@ local rounds = require "rounds"
 
 local figures = {}
 for _, name in ipairs { "map", "halt", "out", "in", "access" } do
-  figures[#figures + 1] = { name = "hvf_" .. name, unit = "x", limit = 1.20, engine = "luajit",
+  figures[#figures + 1] = { name = "hvf_" .. name, unit = "x", limit = 1.15, engine = "luajit",
     measure = function() return rounds.collect("hvf " .. name) end }
 end
 return figures

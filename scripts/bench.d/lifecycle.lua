@@ -72,7 +72,7 @@ local function leak(name, unit, limit, count)
 end
 
 return {
-  { name = "lifecycle", unit = "x", limit = { luajit = 1.35, lua54 = 1.45 },
+  { name = "lifecycle", unit = "x", limit = { luajit = 1.28, lua54 = 1.35 },
     measure = function() return rounds.samples(ratio) end },
   leak("leak_memory", "KiB", 1024, resident),
   leak("leak_files", "fd", 0, open_files),

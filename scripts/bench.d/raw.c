@@ -254,6 +254,7 @@ static struct {
     struct kvm_msr_entry entries[MSRS_MOST];
   } msrs;
   struct kvm_vcpu_events events;
+  struct kvm_clock_data clock;
 } state;
 
 /* Those that KVM lists and this vCPU has. */
@@ -286,6 +287,7 @@ static void read_state(const machine *m) {
   check(ioctl(m->vcpu, KVM_GET_DEBUGREGS, &state.debugregs), "KVM_GET_DEBUGREGS");
   check(ioctl(m->vcpu, KVM_GET_MSRS, &state.msrs), "KVM_GET_MSRS");
   check(ioctl(m->vcpu, KVM_GET_VCPU_EVENTS, &state.events), "KVM_GET_VCPU_EVENTS");
+  check(ioctl(m->vm, KVM_GET_CLOCK, &state.clock), "KVM_GET_CLOCK");
 }
 
 static void write_state(const machine *m) {
@@ -296,6 +298,8 @@ static void write_state(const machine *m) {
   check(ioctl(m->vcpu, KVM_SET_DEBUGREGS, &state.debugregs), "KVM_SET_DEBUGREGS");
   check(ioctl(m->vcpu, KVM_SET_MSRS, &state.msrs), "KVM_SET_MSRS");
   check(ioctl(m->vcpu, KVM_SET_VCPU_EVENTS, &state.events), "KVM_SET_VCPU_EVENTS");
+  state.clock.flags = 0; /* the value alone: KVM's flags are for reading */
+  check(ioctl(m->vm, KVM_SET_CLOCK, &state.clock), "KVM_SET_CLOCK");
 }
 
 static void run_states(const machine *m, uint64_t count) {

@@ -19,7 +19,7 @@ local function by_ioctl()
 end
 
 return {
-  { name = "register", unit = "x", limit = { luajit = 1.25, lua54 = 1.50 },
+  { name = "register", unit = "x", limit = { luajit = 1.20, lua54 = 1.42 },
     measure = function() return rounds.exits { code = OUT, device = { write = write } } end },
   { name = "register_c", unit = "x", engine = "luajit",
     measure = function() return rounds.samples(by_ioctl) end },

@@ -50,7 +50,7 @@ local function calls()
 end
 
 return {
-  { name = "state", unit = "x", limit = { luajit = 1.30, lua54 = 1.50 },
+  { name = "state", unit = "x", limit = { luajit = 1.45, lua54 = 1.70 },
     measure = function() return rounds.samples(session) end },
-  { name = "state_calls", unit = "ioctls", limit = 13, measure = calls },
+  { name = "state_calls", unit = "ioctls", limit = 16, measure = calls },
 }
