@@ -1,60 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Saved states: what is in them, what is refused, and that a restore that fails at any call leaves
  * everything as it was. */
-#include "fixture/move_fixture.h"
-
-#include "kvm/kvm_event.h"
-#include "kvm/kvm_interrupt.h"
-#include "vcpu/vcpu.h"
-
-enum {
-  ROOM = 65536,
-  HEADER = 24
-};
-
-static uint8_t state[ROOM];
-static size_t state_size;
-
-static void save(void) {
-  state_size = sizeof state;
-  CHECK_OK(luna_vcpu_save(vcpu, state, &state_size));
-}
-
-static int restore(void) {
-  return luna_vcpu_restore(vcpu, state, state_size);
-}
-
-/* Registers of every group, from `base` on. */
-static void put_all(uint64_t base) {
-  set(LUNA_R15, base);
-  set(LUNA_FS_BASE, base + 1);
-  set(LUNA_XCR0, base + 2);
-  set(LUNA_DR2, base + 3);
-  set(LUNA_FIP, base + 4);
-  CHECK_OK(luna_vcpu_set_msr(vcpu, (uint32_t)MSR_KERNEL_GS, base + 5));
-  CHECK_OK(luna_vcpu_set_msr(vcpu, 0x10, base + 6));
-}
-
-static uint64_t get_msr(uint32_t index) {
-  uint64_t value;
-  CHECK_OK(luna_vcpu_get_msr(vcpu, index, &value));
-  return value;
-}
-
-static void check_all(uint64_t base) {
-  CHECK_EQ(get(LUNA_R15), base);
-  CHECK_EQ(get(LUNA_FS_BASE), base + 1);
-  CHECK_EQ(get(LUNA_XCR0), base + 2);
-  CHECK_EQ(get(LUNA_DR2), base + 3);
-  CHECK_EQ(get(LUNA_FIP), base + 4);
-  CHECK_EQ(get_msr((uint32_t)MSR_KERNEL_GS), base + 5);
-  CHECK_EQ(get_msr(0x10), base + 6);
-}
-
-static void halt(void) {
-  fake_script(NULL, 0);
-  CHECK_EQ(run(), LUNA_EXIT_HLT);
-}
+#include "fixture/save_fixture.h"
 
 static void round_trip(void) {
   for (int variant = 0; variant < VARIANTS; variant++) {
@@ -95,31 +42,6 @@ static void goes_with_a_move(void) {
   halt();
   check_all(1000);
   end();
-}
-
-static void mend_checksum(void) {
-  uint64_t sum = UINT64_C(0xcbf29ce484222325);
-  for (size_t i = HEADER; i < state_size; i += 8) {
-    uint64_t word;
-    memcpy(&word, state + i, 8);
-    sum = (sum ^ word) * UINT64_C(0x100000001b3);
-    sum ^= sum >> 29;
-  }
-  uint32_t size = (uint32_t)state_size;
-  memcpy(state + 12, &size, sizeof size);
-  memcpy(state + 16, &sum, sizeof sum);
-}
-
-/* The header of the section with this tag. */
-static uint32_t *find_section(uint32_t tag) {
-  for (size_t at = HEADER; at < state_size;) {
-    uint32_t *head = (uint32_t *)(void *)(state + at);
-    if (head[0] == tag) {
-      return head;
-    }
-    at += 8 + (head[1] + 7) / 8 * 8;
-  }
-  return NULL;
 }
 
 /* What the guest has changed since its registers were last asked for is in the state. */
@@ -335,13 +257,6 @@ static void answered_exit(void) {
   end();
 }
 
-static bool same(void) {
-  static uint8_t other[ROOM];
-  size_t size = sizeof other;
-  CHECK_OK(luna_vcpu_save(vcpu, other, &size));
-  return size == state_size && memcmp(other, state, size) == 0;
-}
-
 /* A read-modify-write whose read was answered: the write is the vCPU's next exit, and the state is
  * that before the instruction. */
 static void further_access(void) {
@@ -387,97 +302,6 @@ static void costs(void) {
   end();
 }
 
-/* ---- Interrupts that wait ---- */
-
-static void check_taken(const char *expected) {
-  const uint8_t *vectors;
-  size_t count = fake_taken(&vectors);
-  CHECK_EQ(count, strlen(expected));
-  CHECK(memcmp(vectors, expected, count) == 0);
-}
-
-static void interrupts_that_wait(void) {
-  static const struct kvm_regs open_regs = {.rflags = 0x202, .rip = 0x1000};
-  begin_variant(0);
-  SCRIPT({.kind = FAKE_HLT, .regs = &open_regs});
-  CHECK_EQ(run(), LUNA_EXIT_HLT);
-  luna_vcpu_interrupt_vector(vcpu, 0xf1);
-  luna_vcpu_interrupt_vector(vcpu, 0x41);
-  CHECK_OK(luna_vcpu_nmi(vcpu));
-  save();
-  luna_vcpu_interrupt_vector(vcpu, 0x99);
-  CHECK_OK(restore());
-  halt();
-  check_taken("\x02\xf1\x41");
-  CHECK_OK(restore());
-  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0xf1);
-  halt();
-  check_taken("\x02\xf1\x41\x02\xf1\x41");
-  end();
-}
-
-/* A restore that fails drops nothing; a state of an older library, which has none, drops all. */
-static void interrupts_are_dropped(void) {
-  begin_variant(0);
-  save();
-  luna_vcpu_interrupt_vector(vcpu, 0x55);
-  fake_fail(1, EIO);
-  CHECK(restore() < 0);
-  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0x55);
-  state_size = (size_t)((uint8_t *)find_section(11) - state);
-  mend_checksum();
-  CHECK_OK(restore());
-  CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), -1);
-  end();
-}
-
-static void forged_interrupts(void) {
-  static const struct {
-    int word;
-    uint32_t value;
-    const char *part;
-  } cases[] = {{1, 32, "section 11 has 32 bytes"},
-               {10, 4, "interrupts 0x4 that wait"},
-               {10, 2, "no KVM_CAP_X86_SMM"}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    test_note("case %zu", i);
-    begin_variant(0);
-    save();
-    uint32_t *head = find_section(11);
-    CHECK(head);
-    head[cases[i].word] = cases[i].value;
-    mend_checksum();
-    CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, cases[i].part);
-    end();
-  }
-}
-
-/* ---- The clock ---- */
-
-static uint64_t clock_of(uint32_t space) {
-  uint64_t now;
-  CHECK_EQ(luna_kvm_get_clock(vm->spaces[space]->vm_fd, &now), 0);
-  return now;
-}
-
-/* It is the VM's: a state sets it forward in every space, and never back. */
-static void clock_goes_on(void) {
-  const uint64_t hour = UINT64_C(3600000000000);
-  begin_variant(0);
-  CHECK_EQ(luna_kvm_set_clock(vm->spaces[0]->vm_fd, hour), 0);
-  uint32_t space;
-  CHECK_OK(luna_vm_space_create(vm, &space));
-  CHECK(clock_of(space) >= hour && clock_of(space) < 2 * hour);
-  CHECK_EQ(clock_of(1), 0);
-  save();
-  CHECK_EQ(*(uint64_t *)(void *)(find_section(12) + 2), hour);
-  CHECK_EQ(luna_kvm_set_clock(vm->spaces[0]->vm_fd, 2 * hour), 0);
-  CHECK_OK(restore());
-  CHECK_EQ(clock_of(0), 2 * hour);
-  CHECK(clock_of(1) >= hour && clock_of(1) < 2 * hour);
-  end();
-}
-
 /* ---- Twice ---- */
 
 /* The counters run on, and the state is that of one moment until somebody sets them. */
@@ -510,50 +334,6 @@ static void twice(void) {
   end();
 }
 
-static void begin_again(uint32_t irqchip) {
-  const luna_vm_options options = {.irqchip = irqchip};
-  end();
-  CHECK_OK(luna_vm_open(&options, &vm));
-  CHECK_OK(luna_vcpu_create(vm, NULL, &vcpu));
-}
-
-/* With a LAPIC in KVM, that and the MP state are a part. */
-static void lapic(void) {
-  begin_variant(0);
-  save();
-  begin_again(LUNA_IRQCHIP_SPLIT);
-  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is missing");
-  struct kvm_lapic_state one = {.regs = {[0x80] = 0x20}};
-  CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
-  CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_HALTED), 0);
-  save();
-  find_section(11)[2] = 1;
-  mend_checksum();
-  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "vectors that wait without a LAPIC");
-  find_section(11)[2] = 0;
-  mend_checksum();
-  one.regs[0x80] = 0x30;
-  CHECK_EQ(luna_kvm_set_lapic(vcpu->fd, &one), 0);
-  CHECK_EQ(luna_kvm_set_mp_state(vcpu->fd, KVM_MP_STATE_RUNNABLE), 0);
-  bool failed = true;
-  for (uint64_t k = 1; failed; k++) {
-    test_note("call %" PRIu64, k);
-    fake_fail(k, EIO);
-    int status = restore();
-    failed = fake_failed();
-    fake_fail(0, 0);
-    CHECK_EQ(status < 0, failed);
-    uint32_t mp;
-    CHECK_EQ(luna_kvm_get_lapic(vcpu->fd, &one), 0);
-    CHECK_EQ(luna_kvm_get_mp_state(vcpu->fd, &mp), 0);
-    CHECK_EQ(one.regs[0x80], failed ? 0x30 : 0x20);
-    CHECK_EQ(mp, failed ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_HALTED);
-  }
-  begin_again(LUNA_IRQCHIP_NONE);
-  CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, "section 9 is too much");
-  end();
-}
-
 int main(void) {
   RUN(round_trip);
   RUN(goes_with_a_move);
@@ -570,11 +350,6 @@ int main(void) {
   RUN(answered_exit);
   RUN(further_access);
   RUN(costs);
-  RUN(clock_goes_on);
   RUN(twice);
-  RUN(interrupts_that_wait);
-  RUN(interrupts_are_dropped);
-  RUN(forged_interrupts);
-  RUN(lapic);
   return test_end();
 }
