@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Buffers: sizes, access of every width, text, search, and what is refused.
+-- Buffers: sizes, access of every width, text, search, copies, and what is refused.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
@@ -277,6 +277,49 @@ helper.block("buffer:hexdump", function()
     local b = buffer()
     raises("outside the buffer", function() local _ = b:hexdump(0xff0, 17) end)
     raises("buffer:hexdump: offset 0x1001", function() local _ = b:hexdump(0x1001) end)
+  end)
+end)
+
+helper.block("buffer:copy", function()
+  it("copies between buffers and within one", function()
+    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "4K")
+    one:write(0, "0123456789")
+    two:copy(0x10, one, 2, 5)
+    assert.equal("\00023456\0", two:read(0xf, 7))
+    one:copy(2, one, 0, 8)
+    assert.equal("0101234567", one:read(0, 10))
+    one:copy(0, one, 2, 8)
+    assert.equal("0123456767", one:read(0, 10))
+    two:copy(0, one)
+    assert.is_nil(two:compare(0, one))
+  end)
+
+  it("refuses what is outside", function()
+    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "8K")
+    raises("buffer:copy: offset 0xfff and size 2 are outside",
+      function() one:copy(0xfff, two, 0, 2) end)
+    raises("buffer:copy: source: offset 0x1fff and size 2 are outside",
+      function() one:copy(0, two, 0x1fff, 2) end)
+    raises("outside the buffer, which has 0x1000", function() one:copy(0, two) end)
+    raises("buffer:copy: source: a buffer expected, got string", function() one:copy(0, "x") end)
+    two:close()
+    raises("attempt to use a closed buffer", function() one:copy(0, two, 0, 1) end)
+  end)
+end)
+
+helper.block("buffer:compare", function()
+  it("gives the distance of the first difference", function()
+    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "4K")
+    assert.is_nil(one:compare(0, two))
+    two:u8(0x123, 1)
+    assert.equal(0x123, one:compare(0, two))
+    assert.equal(0x23, one:compare(0x100, two, 0x100))
+    assert.is_nil(one:compare(0, two, 0x124))
+    assert.is_nil(one:compare(0, two, 0, 0x123))
+    assert.equal(0x123, one:compare(0, two, 0, 0x124))
+    assert.equal("number", type(one:compare(0, two)))
+    assert.is_nil(one:compare(0, two, 0, 0))
+    raises("outside the buffer", function() local _ = one:compare(1, two) end)
   end)
 end)
 

@@ -1,10 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The kinds of buffers, views of them, memory as a space shows it, and host memory that goes away.
+-- The kinds of buffers, views of them, and what a guest sees of them.
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
-local raises, hex = helper.raises, luna.hex
-local u64 = luna.u64
+local raises = helper.raises
 
 local function text_of(path)
   local file = assert(io.open(path, "rb"))
@@ -254,102 +253,6 @@ helper.block("a view", function()
   end)
 end)
 
-helper.block("buffer:copy", function()
-  it("copies between buffers and within one", function()
-    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "4K")
-    one:write(0, "0123456789")
-    two:copy(0x10, one, 2, 5)
-    assert.equal("\00023456\0", two:read(0xf, 7))
-    one:copy(2, one, 0, 8)
-    assert.equal("0101234567", one:read(0, 10))
-    one:copy(0, one, 2, 8)
-    assert.equal("0123456767", one:read(0, 10))
-    two:copy(0, one)
-    assert.is_nil(two:compare(0, one))
-  end)
-
-  it("refuses what is outside", function()
-    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "8K")
-    raises("buffer:copy: offset 0xfff and size 2 are outside",
-      function() one:copy(0xfff, two, 0, 2) end)
-    raises("buffer:copy: source: offset 0x1fff and size 2 are outside",
-      function() one:copy(0, two, 0x1fff, 2) end)
-    raises("outside the buffer, which has 0x1000", function() one:copy(0, two) end)
-    raises("buffer:copy: source: a buffer expected, got string", function() one:copy(0, "x") end)
-    two:close()
-    raises("attempt to use a closed buffer", function() one:copy(0, two, 0, 1) end)
-  end)
-end)
-
-helper.block("buffer:compare", function()
-  it("gives the distance of the first difference", function()
-    local one, two = helper.keep(luna.buffer "4K"), helper.keep(luna.buffer "4K")
-    assert.is_nil(one:compare(0, two))
-    two:u8(0x123, 1)
-    assert.equal(0x123, one:compare(0, two))
-    assert.equal(0x23, one:compare(0x100, two, 0x100))
-    assert.is_nil(one:compare(0, two, 0x124))
-    assert.is_nil(one:compare(0, two, 0, 0x123))
-    assert.equal(0x123, one:compare(0, two, 0, 0x124))
-    assert.equal("number", type(one:compare(0, two)))
-    assert.is_nil(one:compare(0, two, 0, 0))
-    raises("outside the buffer", function() local _ = one:compare(1, two) end)
-  end)
-end)
-
-helper.kvm("memory where a guest says where", function()
-  local function with_ram()
-    local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer "64K")
-    vm.default:map(ram, 0)
-    vm.default:map(ram, 0x20000, { rights = "r-x" })
-    ram:write(0xfffc, "last")
-    return vm.default, ram
-  end
-
-  it("is read and written, whatever the address is made of", function()
-    local space, ram = with_ram()
-    assert.equal("last", space:try_read(0xfffc, 4))
-    assert.equal("last", space:try_read(u64(0xfffc), u64(4)))
-    assert.equal("", space:try_read(u64 "0xffffffffffffffff", 0))
-    assert.is_true(space:try_write(u64(0x2ffff), "!"))
-    assert.is_true(space:try_write(0xfffd, "AS"))
-    assert.is_true(space:try_write(u64(0), ""))
-    assert.equal("lAS!", ram:read(0xfffc, 4))
-  end)
-
-  it("is refused where not all of it is there, and nothing was written", function()
-    local space, ram = with_ram()
-    for _, gpa in ipairs { 0x10000, 0xfffd, 0x1fffc, 2 ^ 52, 2 ^ 60, 2 ^ 63, 1.5 * 2 ^ 63,
-      u64 "0xffffffffffffffff", u64 "0xfffffffffffffffc", u64 "0x8000000000000000" } do
-      helper.refused("not_found", "nothing is mapped at", space:try_read(gpa, 4))
-      helper.refused("not_found", "nothing is mapped at", space:try_write(gpa, "gone"))
-    end
-    for _, size in ipairs { 0x10001, 2 ^ 31 - 1, u64(0x10001) } do
-      helper.refused("not_found", "nothing is mapped at 0x10000", space:try_read(0, size))
-    end
-    for _, size in ipairs { 2 ^ 31, 2 ^ 40, u64 "0xffffffffffffffff" } do
-      helper.refused("limit", "a string has less than 2 GiB", space:try_read(0, size))
-    end
-    helper.refused("not_found", "beyond every map", space:try_read(0, 2 ^ 60))
-    assert.equal("last", ram:read(0xfffc, 4))
-  end)
-
-  it("is still a mistake where it is no number", function()
-    local space = with_ram()
-    for _, bad in ipairs { 0.5, "0", {}, 0 / 0, 1 / 0, -1 / 0 } do
-      raises("space:try_read: gpa: a whole number or u64 expected",
-        function() space:try_read(bad, 1) end)
-      raises("space:try_read: size: a whole number or u64 expected",
-        function() space:try_read(0, bad) end)
-      raises("space:try_write: gpa: a whole number or u64 expected",
-        function() space:try_write(bad, "") end)
-    end
-    raises("space:try_write: a string expected, got nil", function() space:try_write(0) end)
-    space.vm:close()
-    raises("attempt to use a closed vm", function() space:try_read(0, 1) end)
-  end)
-end)
-
 helper.block("adopted memory", function()
   it("is the caller's own", function()
     local whole = helper.keep(luna.buffer "8K")
@@ -465,70 +368,5 @@ helper.kvm("a guest", function()
     local odd = helper.keep(whole:view(0x10, 0x2000))
     raises("of a view that begins at 0x10 of its buffer",
       function() vm.default:map(odd, 0x10000, { size = 0x1000 }) end)
-  end)
-end)
-
-helper.kvm("space:read and its neighbours", function()
-  local function space_with_hole()
-    local space = helper.keep(luna.vm()).default
-    local one, two = helper.keep(luna.buffer "8K"), helper.keep(luna.buffer "8K")
-    assert(space:map(one, 0x1000, { size = 0x1000 }))
-    assert(space:map(two, 0x2000, { size = 0x1000, rights = "---" }))
-    assert(space:map(one, 0x3000, { offset = 0x1000, rights = "r--", strict = true }))
-    assert(space:map(two, 0x8000, { offset = 0x1000, rights = "r-x" }))
-    return space, one, two
-  end
-
-  it("reach over regions of any rights", function()
-    local space, one, two = space_with_hole()
-    local text = ("0123456789abcdef"):rep(0x300)
-    assert.is_true(space:write(0x1000, text))
-    assert.equal(text, space:read(0x1000, 0x3000))
-    assert.equal(text:sub(1, 0x1000), one:read(0, 0x1000))
-    assert.equal(text:sub(0x1001, 0x2000), two:read(0, 0x1000))
-    assert.equal(text:sub(0x2001), one:read(0x1000, 0x1000))
-    space:u64(0x1ffc, u64 "0x1122334455667788")
-    assert.same({ 0x55667788, 0x11223344 }, { one:u32(0xffc), two:u32(0) })
-    assert.equal("0x1122334455667788", hex(space:u64(0x1ffc)))
-    space:u16(0x2fff, 0xbeef)
-    assert.same({ 0xef, 0xbe, 0xbeef }, { two:u8(0xfff), one:u8(0x1000), space:u16(0x2fff) })
-    space:u32(0x8000, 0xffffffff)
-    assert.same({ 0xffffffff, 0xff }, { space:u32(0x8000), space:u8(0x8003) })
-    assert.equal("number", type(space:u32(0x8000)))
-    assert.equal("", space:read(0x5000, 0))
-    assert.is_true(space:write(0x5000, ""))
-  end)
-
-  it("name the hole and touch nothing", function()
-    local space, one = space_with_hole()
-    local holes = {
-      { 0x4000, function() return space:read(0x1000, 0x3001) end },
-      { 0x0, function() return space:read(0, 0x2000) end },
-      { 0x4000, function() return space:write(0x3ffe, "abc") end },
-      { 0x9000, function() return space:u64(0x8ffc) end },
-      { 0x4000, function() return space:u32(0x3ffd, 0x01020304) end },
-      { 0xfff, function() return space:u16(0xfff) end },
-      { 0x100000000, function() return space:u8(0x100000000) end },
-      { 0x4000, function() return space:read(0x3000, 0x6000) end },
-    }
-    for _, case in ipairs(holes) do
-      local ok, message = pcall(case[2])
-      assert.is_false(ok)
-      assert.matches(("nothing is mapped at 0x%x$"):format(case[1]), message)
-    end
-    assert.equal(("\0"):rep(0x2000), one:read(0))
-  end)
-
-  it("check what they are given", function()
-    local space = space_with_hole()
-    raises("space:read: gpa: a whole number", function() local _ = space:read(-1, 1) end)
-    raises("space:read: size", function() local _ = space:read(0x1000) end)
-    raises("space:write: a string expected, got number", function() space:write(0x1000, 5) end)
-    raises("space:u8: value 256 does not fit in 8 bits", function() space:u8(0x1000, 256) end)
-    raises("space:u32: value -1 does not fit in 32 bits", function() space:u32(0x1000, -1) end)
-    raises("does not fit", function() space:u16(0x1000, 0.5) end)
-    raises("does not fit", function() space:u64(0x1000, "x") end)
-    raises("space:u8: gpa: a whole number", function() local _ = space:u8 "x" end)
-    raises("nothing is mapped at 0x4000", function() space:write(0x4000, "x") end)
   end)
 end)
