@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The objects that the list of messages (messages.lua) is about: a function that makes them.
+-- The objects that the list of messages (messages/) is about: a function that makes them.
 
 return function(luna)
   local o = { luna = luna, u64 = luna.u64 }
