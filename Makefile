@@ -55,7 +55,11 @@ programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 HEADERS := $(wildcard core/include/lunavisor/*.h)
 HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
 WINGS := base kvm memory seat vcpu interrupt debug exit run
-CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c))
+# The software CPU reads instructions by Zydis; without it the library has none. Its guests' vector
+# state stays in the host's registers, which its own code then must not use.
+ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
+SOFT := $(if $(ZYDIS),$(call objects,core/soft/*.c core/soft/*/*.c))
+CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c)) $(SOFT)
 HVF := $(call objects,core/hvf/*.c core/hvf/*/*.c)
 NATIVE := $(call objects,lua/lunavisor/binding/*.c)
 HV_NATIVE := $(call objects,lua/lunavisor/hv/*.c)
@@ -82,6 +86,7 @@ SANITIZERS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all 
 COMPILE := $(CC) -std=c11 -D_GNU_SOURCE -pthread -fPIC -fvisibility=hidden -Icore/include -Icore \
   $(patsubst -I%,-isystem %,$(LUA_CFLAGS)) $(WARNINGS) $(SANITIZERS) $(CPPFLAGS) $(CFLAGS)
 LINK := $(CC) -pthread $(SANITIZERS) $(LDFLAGS)
+LIBS := $(if $(ZYDIS),-lZydis)
 link_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(NATIVE) -L$(BUILD) -llunavisor
 link_hv_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(HV_NATIVE) -L$(BUILD) -lHypervisor \
   -llunavisor
@@ -114,6 +119,9 @@ $(BUILD)/obj/spec/core/%.o $(BUILD)/obj/spec/fuzz/%.o $(BUILD)/obj/scripts/bench
 
 # Calls to Lua go through the table of addresses, without the detour over a stub.
 $(NATIVE) $(HV_NATIVE): EXTRA := -fno-plt
+$(SOFT): EXTRA := -mgeneral-regs-only $(if $(findstring clang,$(CC)),-fno-builtin,\
+  -fno-tree-loop-distribute-patterns)
+$(BUILD)/obj/core/accelerator.o: EXTRA := $(if $(ZYDIS),-DLUNA_SOFT)
 
 # The framework's declarations, for both engines.
 $(BUILD)/hv/header.h: core/include/Hypervisor/Hypervisor.h $(HVF_HEADERS) $(BUILD)/flags
@@ -133,7 +141,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 $(BUILD)/$(SONAME): $(CORE)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,now,-z,relro,-z,nodelete -o $@ $^ $(LIBS)
 
 $(BUILD)/liblunavisor.so: $(BUILD)/$(SONAME)
 	@ln -sf $(SONAME) $@
@@ -191,7 +199,7 @@ $(BUILD)/lua/lunavisor/hv/library.lua: $(BUILD)/flags
 pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: $(3)' 'Description: $(4)' \
   'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -l$(3)'
 luna_pc = $(call pc,$(1),$(2),lunavisor,Guest-physical address spaces$(COMMA) EPT slots and vCPUs \
-  over Linux/KVM) 'Libs.private: -pthread'
+  over Linux/KVM) 'Libs.private: -pthread $(LIBS)'
 hvf_pc = $(call pc,$(1),$(2),Hypervisor,The Hypervisor framework of macOS over Linux/KVM) \
   'Requires.private: lunavisor'
 $(BUILD)/lunavisor.pc: $(BUILD)/flags Makefile
@@ -203,12 +211,12 @@ $(BUILD)/Hypervisor.pc: $(BUILD)/flags Makefile
 $(BUILD)/spec/%: $(BUILD)/obj/spec/core/%.o $(FAKE) $(CORE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 $(BUILD)/spec/hvf/%: $(BUILD)/obj/spec/core/hvf/%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 $(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
 	@mkdir -p $(@D)
@@ -219,7 +227,7 @@ $(BUILD)/spec/fake.so: $(FAKE_MODULE) $(FAKE) $(BUILD)/liblunavisor.so
 $(BUILD)/fuzz/%: $(BUILD)/obj/spec/fuzz/%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 # A module for Lua 5.4 that lets allocations fail.
 $(BUILD)/spec/alloc.so: $(BUILD)/obj/spec/support/alloc.o
@@ -236,12 +244,12 @@ $(BUILD)/bench/hvf: $(BUILD)/obj/scripts/bench.d/hvf.o $(BUILD)/libHypervisor.a 
   $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench.d/%.o $(FAKE) $(BUILD)/liblunavisor.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 # ---- Running and checking -----------------------------------------------------------------------
 

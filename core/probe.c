@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What this host's KVM can do: whether a VM can be made at all, and KVM's answers by name. */
+#include "accelerator.h"
 #include "base/error.h"
 #include "kvm/host.h"
 #include "kvm/kvm.h"
@@ -66,8 +67,14 @@ enum {
   FEATURE_COUNT = sizeof features / sizeof *features
 };
 
+/* Opens what the process's VMs run on. */
+static int open_kernel(void) {
+  int status = luna_accelerator_choose();
+  return status == LUNA_OK ? luna_kvm_open() : status;
+}
+
 int luna_probe(void) {
-  int fd = luna_kvm_open();
+  int fd = open_kernel();
   if (fd < 0) {
     return fd;
   }
@@ -101,7 +108,7 @@ int luna_probe_value(int index, uint64_t *value) {
   if (features[index].capability < 0) {
     return debug_value((luna_stops_feature)(-1 - features[index].capability), value);
   }
-  int fd = luna_kvm_open();
+  int fd = open_kernel();
   if (fd < 0) {
     return fd;
   }
@@ -117,7 +124,8 @@ static uint64_t spaces_max(void) {
 }
 
 int luna_capability(const char *name, uint64_t *value) {
-  const luna_host *host = luna_host_get();
+  int status = luna_accelerator_choose();
+  const luna_host *host = status == LUNA_OK ? luna_host_get() : NULL;
   if (!host) {
     return luna_error_status();
   }

@@ -2,6 +2,7 @@
  * The VM handle: its life, its spaces and its vCPUs' numbers. */
 #include "vm.h"
 
+#include "accelerator.h"
 #include "base/error.h"
 #include "base/live.h"
 #include "exit/claim.h"
@@ -95,6 +96,7 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   const luna_vm_options none = {0};
   options = options ? options : &none;
   int status = check_vm_options(options);
+  status = status == LUNA_OK ? luna_accelerator_choose() : status;
   if (status != LUNA_OK) {
     return status;
   }

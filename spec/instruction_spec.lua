@@ -107,7 +107,7 @@ helper.kvm("an instruction that KVM cannot emulate", function()
   it("leaves nothing behind when it is skipped", function()
     need_capstone()
     -- KVM may have queued a #UD, which must not come now.
-    local guest = guest_with("again: popcnt eax, ecx\n dec ebx\n jnz again\n hlt")
+    local guest = guest_with("again: popcnt eax, ecx\n dec bl\n jnz again\n hlt")
     guest.cpu.rbx = 20
     local count = 0
     guest.cpu:on("instruction", function() count = count + 1 return "skip" end)

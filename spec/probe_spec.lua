@@ -57,7 +57,8 @@ describe("where KVM cannot be used", function()
   }
   for device, expected in pairs(cases) do
     it(("because it is %s, probe and luna.vm say what is wrong"):format(device), function()
-      local output = helper.child(script, { env = { LUNA_KVM_DEVICE = device } })
+      local env = { LUNA_ACCEL = "kvm", LUNA_KVM_DEVICE = device }
+      local output = helper.child(script, { env = env })
       local status, message, text, counted, again, features =
         output:match("^(.-)\n(.-)\n(.-)\n(.-)\n(.-)\n(.-)$")
       assert.equal("false\t" .. expected[1], status)
@@ -73,7 +74,7 @@ describe("where KVM cannot be used", function()
     local path = helper.file ""
     local output, status = helper.sh(("chmod 0 %s && [ $(id -u) != 0 ]"):format(path))
     if status ~= 0 then pending("this is root, whom no permission stops " .. output) end
-    output = helper.child(script, { env = { LUNA_KVM_DEVICE = path } })
+    output = helper.child(script, { env = { LUNA_ACCEL = "kvm", LUNA_KVM_DEVICE = path } })
     contains("false\taccess\n", output)
     contains("no permission", output)
     contains("usermod -aG kvm", output)
@@ -85,6 +86,6 @@ describe("where KVM cannot be used", function()
       local buffer = luna.buffer "4K"
       buffer:write(0, "nop")
       print(luna.hex(luna.u64(5)), buffer:string(0))
-    ]], { env = { LUNA_KVM_DEVICE = "/nonexistent" } }))
+    ]], { env = { LUNA_ACCEL = "kvm", LUNA_KVM_DEVICE = "/nonexistent" } }))
   end)
 end)

@@ -21,7 +21,9 @@ typedef struct luna_kvm_table {
 /* Replaces the table, NULL for the real one: what was learnt of the host is forgotten. No VM may be
  * alive. */
 __attribute__((visibility("default"))) void luna_kvm_replace(const luna_kvm_table *table);
-/* How often that was done. */
+/* Makes another table the real one, before a VM is there. */
+void luna_kvm_set_own(const luna_kvm_table *table);
+/* How often tables were replaced. */
 unsigned luna_kvm_generation(void);
 
 /* KVM_MEMORY_ATTRIBUTE_NX: proposed, and in no release yet. A set bit takes a right away. */

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ * From bytes to instructions, by Zydis. */
+#include "soft/decode/decode.h"
+
+#include <string.h>
+
+static ZydisDecoder decoders[3];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void make_decoders(void) {
+  ZydisDecoderInit(&decoders[SOFT_MODE_16], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+  ZydisDecoderInit(&decoders[SOFT_MODE_32], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+  ZydisDecoderInit(&decoders[SOFT_MODE_64], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+}
+
+static bool has_vector_operand(const soft_parsed *parsed) {
+  for (unsigned i = 0; i < parsed->all.operand_count_visible; i++) {
+    const ZydisDecodedOperand *operand = &parsed->operands[i];
+    if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && operand->reg.value >= ZYDIS_REGISTER_ST0 &&
+        operand->reg.value <= ZYDIS_REGISTER_ZMM31) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Conversions to general registers show no vector register where their source is memory. */
+static bool is_vector_extension(ZydisISAExt extension) {
+  switch (extension) {
+    case ZYDIS_ISA_EXT_X87:
+    case ZYDIS_ISA_EXT_MMX:
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/* What the host's processor does: x87, MMX, SSE, AVX, and BMI's and ADX's work on general
+ * registers. */
+static bool is_vector(const soft_parsed *parsed) {
+  const ZydisDecodedInstruction *all = &parsed->all;
+  switch (all->mnemonic) {
+    case ZYDIS_MNEMONIC_MULX:
+      return false;
+    case ZYDIS_MNEMONIC_ADCX:
+    case ZYDIS_MNEMONIC_ADOX:
+      return true;
+    default:
+      return all->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || has_vector_operand(parsed) ||
+             (is_vector_extension(all->meta.isa_ext) && !soft_row_of(all->mnemonic));
+  }
+}
+
+static bool alu_of(ZydisMnemonic mnemonic, soft_alu *operation) {
+  static const ZydisMnemonic names[] = {
+      ZYDIS_MNEMONIC_ADD, ZYDIS_MNEMONIC_OR,  ZYDIS_MNEMONIC_ADC,
+      ZYDIS_MNEMONIC_SBB, ZYDIS_MNEMONIC_AND, ZYDIS_MNEMONIC_SUB,
+      ZYDIS_MNEMONIC_XOR, ZYDIS_MNEMONIC_CMP, ZYDIS_MNEMONIC_TEST,
+  };
+  for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+    if (names[i] == mnemonic) {
+      *operation = (soft_alu)i;
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Jcc, SETcc, CMOVcc. Whether the block ends. */
+static bool shape_conditional(soft_insn *insn, const soft_parsed *parsed, int condition) {
+  insn->condition = (uint8_t)condition;
+  if (parsed->all.meta.category == ZYDIS_CATEGORY_COND_BR) {
+    soft_shape_relative(insn, parsed);
+    insn->run = soft_op_jcc;
+    return true;
+  }
+  insn->run = parsed->all.meta.category == ZYDIS_CATEGORY_CMOV
+                  ? soft_op_cmov[soft_size_index(parsed->operands[0].size)]
+                  : soft_op_setcc;
+  return false;
+}
+
+/* Sets the instruction's fields; true where the block ends with it. */
+static bool shape(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
+  const ZydisDecodedInstruction *all = &parsed->all;
+  insn->length = all->length;
+  insn->operand_size = (uint8_t)(all->operand_width / 8);
+  insn->address_size = (uint8_t)(all->address_width / 8);
+  insn->size = all->operand_count_visible ? (uint8_t)(parsed->operands[0].size / 8) : 0;
+  insn->segment = SEG_DS;
+  insn->base = insn->index = R_ZERO;
+  insn->locked = all->attributes & ZYDIS_ATTRIB_HAS_LOCK;
+  if (is_vector(parsed)) {
+    soft_shape_memory(insn, parsed);
+    soft_decode_vector(cpu, insn, parsed);
+    return false;
+  }
+  soft_set_operands(insn, parsed);
+  soft_alu operation;
+  if (alu_of(all->mnemonic, &operation)) {
+    soft_shape_alu(insn, parsed, operation);
+    return false;
+  }
+  if (all->mnemonic == ZYDIS_MNEMONIC_MOV) {
+    return soft_shape_mov(insn, parsed);
+  }
+  int condition = soft_condition_of(all->mnemonic);
+  if (condition >= 0) {
+    return shape_conditional(insn, parsed, condition);
+  }
+  const soft_row *row = soft_row_of(all->mnemonic);
+  if (!row) {
+    insn->run = soft_op_ud;
+    return false;
+  }
+  insn->run = row->sized ? row->sized[soft_size_index(parsed->operands[0].size)] : row->plain;
+  if (row->shape) {
+    row->shape(insn, parsed);
+  }
+  return row->ends;
+}
+
+bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t size, unsigned most,
+                 unsigned page_offset) {
+  soft_parsed parsed;
+  size_t at = 0;
+  bool ends = false;
+  pthread_once(&once, make_decoders);
+  const ZydisDecoder *decoder = &decoders[block->key & 3];
+  parsed.mode = (soft_mode)(block->key & 3);
+  block->count = 0;
+  while (!ends && block->count < most && at < size && at < SOFT_BLOCK_BYTES) {
+    soft_insn *insn = &block->insns[block->count];
+    memset(insn, 0, sizeof *insn);
+    parsed.bytes = bytes + at;
+    ZydisDecoderContext context;
+    ZyanStatus status =
+        ZydisDecoderDecodeInstruction(decoder, &context, parsed.bytes, size - at, &parsed.all);
+    if (status == ZYDIS_STATUS_NO_MORE_DATA) {
+      if (block->count) {
+        break;
+      }
+      return false;
+    }
+    insn->offset = (uint16_t)(page_offset + at);
+    if (!ZYAN_SUCCESS(status)) {
+      insn->run = soft_op_unknown;
+      insn->length = 1;
+      ends = true;
+    } else {
+      ZydisDecoderDecodeOperands(decoder, &context, &parsed.all, parsed.operands,
+                                 parsed.all.operand_count);
+      ends = shape(cpu, insn, &parsed);
+    }
+    block->count++;
+    at += insn->length;
+  }
+  soft_insn *end = &block->insns[block->count];
+  memset(end, 0, sizeof *end);
+  end->run = soft_op_end;
+  end->offset = (uint16_t)(page_offset + at);
+  block->bytes = (uint16_t)at;
+  memcpy(block->copy, bytes, at);
+  for (unsigned i = 0; i <= block->count; i++) {
+    block->insns[i].count = block->count;
+  }
+  return true;
+}

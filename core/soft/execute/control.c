@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT
+ * Control and debug registers, TLB invalidation, XCR0. */
+#include "soft/execute/control.h"
+
+#include "soft/execute/execute.h"
+#include "soft/vector/vector.h"
+
+bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
+  uint64_t known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW |
+                   CR0_CD | CR0_PG;
+  value = (value & known) | CR0_ET;
+  bool pages = value & CR0_PG, paged = cpu->cr0 & CR0_PG;
+  if ((pages && !(value & CR0_PE)) || (value & CR0_NW && !(value & CR0_CD))) {
+    return false;
+  }
+  uint64_t efer = cpu->efer;
+  if (pages && !paged && efer & EFER_LME) {
+    if (!(cpu->cr4 & CR4_PAE) || cpu->seg[SEG_CS].l) {
+      return false;
+    }
+    efer |= EFER_LMA;
+  }
+  if (!pages && paged && efer & EFER_LMA) {
+    if (soft_is_64(cpu) || cpu->cr4 & CR4_PCIDE) {
+      return false;
+    }
+    efer &= ~(uint64_t)EFER_LMA;
+  }
+  if (pages && !paged && cpu->cr4 & CR4_PAE && !(efer & EFER_LMA) && !soft_load_pdptes(cpu)) {
+    return false;
+  }
+  bool flush = (value ^ cpu->cr0) & (CR0_PG | CR0_WP | CR0_PE);
+  cpu->cr0 = value;
+  cpu->efer = efer;
+  if (flush) {
+    soft_tlb_flush(cpu);
+  }
+  soft_mode_changed(cpu);
+  return true;
+}
+
+bool soft_set_cr3(soft_cpu *cpu, uint64_t value) {
+  bool keeps = cpu->cr4 & CR4_PCIDE && value >> 63;
+  uint64_t old = cpu->cr3;
+  value &= ~(UINT64_C(1) << 63);
+  if (soft_is_long(cpu) && value >> 52) {
+    return false;
+  }
+  cpu->cr3 = value;
+  bool pae = cpu->cr0 & CR0_PG && cpu->cr4 & CR4_PAE && !soft_is_long(cpu);
+  if (pae && !soft_load_pdptes(cpu)) {
+    cpu->cr3 = old;
+    return false;
+  }
+  (void)keeps; /* entries may always be dropped, and are */
+  soft_tlb_flush(cpu);
+  return true;
+}
+
+static void update_osxsave(soft_cpu *cpu) {
+  for (uint32_t i = 0; cpu->cpuid && i < cpu->cpuid->nent; i++) {
+    struct kvm_cpuid_entry2 *entry = &cpu->cpuid->entries[i];
+    if (entry->function == 1) {
+      uint32_t bit = 1u << 27;
+      entry->ecx = cpu->cr4 & CR4_OSXSAVE ? entry->ecx | bit : entry->ecx & ~bit;
+    }
+  }
+}
+
+void soft_cr4_changed(soft_cpu *cpu) {
+  update_osxsave(cpu);
+  soft_tlb_flush(cpu);
+  soft_tlb_select(cpu);
+}
+
+bool soft_set_cr4(soft_cpu *cpu, uint64_t value) {
+  uint64_t changed = value ^ cpu->cr4;
+  if (value & ~(uint64_t)CR4_ALL || (soft_is_long(cpu) && !(value & CR4_PAE)) ||
+      (soft_is_long(cpu) && changed & CR4_LA57)) {
+    return false;
+  }
+  if (changed & value & CR4_PCIDE && (!soft_is_long(cpu) || cpu->cr3 & 0xfff)) {
+    return false;
+  }
+  uint64_t old = cpu->cr4;
+  cpu->cr4 = value;
+  bool pae = cpu->cr0 & CR0_PG && value & CR4_PAE && !soft_is_long(cpu);
+  if (pae && changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) && !soft_load_pdptes(cpu)) {
+    cpu->cr4 = old;
+    return false;
+  }
+  soft_cr4_changed(cpu);
+  return true;
+}
+
+SOFT_OP(mov_to_cr) {
+  soft_need_ring_0(cpu, insn);
+  uint64_t value = soft_get(cpu, insn->from, soft_is_64(cpu) ? 64 : 32);
+  bool right = true;
+  switch (insn->extra) {
+    case 0:
+      right = !(value >> 32) && soft_set_cr0(cpu, value);
+      break;
+    case 2:
+      cpu->cr2 = value;
+      break;
+    case 3:
+      right = soft_set_cr3(cpu, value);
+      break;
+    case 4:
+      right = soft_set_cr4(cpu, value);
+      break;
+    case 8:
+      right = !(value & ~UINT64_C(15));
+      cpu->cr8 = right ? value : cpu->cr8;
+      break;
+    default:
+      soft_raise(cpu, VECTOR_UD);
+  }
+  if (!right) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_look_around(cpu);
+  SOFT_END;
+}
+
+SOFT_OP(mov_from_cr) {
+  soft_need_ring_0(cpu, insn);
+  uint64_t value = 0;
+  switch (insn->extra) {
+    case 0:
+      value = cpu->cr0;
+      break;
+    case 2:
+      value = cpu->cr2;
+      break;
+    case 3:
+      value = cpu->cr3;
+      break;
+    case 4:
+      value = cpu->cr4;
+      break;
+    case 8:
+      value = cpu->cr8;
+      break;
+    default:
+      soft_raise(cpu, VECTOR_UD);
+  }
+  soft_put(cpu, insn->to, value, soft_is_64(cpu) ? 64 : 32);
+  SOFT_NEXT;
+}
+
+SOFT_OP(lmsw) {
+  soft_need_ring_0(cpu, insn);
+  uint64_t value = insn->to_kind == SOFT_REGISTER
+                       ? soft_get(cpu, insn->to, 16)
+                       : soft_load(cpu, soft_address(cpu, insn, 2, SOFT_READ), 16);
+  uint64_t low = CR0_MP | CR0_EM | CR0_TS;
+  soft_set_cr0(cpu, (cpu->cr0 & ~low) | (value & (low | CR0_PE)));
+  soft_look_around(cpu);
+  SOFT_END;
+}
+
+SOFT_OP(clts) {
+  soft_need_ring_0(cpu, insn);
+  cpu->cr0 &= ~(uint64_t)CR0_TS;
+  SOFT_NEXT;
+}
+
+/* ---- Debug registers ---- */
+
+static unsigned debug_register(soft_cpu *cpu, const soft_insn *insn) {
+  soft_need_ring_0(cpu, insn);
+  unsigned number = insn->extra;
+  if (number > 7 || ((number == 4 || number == 5) && cpu->cr4 & CR4_DE)) {
+    soft_raise(cpu, VECTOR_UD);
+  }
+  if (cpu->dr[7] & DR7_GD) {
+    cpu->dr[7] &= ~(uint64_t)DR7_GD;
+    cpu->dr[6] |= DR6_BD;
+    soft_raise(cpu, VECTOR_DB);
+  }
+  return number == 4 || number == 5 ? number + 2 : number;
+}
+
+SOFT_OP(mov_to_dr) {
+  unsigned number = debug_register(cpu, insn);
+  uint64_t value = soft_get(cpu, insn->from, soft_is_64(cpu) ? 64 : 32);
+  if (number >= 6 && value >> 32) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  if (number == 6) {
+    value = (value & 0xe00f) | (uint32_t)DR6_FIXED;
+  } else if (number == 7) {
+    value = (value & ~UINT64_C(0xd800)) | DR7_FIXED;
+  }
+  cpu->dr[number] = value;
+  soft_watch_changed(cpu);
+  SOFT_END;
+}
+
+SOFT_OP(mov_from_dr) {
+  unsigned number = debug_register(cpu, insn);
+  soft_put(cpu, insn->to, cpu->dr[number], soft_is_64(cpu) ? 64 : 32);
+  SOFT_NEXT;
+}
+
+/* ---- Caches and TLB ---- */
+
+SOFT_OP(invlpg) {
+  soft_need_ring_0(cpu, insn);
+  uint64_t offset = soft_offset(cpu, insn);
+  uint64_t linear = soft_is_64(cpu) ? soft_place(cpu, insn, offset, 1, SOFT_READ)
+                                    : (cpu->seg[insn->segment].base + offset) & 0xffffffff;
+  soft_tlb_flush_page(cpu, linear);
+  soft_look_around(cpu);
+  SOFT_END;
+}
+
+/* Whatever it asks for, the whole TLB goes. */
+SOFT_OP(invpcid) {
+  soft_need_ring_0(cpu, insn);
+  uint64_t type = soft_get(cpu, insn->to, soft_is_64(cpu) ? 64 : 32);
+  uint64_t linear = soft_address(cpu, insn, 16, SOFT_READ);
+  uint64_t pcid = soft_load(cpu, linear, 64), address = soft_load(cpu, linear + 8, 64);
+  bool wrong = type > 3 || (type < 2 && pcid >> 12) ||
+               (type == 0 && !soft_canonical(cpu, address)) ||
+               (type < 2 && pcid && !(cpu->cr4 & CR4_PCIDE));
+  if (wrong) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_tlb_flush(cpu);
+  soft_look_around(cpu);
+  SOFT_END;
+}
+
+SOFT_OP(wbinvd) {
+  soft_need_ring_0(cpu, insn);
+  SOFT_NEXT;
+}
+
+/* ---- XCR0 ---- */
+
+SOFT_OP(xgetbv) {
+  cpu->current = insn;
+  if (!(cpu->cr4 & CR4_OSXSAVE)) {
+    soft_raise(cpu, VECTOR_UD);
+  }
+  if ((uint32_t)cpu->r[RCX]) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_set_gpr(cpu, RAX, cpu->xcr0, 32);
+  soft_set_gpr(cpu, RDX, cpu->xcr0 >> 32, 32);
+  SOFT_NEXT;
+}
+
+SOFT_OP(xsetbv) {
+  cpu->current = insn;
+  if (!(cpu->cr4 & CR4_OSXSAVE)) {
+    soft_raise(cpu, VECTOR_UD);
+  }
+  soft_need_ring_0(cpu, insn);
+  uint64_t value = soft_gpr(cpu, RDX, 32) << 32 | soft_gpr(cpu, RAX, 32);
+  if ((uint32_t)cpu->r[RCX] || !soft_xcr0_right(cpu, value)) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_park(cpu);
+  cpu->xcr0 = value;
+  SOFT_END;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ * Control registers and MSRs as instructions and ioctls set them: false where a value is refused,
+ * and then nothing has changed. */
+#ifndef SOFT_CONTROL_H
+#define SOFT_CONTROL_H
+
+#include "soft/cpu.h"
+
+bool soft_set_cr0(soft_cpu *cpu, uint64_t value);
+bool soft_set_cr3(soft_cpu *cpu, uint64_t value);
+bool soft_set_cr4(soft_cpu *cpu, uint64_t value);
+/* What depends on CR4, after it was set. */
+void soft_cr4_changed(soft_cpu *cpu);
+
+/* msr.c. False for an MSR that there is not; `host` sets what a guest may not. */
+bool soft_msr_get(soft_cpu *cpu, uint32_t msr, uint64_t *value);
+bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host);
+/* The MSRs that hold state, for KVM_GET_MSR_INDEX_LIST: how many. */
+unsigned soft_msr_list(uint32_t *msrs, unsigned room);
+
+/* kernel/filter.c: whether user space wants to answer the access instead. */
+bool soft_msr_filtered(soft_vm *vm, uint32_t msr, bool write);
+/* The reasons (KVM_MSR_EXIT_REASON_*) that it wants exits for. */
+uint32_t soft_msr_exits(soft_vm *vm);
+
+/* clock.c */
+uint64_t soft_tsc(const soft_cpu *cpu);
+/* Of the host, in kHz. */
+uint32_t soft_tsc_khz(void);
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t soft_now(void);
+uint64_t soft_tsc_to_ns(uint64_t ticks);
+/* kvmclock: nanoseconds since the VM was made, or what was set. */
+uint64_t soft_vm_clock(soft_vm *vm);
+void soft_vm_set_clock(soft_vm *vm, uint64_t nanoseconds);
+/* Writes the page that the MSR names. */
+void soft_clock_update(soft_cpu *cpu);
+void soft_wall_clock(soft_cpu *cpu, uint64_t gpa);
+
+#endif

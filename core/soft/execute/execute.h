@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of handlers share: how a handler goes on, and how one is made for each size. */
+#ifndef SOFT_EXECUTE_H
+#define SOFT_EXECUTE_H
+
+#include "soft/access.h"
+#include "soft/flags.h"
+
+/* A handler ends in a call of the next one, which has to become a jump: where the compiler does not
+ * make it one, the handler returns to the loop instead. */
+#if defined(__has_feature)
+#define SOFT_HAS_FEATURE(name) __has_feature(name)
+#else
+#define SOFT_HAS_FEATURE(name) 0
+#endif
+#if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||     \
+    SOFT_HAS_FEATURE(address_sanitizer) || SOFT_HAS_FEATURE(thread_sanitizer) ||                   \
+    SOFT_HAS_FEATURE(undefined_behavior_sanitizer)
+#define SOFT_GO(next) return (next)
+#define SOFT_NEXT return insn + 1
+#else
+#define SOFT_NEXT return insn[1].run(cpu, insn + 1)
+#define SOFT_GO(next)                                                                              \
+  do {                                                                                             \
+    const soft_insn *soft_next = (next);                                                           \
+    return soft_likely(soft_next) ? soft_next->run(cpu, soft_next) : NULL;                         \
+  } while (0)
+#endif
+
+/* For handlers that the compiler would not end in a jump: they give out the address of a local. */
+#define SOFT_NEXT_BY_LOOP return insn + 1
+/* The block ends here: what is behind has to be looked for. */
+#define SOFT_END                                                                                   \
+  do {                                                                                             \
+    cpu->rip = soft_rip_after(cpu, insn);                                                          \
+    return NULL;                                                                                   \
+  } while (0)
+
+#define SOFT_OP(name) const soft_insn *soft_op_##name(soft_cpu *cpu, const soft_insn *insn)
+
+/* `name` is a function with the size in bits as its third argument: makes the four handlers. */
+#define SOFT_BY_SIZE(name)                                                                         \
+  static const soft_insn *name##_8(soft_cpu *cpu, const soft_insn *insn) {                         \
+    return name(cpu, insn, 8);                                                                     \
+  }                                                                                                \
+  static const soft_insn *name##_16(soft_cpu *cpu, const soft_insn *insn) {                        \
+    return name(cpu, insn, 16);                                                                    \
+  }                                                                                                \
+  static const soft_insn *name##_32(soft_cpu *cpu, const soft_insn *insn) {                        \
+    return name(cpu, insn, 32);                                                                    \
+  }                                                                                                \
+  static const soft_insn *name##_64(soft_cpu *cpu, const soft_insn *insn) {                        \
+    return name(cpu, insn, 64);                                                                    \
+  }                                                                                                \
+  const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
+
+/* lock.c: compares and exchanges memory by one access of the host; *old becomes what was there.
+ * Memory that is not in one page is written as it comes. */
+bool soft_compare_exchange(soft_cpu *cpu, uint64_t linear, uint64_t *old, uint64_t value,
+                           unsigned size);
+bool soft_exchange_locked(soft_cpu *cpu, uint64_t linear, uint64_t old, uint64_t value,
+                          unsigned size);
+
+/* Stores the result of a read-modify-write; false where it was LOCKed and another vCPU came in
+ * between. */
+SOFT_INLINE bool soft_exchange(soft_cpu *cpu, const soft_insn *insn, uint64_t linear, uint64_t old,
+                               uint64_t value, int bits) {
+  if (insn->to_kind == SOFT_REGISTER) {
+    soft_put(cpu, insn->to, value, bits);
+    return true;
+  }
+  if (soft_likely(!insn->locked)) {
+    soft_store(cpu, linear, value, bits);
+    return true;
+  }
+  return soft_exchange_locked(cpu, linear, old, value, (unsigned)bits / 8);
+}
+
+/* The next instruction at rip, by the link of this one where it is the same as last time. */
+const soft_insn *soft_chain_slow(soft_cpu *cpu, const soft_insn *insn);
+
+SOFT_INLINE const soft_insn *soft_chain(soft_cpu *cpu, const soft_insn *insn, uint64_t rip) {
+  cpu->rip = rip;
+  if (soft_likely(insn->link_generation == cpu->generation &&
+                  insn->link_linear == cpu->cs_base + rip && cpu->budget > 0)) {
+    const soft_insn *first = insn->link->insns;
+    cpu->budget -= first->count;
+    cpu->r[R_BLOCK] = rip - first->offset;
+    return first;
+  }
+  return soft_chain_slow(cpu, insn);
+}
+
+SOFT_INLINE void soft_need_ring_0(soft_cpu *cpu, const soft_insn *insn) {
+  cpu->current = insn;
+  if (cpu->cpl) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+}
+
+#endif

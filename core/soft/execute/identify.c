@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT
+ * CPUID, time, random numbers, performance counters. */
+#include "soft/execute/control.h"
+#include "soft/execute/execute.h"
+
+/* By the table that the vCPU was given; a leaf that it does not have is all zeroes. */
+SOFT_OP(cpuid) {
+  uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  for (uint32_t i = 0; cpu->cpuid && i < cpu->cpuid->nent; i++) {
+    const struct kvm_cpuid_entry2 *entry = &cpu->cpuid->entries[i];
+    bool by_index = entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    if (entry->function == leaf && (!by_index || entry->index == index)) {
+      eax = entry->eax;
+      ebx = entry->ebx;
+      ecx = entry->ecx;
+      edx = entry->edx;
+      break;
+    }
+  }
+  soft_set_gpr(cpu, RAX, eax, 32);
+  soft_set_gpr(cpu, RBX, ebx, 32);
+  soft_set_gpr(cpu, RCX, ecx, 32);
+  soft_set_gpr(cpu, RDX, edx, 32);
+  SOFT_END;
+}
+
+static void read_tsc(soft_cpu *cpu, const soft_insn *insn) {
+  cpu->current = insn;
+  if (cpu->cr4 & CR4_TSD && cpu->cpl) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  uint64_t value = soft_tsc(cpu);
+  soft_set_gpr(cpu, RAX, value, 32);
+  soft_set_gpr(cpu, RDX, value >> 32, 32);
+}
+
+SOFT_OP(rdtsc) {
+  read_tsc(cpu, insn);
+  SOFT_NEXT;
+}
+
+SOFT_OP(rdtscp) {
+  read_tsc(cpu, insn);
+  soft_set_gpr(cpu, RCX, cpu->tsc_aux, 32);
+  SOFT_NEXT;
+}
+
+SOFT_OP(rdpid) {
+  soft_put(cpu, insn->to, cpu->tsc_aux, 64);
+  SOFT_NEXT;
+}
+
+/* Counters that count nothing. */
+SOFT_OP(rdpmc) {
+  cpu->current = insn;
+  if ((cpu->cpl && !(cpu->cr4 & CR4_PCE)) || (cpu->r[RCX] & 0x3fffffff) > 5) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_set_gpr(cpu, RAX, 0, 32);
+  soft_set_gpr(cpu, RDX, 0, 32);
+  SOFT_NEXT;
+}
+
+/* The host's RDRAND, or RDSEED where that is what it is: both are random. CF says that there was a
+ * number. */
+SOFT_OP(rdrand) {
+  uint64_t value;
+  bool there;
+  __asm__ volatile("rdrand %0" : "=r"(value), "=@ccc"(there) : : "cc");
+  soft_put(cpu, insn->to, there ? value : 0, insn->operand_size * 8);
+  soft_set_result(cpu, 1, 0, 64);
+  soft_set_cf_of(cpu, there, 0);
+  SOFT_NEXT;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ * Moves that change the width or depend on flags, addresses, and the stack. */
+#include "soft/execute/execute.h"
+
+#define EXTEND(name, source, value)                                                                \
+  SOFT_INLINE const soft_insn *name(soft_cpu *cpu, const soft_insn *insn, int bits) {              \
+    uint64_t from = soft_from(cpu, insn, source);                                                  \
+    soft_put(cpu, insn->to, value, bits);                                                          \
+    SOFT_NEXT;                                                                                     \
+  }                                                                                                \
+  SOFT_BY_SIZE(name)
+
+EXTEND(movzx8, 8, from)
+EXTEND(movzx16, 16, from)
+EXTEND(movsx8, 8, (uint64_t)soft_extend(from, 8))
+EXTEND(movsx16, 16, (uint64_t)soft_extend(from, 16))
+EXTEND(movsx32, 32, (uint64_t)soft_extend(from, 32))
+
+/* The source is read, and a 32-bit register's upper half cleared, in any case. */
+SOFT_INLINE const soft_insn *cmov(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  uint64_t value = soft_from(cpu, insn, bits);
+  soft_put(cpu, insn->to,
+           soft_condition(cpu, insn->condition) ? value : soft_get(cpu, insn->to, bits), bits);
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE(cmov)
+
+SOFT_OP(setcc) {
+  soft_to(cpu, insn, (uint64_t)soft_condition(cpu, insn->condition), 8);
+  SOFT_NEXT;
+}
+
+SOFT_INLINE const soft_insn *lea(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  soft_put(cpu, insn->to, soft_trim(soft_offset(cpu, insn), insn->address_size * 8), bits);
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE(lea)
+
+SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  uint64_t value = soft_from(cpu, insn, bits), sp = cpu->r[RSP];
+  cpu->current = insn;
+  if (bits == 64) {
+    soft_store(cpu, sp - 8, value, 64);
+    cpu->r[RSP] = sp - 8;
+  } else {
+    sp -= (unsigned)bits / 8;
+    soft_store(cpu, soft_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE), value, bits);
+    soft_set_stack(cpu, sp);
+  }
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE(push)
+
+/* An address that uses RSP sees it behind the pop. */
+SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  uint64_t before = cpu->r[RSP];
+  cpu->current = insn;
+  uint64_t value = soft_load(cpu, soft_stack(cpu, before, (unsigned)bits / 8, SOFT_READ), bits);
+  soft_set_stack(cpu, before + (unsigned)bits / 8);
+  if (insn->to_kind == SOFT_REGISTER) {
+    soft_put(cpu, insn->to, value, bits);
+    SOFT_NEXT;
+  }
+  uint64_t after = cpu->r[RSP], offset = soft_offset(cpu, insn);
+  cpu->r[RSP] = before;
+  soft_store(cpu, soft_place(cpu, insn, offset, (unsigned)bits / 8, SOFT_WRITE), value, bits);
+  cpu->r[RSP] = after;
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE(pop)
+
+SOFT_OP(pusha) {
+  uint64_t sp = cpu->r[RSP];
+  cpu->current = insn;
+  for (int i = RAX; i <= RDI; i++) {
+    soft_push(cpu, &sp, cpu->r[i], insn->operand_size);
+  }
+  soft_set_stack(cpu, sp);
+  SOFT_NEXT_BY_LOOP;
+}
+
+SOFT_OP(popa) {
+  uint64_t sp = cpu->r[RSP], values[8];
+  cpu->current = insn;
+  for (int i = RDI; i >= RAX; i--) {
+    values[i] = soft_pop(cpu, &sp, insn->operand_size);
+  }
+  for (int i = RAX; i <= RDI; i++) {
+    if (i != RSP) {
+      soft_set_gpr(cpu, i, values[i], insn->operand_size == 4 ? 32 : 16);
+    }
+  }
+  soft_set_stack(cpu, sp);
+  SOFT_NEXT_BY_LOOP;
+}
+
+SOFT_OP(leave) {
+  uint64_t sp = cpu->r[RBP];
+  cpu->current = insn;
+  uint64_t value = soft_pop(cpu, &sp, insn->operand_size);
+  soft_set_stack(cpu, sp);
+  soft_set_gpr(cpu, RBP, value, insn->operand_size * 8);
+  SOFT_NEXT_BY_LOOP;
+}
+
+SOFT_OP(enter) {
+  unsigned size = insn->operand_size;
+  uint64_t sp = cpu->r[RSP], bp = cpu->r[RBP];
+  cpu->current = insn;
+  soft_push(cpu, &sp, bp, size);
+  uint64_t frame = sp;
+  for (unsigned i = 1; i < insn->extra; i++) {
+    bp -= size;
+    uint64_t from = bp;
+    uint64_t value = soft_pop(cpu, &from, size);
+    soft_push(cpu, &sp, value, size);
+  }
+  if (insn->extra) {
+    soft_push(cpu, &sp, frame, size);
+  }
+  soft_set_gpr(cpu, RBP, frame, (int)size * 8);
+  soft_set_stack(cpu, sp - (insn->immediate & 0xffff));
+  SOFT_NEXT_BY_LOOP;
+}
+
+SOFT_OP(movnti) {
+  soft_to(cpu, insn, soft_get(cpu, insn->from, 64), insn->size == 8 ? 64 : 32);
+  SOFT_NEXT;
+}
+
+SOFT_OP(xlat) {
+  uint64_t offset = soft_trim(cpu->r[RBX] + soft_gpr(cpu, RAX, 8), insn->address_size * 8);
+  cpu->current = insn;
+  soft_set_gpr(cpu, RAX, soft_load(cpu, soft_linear(cpu, insn->segment, offset, 1, SOFT_READ), 8),
+               8);
+  SOFT_NEXT;
+}
+
+SOFT_OP(cbw) {
+  int bits = insn->operand_size * 8;
+  soft_set_gpr(cpu, RAX, (uint64_t)soft_extend(soft_gpr(cpu, RAX, bits / 2), bits / 2), bits);
+  SOFT_NEXT;
+}
+
+SOFT_OP(cwd) {
+  int bits = insn->operand_size * 8;
+  soft_set_gpr(cpu, RDX, (uint64_t)(soft_extend(soft_gpr(cpu, RAX, bits), bits) >> 63), bits);
+  SOFT_NEXT;
+}
+
+SOFT_OP(bound) {
+  int bits = insn->operand_size * 8;
+  uint64_t linear = soft_address(cpu, insn, insn->operand_size * 2u, SOFT_READ);
+  int64_t low = soft_extend(soft_load_slow(cpu, linear, insn->operand_size), bits);
+  int64_t high =
+      soft_extend(soft_load_slow(cpu, linear + insn->operand_size, insn->operand_size), bits);
+  int64_t value = soft_extend(soft_get(cpu, insn->to, bits), bits);
+  if (value < low || value > high) {
+    soft_raise(cpu, VECTOR_BR);
+  }
+  SOFT_NEXT;
+}
+
+SOFT_OP(nop) {
+  SOFT_NEXT;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT
+ * A decoded instruction, the block that it is part of, and the handlers that decoding chooses
+ * from. */
+#ifndef SOFT_INSN_H
+#define SOFT_INSN_H
+
+#include "soft/cpu.h"
+
+/* Of an operand. */
+enum {
+  SOFT_NO_OPERAND,
+  SOFT_REGISTER,
+  SOFT_MEMORY,
+  SOFT_IMMEDIATE
+};
+
+/* How an address is made. */
+enum {
+  SOFT_FLAT,       /* 64-bit code, no base */
+  SOFT_BASED,      /* 64-bit code, FS or GS */
+  SOFT_SHORT,      /* 64-bit code, 32-bit address */
+  SOFT_SEGMENT_32, /* a segment with its limit */
+  SOFT_SEGMENT_16
+};
+
+/* Prefixes of a string instruction. */
+enum {
+  SOFT_ONCE,
+  SOFT_REPE, /* REP too */
+  SOFT_REPNE
+};
+
+struct soft_insn {
+  soft_handler run;
+  uint8_t length;
+  uint8_t size; /* bytes of the first operand */
+  uint8_t to_kind;
+  uint8_t from_kind;
+  uint8_t to; /* registers: byte offsets into soft_cpu.r */
+  uint8_t from;
+  uint8_t base; /* register numbers */
+  uint8_t index;
+  uint8_t shift;
+  uint8_t segment;
+  uint8_t form; /* SOFT_FLAT and so on */
+  uint8_t condition;
+  uint8_t repeat;
+  uint8_t operand_size; /* bytes */
+  uint8_t address_size;
+  uint8_t extra; /* a register number, or what the handler says */
+  bool locked;
+  uint16_t offset; /* in its page */
+  uint16_t count;  /* instructions of its block */
+  int64_t displacement;
+  uint64_t immediate;
+  /* Where a branch went last: link_linear, valid for link_generation. */
+  soft_block *link;
+  uint64_t link_generation;
+  uint64_t link_linear;
+  const void *aux; /* vector/: the stub */
+};
+
+/* Instructions in a row within one page of memory, then one that ends it. */
+struct soft_block {
+  const uint8_t *host; /* of its first byte */
+  uint32_t key;        /* the mode and SOFT_BLOCK_* */
+  uint16_t bytes;
+  uint16_t count;
+  uint64_t verified; /* the epoch in which it was compared with memory */
+  soft_block *next;
+  uint8_t copy[64];
+  soft_insn insns[];
+};
+
+enum {
+  SOFT_BLOCK_SINGLE = 4,  /* one instruction */
+  SOFT_BLOCK_CROSSES = 8, /* the same, over the end of its page */
+  SOFT_BLOCK_INSNS = 24,
+  SOFT_BLOCK_BYTES = 48 /* further instructions begin below this */
+};
+
+/* clang-format off */
+/* Handlers by the size of the operand: 8, 16, 32, 64 bits. */
+#define SOFT_SIZED(X)                                                                              \
+  X(inc) X(dec) X(neg) X(not) X(shl) X(shr) X(sar) X(rol) X(ror) X(rcl) X(rcr) X(shld) X(shrd)     \
+  X(mul) X(imul) X(imul_to) X(div) X(idiv) X(xchg) X(cmpxchg) X(xadd) X(movzx8) X(movzx16)         \
+  X(movsx8) X(movsx16) X(movsx32) X(cmov) X(bt) X(bts) X(btr) X(btc) X(bsf) X(bsr) X(tzcnt)        \
+  X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(pop) X(lea) X(movs) X(cmps) X(stos) X(lods)       \
+  X(scas) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
+
+/* Handlers that know their size. */
+#define SOFT_PLAIN(X)                                                                              \
+  X(setcc) X(jcc) X(jmp) X(jmp_to) X(call) X(call_to) X(ret) X(loop) X(jcxz) X(end) X(nop)         \
+  X(pusha) X(popa) X(pushf) X(popf) X(leave) X(enter) X(cbw) X(cwd) X(clc) X(stc) X(cmc) X(cld)    \
+  X(std) X(cli) X(sti) X(lahf) X(sahf) X(daa) X(das) X(aaa) X(aas) X(aam) X(aad) X(xlat)           \
+  X(salc) X(hlt) X(mov_from_cr) X(mov_to_cr) X(mov_from_dr) X(mov_to_dr) X(lgdt) X(lidt)           \
+  X(sgdt) X(sidt) X(lldt) X(ltr) X(sldt) X(str) X(lmsw) X(smsw) X(clts) X(invlpg) X(invpcid)       \
+  X(wbinvd) X(rdmsr) X(wrmsr) X(cpuid) X(rdtsc) X(rdtscp) X(rdpid) X(rdpmc) X(syscall)             \
+  X(sysret) X(sysenter) X(sysexit) X(swapgs) X(rdbase) X(wrbase) X(xgetbv) X(xsetbv) X(lar)        \
+  X(lsl) X(verr) X(verw) X(load_far) X(jmp_far) X(call_far) X(ret_far) X(iret) X(int_n) X(int3)    \
+  X(into) X(int1) X(ud) X(unknown) X(vmcall) X(clac) X(stac) X(cmpxchg8b) X(cmpxchg16b)            \
+  X(bound) X(mov_to_segment) X(mov_from_segment) X(push_segment) X(pop_segment) X(rdrand)          \
+  X(arpl) X(movnti) X(monitor) X(mwait) X(vector) X(fxsave) X(fxrstor) X(xsave) X(xrstor)
+
+/* clang-format on */
+
+#define SOFT_DECLARE_SIZED(name) extern const soft_handler soft_op_##name[4];
+SOFT_SIZED(SOFT_DECLARE_SIZED)
+#undef SOFT_DECLARE_SIZED
+
+#define SOFT_DECLARE_PLAIN(name)                                                                   \
+  const soft_insn *soft_op_##name(soft_cpu *cpu, const soft_insn *insn);
+SOFT_PLAIN(SOFT_DECLARE_PLAIN)
+#undef SOFT_DECLARE_PLAIN
+
+/* Operations with two operands that most code is made of: one handler for each form. */
+typedef enum soft_alu {
+  SOFT_ADD,
+  SOFT_OR,
+  SOFT_ADC,
+  SOFT_SBB,
+  SOFT_AND,
+  SOFT_SUB,
+  SOFT_XOR,
+  SOFT_CMP,
+  SOFT_TEST,
+  SOFT_MOV,
+  SOFT_ALUS
+} soft_alu;
+
+typedef enum soft_form {
+  SOFT_REGISTER_REGISTER,
+  SOFT_REGISTER_IMMEDIATE,
+  SOFT_REGISTER_MEMORY,
+  SOFT_MEMORY_REGISTER,
+  SOFT_MEMORY_IMMEDIATE,
+  SOFT_FORMS
+} soft_form;
+
+extern const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS];
+
+/* decode/decode.c: makes instructions of the bytes, up to `most`, into the block. False where the
+ * bytes end within the first. Vector state has to be parked. */
+bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t size, unsigned most,
+                 unsigned page_offset);
+
+/* decode/block.c: the block at rip, made where there is none. Faults as a fetch does. */
+soft_block *soft_block_find(soft_cpu *cpu, bool single);
+/* `size` bytes, aligned, that live as long as the block that is being made. */
+void *soft_arena_take(soft_cpu *cpu, size_t size);
+/* Forgets every block. */
+void soft_blocks_drop(soft_cpu *cpu);
+/* A write to memory that the mark of its line says is code: after it, blocks are compared again. */
+void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size);
+/* Links and the jump cache end; and again for this mode and privilege level. */
+void soft_links_drop(soft_cpu *cpu);
+void soft_links_select(soft_cpu *cpu);
+
+SOFT_INLINE uint64_t *soft_mark(const soft_cpu *cpu, const uint8_t *host) {
+  return &cpu->marks[(uintptr_t)host >> 12 & (SOFT_MARKS - 1)];
+}
+
+#endif

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT
+ * Registers as KVM's structures have them. */
+#include "soft/execute/control.h"
+#include "soft/insn.h"
+#include "soft/kernel/kernel.h"
+#include "soft/mmu/mmu.h"
+#include "soft/vector/vector.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+  AT_MXCSR = 24,
+  AT_COMPONENTS = 512,
+  HEADER_REST = 56 /* bytes behind XSTATE_BV */
+};
+
+void soft_get_regs(soft_cpu *cpu, struct kvm_regs *regs) {
+  const uint64_t *r = cpu->r;
+  *regs = (struct kvm_regs){.rax = r[RAX],
+                            .rbx = r[RBX],
+                            .rcx = r[RCX],
+                            .rdx = r[RDX],
+                            .rsi = r[RSI],
+                            .rdi = r[RDI],
+                            .rsp = r[RSP],
+                            .rbp = r[RBP],
+                            .r8 = r[8],
+                            .r9 = r[9],
+                            .r10 = r[10],
+                            .r11 = r[11],
+                            .r12 = r[12],
+                            .r13 = r[13],
+                            .r14 = r[14],
+                            .r15 = r[15],
+                            .rip = cpu->rip,
+                            .rflags = soft_flags(cpu)};
+}
+
+void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
+  const uint64_t r[16] = {regs->rax, regs->rcx, regs->rdx, regs->rbx, regs->rsp, regs->rbp,
+                          regs->rsi, regs->rdi, regs->r8,  regs->r9,  regs->r10, regs->r11,
+                          regs->r12, regs->r13, regs->r14, regs->r15};
+  memcpy(cpu->r, r, sizeof r);
+  cpu->rip = regs->rip;
+  bool was_vm86 = soft_is_vm86(cpu);
+  soft_set_flags(cpu, regs->rflags & FLAGS_ALL);
+  if (was_vm86 != soft_is_vm86(cpu)) {
+    cpu->cpl = soft_is_vm86(cpu) ? 3 : cpu->seg[SEG_SS].dpl;
+  }
+  soft_tlb_select(cpu);
+  soft_mode_changed(cpu);
+}
+
+void soft_get_sregs(const soft_cpu *cpu, struct kvm_sregs *sregs) {
+  *sregs = (struct kvm_sregs){.cs = cpu->seg[SEG_CS],
+                              .ds = cpu->seg[SEG_DS],
+                              .es = cpu->seg[SEG_ES],
+                              .fs = cpu->seg[SEG_FS],
+                              .gs = cpu->seg[SEG_GS],
+                              .ss = cpu->seg[SEG_SS],
+                              .tr = cpu->tr,
+                              .ldt = cpu->ldt,
+                              .gdt = cpu->gdt,
+                              .idt = cpu->idt,
+                              .cr0 = cpu->cr0,
+                              .cr2 = cpu->cr2,
+                              .cr3 = cpu->cr3,
+                              .cr4 = cpu->cr4,
+                              .cr8 = cpu->cr8,
+                              .efer = cpu->efer,
+                              .apic_base = cpu->apic_base};
+  if (cpu->interrupt >= 0) {
+    sregs->interrupt_bitmap[cpu->interrupt / 64] |= UINT64_C(1) << cpu->interrupt % 64;
+  }
+}
+
+static bool sregs_right(const struct kvm_sregs *sregs) {
+  bool pages = sregs->cr0 & CR0_PG;
+  if (sregs->efer & ~(uint64_t)EFER_ALL || sregs->cr4 & ~(uint64_t)CR4_ALL || sregs->cr0 >> 32 ||
+      sregs->cr8 > 15 || (pages && !(sregs->cr0 & CR0_PE))) {
+    return false;
+  }
+  if (sregs->efer & EFER_LME && pages) {
+    return sregs->cr4 & CR4_PAE && sregs->efer & EFER_LMA && !(sregs->cr3 >> 52);
+  }
+  return !(sregs->efer & EFER_LMA) && !sregs->cs.l;
+}
+
+static bool load_pdptes(soft_cpu *cpu) {
+  bool pae = cpu->cr0 & CR0_PG && cpu->cr4 & CR4_PAE && !soft_is_long(cpu);
+  if (!pae) {
+    return true;
+  }
+  pthread_mutex_lock(&cpu->vm->lock);
+  soft_adopt_map(cpu);
+  bool right = soft_load_pdptes(cpu);
+  pthread_mutex_unlock(&cpu->vm->lock);
+  return right;
+}
+
+int soft_set_sregs(soft_cpu *cpu, const struct kvm_sregs *sregs) {
+  if (!sregs_right(sregs) || !soft_set_apic_base(cpu, sregs->apic_base, true)) {
+    return soft_refuse(EINVAL);
+  }
+  cpu->seg[SEG_CS] = sregs->cs;
+  cpu->seg[SEG_DS] = sregs->ds;
+  cpu->seg[SEG_ES] = sregs->es;
+  cpu->seg[SEG_FS] = sregs->fs;
+  cpu->seg[SEG_GS] = sregs->gs;
+  cpu->seg[SEG_SS] = sregs->ss;
+  cpu->tr = sregs->tr;
+  cpu->ldt = sregs->ldt;
+  cpu->gdt = sregs->gdt;
+  cpu->idt = sregs->idt;
+  cpu->cr0 = sregs->cr0 | CR0_ET;
+  cpu->cr2 = sregs->cr2;
+  cpu->cr3 = sregs->cr3;
+  cpu->cr4 = sregs->cr4;
+  cpu->cr8 = sregs->cr8;
+  cpu->efer = sregs->efer;
+  cpu->cpl = soft_is_real(cpu) ? 0 : soft_is_vm86(cpu) ? 3 : sregs->ss.dpl;
+  for (int vector = 0; vector < KVM_NR_INTERRUPTS; vector++) {
+    if (sregs->interrupt_bitmap[vector / 64] >> vector % 64 & 1) {
+      cpu->interrupt = vector;
+    }
+  }
+  soft_cr4_changed(cpu);
+  soft_mode_changed(cpu);
+  load_pdptes(cpu); /* a bad one faults when it is used */
+  return 0;
+}
+
+void soft_get_events(const soft_cpu *cpu, struct kvm_vcpu_events *events) {
+  *events =
+      (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SHADOW |
+                                        KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SMM};
+  if (cpu->injected) {
+    events->exception.injected = 1;
+    events->exception.nr = cpu->inject.vector;
+    events->exception.has_error_code = cpu->inject.has_error;
+    events->exception.error_code = cpu->inject.error;
+  }
+  if (cpu->interrupt >= 0) {
+    events->interrupt.injected = 1;
+    events->interrupt.nr = (uint8_t)cpu->interrupt;
+  }
+  events->interrupt.shadow = cpu->shadow;
+  events->nmi.pending = atomic_load_explicit(&cpu->nmi, memory_order_relaxed);
+  events->nmi.masked = cpu->nmi_masked;
+}
+
+int soft_set_events(soft_cpu *cpu, const struct kvm_vcpu_events *events) {
+  bool pends = events->flags & KVM_VCPUEVENT_VALID_PAYLOAD && events->exception.pending;
+  bool comes = events->exception.injected || pends;
+  if (comes && (events->exception.nr > 31 || events->exception.nr == VECTOR_NMI)) {
+    return soft_refuse(EINVAL);
+  }
+  cpu->injected = comes;
+  cpu->inject = (soft_event){.vector = events->exception.nr,
+                             .has_error = events->exception.has_error_code,
+                             .error = events->exception.error_code};
+  cpu->interrupt = events->interrupt.injected ? events->interrupt.nr : -1;
+  if (events->flags & KVM_VCPUEVENT_VALID_SHADOW) {
+    cpu->shadow = events->interrupt.shadow;
+  }
+  if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
+    atomic_store(&cpu->nmi, events->nmi.pending != 0);
+  }
+  cpu->nmi_masked = events->nmi.masked;
+  return 0;
+}
+
+/* ---- Extended state ---- */
+
+static int set_xsave(soft_cpu *cpu, const uint8_t *area) {
+  uint64_t components;
+  uint32_t mxcsr;
+  memcpy(&components, area + AT_COMPONENTS, sizeof components);
+  memcpy(&mxcsr, area + AT_MXCSR, sizeof mxcsr);
+  if (components & ~soft_xcr0_known() || mxcsr & 0xffff0000) {
+    return soft_refuse(EINVAL);
+  }
+  memcpy(cpu->xsave, area, SOFT_XSAVE_SIZE);
+  memset(cpu->xsave + AT_COMPONENTS + sizeof components, 0, HEADER_REST);
+  return 0;
+}
+
+static int set_xcrs(soft_cpu *cpu, const struct kvm_xcrs *xcrs) {
+  if (xcrs->nr_xcrs > KVM_MAX_XCRS || xcrs->flags) {
+    return soft_refuse(EINVAL);
+  }
+  for (uint32_t i = 0; i < xcrs->nr_xcrs; i++) {
+    if (xcrs->xcrs[i].xcr == 0) {
+      if (!soft_xcr0_right(cpu, xcrs->xcrs[i].value)) {
+        return soft_refuse(EINVAL);
+      }
+      cpu->xcr0 = xcrs->xcrs[i].value;
+    }
+  }
+  return 0;
+}
+
+static int get_debugregs(const soft_cpu *cpu, struct kvm_debugregs *debugregs) {
+  *debugregs = (struct kvm_debugregs){.dr6 = cpu->dr[6], .dr7 = cpu->dr[7]};
+  memcpy(debugregs->db, cpu->dr, sizeof debugregs->db);
+  return 0;
+}
+
+static int set_debugregs(soft_cpu *cpu, const struct kvm_debugregs *debugregs) {
+  if (debugregs->flags || debugregs->dr6 >> 32 || debugregs->dr7 >> 32) {
+    return soft_refuse(EINVAL);
+  }
+  memcpy(cpu->dr, debugregs->db, sizeof debugregs->db);
+  cpu->dr[6] = (debugregs->dr6 & 0xe00f) | (uint32_t)DR6_FIXED;
+  cpu->dr[7] = debugregs->dr7 | DR7_FIXED;
+  soft_watch_changed(cpu);
+  return 0;
+}
+
+/* How many of them there are: KVM stops at the first that it does not know. */
+static int access_msrs(soft_cpu *cpu, struct kvm_msrs *msrs, bool set) {
+  uint32_t done = 0;
+  pthread_mutex_lock(&cpu->vm->lock);
+  soft_adopt_map(cpu);
+  for (; done < msrs->nmsrs; done++) {
+    struct kvm_msr_entry *entry = &msrs->entries[done];
+    uint64_t value = entry->data;
+    if (set ? !soft_msr_set(cpu, entry->index, value, true)
+            : !soft_msr_get(cpu, entry->index, &value)) {
+      break;
+    }
+    if (!set) {
+      entry->data = value;
+    }
+  }
+  pthread_mutex_unlock(&cpu->vm->lock);
+  return (int)done;
+}
+
+int soft_state_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
+  switch (request) {
+    case KVM_GET_REGS:
+      soft_get_regs(cpu, argument);
+      return 0;
+    case KVM_SET_REGS:
+      soft_set_regs(cpu, argument);
+      return 0;
+    case KVM_GET_SREGS:
+      soft_get_sregs(cpu, argument);
+      return 0;
+    case KVM_SET_SREGS:
+      return soft_set_sregs(cpu, argument);
+    case KVM_GET_VCPU_EVENTS:
+      soft_get_events(cpu, argument);
+      return 0;
+    case KVM_SET_VCPU_EVENTS:
+      return soft_set_events(cpu, argument);
+    case KVM_GET_XSAVE:
+    case KVM_GET_XSAVE2:
+      memcpy(argument, cpu->xsave, SOFT_XSAVE_SIZE);
+      return 0;
+    case KVM_SET_XSAVE:
+      return set_xsave(cpu, argument);
+    case KVM_GET_XCRS:
+      *(struct kvm_xcrs *)argument = (struct kvm_xcrs){.nr_xcrs = 1};
+      ((struct kvm_xcrs *)argument)->xcrs[0].value = cpu->xcr0;
+      return 0;
+    case KVM_SET_XCRS:
+      return set_xcrs(cpu, argument);
+    case KVM_GET_DEBUGREGS:
+      return get_debugregs(cpu, argument);
+    case KVM_SET_DEBUGREGS:
+      return set_debugregs(cpu, argument);
+    case KVM_GET_MSRS:
+    case KVM_SET_MSRS:
+      return access_msrs(cpu, argument, request == KVM_SET_MSRS);
+    default:
+      return soft_refuse(ENOTTY);
+  }
+}

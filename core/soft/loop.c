@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT
+ * The loop of a vCPU: what is due between two instructions, then a block, until there is an
+ * exit. */
+#include "soft/access.h"
+#include "soft/debug.h"
+#include "soft/deliver/deliver.h"
+#include "soft/execute/control.h"
+#include "soft/irqchip/irqchip.h"
+#include "soft/kernel/kernel.h"
+#include "soft/vector/vector.h"
+
+#include <errno.h>
+
+enum {
+  SLICE = 5000, /* instructions until signals and the clock are looked at */
+  GO_ON = -1,
+  AGAIN = -2 /* from the start of the turn */
+};
+
+static void refill(soft_cpu *cpu) {
+  cpu->retired += cpu->slice - (uint64_t)cpu->budget;
+  cpu->slice = SLICE;
+  cpu->budget = SLICE;
+}
+
+/* ---- Exits ---- */
+
+/* Gives the next posted write to user space. */
+static bool give_post(soft_cpu *cpu) {
+  while (cpu->posts_given < cpu->posts_made) {
+    const soft_post *post = &cpu->posts[cpu->posts_given++];
+    if (cpu->posts_given == cpu->posts_made) {
+      cpu->posts_given = cpu->posts_made = 0;
+    }
+    if (soft_write_taken(cpu, post)) {
+      continue;
+    }
+    struct kvm_run *run = cpu->run;
+    if (post->port) {
+      run->exit_reason = KVM_EXIT_IO;
+      run->io.direction = KVM_EXIT_IO_OUT;
+      run->io.size = post->size;
+      run->io.port = (uint16_t)post->address;
+      run->io.count = 1;
+      run->io.data_offset = SOFT_RUN_PIO;
+      soft_poke((uint8_t *)run + SOFT_RUN_PIO, soft_peek(post->data, 64), 64);
+    } else {
+      run->exit_reason = KVM_EXIT_MMIO;
+      run->mmio.phys_addr = post->address;
+      run->mmio.len = post->size;
+      run->mmio.is_write = 1;
+      soft_poke(run->mmio.data, soft_peek(post->data, 64), 64);
+    }
+    return true;
+  }
+  return false;
+}
+
+static int leave_with(soft_cpu *cpu, uint32_t reason) {
+  cpu->run->exit_reason = reason;
+  return 0;
+}
+
+/* ---- What is due ---- */
+
+static void interrupt(soft_cpu *cpu, int vector) {
+  cpu->halted = false;
+  soft_deliver(cpu, (soft_event){.vector = (uint8_t)vector, .source = SOFT_FROM_INTERRUPT},
+               cpu->rip);
+}
+
+/* An exception of user space. #BP and #OF come from an instruction, and return behind it. */
+static void inject(soft_cpu *cpu) {
+  soft_event event = cpu->inject;
+  bool software = event.vector == VECTOR_BP || event.vector == VECTOR_OF;
+  cpu->injected = false;
+  cpu->halted = false;
+  event.source = SOFT_FROM_FAULT;
+  event.has_error &= !soft_is_real(cpu);
+  soft_deliver(cpu, event, software ? (cpu->rip + 1) & cpu->ip_mask : cpu->rip);
+}
+
+static bool is_trap(const soft_event *event) {
+  return event->vector == VECTOR_DB;
+}
+
+/* One event at a time, the most urgent first; whether there was one. */
+static bool take_event(soft_cpu *cpu) {
+  bool shadowed = cpu->shadow, open = cpu->rflags & FLAG_IF && !shadowed;
+  if (cpu->injected && !(cpu->halted && soft_chip_waits(cpu) && !is_trap(&cpu->inject))) {
+    inject(cpu);
+  } else if (cpu->pending_debug && cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS) {
+    soft_queue_trap(cpu);
+  } else if (atomic_load_explicit(&cpu->nmi, memory_order_relaxed) && !cpu->nmi_masked &&
+             !shadowed) {
+    atomic_store(&cpu->nmi, false);
+    cpu->nmi_masked = true;
+    interrupt(cpu, VECTOR_NMI);
+  } else if (cpu->interrupt >= 0 && open) {
+    int vector = cpu->interrupt;
+    cpu->interrupt = -1;
+    interrupt(cpu, vector);
+  } else {
+    int vector = open ? soft_chip_take(cpu) : -1;
+    if (vector < 0) {
+      return false;
+    }
+    interrupt(cpu, vector);
+  }
+  return true;
+}
+
+/* What other threads have asked for. */
+static void attend(soft_cpu *cpu) {
+  unsigned asked = atomic_load_explicit(&cpu->attention, memory_order_relaxed);
+  if (soft_likely(!asked)) {
+    return;
+  }
+  asked = atomic_exchange(&cpu->attention, 0);
+  if (asked & SOFT_ATTEND_MAP) {
+    soft_adopt_map(cpu);
+  }
+  if (asked & SOFT_ATTEND_CLOCK) {
+    soft_clock_update(cpu);
+  }
+  if (asked & SOFT_ATTEND_CODE) {
+    cpu->epoch++;
+    soft_links_drop(cpu);
+  }
+}
+
+/* Halted: inside KVM_RUN where there are interrupt controllers. */
+static int wait(soft_cpu *cpu) {
+  int number = soft_chip_wait(cpu);
+  return number ? number : AGAIN;
+}
+
+/* GO_ON, AGAIN, or how KVM_RUN ends. */
+static int between(soft_cpu *cpu) {
+  if (cpu->budget <= 0) {
+    refill(cpu);
+    int number = soft_poll(cpu);
+    if (number) {
+      return number;
+    }
+  }
+  if (cpu->run->immediate_exit) {
+    return EINTR;
+  }
+  attend(cpu);
+  if (soft_unlikely(cpu->eoi_vector)) {
+    cpu->run->eoi.vector = (uint8_t)(cpu->eoi_vector - 1);
+    cpu->eoi_vector = 0;
+    return leave_with(cpu, KVM_EXIT_IOAPIC_EOI);
+  }
+  if (soft_unlikely(soft_ring_full(cpu))) {
+    return leave_with(cpu, KVM_EXIT_DIRTY_RING_FULL);
+  }
+  if (soft_chip_idle(cpu)) {
+    return wait(cpu);
+  }
+  while (take_event(cpu)) {
+  }
+  bool open = cpu->rflags & FLAG_IF && !cpu->shadow;
+  if (cpu->run->request_interrupt_window && cpu->interrupt < 0 && open) {
+    return leave_with(cpu, KVM_EXIT_IRQ_WINDOW_OPEN);
+  }
+  if (cpu->halted) {
+    if (soft_chip_waits(cpu)) {
+      return wait(cpu);
+    }
+    cpu->halted = false;
+    return leave_with(cpu, KVM_EXIT_HLT);
+  }
+  return GO_ON;
+}
+
+/* ---- Instructions ---- */
+
+/* One instruction by itself: because it is stepped, in a shadow, at a breakpoint, or has to be
+ * undone by nobody. */
+static int step(soft_cpu *cpu) {
+  const soft_block *block = soft_block_find(cpu, true);
+  cpu->trap_flag = cpu->rflags & FLAG_TF;
+  cpu->rflags &= ~(uint64_t)FLAG_RF;
+  cpu->shadow = 0;
+  cpu->single = true;
+  cpu->budget--;
+  cpu->retired++;
+  const soft_insn *insn = block->insns[0].run(cpu, &block->insns[0]);
+  if (insn) { /* the record behind it, which would look for the next block */
+    cpu->rip = soft_rip_at(cpu, insn);
+  }
+  cpu->single = cpu->step_once = false;
+  cpu->answers_made = cpu->answers_used = 0;
+  cpu->batch_size = cpu->batch_used = 0;
+  cpu->current = NULL;
+  if (cpu->posts_made && soft_debugged(cpu, KVM_GUESTDBG_SINGLESTEP)) {
+    cpu->watched = 0;
+    return GO_ON; /* the step's exit would hide the write's */
+  }
+  return soft_after_step(cpu) ? 0 : GO_ON;
+}
+
+static bool has_to_step(const soft_cpu *cpu) {
+  return cpu->step_once || cpu->shadow || cpu->rflags & (FLAG_TF | FLAG_RF) ||
+         (cpu->debug.control & KVM_GUESTDBG_ENABLE &&
+          cpu->debug.control & KVM_GUESTDBG_SINGLESTEP) ||
+         (cpu->no_links && soft_near_breakpoint(cpu));
+}
+
+static void run_block(soft_cpu *cpu) {
+  soft_block *block = soft_block_find(cpu, false);
+  cpu->budget -= block->count;
+  if (!(block->key & SOFT_BLOCK_CROSSES)) {
+    uint64_t linear = cpu->cs_base + cpu->rip;
+    unsigned at = (unsigned)(linear ^ linear >> 10) & (SOFT_JUMPS - 1);
+    cpu->jumps[at].linear = linear;
+    cpu->jumps[at].generation = cpu->no_links ? 0 : cpu->generation;
+    cpu->jumps[at].block = block;
+  }
+  const soft_insn *insn = block->insns;
+  do {
+    insn = insn->run(cpu, insn);
+  } while (insn);
+}
+
+static int turn(soft_cpu *cpu) {
+  cpu->current = NULL;
+  if (!cpu->step_once) {
+    if (cpu->posts_made && give_post(cpu)) {
+      return 0;
+    }
+    int number = between(cpu);
+    if (number != GO_ON) {
+      return number == AGAIN ? GO_ON : number;
+    }
+    if (cpu->no_links && soft_code_breakpoint(cpu)) {
+      return 0;
+    }
+  }
+  if (has_to_step(cpu)) {
+    return step(cpu);
+  }
+  run_block(cpu);
+  return GO_ON;
+}
+
+static void forget_answers(soft_cpu *cpu) {
+  cpu->single = cpu->step_once = false;
+  cpu->answers_made = cpu->answers_used = 0;
+  cpu->batch_size = cpu->batch_used = 0;
+}
+
+static int turns(soft_cpu *cpu) {
+  switch ((soft_escape)setjmp(cpu->escape)) {
+    case SOFT_ESCAPE_EXCEPTION:
+      forget_answers(cpu);
+      if (!soft_take_exception(cpu)) {
+        return leave_with(cpu, KVM_EXIT_SHUTDOWN);
+      }
+      break;
+    case SOFT_ESCAPE_STEP:
+      cpu->step_once = true;
+      break;
+    case SOFT_ESCAPE_EXIT:
+      cpu->single = cpu->step_once = false;
+      return 0;
+    case SOFT_ESCAPE_HOST:
+      forget_answers(cpu);
+      return EFAULT;
+    default:
+      break;
+  }
+  int number;
+  do {
+    number = turn(cpu);
+  } while (number == GO_ON);
+  return number;
+}
+
+/* A timer that has run out counts before signals do. */
+int soft_loop(soft_cpu *cpu) {
+  soft_chip_poll(cpu);
+  cpu->epoch++;
+  soft_links_drop(cpu);
+  cpu->slice = (uint64_t)SLICE;
+  cpu->budget = SLICE;
+  cpu->step_once = cpu->answers_made || cpu->batch_size;
+  int number = turns(cpu);
+  cpu->retired += cpu->slice - (uint64_t)cpu->budget;
+  soft_park(cpu);
+  return number;
+}

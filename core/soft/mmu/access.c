@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT
+ * Loads and stores that the TLB does not serve: the first to a page, over the end of a page, to
+ * devices, to pages with code. Nothing has changed when one faults or leaves. */
+#include "soft/access.h"
+
+static uint64_t peek(const uint8_t *host, unsigned size) {
+  uint64_t value = 0;
+  switch (size) {
+    case 1:
+    case 2:
+    case 4:
+    case 8:
+      return soft_peek(host, (int)size * 8);
+    default:
+      for (unsigned i = 0; i < size; i++) {
+        value |= (uint64_t)host[i] << 8 * i;
+      }
+      return value;
+  }
+}
+
+static void poke(uint8_t *host, uint64_t value, unsigned size) {
+  switch (size) {
+    case 1:
+    case 2:
+    case 4:
+    case 8:
+      soft_poke(host, value, (int)size * 8);
+      break;
+    default:
+      for (unsigned i = 0; i < size; i++) {
+        host[i] = (uint8_t)(value >> 8 * i);
+      }
+      break;
+  }
+}
+
+static unsigned until_page_end(uint64_t linear) {
+  return SOFT_PAGE - (unsigned)(linear & (SOFT_PAGE - 1));
+}
+
+static uint64_t load_part(soft_cpu *cpu, const uint8_t *host, uint64_t gpa, unsigned size) {
+  return host ? peek(host, size) : soft_device_read(cpu, gpa, size);
+}
+
+static uint64_t load_as(soft_cpu *cpu, uint64_t linear, unsigned size, bool user) {
+  uint64_t gpa, gpa_2;
+  if (cpu->no_links) {
+    soft_watch(cpu, linear, size, SOFT_READ);
+  }
+  unsigned first = until_page_end(linear);
+  if (first >= size) {
+    const uint8_t *host = soft_page(cpu, linear, SOFT_READ, user, &gpa);
+    return load_part(cpu, host, gpa, size);
+  }
+  const uint8_t *low = soft_page(cpu, linear, SOFT_READ, user, &gpa);
+  const uint8_t *high = soft_page(cpu, linear + first, SOFT_READ, user, &gpa_2);
+  uint64_t value = load_part(cpu, low, gpa, first);
+  return value | load_part(cpu, high, gpa_2, size - first) << 8 * first;
+}
+
+/* The bits of the lines of 64 bytes that an access within a page touches. */
+static uint64_t lines(const uint8_t *host, unsigned size) {
+  unsigned first = (unsigned)((uintptr_t)host >> 6 & 63);
+  unsigned last = (unsigned)(((uintptr_t)host + size - 1) >> 6 & 63);
+  return UINT64_C(1) << first | UINT64_C(1) << last;
+}
+
+static void store_part(soft_cpu *cpu, uint8_t *host, uint64_t gpa, uint64_t value, unsigned size) {
+  if (!host) {
+    soft_device_write(cpu, gpa, value, size);
+  } else if (soft_unlikely(*soft_mark(cpu, host) & lines(host, size))) {
+    poke(host, value, size);
+    soft_code_written(cpu, host, size);
+  } else {
+    poke(host, value, size);
+  }
+}
+
+/* Code is written, or a device, by an instruction that runs alone: what follows in its block may
+ * not be true any more, and an exit comes behind it. */
+static void need_single(soft_cpu *cpu, uint8_t *host, unsigned size) {
+  if (!cpu->single && (!host || *soft_mark(cpu, host) & lines(host, size))) {
+    soft_leave(cpu, SOFT_ESCAPE_STEP);
+  }
+}
+
+static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size, bool user) {
+  uint64_t gpa, gpa_2 = 0;
+  if (cpu->no_links) {
+    soft_watch(cpu, linear, size, SOFT_WRITE);
+  }
+  unsigned first = until_page_end(linear);
+  if (first >= size) {
+    uint8_t *host = soft_page(cpu, linear, SOFT_WRITE, user, &gpa);
+    need_single(cpu, host, size);
+    store_part(cpu, host, gpa, value, size);
+    return;
+  }
+  uint8_t *low = soft_page(cpu, linear, SOFT_WRITE, user, &gpa);
+  uint8_t *high = soft_page(cpu, linear + first, SOFT_WRITE, user, &gpa_2);
+  need_single(cpu, low, first);
+  need_single(cpu, high, size - first);
+  store_part(cpu, low, gpa, value, first);
+  store_part(cpu, high, gpa_2, value >> 8 * first, size - first);
+}
+
+uint64_t soft_load_slow(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  return load_as(cpu, linear, size, cpu->cpl == 3);
+}
+
+void soft_store_slow(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
+  store_as(cpu, linear, value, size, cpu->cpl == 3);
+}
+
+/* Implicit accesses of a supervisor that SMAP minds whatever RFLAGS.AC says (SDM, 4.6.1) are to
+ * tables that no system gives to user space. */
+uint64_t soft_load_system(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  return load_as(cpu, linear, size, false);
+}
+
+void soft_store_system(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
+  store_as(cpu, linear, value, size, false);
+}
+
+uint8_t *soft_reach(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
+  uint64_t gpa;
+  if (until_page_end(linear) < size) {
+    return NULL;
+  }
+  const soft_tlb *entry = soft_entry(cpu, linear);
+  uint64_t page = linear & ~UINT64_C(0xfff);
+  if (access == SOFT_WRITE ? entry->write == page : entry->read == page) {
+    return soft_at(entry, linear);
+  }
+  if (cpu->no_links) {
+    soft_watch(cpu, linear, size, access);
+  }
+  uint8_t *host = soft_page(cpu, linear, access, cpu->cpl == 3, &gpa);
+  if (host && access == SOFT_WRITE && *soft_mark(cpu, host) & lines(host, size)) {
+    need_single(cpu, host, size);
+    soft_code_written(cpu, host, size);
+  }
+  return host;
+}
+
+static unsigned piece(unsigned left) {
+  return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+void soft_load_bytes(soft_cpu *cpu, uint64_t linear, void *bytes, unsigned size) {
+  for (unsigned done = 0, part; done < size; done += part) {
+    part = piece(size - done);
+    poke((uint8_t *)bytes + done, soft_load_slow(cpu, linear + done, part), part);
+  }
+}
+
+void soft_store_prepare(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  uint64_t gpa;
+  uint8_t *low = soft_page(cpu, linear, SOFT_WRITE, cpu->cpl == 3, &gpa);
+  uint8_t *high = soft_page(cpu, linear + size - 1, SOFT_WRITE, cpu->cpl == 3, &gpa);
+  if (!low || !high || *soft_mark(cpu, low) || *soft_mark(cpu, high)) {
+    need_single(cpu, NULL, size);
+  }
+}
+
+void soft_store_bytes(soft_cpu *cpu, uint64_t linear, const void *bytes, unsigned size) {
+  soft_store_prepare(cpu, linear, size);
+  for (unsigned done = 0, part; done < size; done += part) {
+    part = piece(size - done);
+    soft_store_slow(cpu, linear + done, peek((const uint8_t *)bytes + done, part), part);
+  }
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ * What a segment lets an access do (SDM volume 3, 5.3 and 5.4). */
+#include "soft/mmu/mmu.h"
+
+static bool has_rights(const soft_cpu *cpu, const struct kvm_segment *segment, soft_access access) {
+  if (segment->unusable) {
+    return false;
+  }
+  if (soft_is_real(cpu) || soft_is_vm86(cpu)) {
+    return true;
+  }
+  bool code = segment->type & 8, second = segment->type & 2;
+  return access == SOFT_WRITE ? !code && second : !code || second;
+}
+
+static bool expands_down(const struct kvm_segment *segment) {
+  return (segment->type & 12) == 4;
+}
+
+void soft_segment_changed(soft_cpu *cpu, int n) {
+  const struct kvm_segment *segment = &cpu->seg[n];
+  bool plain = !expands_down(segment);
+  cpu->read_to[n] = plain && has_rights(cpu, segment, SOFT_READ) ? (int64_t)segment->limit : -1;
+  cpu->write_to[n] = plain && has_rights(cpu, segment, SOFT_WRITE) ? (int64_t)segment->limit : -1;
+}
+
+uint64_t soft_linear_slow(soft_cpu *cpu, unsigned number, uint64_t offset, unsigned size,
+                          soft_access access) {
+  const struct kvm_segment *segment = &cpu->seg[number];
+  uint64_t last = offset + size - 1;
+  bool inside = expands_down(segment)
+                    ? offset > segment->limit && last <= (segment->db ? 0xffffffff : 0xffff)
+                    : last <= segment->limit;
+  if (!inside || !has_rights(cpu, segment, access)) {
+    soft_fault(cpu, number == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+  }
+  return (segment->base + offset) & 0xffffffff;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ * The software TLB: filled by walks, emptied when paging or slots change, and kept free of pages
+ * whose accesses have to be looked at: those with code (writes) and with data breakpoints. */
+#include "soft/access.h"
+
+static const soft_tlb no_entry = {SOFT_NO_PAGE, SOFT_NO_PAGE, SOFT_NO_PAGE, 0};
+
+static void clear_set(soft_tlb *set) {
+  for (int i = 0; i < SOFT_TLB_SIZE; i++) {
+    set[i] = no_entry;
+  }
+}
+
+void soft_tlb_flush(soft_cpu *cpu) {
+  for (int i = 0; i < SOFT_TLB_SETS; i++) {
+    if (cpu->tlb_used[i]) {
+      clear_set(cpu->tlbs[i]);
+      cpu->tlb_used[i] = cpu->tlbs[i] == cpu->tlb;
+    }
+  }
+  soft_links_drop(cpu);
+}
+
+void soft_tlb_flush_page(soft_cpu *cpu, uint64_t linear) {
+  for (int i = 0; i < SOFT_TLB_SETS; i++) {
+    if (cpu->tlb_used[i]) {
+      cpu->tlbs[i][linear >> 12 & (SOFT_TLB_SIZE - 1)] = no_entry;
+    }
+  }
+  soft_links_drop(cpu);
+}
+
+/* A set is all zeroes until it is used, and zero is a page. */
+void soft_tlb_select(soft_cpu *cpu) {
+  int set = cpu->cpl == 3                                     ? SOFT_AS_USER
+            : cpu->cr4 & CR4_SMAP && !(cpu->rflags & FLAG_AC) ? SOFT_AS_SMAP
+                                                              : SOFT_AS_SUPERVISOR;
+  cpu->tlb = cpu->tlbs[set];
+  if (!cpu->tlb_used[set]) {
+    clear_set(cpu->tlb);
+    cpu->tlb_used[set] = true;
+  }
+}
+
+void soft_tlb_drop_writes(soft_cpu *cpu, const uint8_t *host) {
+  uint64_t page = (uint64_t)(uintptr_t)host >> 12 & (SOFT_MARKS - 1);
+  for (int i = 0; i < SOFT_TLB_SETS; i++) {
+    for (int k = 0; cpu->tlb_used[i] && k < SOFT_TLB_SIZE; k++) {
+      soft_tlb *entry = &cpu->tlbs[i][k];
+      if (entry->write != SOFT_NO_PAGE &&
+          ((entry->write + entry->add) >> 12 & (SOFT_MARKS - 1)) == page) {
+        entry->write = SOFT_NO_PAGE;
+      }
+    }
+  }
+}
+
+static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_access access) {
+  uint64_t page = linear & ~UINT64_C(0xfff);
+  uint64_t add = (uint64_t)(uintptr_t)host - linear;
+  soft_tlb *entry = soft_entry(cpu, linear);
+  if (entry->add != add || (entry->read != page && entry->write != page && entry->fetch != page)) {
+    *entry = no_entry;
+    entry->add = add;
+  }
+  switch (access) {
+    case SOFT_READ:
+      entry->read = page;
+      break;
+    case SOFT_WRITE:
+      if (!*soft_mark(cpu, host)) {
+        entry->write = page;
+      }
+      break;
+    default:
+      entry->fetch = page;
+      break;
+  }
+}
+
+__attribute__((noreturn)) static void page_fault(soft_cpu *cpu, uint64_t linear, uint32_t error) {
+  cpu->cr2 = linear;
+  soft_fault(cpu, VECTOR_PF, error);
+}
+
+uint8_t *soft_page(soft_cpu *cpu, uint64_t linear, soft_access access, bool user, uint64_t *gpa) {
+  if (!soft_is_long(cpu)) {
+    linear &= 0xffffffff;
+  } else if (!soft_canonical(cpu, linear)) {
+    bool stack = cpu->current && cpu->current->segment == SEG_SS;
+    soft_fault(cpu, stack ? VECTOR_SS : VECTOR_GP, 0);
+  }
+  soft_walk walk;
+  if (!soft_translate(cpu, linear, (soft_rights){access, user, false}, &walk)) {
+    page_fault(cpu, linear, walk.error);
+  }
+  *gpa = walk.gpa;
+  uint8_t *host = soft_host(cpu, walk.gpa, access == SOFT_WRITE);
+  if (host && user == (cpu->cpl == 3) && !soft_watches_page(cpu, linear)) {
+    fill(cpu, linear, host, access);
+  }
+  return host;
+}
+
+/* An instruction where there is no memory: KVM cannot emulate it either (api.rst,
+ * KVM_EXIT_INTERNAL_ERROR). */
+__attribute__((noreturn)) static void no_code(soft_cpu *cpu) {
+  struct kvm_run *run = cpu->run;
+  run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+  run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+  run->emulation_failure.ndata = 3;
+  run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+  run->emulation_failure.insn_size = (uint8_t)cpu->fetched_size;
+  for (unsigned i = 0; i < cpu->fetched_size; i++) {
+    run->emulation_failure.insn_bytes[i] = cpu->fetched[i];
+  }
+  soft_leave(cpu, SOFT_ESCAPE_EXIT);
+}
+
+const uint8_t *soft_fetch(soft_cpu *cpu, uint64_t rip, uint64_t *linear) {
+  if (soft_is_64(cpu)) {
+    *linear = rip;
+    if (!soft_canonical(cpu, rip)) {
+      soft_fault(cpu, VECTOR_GP, 0);
+    }
+  } else {
+    *linear = (cpu->cs_base + rip) & 0xffffffff;
+    if (rip > cpu->seg[SEG_CS].limit) {
+      soft_fault(cpu, VECTOR_GP, 0);
+    }
+  }
+  const soft_tlb *entry = soft_entry(cpu, *linear);
+  if (soft_likely(entry->fetch == (*linear & ~UINT64_C(0xfff)))) {
+    return soft_at(entry, *linear);
+  }
+  soft_walk walk;
+  if (!soft_translate(cpu, *linear, (soft_rights){SOFT_FETCH, cpu->cpl == 3, false}, &walk)) {
+    page_fault(cpu, *linear, walk.error);
+  }
+  const uint8_t *host = soft_host(cpu, walk.gpa, false);
+  if (!host) {
+    no_code(cpu);
+  }
+  fill(cpu, *linear, host, SOFT_FETCH);
+  return host;
+}
+
+/* ---- Data breakpoints ---- */
+
+typedef struct watch {
+  uint64_t linear;
+  uint64_t size;
+  unsigned kind; /* R/W of DR7: 1 writes, 3 reads and writes */
+} watch;
+
+/* Those that user space debugs with come before the guest's own, as with KVM. */
+static const uint64_t *debug_registers(const soft_cpu *cpu, uint64_t *dr7) {
+  if (cpu->debug.control & KVM_GUESTDBG_ENABLE && cpu->debug.control & KVM_GUESTDBG_USE_HW_BP) {
+    *dr7 = cpu->debug.arch.debugreg[7];
+    return (const uint64_t *)cpu->debug.arch.debugreg;
+  }
+  *dr7 = cpu->dr[7];
+  return cpu->dr;
+}
+
+static bool watch_of(const soft_cpu *cpu, unsigned number, watch *found) {
+  static const uint8_t sizes[] = {1, 2, 8, 4};
+  uint64_t dr7;
+  const uint64_t *registers = debug_registers(cpu, &dr7);
+  unsigned control = (unsigned)(dr7 >> (16 + 4 * number) & 15);
+  if (!(dr7 >> 2 * number & 3) || !(control & 1)) {
+    return false;
+  }
+  uint64_t size = sizes[control >> 2];
+  *found = (watch){registers[number] & ~(size - 1), size, control & 3};
+  return true;
+}
+
+void soft_watch_changed(soft_cpu *cpu) {
+  uint64_t dr7;
+  debug_registers(cpu, &dr7);
+  bool any = dr7 & 0xff;
+  if (any || cpu->no_links) {
+    cpu->no_links = any;
+    soft_tlb_flush(cpu);
+    soft_look_around(cpu);
+  }
+}
+
+bool soft_watches_page(const soft_cpu *cpu, uint64_t linear) {
+  watch found;
+  for (unsigned i = 0; cpu->no_links && i < 4; i++) {
+    if (watch_of(cpu, i, &found) && found.linear >> 12 == linear >> 12) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void soft_watch(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
+  watch found;
+  for (unsigned i = 0; cpu->no_links && i < 4; i++) {
+    if (watch_of(cpu, i, &found) && (access == SOFT_WRITE || found.kind == 3) &&
+        linear < found.linear + found.size && found.linear < linear + size) {
+      if (!cpu->single) { /* the trap comes behind this very instruction */
+        soft_leave(cpu, SOFT_ESCAPE_STEP);
+      }
+      cpu->watched |= 1u << i;
+    }
+  }
+}
