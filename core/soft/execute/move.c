@@ -162,5 +162,6 @@ SOFT_OP(bound) {
 }
 
 SOFT_OP(nop) {
+  (void)cpu; /* where handlers go on by the loop */
   SOFT_NEXT;
 }
