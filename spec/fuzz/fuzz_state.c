@@ -130,8 +130,8 @@ static void check_restore(void) {
     FUZZ_CHECK(size_before == size_after && memcmp(before, after, size_after) == 0,
                "a restore that failed (%s) has changed the vCPU", luna_error_message());
   }
-  if (status == LUNA_OK) {
-    FUZZ_CHECK(size_after == size, "restored from %zu bytes, saved in %zu", size, size_after);
+  if (status == LUNA_OK) { /* a state may lack what is beside the groups; a new one has it */
+    FUZZ_CHECK(size_after >= size, "restored from %zu bytes, saved in %zu", size, size_after);
   }
   free(state);
 }
