@@ -123,7 +123,8 @@ describe("packaging", function()
         for name in hello spaces; do
           @cc -o $name @tree/examples/hvf/$name.c -I$inc -L$lib -lHypervisor
           @cc -o $name.static @tree/examples/hvf/$name.c -I$inc \
-            $lib/libHypervisor.a $lib/liblunavisor.a -pthread
+            $lib/libHypervisor.a $lib/liblunavisor.a \
+            $(sed -n 's/^Libs.private: //p' $lib/pkgconfig/lunavisor.pc)
         done]]
       local text = run "readelf -d @stage/hello"
       assert.truthy(text:find "libHypervisor%.so%.0")
