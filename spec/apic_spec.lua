@@ -155,7 +155,7 @@ helper.kvm("a LAPIC", function()
   end
 
   it("keeps the initial count of a timer that has run out", function()
-    local guest = irq.guest("sti\n mov dword [fs:0x380], 1000\n hlt\n out 0x30, al", { vm = SPLIT })
+    local guest = irq.guest("mov dword [fs:0x380], 1000\n sti\n hlt\n out 0x30, al", { vm = SPLIT })
     guest.cpu.apic.lvt_timer, guest.cpu.apic.divide = 0x6a, 0xb
     guest:stops "pio"
     guest.cpu:answer()
