@@ -99,7 +99,7 @@ describe("luna.capability without KVM", function()
       local value, message, code = luna.capability "slots_max"
       print(value, code)
       print(message)
-    ]], { env = { LUNA_KVM_DEVICE = "/nonexistent" } })
+    ]], { env = { LUNA_ACCEL = "kvm", LUNA_KVM_DEVICE = "/nonexistent" } })
     assert.matches("^nil%s+no_kvm\n", output)
     helper.contains("cannot open /nonexistent", output)
   end)

@@ -67,10 +67,7 @@ static soft_file *file_of(int fd) {
 }
 
 static int soft_open(const char *path) {
-  const char *chosen = getenv("LUNA_KVM_DEVICE");
-  if (chosen && *chosen && access(path, F_OK) != 0) {
-    return -1;
-  }
+  (void)path; /* there is no device */
   return soft_file_new(SOFT_FILE_DEVICE, NULL, NULL);
 }
 
