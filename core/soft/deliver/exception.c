@@ -62,6 +62,9 @@ bool soft_take_exception(soft_cpu *cpu) {
   cpu->current = NULL;
   soft_event event = cpu->event;
   event.has_error &= !soft_is_real(cpu);
+  if (event.vector != VECTOR_DB) { /* seen where the delivery fails, as on processors */
+    cpu->rflags |= FLAG_RF;
+  }
   soft_deliver(cpu, event, cpu->rip);
   return true;
 }

@@ -141,6 +141,17 @@ static void memory_that_the_host_takes_away_is_efault(void) {
   guest_close(&guest);
 }
 
+/* ud2 without an IDT: RF stays set where the fault could not be delivered */
+static void a_triple_fault_leaves_what_a_processor_does(void) {
+  static const uint8_t code[] = {0x90, 0x0f, 0x0b};
+  soft_guest guest = guest_open(0);
+  struct kvm_regs regs = {.rflags = 2};
+  CHECK_EQ(guest_run(&guest, code, sizeof code, &regs), KVM_EXIT_SHUTDOWN);
+  CHECK_EQ(regs.rip, GUEST_CODE + 1);
+  CHECK_EQ(regs.rflags, 0x10002);
+  guest_close(&guest);
+}
+
 int main(void) {
   RUN(descriptors_are_the_process_s_own);
   RUN(a_child_has_no_machine);
@@ -150,5 +161,6 @@ int main(void) {
   RUN(code_that_the_host_changes_is_seen);
   RUN(code_that_the_guest_changes_is_seen);
   RUN(memory_that_the_host_takes_away_is_efault);
+  RUN(a_triple_fault_leaves_what_a_processor_does);
   return test_end();
 }
