@@ -13,9 +13,12 @@
 #else
 #define SOFT_HAS_FEATURE(name) 0
 #endif
-#if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||     \
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
     SOFT_HAS_FEATURE(address_sanitizer) || SOFT_HAS_FEATURE(thread_sanitizer) ||                   \
     SOFT_HAS_FEATURE(undefined_behavior_sanitizer)
+#define SOFT_SANITIZED 1
+#endif
+#if !defined(__OPTIMIZE__) || defined(SOFT_SANITIZED)
 #define SOFT_GO(next) return (next)
 #define SOFT_NEXT return insn + 1
 #else

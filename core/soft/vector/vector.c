@@ -182,5 +182,8 @@ SOFT_OP(vector) {
     soft_store_bytes(cpu, linear, memory, vector->size);
   }
   take_registers(cpu, vector, &io);
+#ifdef SOFT_SANITIZED
+  soft_park(cpu); /* a sanitizer's own code may use vector registers anywhere */
+#endif
   SOFT_NEXT_BY_LOOP;
 }
