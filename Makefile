@@ -58,6 +58,9 @@ WINGS := base kvm memory seat vcpu interrupt debug exit run
 # The software CPU reads instructions by Zydis; without it the library has none. Its guests' vector
 # state stays in the host's registers, which its own code then must not use.
 ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
+# What there is without it, of a list of files.
+of_soft = $(or $(findstring test_soft_,$(1)),$(filter %/soft %/soft.o,$(1)))
+built = $(if $(ZYDIS),$(1),$(foreach one,$(1),$(if $(call of_soft,$(one)),,$(one))))
 SOFT := $(if $(ZYDIS),$(call objects,core/soft/*.c core/soft/*/*.c))
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c)) $(SOFT)
 HVF := $(call objects,core/hvf/*.c core/hvf/*/*.c)
@@ -65,9 +68,9 @@ NATIVE := $(call objects,lua/lunavisor/binding/*.c)
 HV_NATIVE := $(call objects,lua/lunavisor/hv/*.c)
 FAKE := $(filter-out %/fake_module.o,$(call objects,spec/core/fake/*.c))
 FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
-C_TESTS := $(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c))
+C_TESTS := $(call built,$(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c)))
 EXAMPLES := $(call programs,examples,examples,*.c)
-BENCHES := $(call programs,scripts/bench.d,bench,*.c)
+BENCHES := $(call built,$(call programs,scripts/bench.d,bench,*.c))
 FUZZERS := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c))
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
 LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua lunavisor/hv/header.lua \
@@ -101,9 +104,9 @@ tests: all $(C_TESTS) $(EXAMPLES) $(BENCHES) $(if $(FAKE_MODULE),$(BUILD)/spec/f
   $(if $(NATIVE_SO),$(BUILD)/spec/alloc.so)
 
 # Only the objects, for the warnings of a second compiler.
-objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) $(call objects,spec/core/*/*.c spec/support/*.c) \
-  $(call objects,examples/*.c examples/hvf/*.c) \
-  $(call objects,scripts/bench.d/*.c spec/fuzz/*.c)
+objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) \
+  $(call built,$(call objects,spec/core/*/*.c spec/support/*.c scripts/bench.d/*.c)) \
+  $(call objects,examples/*.c examples/hvf/*.c spec/fuzz/*.c)
 
 # The targets of libFuzzer: scripts/fuzz builds them with clang, and what they call too.
 fuzzers: $(FUZZERS)
