@@ -299,10 +299,21 @@ block("hv's IOAPIC", function()
     assert(hv.vcpu_apic_ctrl(id, hv.APIC_CTRL_IOAPIC_EOI))
     refused("error", "no such information", hv.vcpu_exit_ioapic_eoi(id))
     assert.is_true(hv.vm_send_ioapic_intr(0x8047))
-    assert.equal(0x47, vector(id))
-    support.stops(id, hv.VMX_REASON_VIRTUALIZED_EOI)
-    assert.equal(hv.VM_EXITINFO_IOAPIC_EOI, hv.vcpu_exit_info(id))
-    assert.equal(0x47, hv.vcpu_exit_ioapic_eoi(id))
+    -- On a loaded host, nested KVM tells the end of some while their handlers begin.
+    local told = {}
+    for _ = 1, 2 do
+      assert(hv.vcpu_run_until(id, support.seconds(10)))
+      local reason = support.read(id, hv.VMCS_RO_EXIT_REASON)
+      if reason == hv.VMX_REASON_VIRTUALIZED_EOI then
+        assert.equal(hv.VM_EXITINFO_IOAPIC_EOI, hv.vcpu_exit_info(id))
+        told.ended = hv.vcpu_exit_ioapic_eoi(id)
+      else
+        assert.equal(hv.VMX_REASON_IO, reason)
+        told.taken = support.register(id, hv.X86_RAX) % 256
+        support.pass(id)
+      end
+    end
+    assert.same({ taken = 0x47, ended = 0x47 }, told)
   end)
 
   it("has a state that goes out and in", function()
