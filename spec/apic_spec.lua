@@ -103,7 +103,7 @@ helper.kvm("a LAPIC", function()
   end)
 
   it("has a timer that runs, also while the guest halts", function()
-    local guest = irq.guest("sti\n mov dword [fs:0x380], 100000\n hlt\n out 0x30, al",
+    local guest = irq.guest("mov dword [fs:0x380], 100000\n sti\n hlt\n out 0x30, al",
       { vm = SPLIT })
     guest.cpu.apic.lvt_timer, guest.cpu.apic.divide = 0x68, 0xb
     guest:stops "pio"
@@ -111,7 +111,7 @@ helper.kvm("a LAPIC", function()
   end)
 
   it("takes its timer along to another space", function()
-    local guest = irq.guest("sti\n mov dword [fs:0x380], 20000000\n out 0x31, al\n hlt\n"
+    local guest = irq.guest("mov dword [fs:0x380], 20000000\n out 0x31, al\n sti\n hlt\n"
       .. " out 0x30, al", { vm = SPLIT })
     local view = assert(guest.vm:space())
     assert(view:map(guest.ram, 0))
@@ -127,7 +127,7 @@ helper.kvm("a LAPIC", function()
   -- The guest arms it, does `first` and leaves; the script waits, does `touch`, and the guest looks
   -- for a while. What it took.
   local function one_shot(first, wait, touch)
-    local guest = irq.guest("sti\n mov dword [fs:0x380], 1000000\n " .. first .. "\n out 0x31, al\n"
+    local guest = irq.guest("mov dword [fs:0x380], 1000000\n sti\n " .. first .. "\n out 0x31, al\n"
       .. " mov cx, 3000\n count: loop count\n out 0x30, al", { vm = SPLIT })
     local view = assert(guest.vm:space())
     assert(view:map(guest.ram, 0))
@@ -219,7 +219,7 @@ helper.kvm("the frequency of the LAPIC timers", function()
     end
     -- 400,000 cycles of 50 ns are 20 ms, of 1 ns 0.4 ms.
     local function time(frequency)
-      local guest = irq.guest("sti\n mov dword [fs:0x380], 400000\n hlt\n out 0x30, al",
+      local guest = irq.guest("mov dword [fs:0x380], 400000\n sti\n hlt\n out 0x30, al",
         { vm = { irqchip = "split", apic_frequency = frequency } })
       guest.cpu.apic.lvt_timer, guest.cpu.apic.divide = 0x68, 0xb
       return guest.cpu:run { timeout = 0.010 }.kind

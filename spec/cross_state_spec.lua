@@ -114,8 +114,10 @@ helper.kvm("a saved state", function()
       end
       local vm, first, second = guest_with(chip)
       first.apic.svr, first.apic.tpr = 0x1ff, 0x20
-      assert.equal("timeout", first:run({ timeout = 0.01 }).kind)
-      assert.equal("halted", first.mp_state)
+      helper.within(function()
+        assert.equal("timeout", first:run({ timeout = 0.01 }).kind)
+        return first.mp_state == "halted"
+      end)
       local id, base = second.apic.id, second.msr.apic_base
       assert.is_true(second:set_state(first:state()))
       assert.same({ id, hex(base) }, { second.apic.id, hex(second.msr.apic_base) })

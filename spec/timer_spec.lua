@@ -98,8 +98,9 @@ for name, run in pairs(ways) do
     it("that was closed does not come", function()
       local vm, cpu = spinning()
       vm:timer(0.01, function() error "closed before" end):close()
-      local other = vm:timer(0.01, function() error "closed by the other" end)
-      vm:timer(0.005, function() other:close() end)
+      local other
+      vm:timer(0.005, function() other:close() end) -- due before the other, also where both are
+      other = vm:timer(0.01, function() error "closed by the other" end)
       assert.equal("timeout", run(vm, cpu, { timeout = 0.04 }).kind)
     end)
   end)
@@ -116,10 +117,12 @@ helper.kvm("a timer", function()
         repeat until luna.clock() > finish
       end
     end, { period = 0.02 })
+    local made = luna.clock() - begin
     assert.equal("timeout", guest.cpu:run({ timeout = 0.2 }).kind)
     assert.is_true(timer.missed >= 2, timer.missed)
-    assert.is_true(#moments + timer.missed <= 10 and #moments + timer.missed >= 8)
-    assert.is_true(#moments >= 3, #moments)
+    assert.is_true(#moments >= 2, #moments)
+    local beats, last = #moments + timer.missed, moments[#moments]
+    assert.is_true(beats >= (last - made) / 0.02 - 2 and beats <= last / 0.02, beats)
   end)
 
   it("wakes a VM whose vCPUs are all parked", function()

@@ -15,6 +15,9 @@ helper.other_engine = helper.jit and (os.getenv "LUA" or "lua5.4")
 --- The collector is always at work (stress.lua), and Lua slow.
 helper.stressed = (os.getenv "LUNA_GC_STRESS" or "") ~= ""
 
+--- Whether this process runs under the address sanitizer.
+helper.sanitized = (os.getenv "LD_PRELOAD" or ""):find "asan" ~= nil
+
 -- No guest of the specs has this much to do, even one that is emulated on a loaded machine.
 local TIMEOUT = 10
 
@@ -148,6 +151,14 @@ function helper.recorder(values)
     return table.remove(values, 1)
   end
   return device
+end
+
+--- Calls fn until it returns true, which it has to do within ten seconds.
+function helper.within(fn)
+  local finish = luna.clock() + 10
+  while not fn() do
+    if luna.clock() > finish then error("it has not come about in ten seconds", 2) end
+  end
 end
 
 -- ---- Errors ----
