@@ -1,7 +1,8 @@
--- SPDX-License-Identifier: MIT A program that lets an error come at each instruction of each call
--- (by a count hook), and with the argument "memory" lets each allocation fail (Lua 5.4, by
--- alloc.c). After every one the VM, the vCPU and the buffer have to be as before, and do their
--- work. Prints how many errors there were.
+-- SPDX-License-Identifier: MIT
+-- A program that lets an error come at each instruction of each call (by a count hook), and with
+-- the argument "memory" lets each allocation fail (Lua 5.4, by alloc.c). After every one the VM,
+-- the vCPU and the buffer have to be as before, and do their work. Prints how many errors there
+-- were. LUNA_ANYWHERE_STEP=n takes every n-th instruction, LUNA_ANYWHERE_ONLY=name one call.
 
 local luna = require "lunavisor"
 
@@ -11,81 +12,23 @@ local STEP = tonumber(os.getenv "LUNA_ANYWHERE_STEP" or "") or 1
 local fail
 if arg[1] == "memory" then fail = assert(package.loadlib(arg[2], "luaopen_alloc"))() end
 
-local vm, ram = luna.vm { irqchip = "split" }, luna.buffer "64K"
+local vm = luna.vm { irqchip = "split", unknown_msrs = "exit" }
+local ram = luna.buffer { size = "64K", memfd = true }
 vm.default:map(ram, 0)
 ram:write(0x1000, "\xe6\x10\xe6\x10\xeb\xfa") -- again: out 0x10, al (twice); jmp again
+ram:write(0x2800, "\xe4\x20\x90\xe6\x10\xeb\xfe") -- in al, 0x20; nop; out 0x10, al; jmp $
+-- mov ecx, 0x12345; rdmsr; #GP leads to the OUT
+ram:write(0x2a00, "\x66\xb9\x45\x23\x01\x00\x0f\x32")
+ram:u16(13 * 4, 0x1000)
 local cpu = vm:vcpu { rip = 0x1000, rsp = 0x8000 }
-local other = luna.vm()
-local bell = other:eventfd { port = 1, size = 1 }
-local device = { read = function() return 0 end, write = function() end }
+local other = luna.vm { irqchip = "split" }
 vm:pio(0x10, 1, { write = function()
   if cpu.rip ~= nil then cpu:stop(1) end
 end })
 
-local function close(object)
-  if object then object:close() end
-end
-
--- Each is done again and again: what it makes it takes back.
-local calls = {
-  run = function()
-    cpu.rip = 0x1000
-    assert(cpu:run { timeout = 5 })
-  end,
-  run_until = function()
-    cpu.rip = 0x1000
-    cpu:run { until_rip = 0x1002, timeout = 0.001 }
-  end,
-  step = function()
-    cpu.rip = 0x1000
-    cpu:step()
-  end,
-  trace = function()
-    cpu.rip = 0x1000
-    cpu:trace(function() return "stop" end)
-  end,
-  vm_run = function()
-    cpu.rip = 0x1000
-    vm:run { timeout = 5 }
-  end,
-  vm_start = function()
-    cpu.rip = 0x1000
-    vm:start()
-    vm:poll()
-    vm:stop()
-  end,
-  trap = function() close(vm:pio(0x60, 2, device)) end,
-  mmio = function() close(vm:mmio(0xfee10000, 0x1000, { memory = ram })) end,
-  coalesced = function() close(vm:pio(0x70, 1, device, { coalesced = true })) end,
-  msr = function() close(vm:msr(0x1234, device)) end,
-  eventfd = function() close(vm:eventfd { port = 0x80, size = 2 }) end,
-  irqfd = function() close(vm:irqfd(5, bell)) end,
-  space = function() close(vm:space()) end,
-  timer = function() close(vm:timer(100, print)) end,
-  breakpoint = function() close(cpu:breakpoint(0x3000)) end,
-  fault = function() close(vm.default:on_fault(0x100000, 0x1000, print)) end,
-  vcpu = function() close(vm:vcpu { cpuid = { { leaf = 0, eax = 1 } } }) end,
-  vm = function() close(luna.vm()) end,
-  buffer = function() close(luna.buffer "4K") end,
-  view = function() close(ram:view(0, 0x1000)) end,
-  map = function()
-    vm.default:map(ram, 0x200000)
-    vm.default:unmap(0x200000, ram.size)
-  end,
-  update = function()
-    vm.default:update(function(update) update:map(ram, 0x200000) end)
-    vm.default:unmap(0x200000, ram.size)
-  end,
-  memory = function() ram:write(0x4000, vm.default:read(0x4000, 64) .. cpu:read(0x4000, 64)) end,
-  look = function()
-    tostring(cpu:run { timeout = 0 })
-    return vm.default:regions(), tostring(vm), cpu:regs(), cpu:translate(0), luna.disasm("\xf4")
-  end,
-  state = function()
-    cpu.rip = 0x2000
-    cpu:set_state(cpu:state())
-  end,
-}
+local spare = other:vcpu() -- never runs: what is queued for it stays
+local world = { vm = vm, ram = ram, cpu = cpu, other = other, spare = spare }
+local calls = require "spec.support.anywhere_calls"(world)
 
 -- An error of the hook or of memory; any other is the library's.
 local function is_meant(problem)
@@ -121,8 +64,12 @@ end
 
 -- What an error may have left: mapped memory whose unmapping it has prevented.
 local function tidy()
-  if vm.default:find(0x200000) then vm.default:unmap(0x200000, ram.size) end
+  luna.debug(false)
+  for _, region in ipairs(vm.default:regions()) do
+    if region.gpa >= 0x200000 then vm.default:unmap(region.gpa, region.size) end
+  end
   if cpu.started then cpu:join() end
+  cpu:set_space(0)
   for i = #vm.vcpus, 2, -1 do vm.vcpus[i]:close() end
   for _, list in ipairs { vm.traps, vm.timers, vm.held } do
     for key, value in pairs(list) do
