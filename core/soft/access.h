@@ -137,6 +137,34 @@ SOFT_INLINE uint64_t soft_address(soft_cpu *cpu, const soft_insn *insn, unsigned
   return soft_place(cpu, insn, offset, size, access);
 }
 
+/* Where the memory operand is in the host, and its linear address; NULL where the TLB or a segment
+ * has to be looked at. It calls nothing, so that a handler around it saves no registers. */
+SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                             soft_access access, uint64_t *at) {
+  uint64_t linear = soft_offset(cpu, insn);
+  cpu->current = insn;
+  if (soft_unlikely(insn->form != SOFT_FLAT)) {
+    const struct kvm_segment *segment = &cpu->seg[insn->segment];
+    if (insn->form >= SOFT_SEGMENT_32) {
+      linear &= insn->form == SOFT_SEGMENT_16 ? 0xffff : 0xffffffff;
+      int64_t last =
+          access == SOFT_WRITE ? cpu->write_to[insn->segment] : cpu->read_to[insn->segment];
+      if (soft_unlikely((int64_t)(linear + size - 1) > last)) {
+        return NULL;
+      }
+      linear = (linear + segment->base) & 0xffffffff;
+    } else {
+      linear &= insn->form == SOFT_SHORT ? 0xffffffff : ~UINT64_C(0);
+      linear += insn->segment >= SEG_FS ? segment->base : 0;
+    }
+  }
+  *at = linear;
+  const soft_tlb *entry = soft_entry(cpu, linear);
+  uint64_t page = access == SOFT_WRITE ? entry->write : entry->read;
+  return soft_likely(page == ((linear + size - 1) & ~UINT64_C(0xfff))) ? soft_at(entry, linear)
+                                                                       : NULL;
+}
+
 SOFT_INLINE uint64_t soft_rip_at(const soft_cpu *cpu, const soft_insn *insn) {
   return (cpu->r[R_BLOCK] + insn->offset) & cpu->ip_mask;
 }

@@ -156,10 +156,11 @@ struct soft_cpu {
   const soft_insn *current; /* what a fault would point at; NULL where rip says it */
   soft_mode mode;
   uint8_t cpl;
-  bool single;      /* one instruction runs alone */
-  bool vector_live; /* the guest's vector state is in the host's registers */
-  uint8_t shadow;   /* KVM_X86_SHADOW_* */
-  bool no_links;    /* breakpoints are set: every block is looked at */
+  bool single;          /* one instruction runs alone */
+  bool vector_live;     /* the guest's vector state is in the host's registers */
+  uint8_t vector_ready; /* bits of soft_vector_kind whose instructions need no check */
+  uint8_t shadow;       /* KVM_X86_SHADOW_* */
+  bool no_links;        /* breakpoints are set: every block is looked at */
   struct kvm_segment seg[6];
   int64_t read_to[6]; /* the last offset that may be read; -1 where seg has to be looked at */
   int64_t write_to[6];
@@ -255,6 +256,7 @@ struct soft_cpu {
   uint8_t *stubs_writable;
   size_t stubs_used;
   soft_stub *stub_table[SOFT_STUB_BUCKETS];
+  uint64_t vector_flags; /* that a stub takes */
   uint32_t host_mxcsr;
   uint16_t host_fcw;
   _Alignas(64) uint8_t bounce[128];

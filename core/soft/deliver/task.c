@@ -142,6 +142,7 @@ void soft_task_switch(soft_cpu *cpu, unsigned selector, soft_descriptor d, soft_
     cpu->rflags |= FLAG_NT;
   }
   cpu->cr0 |= CR0_TS;
+  cpu->vector_ready = 0;
   cpu->dr[7] &= ~UINT64_C(0x155); /* the local breakpoints */
   soft_watch_changed(cpu);
   bool traps = use == &wide && soft_load_system(cpu, next.base + 0x64, 2) & 1;

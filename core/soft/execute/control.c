@@ -31,6 +31,7 @@ bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
   }
   bool flush = (value ^ cpu->cr0) & (CR0_PG | CR0_WP | CR0_PE);
   cpu->cr0 = value;
+  cpu->vector_ready = 0;
   cpu->efer = efer;
   if (flush) {
     soft_tlb_flush(cpu);
@@ -84,6 +85,7 @@ bool soft_set_cr4(soft_cpu *cpu, uint64_t value) {
   }
   uint64_t old = cpu->cr4;
   cpu->cr4 = value;
+  cpu->vector_ready = 0;
   bool pae = cpu->cr0 & CR0_PG && value & CR4_PAE && !soft_is_long(cpu);
   if (pae && changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) && !soft_load_pdptes(cpu)) {
     cpu->cr4 = old;
@@ -266,5 +268,6 @@ SOFT_OP(xsetbv) {
   }
   soft_park(cpu);
   cpu->xcr0 = value;
+  cpu->vector_ready = 0;
   SOFT_END;
 }

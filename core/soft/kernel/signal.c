@@ -49,6 +49,7 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   memcpy(cpu->xsave + AT_COMPONENTS, &components, sizeof components);
   memset(cpu->xsave + AT_COMPONENTS + 8, 0, 56);
   cpu->vector_live = false;
+  cpu->vector_ready = 0;
 }
 
 static bool is_guest_memory(const soft_cpu *cpu, const void *address) {

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 struct soft_stub {
-  soft_stub_key key;
-  soft_vector_code code;
+  size_t at; /* in the pool */
+  uint8_t size;
   soft_stub *next;
 };
 
@@ -35,74 +35,35 @@ static bool make_pool(soft_cpu *cpu) {
   return true;
 }
 
-static uint8_t *put(uint8_t *at, const void *bytes, size_t size) {
-  memcpy(at, bytes, size);
-  return at + size;
-}
-#define PUT(at, ...)                                                                               \
-  put((at), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
-
-/* void stub(void *memory (rdi), soft_vector_io *io (rsi)) */
-static void assemble(uint8_t *at, const soft_stub_key *key) {
-  if (key->flags_in) {
-    at = PUT(at, 0xff, 0x76, 8, 0x9d); /* push [rsi+8]; popfq */
-  }
-  if (key->registers & 1) {
-    at = PUT(at, 0x48, 0x8b, 0x06); /* mov rax, [rsi] */
-  }
-  if (key->registers & 2) {
-    at = PUT(at, 0x48, 0x8b, 0x4e, 16); /* mov rcx, [rsi+16] */
-  }
-  if (key->registers & 4) {
-    at = PUT(at, 0x48, 0x8b, 0x56, 24); /* mov rdx, [rsi+24] */
-  }
-  at = put(at, key->bytes, key->size);
-  if (key->flags_out) {
-    at = PUT(at, 0x9c, 0x8f, 0x46, 8); /* pushfq; pop [rsi+8] */
-  }
-  if (key->registers & 1) {
-    at = PUT(at, 0x48, 0x89, 0x06);
-  }
-  if (key->registers & 2) {
-    at = PUT(at, 0x48, 0x89, 0x4e, 16);
-  }
-  if (key->registers & 4) {
-    at = PUT(at, 0x48, 0x89, 0x56, 24);
-  }
-  PUT(at, 0xc3);
-}
-
-static unsigned hash_of(const soft_stub_key *key) {
+static unsigned hash_of(const soft_stub_code *code) {
   uint32_t hash = 2166136261u;
-  for (unsigned i = 0; i < sizeof *key; i++) {
-    hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
+  for (unsigned i = 0; i < code->size; i++) {
+    hash = (hash ^ code->bytes[i]) * 16777619u;
   }
   return hash % SOFT_STUB_BUCKETS;
 }
 
-static soft_vector_code make(soft_cpu *cpu, const soft_stub_key *key, soft_stub **bucket) {
+static const uint8_t *make(soft_cpu *cpu, const soft_stub_code *code, soft_stub **bucket) {
   if (!cpu->stubs && !make_pool(cpu)) {
     return NULL;
   }
   soft_stub *made = soft_arena_take(cpu, sizeof *made);
-  void *code = cpu->stubs + cpu->stubs_used;
-  assemble(cpu->stubs_writable + cpu->stubs_used, key);
+  *made = (soft_stub){cpu->stubs_used, code->size, *bucket};
+  memcpy(cpu->stubs_writable + made->at, code->bytes, code->size);
   cpu->stubs_used += SOFT_STUB_MOST;
-  made->key = *key;
-  memcpy(&made->code, &code, sizeof code);
-  made->next = *bucket;
   *bucket = made;
-  return made->code;
+  return cpu->stubs + made->at;
 }
 
-soft_vector_code soft_stub_find(soft_cpu *cpu, const soft_stub_key *key) {
-  soft_stub **bucket = &cpu->stub_table[hash_of(key)];
+const uint8_t *soft_stub_find(soft_cpu *cpu, const soft_stub_code *code) {
+  soft_stub **bucket = &cpu->stub_table[hash_of(code)];
   for (soft_stub *one = *bucket; one; one = one->next) {
-    if (memcmp(&one->key, key, sizeof *key) == 0) {
-      return one->code;
+    if (one->size == code->size &&
+        memcmp(cpu->stubs_writable + one->at, code->bytes, code->size) == 0) {
+      return cpu->stubs + one->at;
     }
   }
-  return make(cpu, key, bucket);
+  return make(cpu, code, bucket);
 }
 
 bool soft_stubs_have_room(const soft_cpu *cpu) {

@@ -120,14 +120,14 @@ static bool is_register(const ZydisDecodedOperand *operand, ZydisRegister first,
          operand->reg.value <= last;
 }
 
-static void place(soft_vector *vector, unsigned where, int number,
+static void place(soft_stub_key *key, unsigned where, int number,
                   const ZydisDecodedOperand *operand) {
-  vector->gpr[where] = (int8_t)number;
-  vector->written[where] |= (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  key->gpr[where] = (int8_t)number;
+  key->written[where] |= (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 }
 
 /* General registers by the field that holds them; hidden ones are rax, rcx and rdx themselves. */
-static unsigned place_registers(soft_vector *vector, const soft_parsed *parsed) {
+static unsigned place_registers(soft_stub_key *key, const soft_parsed *parsed) {
   unsigned fix = 0;
   for (unsigned i = 0; i < parsed->all.operand_count; i++) {
     const ZydisDecodedOperand *operand = &parsed->operands[i];
@@ -137,20 +137,20 @@ static unsigned place_registers(soft_vector *vector, const soft_parsed *parsed) 
     int number = ZydisRegisterGetId(operand->reg.value);
     switch (operand->encoding) {
       case ZYDIS_OPERAND_ENCODING_MODRM_REG:
-        place(vector, 0, number, operand);
+        place(key, 0, number, operand);
         fix |= FIX_REG;
         break;
       case ZYDIS_OPERAND_ENCODING_MODRM_RM:
-        place(vector, 1, number, operand);
+        place(key, 1, number, operand);
         fix |= FIX_RM;
         break;
       case ZYDIS_OPERAND_ENCODING_NDSNDD:
-        place(vector, 2, number, operand);
+        place(key, 2, number, operand);
         fix |= FIX_VVVV;
         break;
       default:
         if (number <= RDX) {
-          place(vector, (unsigned)number, number, operand);
+          place(key, (unsigned)number, number, operand);
         }
         break;
     }
@@ -290,35 +290,48 @@ static bool is_known(const soft_parsed *parsed, const ZydisDecodedOperand *memor
          !(memory && (memory->mem.type == ZYDIS_MEMOP_TYPE_VSIB || memory->size > 128 * 8));
 }
 
+static void set_flags(soft_stub_key *key, const ZydisAccessedFlags *flags) {
+  if (!flags) {
+    return;
+  }
+  uint32_t written = flags->modified | flags->set_0 | flags->set_1;
+  key->flags_out = written;
+  key->flags_in = flags->tested || (written && (written & FLAGS_ARITHMETIC) != FLAGS_ARITHMETIC);
+}
+
 void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
   const ZydisDecodedOperand *memory = memory_of(parsed);
   insn->run = soft_op_ud;
   if (!is_known(parsed, memory)) {
     return;
   }
+  soft_stub_key key = {.gpr = {-1, -1, -1}};
+  unsigned fix = place_registers(&key, parsed);
   soft_vector *vector = soft_arena_take(cpu, sizeof *vector);
   memset(vector, 0, sizeof *vector);
-  memset(vector->gpr, -1, sizeof vector->gpr);
-  unsigned fix = place_registers(vector, parsed);
-  vector->kind = kind_of(parsed);
-  vector->waits = waits(parsed, vector->kind);
+  key.kind = vector->kind = kind_of(parsed);
+  key.waits = vector->waits = waits(parsed, vector->kind);
   if (memory) {
     place_memory(vector, parsed, memory);
   }
   adapt(vector, parsed);
-  const ZydisAccessedFlags *flags = parsed->all.cpu_flags;
-  if (flags) {
-    vector->flags_out = flags->modified || flags->set_0 || flags->set_1;
-    vector->flags_in = flags->tested || vector->flags_out;
-  }
-  soft_stub_key key = {.registers = (uint8_t)((vector->gpr[0] >= 0) | (vector->gpr[1] >= 0) << 1 |
-                                              (vector->gpr[2] >= 0) << 2),
-                       .flags_in = vector->flags_in,
-                       .flags_out = vector->flags_out};
+  set_flags(&key, parsed->all.cpu_flags);
+  vector->flags_in = key.flags_in;
+  key.alone = !vector->size && !key.flags_in;
   copy_bytes(&key, parsed, fix);
-  vector->code = soft_stub_find(cpu, &key);
+  soft_stub_code code;
+  soft_stub_assemble(&code, &key);
+  const uint8_t *stub = soft_stub_find(cpu, &code);
+  if (!stub) {
+    return;
+  }
+  const uint8_t *entry = stub + code.entry;
+  memcpy(&vector->code, &entry, sizeof entry);
   insn->aux = vector;
-  if (vector->code) {
-    insn->run = soft_op_vector;
+  insn->run = soft_op_vector;
+  if (key.alone) {
+    memcpy(&insn->run, &stub, sizeof stub);
+  } else if (vector->size && !vector->waits && !vector->flags_in) {
+    insn->run = vector->access & SOFT_WRITE ? soft_op_vector_store : soft_op_vector_load;
   }
 }

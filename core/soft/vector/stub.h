@@ -7,20 +7,32 @@
 
 enum {
   SOFT_STUB_POOL = 4 << 20,
-  SOFT_STUB_MOST = 64 /* bytes */
+  SOFT_STUB_MOST = 128 /* bytes */
 };
 
-/* What tells stubs apart. */
+/* What a stub is made of. */
 typedef struct soft_stub_key {
-  uint8_t bytes[16];
+  uint8_t bytes[16]; /* the instruction */
   uint8_t size;
-  uint8_t registers; /* 1 rax, 2 rcx, 4 rdx */
-  uint8_t flags_in;
-  uint8_t flags_out;
+  int8_t gpr[3]; /* guest registers for rax, rcx, rdx; -1 */
+  bool written[3];
+  soft_vector_kind kind;
+  bool alone; /* without a memory operand and flags: it may be a handler itself */
+  bool waits;
+  bool flags_in;
+  bool flags_out;
 } soft_stub_key;
 
-/* pool.c: the stub, made where there is none yet; NULL without memory. */
-soft_vector_code soft_stub_find(soft_cpu *cpu, const soft_stub_key *key);
+typedef struct soft_stub_code {
+  uint8_t bytes[SOFT_STUB_MOST];
+  uint8_t size;
+  uint8_t entry; /* where soft_vector_code begins; a handler begins at 0 */
+} soft_stub_code;
+
+/* assemble.c */
+void soft_stub_assemble(soft_stub_code *code, const soft_stub_key *key);
+/* pool.c: where the code is, put there where it is not yet; NULL without memory. */
+const uint8_t *soft_stub_find(soft_cpu *cpu, const soft_stub_code *code);
 /* Whether a block's worth of them fits. */
 bool soft_stubs_have_room(const soft_cpu *cpu);
 void soft_stubs_drop(soft_cpu *cpu);

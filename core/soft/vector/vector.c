@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Running a vector instruction: the state in the host's registers, the checks before it, its memory
- * operand. Exceptions that the host's processor
- * raises within a stub are the guest's: kernel/signal.c. */
+ * operand. Exceptions that the host's processor raises within a stub are the guest's:
+ * kernel/signal.c. */
 #include "soft/vector/vector.h"
 
 #include "soft/execute/execute.h"
@@ -40,6 +40,7 @@ void soft_park(soft_cpu *cpu) {
   }
   save(cpu->xsave);
   cpu->vector_live = false;
+  cpu->vector_ready = 0;
   __asm__ volatile("fninit\n\tfldcw %1\n\tldmxcsr %0\n\tvzeroupper"
                    :
                    : "m"(cpu->host_mxcsr), "m"(cpu->host_fcw)
@@ -48,6 +49,7 @@ void soft_park(soft_cpu *cpu) {
 
 void soft_vector_reset(soft_cpu *cpu) {
   cpu->vector_live = false;
+  cpu->vector_ready = 0;
   for (unsigned i = 0; i < SOFT_XSAVE_SIZE / 8; i++) {
     soft_poke(cpu->xsave + i * 8, 0, 64);
   }
@@ -129,40 +131,44 @@ static void *operand(soft_cpu *cpu, const soft_insn *insn, const soft_vector *ve
   return memory;
 }
 
-static void give_registers(const soft_cpu *cpu, const soft_vector *vector, soft_vector_io *io) {
-  if (vector->gpr[0] >= 0) {
-    io->rax = cpu->r[vector->gpr[0]];
-  }
-  if (vector->gpr[1] >= 0) {
-    io->rcx = cpu->r[vector->gpr[1]];
-  }
-  if (vector->gpr[2] >= 0) {
-    io->rdx = cpu->r[vector->gpr[2]];
-  }
-  if (vector->flags_in) {
-    io->flags = (soft_flags(cpu) & FLAGS_ARITHMETIC) | FLAG_ONE | FLAG_IF;
-  }
+/* What stubs of instructions that write flags end in. */
+const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+  soft_set_flags(cpu, (cpu->rflags & ~(uint64_t)FLAGS_ARITHMETIC) | (flags & FLAGS_ARITHMETIC));
+  return soft_vector_done(cpu, insn, flags);
 }
 
-static void take_registers(soft_cpu *cpu, const soft_vector *vector, const soft_vector_io *io) {
-  if (vector->written[0]) {
-    cpu->r[vector->gpr[0]] = io->rax;
-  }
-  if (vector->written[1]) {
-    cpu->r[vector->gpr[1]] = io->rcx;
-  }
-  if (vector->written[2]) {
-    cpu->r[vector->gpr[2]] = io->rdx;
-  }
-  if (vector->flags_out) {
-    soft_set_flags(cpu,
-                   (cpu->rflags & ~(uint64_t)FLAGS_ARITHMETIC) | (io->flags & FLAGS_ARITHMETIC));
-  }
+const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+  (void)flags;
+#ifdef SOFT_SANITIZED
+  soft_park(cpu); /* a sanitizer's own code may use vector registers anywhere */
+#else
+  (void)cpu;
+#endif
+  SOFT_NEXT;
 }
 
+/* Where a stub goes on when its result is a copy that has to be stored. */
+static const soft_insn *stop(soft_cpu *cpu, const soft_insn *insn) {
+  (void)cpu;
+  (void)insn;
+  return NULL;
+}
+static const soft_insn back[2] = {{.run = stop}, {.run = stop}};
+
+static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, uint64_t linear) {
+  const soft_vector *vector = insn->aux;
+  if (!(vector->access & SOFT_WRITE)) {
+    return vector->code(cpu->bounce, insn, cpu);
+  }
+  vector->code(cpu->bounce, back, cpu);
+  soft_store_bytes(cpu, linear, cpu->bounce, vector->size);
+  SOFT_NEXT_BY_LOOP;
+}
+
+/* Any of them; the first of a kind after the state was parked, so that stubs may then do without
+ * the checks. */
 SOFT_OP(vector) {
   const soft_vector *vector = insn->aux;
-  soft_vector_io io;
   void *memory = NULL;
   uint64_t linear = 0;
   bool copied = false;
@@ -176,14 +182,28 @@ SOFT_OP(vector) {
     memory = operand(cpu, insn, vector, &linear, &copied);
     soft_live(cpu); /* a device may have parked it */
   }
-  give_registers(cpu, vector, &io);
-  vector->code(memory, &io);
-  if (soft_unlikely(copied) && vector->access & SOFT_WRITE) {
-    soft_store_bytes(cpu, linear, memory, vector->size);
+  if (vector->flags_in) {
+    cpu->vector_flags = (soft_flags(cpu) & FLAGS_ARITHMETIC) | FLAG_ONE | FLAG_IF;
   }
-  take_registers(cpu, vector, &io);
-#ifdef SOFT_SANITIZED
-  soft_park(cpu); /* a sanitizer's own code may use vector registers anywhere */
-#endif
-  SOFT_NEXT_BY_LOOP;
+  cpu->vector_ready |= (uint8_t)(1u << vector->kind);
+  return copied ? on_copy(cpu, insn, linear) : vector->code(memory, insn, cpu);
+}
+
+SOFT_INLINE const soft_insn *in_memory(soft_cpu *cpu, const soft_insn *insn, soft_access access) {
+  const soft_vector *vector = insn->aux;
+  uint64_t linear;
+  void *host = soft_quick(cpu, insn, vector->size, access, &linear);
+  bool ready = cpu->vector_ready >> vector->kind & 1;
+  if (soft_unlikely(!host || !ready || linear & vector->align)) {
+    return soft_op_vector(cpu, insn);
+  }
+  return vector->code(host, insn, cpu);
+}
+
+SOFT_OP(vector_load) {
+  return in_memory(cpu, insn, SOFT_READ);
+}
+
+SOFT_OP(vector_store) {
+  return in_memory(cpu, insn, SOFT_WRITE);
 }

@@ -7,15 +7,9 @@
 
 #include "soft/insn.h"
 
-/* What a stub takes and gives beside vector registers. */
-typedef struct soft_vector_io {
-  uint64_t rax;
-  uint64_t flags;
-  uint64_t rcx;
-  uint64_t rdx;
-} soft_vector_io;
-
-typedef void (*soft_vector_code)(void *memory, soft_vector_io *io);
+/* A stub: does the instruction and goes on with the next, as a handler does. Flags that it takes are
+ * in soft_cpu.vector_flags. */
+typedef const soft_insn *(*soft_vector_code)(void *memory, const soft_insn *insn, soft_cpu *cpu);
 
 /* What has to be checked before the instruction: which of CR0, CR4 and XCR0 lets it. */
 typedef enum soft_vector_kind {
@@ -30,15 +24,17 @@ typedef struct soft_vector {
   soft_vector_code code;
   soft_vector_kind kind;
   bool waits; /* takes a pending #MF first */
-  bool flags_out;
   bool flags_in;
   uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
   uint8_t align;  /* bits of its address that have to be 0 */
   uint16_t size;  /* of it, 0 for none */
-  int8_t gpr[3];  /* guest registers for rax, rcx, rdx; -1 */
-  bool written[3];
-
 } soft_vector;
+
+/* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
+const soft_insn *soft_op_vector_load(soft_cpu *cpu, const soft_insn *insn);
+const soft_insn *soft_op_vector_store(soft_cpu *cpu, const soft_insn *insn);
+const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
+const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
 
 void soft_live(soft_cpu *cpu);
 void soft_park(soft_cpu *cpu);
