@@ -137,10 +137,19 @@ SOFT_INLINE uint64_t soft_address(soft_cpu *cpu, const soft_insn *insn, unsigned
   return soft_place(cpu, insn, offset, size, access);
 }
 
+/* Where a linear address is in the host; NULL where the TLB does not serve it. */
+SOFT_INLINE void *soft_quick_at(const soft_cpu *cpu, uint64_t linear, unsigned size,
+                                soft_access access) {
+  const soft_tlb *entry = soft_entry(cpu, linear);
+  uint64_t page = access == SOFT_WRITE ? entry->write : entry->read;
+  return soft_likely(page == ((linear + size - 1) & ~UINT64_C(0xfff))) ? soft_at(entry, linear)
+                                                                       : NULL;
+}
+
 /* Where the memory operand is in the host, and its linear address; NULL where the TLB or a segment
  * has to be looked at. It calls nothing, so that a handler around it saves no registers. */
-SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size,
-                             soft_access access, uint64_t *at) {
+SOFT_INLINE void *soft_quick_linear(soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                                    soft_access access, uint64_t *at) {
   uint64_t linear = soft_offset(cpu, insn);
   cpu->current = insn;
   if (soft_unlikely(insn->form != SOFT_FLAT)) {
@@ -159,10 +168,13 @@ SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size
     }
   }
   *at = linear;
-  const soft_tlb *entry = soft_entry(cpu, linear);
-  uint64_t page = access == SOFT_WRITE ? entry->write : entry->read;
-  return soft_likely(page == ((linear + size - 1) & ~UINT64_C(0xfff))) ? soft_at(entry, linear)
-                                                                       : NULL;
+  return soft_quick_at(cpu, linear, size, access);
+}
+
+SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                             soft_access access) {
+  uint64_t linear;
+  return soft_quick_linear(cpu, insn, size, access, &linear);
 }
 
 SOFT_INLINE uint64_t soft_rip_at(const soft_cpu *cpu, const soft_insn *insn) {
@@ -227,6 +239,20 @@ SOFT_INLINE uint64_t soft_stack(soft_cpu *cpu, uint64_t sp, unsigned size, soft_
   return soft_likely(soft_is_64(cpu))
              ? sp
              : soft_linear(cpu, SEG_SS, sp & soft_stack_mask(cpu), size, access);
+}
+
+/* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's. */
+SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned size,
+                                   soft_access access) {
+  if (size != 8 && !soft_is_64(cpu)) {
+    sp &= cpu->seg[SEG_SS].db ? 0xffffffff : 0xffff;
+    int64_t last = access == SOFT_WRITE ? cpu->write_to[SEG_SS] : cpu->read_to[SEG_SS];
+    if (soft_unlikely((int64_t)(sp + size - 1) > last)) {
+      return NULL;
+    }
+    sp = (sp + cpu->seg[SEG_SS].base) & 0xffffffff;
+  }
+  return soft_quick_at(cpu, sp, size, access);
 }
 
 /* The registers change only when the instruction is done: *sp is a copy. */

@@ -101,6 +101,13 @@ enum {
   SOFT_TLB_SETS
 };
 
+/* A block that a branch has led to: an entry of the jump cache. */
+typedef struct soft_jump {
+  uint64_t linear;
+  uint64_t generation;
+  soft_block *block;
+} soft_jump;
+
 /* ---- Exits ---- */
 
 /* A write to a device, given to user space when its instruction is done. */
@@ -153,6 +160,7 @@ struct soft_cpu {
   uint64_t generation; /* of links and the jump cache */
   uint64_t cs_base;    /* 0 in 64-bit code */
   uint64_t ip_mask;
+  uint64_t rip_last;        /* the limit of code; all addresses with 64 bits */
   const soft_insn *current; /* what a fault would point at; NULL where rip says it */
   soft_mode mode;
   uint8_t cpl;
@@ -244,11 +252,7 @@ struct soft_cpu {
   size_t arena_end;  /* what stubs leave, from the end */
   uint64_t drops;    /* of all blocks */
   uint64_t *marks;   /* by host page, one bit for each 64 bytes that blocks were made of */
-  struct {
-    uint64_t linear;
-    uint64_t generation;
-    soft_block *block;
-  } jumps[SOFT_JUMPS];
+  soft_jump jumps[SOFT_JUMPS];
 
   /* Vectors. */
   uint8_t *xsave;

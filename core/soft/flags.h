@@ -76,8 +76,23 @@ SOFT_INLINE void soft_set_result(soft_cpu *cpu, uint64_t result, uint64_t carrie
   cpu->adjust = (uint32_t)carries;
   cpu->parity = (uint8_t)result;
 }
+/* The carries out of each bit of a sum and of a difference. */
+SOFT_INLINE uint64_t soft_carries(uint64_t a, uint64_t b, uint64_t sum) {
+  return (a & b) | ((a | b) & ~sum);
+}
+SOFT_INLINE uint64_t soft_borrows(uint64_t a, uint64_t b, uint64_t difference) {
+  return (~a & b) | (~(a ^ b) & difference);
+}
 SOFT_INLINE void soft_set_cf_of(soft_cpu *cpu, int cf, int of) {
   cpu->carry = (uint64_t)cf << 63 | (uint64_t)(cf ^ of) << 62;
+}
+/* Of INC and DEC, which leave CF alone. */
+SOFT_INLINE void soft_set_step(soft_cpu *cpu, uint64_t a, uint64_t result, uint64_t by, int bits) {
+  uint64_t highest = UINT64_C(1) << (bits - 1), cf = cpu->carry >> 63;
+  cpu->result = (uint64_t)soft_extend(result, bits);
+  cpu->parity = (uint8_t)result;
+  cpu->adjust = (uint32_t)((a ^ result) >> 1 & 8);
+  cpu->carry = cf << 63 | (cf ^ ((by == 1 ? result : a) == highest)) << 62;
 }
 SOFT_INLINE void soft_set_cf(soft_cpu *cpu, int cf) {
   soft_set_cf_of(cpu, cf, soft_of(cpu));

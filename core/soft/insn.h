@@ -49,6 +49,7 @@ struct soft_insn {
   uint8_t address_size;
   uint8_t extra; /* a register number, or what the handler says */
   bool locked;
+  uint8_t effect;  /* decode/polish.c: on flags */
   uint16_t offset; /* in its page */
   uint16_t count;  /* instructions of its block */
   int64_t displacement;
@@ -86,11 +87,11 @@ enum {
   X(mul) X(imul) X(imul_to) X(div) X(idiv) X(xchg) X(cmpxchg) X(xadd) X(movzx8) X(movzx16)         \
   X(movsx8) X(movsx16) X(movsx32) X(cmov) X(bt) X(bts) X(btr) X(btc) X(bsf) X(bsr) X(tzcnt)        \
   X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(pop) X(lea) X(movs) X(cmps) X(stos) X(lods)       \
-  X(scas) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
+  X(scas) X(call) X(ret) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
 
 /* Handlers that know their size. */
 #define SOFT_PLAIN(X)                                                                              \
-  X(setcc) X(jcc) X(jmp) X(jmp_to) X(call) X(call_to) X(ret) X(loop) X(jcxz) X(end) X(nop)         \
+  X(setcc) X(jmp) X(jmp_to) X(call_to) X(loop) X(jcxz) X(end) X(nop)         \
   X(pusha) X(popa) X(pushf) X(popf) X(leave) X(enter) X(cbw) X(cwd) X(clc) X(stc) X(cmc) X(cld)    \
   X(std) X(cli) X(sti) X(lahf) X(sahf) X(daa) X(das) X(aaa) X(aas) X(aam) X(aad) X(xlat)           \
   X(salc) X(hlt) X(mov_from_cr) X(mov_to_cr) X(mov_from_dr) X(mov_to_dr) X(lgdt) X(lidt)           \
@@ -138,6 +139,18 @@ typedef enum soft_form {
 } soft_form;
 
 extern const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS];
+/* The first two forms without flags; NULL where there is none. */
+extern const soft_handler soft_op_quiet[SOFT_ALUS][4][2];
+extern const soft_handler soft_op_jump_if[16];
+/* CMP, TEST or DEC of registers (or with an immediate) and the conditional jump behind it; only
+ * for 8, 32 and 64 bits. */
+typedef enum soft_pair {
+  SOFT_CMP_JUMP,
+  SOFT_TEST_JUMP,
+  SOFT_DEC_JUMP,
+  SOFT_PAIRS
+} soft_pair;
+extern const soft_handler soft_op_pair[SOFT_PAIRS][4][2][16];
 
 /* decode/decode.c: makes instructions of the bytes, up to `most`, into the block. False where the
  * bytes end within the first. Vector state has to be parked. */
@@ -146,6 +159,10 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
 
 /* decode/block.c: the block at rip, made where there is none. Faults as a fetch does. */
 soft_block *soft_block_find(soft_cpu *cpu, bool single);
+/* The same, but for one instruction alone, by the jump cache. */
+soft_block *soft_block_next(soft_cpu *cpu);
+/* Whether memory still has the block's bytes. */
+bool soft_block_true(soft_cpu *cpu, soft_block *block);
 /* `size` bytes, aligned, that live as long as the block that is being made. */
 void *soft_arena_take(soft_cpu *cpu, size_t size);
 /* Forgets every block. */
@@ -155,6 +172,10 @@ void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size);
 /* Links and the jump cache end; and again for this mode and privilege level. */
 void soft_links_drop(soft_cpu *cpu);
 void soft_links_select(soft_cpu *cpu);
+
+SOFT_INLINE soft_jump *soft_jump_of(const soft_cpu *cpu, uint64_t linear) {
+  return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 10) & (SOFT_JUMPS - 1)];
+}
 
 SOFT_INLINE uint64_t *soft_mark(const soft_cpu *cpu, const uint8_t *host) {
   return &cpu->marks[(uintptr_t)host >> 12 & (SOFT_MARKS - 1)];

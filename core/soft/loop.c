@@ -125,7 +125,6 @@ static void attend(soft_cpu *cpu) {
   }
   if (asked & SOFT_ATTEND_CODE) {
     cpu->epoch++;
-    soft_links_drop(cpu);
   }
 }
 
@@ -210,16 +209,10 @@ static bool has_to_step(const soft_cpu *cpu) {
 }
 
 static void run_block(soft_cpu *cpu) {
-  soft_block *block = soft_block_find(cpu, false);
-  cpu->budget -= block->count;
-  if (!(block->key & SOFT_BLOCK_CROSSES)) {
-    uint64_t linear = cpu->cs_base + cpu->rip;
-    unsigned at = (unsigned)(linear ^ linear >> 10) & (SOFT_JUMPS - 1);
-    cpu->jumps[at].linear = linear;
-    cpu->jumps[at].generation = cpu->no_links ? 0 : cpu->generation;
-    cpu->jumps[at].block = block;
-  }
+  const soft_block *block = soft_block_next(cpu);
   const soft_insn *insn = block->insns;
+  cpu->budget -= block->count;
+  cpu->r[R_BLOCK] = cpu->rip - insn->offset;
   do {
     insn = insn->run(cpu, insn);
   } while (insn);
@@ -283,7 +276,6 @@ static int turns(soft_cpu *cpu) {
 int soft_loop(soft_cpu *cpu) {
   soft_chip_poll(cpu);
   cpu->epoch++;
-  soft_links_drop(cpu);
   cpu->slice = (uint64_t)SLICE;
   cpu->budget = SLICE;
   cpu->step_once = cpu->answers_made || cpu->batch_size;

@@ -75,8 +75,19 @@ static void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size) {
   *soft_mark(cpu, host) &= ~lines(host, size);
   cpu->epoch++;
-  soft_links_drop(cpu);
   soft_look_around(cpu);
+}
+
+bool soft_block_true(soft_cpu *cpu, soft_block *block) {
+  if (soft_likely(block->verified == cpu->epoch)) {
+    return true;
+  }
+  if (!same(block->copy, block->host, block->bytes)) {
+    return false;
+  }
+  mark(cpu, block->host, block->bytes);
+  block->verified = cpu->epoch;
+  return true;
 }
 
 /* The block that is known, compared with the bytes. One that is not true any more leaves the
@@ -144,6 +155,20 @@ static soft_block *find_crossing(soft_cpu *cpu, const uint8_t *host, unsigned pa
   key |= SOFT_BLOCK_CROSSES;
   soft_block *block = known(cpu, bucket(cpu, host, key), host, key, bytes);
   return block ? block : make(cpu, host, key, bytes, 15, page_offset);
+}
+
+soft_block *soft_block_next(soft_cpu *cpu) {
+  uint64_t linear = cpu->cs_base + cpu->rip;
+  soft_jump *jump = soft_jump_of(cpu, linear);
+  if (jump->linear == linear && jump->generation == cpu->generation && !cpu->no_links &&
+      cpu->rip <= cpu->rip_last && soft_block_true(cpu, jump->block)) {
+    return jump->block;
+  }
+  soft_block *block = soft_block_find(cpu, false);
+  if (!(block->key & SOFT_BLOCK_CROSSES)) {
+    *jump = (soft_jump){linear, cpu->generation, block};
+  }
+  return block;
 }
 
 soft_block *soft_block_find(soft_cpu *cpu, bool single) {

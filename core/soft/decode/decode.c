@@ -75,7 +75,7 @@ static bool shape_conditional(soft_insn *insn, const soft_parsed *parsed, int co
   insn->condition = (uint8_t)condition;
   if (parsed->all.meta.category == ZYDIS_CATEGORY_COND_BR) {
     soft_shape_relative(insn, parsed);
-    insn->run = soft_op_jcc;
+    insn->run = soft_op_jump_if[condition];
     return true;
   }
   insn->run = parsed->all.meta.category == ZYDIS_CATEGORY_CMOV
@@ -168,5 +168,6 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
   for (unsigned i = 0; i <= block->count; i++) {
     block->insns[i].count = block->count;
   }
+  soft_polish(block);
   return true;
 }

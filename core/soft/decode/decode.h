@@ -45,6 +45,7 @@ uint8_t soft_segment_number(ZydisRegister number);
 void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operation);
 bool soft_shape_mov(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_double_shift(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_one(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_imul(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_xchg(soft_insn *insn, const soft_parsed *parsed);
@@ -69,6 +70,16 @@ void soft_shape_segment(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_memory(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_mulx(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_rex(soft_insn *insn, const soft_parsed *parsed);
+
+/* What an instruction of general registers, which cannot fault, does to arithmetic flags. */
+enum {
+  SOFT_EFFECT_UNKNOWN,
+  SOFT_EFFECT_NONE, /* neither reads nor writes them */
+  SOFT_EFFECT_ALL   /* reads none and writes all; soft_insn.extra is the soft_alu */
+};
+
+/* polish.c: leaves out flags that nothing reads, and makes pairs one. */
+void soft_polish(soft_block *block);
 
 /* vector/stub.c: makes a vector instruction of it; the stub goes into the arena. */
 void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed);

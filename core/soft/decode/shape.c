@@ -10,6 +10,13 @@ void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operati
       : insn->from_kind == SOFT_MEMORY    ? SOFT_REGISTER_MEMORY
                                           : SOFT_REGISTER_REGISTER;
   insn->run = soft_op_alu[operation][soft_size_index(parsed->operands[0].size)][form];
+  if (form == SOFT_REGISTER_REGISTER || form == SOFT_REGISTER_IMMEDIATE) {
+    bool carries = operation == SOFT_ADC || operation == SOFT_SBB;
+    insn->extra = (uint8_t)operation;
+    insn->effect = operation == SOFT_MOV ? SOFT_EFFECT_NONE
+                   : carries             ? SOFT_EFFECT_UNKNOWN
+                                         : SOFT_EFFECT_ALL;
+  }
 }
 
 static bool is_between(const ZydisDecodedOperand *operand, ZydisRegister first,
@@ -99,6 +106,7 @@ void soft_shape_movzx(soft_insn *insn, const soft_parsed *parsed) {
                 : from == 16 ? soft_op_movsx16[to]
                              : soft_op_movsx32[to];
   }
+  insn->effect = insn->from_kind == SOFT_REGISTER ? SOFT_EFFECT_NONE : SOFT_EFFECT_UNKNOWN;
 }
 
 void soft_shape_crc32(soft_insn *insn, const soft_parsed *parsed) {
@@ -194,12 +202,22 @@ void soft_shape_out(soft_insn *insn, const soft_parsed *parsed) {
   insn->run = soft_op_out[soft_size_index(parsed->operands[1].size)];
 }
 
-/* The target from the start of the block's page. */
+static uint64_t mask_of(unsigned bytes) {
+  return bytes == 8 ? ~UINT64_C(0) : (UINT64_C(1) << bytes * 8) - 1;
+}
+
+/* The target from the start of the block's page, and how wide instruction pointers are. */
 void soft_shape_relative(soft_insn *insn, const soft_parsed *parsed) {
   insn->immediate = parsed->operands[0].imm.value.u + insn->offset + insn->length;
   if (parsed->mode == SOFT_MODE_64) {
     insn->operand_size = 8;
   }
+  insn->displacement = (int64_t)mask_of(insn->operand_size);
+}
+
+void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed) {
+  (void)parsed;
+  insn->effect = SOFT_EFFECT_NONE;
 }
 
 static void shape_transfer(soft_insn *insn, const soft_parsed *parsed, soft_handler near,
@@ -228,7 +246,10 @@ void soft_shape_jump(soft_insn *insn, const soft_parsed *parsed) {
 }
 
 void soft_shape_call(soft_insn *insn, const soft_parsed *parsed) {
-  shape_transfer(insn, parsed, soft_op_call, soft_op_call_to, soft_op_call_far);
+  shape_transfer(insn, parsed, soft_op_call[0], soft_op_call_to, soft_op_call_far);
+  if (insn->run == soft_op_call[0]) {
+    insn->run = soft_op_call[soft_size_index(insn->operand_size * 8u)];
+  }
 }
 
 void soft_shape_ret(soft_insn *insn, const soft_parsed *parsed) {
@@ -237,9 +258,12 @@ void soft_shape_ret(soft_insn *insn, const soft_parsed *parsed) {
   }
   if (parsed->all.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) {
     insn->run = soft_op_ret_far;
-  } else if (parsed->mode == SOFT_MODE_64) {
+    return;
+  }
+  if (parsed->mode == SOFT_MODE_64) {
     insn->operand_size = 8;
   }
+  insn->run = soft_op_ret[soft_size_index(insn->operand_size * 8u)];
 }
 
 /* extra: 0 LOOP, 1 LOOPE, 2 LOOPNE. */

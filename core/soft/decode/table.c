@@ -38,7 +38,7 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     PLAIN(LAHF, lahf, NULL), PLAIN(SAHF, sahf, NULL), PLAIN(SALC, salc, NULL),
     PLAIN(CLAC, clac, NULL), PLAIN(STAC, stac, NULL),
     /* Moves and the stack. */
-    SIZED(LEA, lea, NULL), SIZED(MOVZX, movzx8, soft_shape_movzx),
+    SIZED(LEA, lea, soft_shape_lea), SIZED(MOVZX, movzx8, soft_shape_movzx),
     SIZED(MOVSX, movsx8, soft_shape_movzx), SIZED(MOVSXD, movsx32, soft_shape_movzx),
     SIZED(PUSH, push, soft_shape_push), SIZED(POP, pop, soft_shape_pop),
     PLAIN(PUSHA, pusha, NULL), PLAIN(PUSHAD, pusha, NULL), PLAIN(POPA, popa, NULL),
@@ -64,8 +64,8 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     SIZED(OUTSW, outs, soft_shape_outs), SIZED(OUTSD, outs, soft_shape_outs),
     SIZED(IN, in, NULL), SIZED_END(OUT, out, soft_shape_out),
     /* Transfers. */
-    PLAIN_END(JMP, jmp, soft_shape_jump), PLAIN_END(CALL, call, soft_shape_call),
-    PLAIN_END(RET, ret, soft_shape_ret), PLAIN_END(LOOP, loop, soft_shape_wide),
+    PLAIN_END(JMP, jmp, soft_shape_jump), SIZED_END(CALL, call, soft_shape_call),
+    SIZED_END(RET, ret, soft_shape_ret), PLAIN_END(LOOP, loop, soft_shape_wide),
     PLAIN_END(LOOPE, loop, soft_shape_wide), PLAIN_END(LOOPNE, loop, soft_shape_wide),
     PLAIN_END(JCXZ, jcxz, soft_shape_jcxz), PLAIN_END(JECXZ, jcxz, soft_shape_jcxz),
     PLAIN_END(JRCXZ, jcxz, soft_shape_jcxz), PLAIN_END(IRET, iret, NULL),

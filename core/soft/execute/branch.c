@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Near jumps, calls and returns, and how blocks follow one another: by the link of the branch that
- * ended the last one, by the jump cache, or through the table of blocks. */
-#include "soft/execute/execute.h"
+ * Near jumps, calls and returns. Targets that change are looked for in the jump cache. */
+#include "soft/execute/branch.h"
 
 static bool may_chain(const soft_cpu *cpu) {
   return cpu->budget > 0 && !cpu->no_links && !cpu->single;
@@ -9,47 +8,41 @@ static bool may_chain(const soft_cpu *cpu) {
 
 /* A block over a page's end is looked at each time. Where all blocks were dropped, this instruction
  * was too. */
-const soft_insn *soft_chain_slow(soft_cpu *cpu, const soft_insn *from) {
+static const soft_insn *chain(soft_cpu *cpu, const soft_insn *from, uint64_t rip) {
   soft_insn *insn = (soft_insn *)(uintptr_t)from;
+  cpu->rip = rip;
   if (!may_chain(cpu)) {
     return NULL;
   }
-  uint64_t drops = cpu->drops;
+  uint64_t drops = cpu->drops, linear = cpu->cs_base + rip;
+  if (insn->link_generation == cpu->generation && insn->link_linear == linear &&
+      rip <= cpu->rip_last && soft_block_true(cpu, insn->link)) {
+    return soft_enter(cpu, insn->link, rip);
+  }
   soft_block *block = soft_block_find(cpu, false);
   if (!(block->key & SOFT_BLOCK_CROSSES) && cpu->drops == drops) {
     insn->link = block;
     insn->link_generation = cpu->generation;
-    insn->link_linear = cpu->cs_base + cpu->rip;
+    insn->link_linear = linear;
   }
-  cpu->budget -= block->count;
-  return block->insns;
-}
-
-/* A target that changes. */
-SOFT_INLINE const soft_insn *chain_to(soft_cpu *cpu, uint64_t rip) {
-  uint64_t linear = cpu->cs_base + rip;
-  unsigned at = (unsigned)(linear ^ linear >> 10) & (SOFT_JUMPS - 1);
-  cpu->rip = rip;
-  if (soft_likely(cpu->jumps[at].linear == linear && cpu->jumps[at].generation == cpu->generation &&
-                  cpu->budget > 0)) {
-    const soft_insn *first = cpu->jumps[at].block->insns;
-    cpu->budget -= first->count;
-    cpu->r[R_BLOCK] = rip - first->offset;
-    return first;
-  }
-  return NULL;
-}
-
-SOFT_INLINE uint64_t target_of(const soft_cpu *cpu, const soft_insn *insn) {
-  return soft_trim(cpu->r[R_BLOCK] + insn->immediate, insn->operand_size * 8);
+  return soft_enter(cpu, block, rip);
 }
 
 SOFT_INLINE void check_target(soft_cpu *cpu, const soft_insn *insn, uint64_t target) {
   cpu->current = insn;
-  bool outside = soft_is_64(cpu) ? !soft_canonical(cpu, target) : target > cpu->seg[SEG_CS].limit;
-  if (soft_unlikely(outside)) {
+  if (soft_unlikely(target > cpu->rip_last || (soft_is_64(cpu) && !soft_canonical(cpu, target)))) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
+}
+
+SOFT_COLD const soft_insn *soft_branch_slow(soft_cpu *cpu, const soft_insn *insn) {
+  uint64_t target = soft_target(cpu, insn);
+  check_target(cpu, insn, target);
+  return chain(cpu, insn, target);
+}
+
+SOFT_COLD const soft_insn *soft_fall_slow(soft_cpu *cpu, const soft_insn *insn) {
+  return chain(cpu, insn, soft_rip_at(cpu, insn));
 }
 
 SOFT_INLINE uint64_t indirect(soft_cpu *cpu, const soft_insn *insn) {
@@ -58,105 +51,154 @@ SOFT_INLINE uint64_t indirect(soft_cpu *cpu, const soft_insn *insn) {
                                    : soft_from(cpu, insn, 16);
 }
 
-SOFT_INLINE void push_return(soft_cpu *cpu, const soft_insn *insn) {
-  uint64_t sp = cpu->r[RSP], back = soft_rip_after(cpu, insn);
-  unsigned size = insn->operand_size;
-  if (soft_likely(size == 8)) {
-    soft_store(cpu, sp - 8, back, 64);
-    cpu->r[RSP] = sp - 8;
-    return;
-  }
-  sp -= size;
-  uint64_t linear = soft_stack(cpu, sp, size, SOFT_WRITE);
-  if (size == 4) {
-    soft_store(cpu, linear, back, 32);
-  } else {
-    soft_store(cpu, linear, back, 16);
-  }
+static void push_return(soft_cpu *cpu, const soft_insn *insn) {
+  uint64_t sp = cpu->r[RSP];
+  soft_push(cpu, &sp, soft_rip_after(cpu, insn), insn->operand_size);
   soft_set_stack(cpu, sp);
 }
 
-/* Falling through: the record that ends the block has the other link. */
-SOFT_INLINE const soft_insn *fall(soft_cpu *cpu, const soft_insn *insn) {
-  return soft_chain(cpu, insn + 1, soft_rip_after(cpu, insn));
+/* The block of a target that changes: known to the jump cache, and compared in this epoch. */
+SOFT_INLINE const soft_block *cached(const soft_cpu *cpu, uint64_t rip) {
+  uint64_t linear = cpu->cs_base + rip;
+  const soft_jump *jump = soft_jump_of(cpu, linear);
+  return soft_likely(jump->linear == linear && jump->generation == cpu->generation &&
+                     jump->block->verified == cpu->epoch && cpu->budget > 0 && rip <= cpu->rip_last)
+             ? jump->block
+             : NULL;
+}
+
+static SOFT_COLD const soft_insn *jump_slow(soft_cpu *cpu, uint64_t rip) {
+  cpu->rip = rip;
+  return may_chain(cpu) ? soft_enter(cpu, soft_block_next(cpu), rip) : NULL;
+}
+
+SOFT_INLINE const soft_insn *chain_to(soft_cpu *cpu, uint64_t rip) {
+  const soft_block *block = cached(cpu, rip);
+  if (block) {
+    SOFT_GO(soft_enter(cpu, block, rip));
+  }
+  return jump_slow(cpu, rip);
 }
 
 SOFT_OP(end) {
-  SOFT_GO(soft_chain(cpu, insn, soft_rip_at(cpu, insn)));
+  uint64_t rip = soft_rip_at(cpu, insn);
+  if (soft_linked(cpu, insn, rip)) {
+    SOFT_GO(soft_enter(cpu, insn->link, rip));
+  }
+  return soft_fall_slow(cpu, insn);
 }
 
-SOFT_OP(jcc) {
-  if (soft_condition(cpu, insn->condition)) {
-    uint64_t target = target_of(cpu, insn);
-    check_target(cpu, insn, target);
-    SOFT_GO(soft_chain(cpu, insn, target));
+#define JUMP_IF(condition)                                                                         \
+  static const soft_insn *jump_if_##condition(soft_cpu *cpu, const soft_insn *insn) {              \
+    return soft_condition(cpu, condition) ? soft_branch(cpu, insn) : soft_fall(cpu, insn);         \
   }
-  SOFT_GO(fall(cpu, insn));
-}
+JUMP_IF(0)
+JUMP_IF(1)
+JUMP_IF(2)
+JUMP_IF(3)
+JUMP_IF(4)
+JUMP_IF(5)
+JUMP_IF(6)
+JUMP_IF(7)
+JUMP_IF(8)
+JUMP_IF(9)
+JUMP_IF(10)
+JUMP_IF(11)
+JUMP_IF(12)
+JUMP_IF(13)
+JUMP_IF(14)
+JUMP_IF(15)
+
+const soft_handler soft_op_jump_if[16] = {
+    jump_if_0, jump_if_1, jump_if_2,  jump_if_3,  jump_if_4,  jump_if_5,  jump_if_6,  jump_if_7,
+    jump_if_8, jump_if_9, jump_if_10, jump_if_11, jump_if_12, jump_if_13, jump_if_14, jump_if_15};
 
 SOFT_OP(jmp) {
-  uint64_t target = target_of(cpu, insn);
-  check_target(cpu, insn, target);
-  SOFT_GO(soft_chain(cpu, insn, target));
+  return soft_branch(cpu, insn);
 }
+
+SOFT_INLINE void set_stack(soft_cpu *cpu, uint64_t sp, int bits) {
+  if (bits == 64) {
+    cpu->r[RSP] = sp;
+  } else {
+    soft_set_stack(cpu, sp);
+  }
+}
+
+SOFT_INLINE const soft_insn *call_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  uint64_t target = soft_target(cpu, insn);
+  (void)bits;
+  check_target(cpu, insn, target);
+  push_return(cpu, insn);
+  return chain(cpu, insn, target);
+}
+
+SOFT_INLINE const soft_insn *call(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                  soft_handler slow) {
+  uint64_t target = soft_target(cpu, insn), sp = cpu->r[RSP] - (unsigned)bits / 8;
+  cpu->current = insn;
+  void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
+  if (soft_unlikely(!host) || !soft_linked(cpu, insn, target)) {
+    return slow(cpu, insn);
+  }
+  soft_poke(host, soft_rip_after(cpu, insn), bits);
+  set_stack(cpu, sp, bits);
+  SOFT_GO(soft_enter(cpu, insn->link, target));
+}
+SOFT_BY_SIZE_OR_SLOW(call)
 
 SOFT_OP(jmp_to) {
   uint64_t target = indirect(cpu, insn);
   check_target(cpu, insn, target);
-  SOFT_GO(chain_to(cpu, target));
-}
-
-SOFT_OP(call) {
-  uint64_t target = target_of(cpu, insn);
-  check_target(cpu, insn, target);
-  push_return(cpu, insn);
-  SOFT_GO(soft_chain(cpu, insn, target));
+  return chain_to(cpu, target);
 }
 
 SOFT_OP(call_to) {
   uint64_t target = indirect(cpu, insn);
   check_target(cpu, insn, target);
   push_return(cpu, insn);
-  SOFT_GO(chain_to(cpu, target));
+  return jump_slow(cpu, target);
 }
 
-SOFT_OP(ret) {
-  uint64_t sp = cpu->r[RSP], target;
-  unsigned size = insn->operand_size;
+SOFT_INLINE const soft_insn *ret_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
+  uint64_t sp = cpu->r[RSP];
   cpu->current = insn;
-  if (soft_likely(size == 8)) {
-    target = soft_load(cpu, sp, 64);
-    check_target(cpu, insn, target);
-    cpu->r[RSP] = sp + 8 + insn->immediate;
-    SOFT_GO(chain_to(cpu, target));
-  }
-  uint64_t linear = soft_stack(cpu, sp, size, SOFT_READ);
-  target = size == 4 ? soft_load(cpu, linear, 32) : soft_load(cpu, linear, 16);
+  uint64_t target = soft_pop(cpu, &sp, (unsigned)bits / 8);
   check_target(cpu, insn, target);
-  soft_set_stack(cpu, sp + size + insn->immediate);
-  SOFT_GO(chain_to(cpu, target));
+  set_stack(cpu, sp + insn->immediate, bits);
+  return jump_slow(cpu, target);
 }
+
+SOFT_INLINE const soft_insn *ret(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                 soft_handler slow) {
+  uint64_t sp = cpu->r[RSP];
+  cpu->current = insn;
+  const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
+  if (soft_unlikely(!host)) {
+    return slow(cpu, insn);
+  }
+  uint64_t target = soft_peek(host, bits);
+  const soft_block *block = cached(cpu, target);
+  if (soft_unlikely(!block)) {
+    return slow(cpu, insn);
+  }
+  set_stack(cpu, sp + (unsigned)bits / 8 + insn->immediate, bits);
+  SOFT_GO(soft_enter(cpu, block, target));
+}
+SOFT_BY_SIZE_OR_SLOW(ret)
 
 SOFT_OP(loop) {
   int bits = insn->address_size * 8;
   uint64_t count = soft_trim(cpu->r[RCX] - 1, bits);
   bool taken = count && (insn->extra == 0 || soft_zf(cpu) == (insn->extra == 1));
-  uint64_t target = target_of(cpu, insn);
   if (taken) {
-    check_target(cpu, insn, target);
+    check_target(cpu, insn, soft_target(cpu, insn));
   }
   soft_set_gpr(cpu, RCX, count, bits);
-  if (taken) {
-    SOFT_GO(soft_chain(cpu, insn, target));
-  }
-  SOFT_GO(fall(cpu, insn));
+  return taken ? soft_branch(cpu, insn) : soft_fall(cpu, insn);
 }
 
 SOFT_OP(jcxz) {
-  if (soft_trim(cpu->r[RCX], insn->address_size * 8) == 0) {
-    uint64_t target = target_of(cpu, insn);
-    check_target(cpu, insn, target);
-    SOFT_GO(soft_chain(cpu, insn, target));
-  }
-  SOFT_GO(fall(cpu, insn));
+  bool taken = soft_trim(cpu->r[RCX], insn->address_size * 8) == 0;
+  return taken ? soft_branch(cpu, insn) : soft_fall(cpu, insn);
 }

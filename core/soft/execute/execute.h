@@ -26,7 +26,7 @@
 #define SOFT_GO(next)                                                                              \
   do {                                                                                             \
     const soft_insn *soft_next = (next);                                                           \
-    return soft_likely(soft_next) ? soft_next->run(cpu, soft_next) : NULL;                         \
+    return soft_next->run(cpu, soft_next);                                                         \
   } while (0)
 #endif
 
@@ -57,6 +57,21 @@
   }                                                                                                \
   const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
 
+/* The same with a fourth: the handler of name_slow, which goes the long way. */
+#define SOFT_ONE_OR_SLOW(name, bits)                                                               \
+  static SOFT_COLD const soft_insn *name##_slow_##bits(soft_cpu *cpu, const soft_insn *insn) {     \
+    return name##_slow(cpu, insn, bits);                                                           \
+  }                                                                                                \
+  static const soft_insn *name##_##bits(soft_cpu *cpu, const soft_insn *insn) {                    \
+    return name(cpu, insn, bits, name##_slow_##bits);                                              \
+  }
+#define SOFT_BY_SIZE_OR_SLOW(name)                                                                 \
+  SOFT_ONE_OR_SLOW(name, 8)                                                                        \
+  SOFT_ONE_OR_SLOW(name, 16)                                                                       \
+  SOFT_ONE_OR_SLOW(name, 32)                                                                       \
+  SOFT_ONE_OR_SLOW(name, 64)                                                                       \
+  const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
+
 /* lock.c: compares and exchanges memory by one access of the host; *old becomes what was there.
  * Memory that is not in one page is written as it comes. */
 bool soft_compare_exchange(soft_cpu *cpu, uint64_t linear, uint64_t *old, uint64_t value,
@@ -77,21 +92,6 @@ SOFT_INLINE bool soft_exchange(soft_cpu *cpu, const soft_insn *insn, uint64_t li
     return true;
   }
   return soft_exchange_locked(cpu, linear, old, value, (unsigned)bits / 8);
-}
-
-/* The next instruction at rip, by the link of this one where it is the same as last time. */
-const soft_insn *soft_chain_slow(soft_cpu *cpu, const soft_insn *insn);
-
-SOFT_INLINE const soft_insn *soft_chain(soft_cpu *cpu, const soft_insn *insn, uint64_t rip) {
-  cpu->rip = rip;
-  if (soft_likely(insn->link_generation == cpu->generation &&
-                  insn->link_linear == cpu->cs_base + rip && cpu->budget > 0)) {
-    const soft_insn *first = insn->link->insns;
-    cpu->budget -= first->count;
-    cpu->r[R_BLOCK] = rip - first->offset;
-    return first;
-  }
-  return soft_chain_slow(cpu, insn);
 }
 
 SOFT_INLINE void soft_need_ring_0(soft_cpu *cpu, const soft_insn *insn) {

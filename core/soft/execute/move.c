@@ -2,13 +2,28 @@
  * Moves that change the width or depend on flags, addresses, and the stack. */
 #include "soft/execute/execute.h"
 
+/* Where the source is in the host, a register or memory; NULL where it has to be looked at. */
+#define SOURCE(bits)                                                                               \
+  (insn->from_kind == SOFT_REGISTER ? (uint8_t *)cpu->r + insn->from                               \
+                                    : soft_quick(cpu, insn, (unsigned)(bits) / 8, SOFT_READ))
+
 #define EXTEND(name, source, value)                                                                \
-  SOFT_INLINE const soft_insn *name(soft_cpu *cpu, const soft_insn *insn, int bits) {              \
+  SOFT_INLINE const soft_insn *name##_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {       \
     uint64_t from = soft_from(cpu, insn, source);                                                  \
     soft_put(cpu, insn->to, value, bits);                                                          \
     SOFT_NEXT;                                                                                     \
   }                                                                                                \
-  SOFT_BY_SIZE(name)
+  SOFT_INLINE const soft_insn *name(soft_cpu *cpu, const soft_insn *insn, int bits,                \
+                                    soft_handler slow) {                                           \
+    const void *host = SOURCE(source);                                                             \
+    if (soft_unlikely(!host)) {                                                                    \
+      return slow(cpu, insn);                                                                      \
+    }                                                                                              \
+    uint64_t from = soft_peek(host, source);                                                       \
+    soft_put(cpu, insn->to, value, bits);                                                          \
+    SOFT_NEXT;                                                                                     \
+  }                                                                                                \
+  SOFT_BY_SIZE_OR_SLOW(name)
 
 EXTEND(movzx8, 8, from)
 EXTEND(movzx16, 16, from)
@@ -17,13 +32,24 @@ EXTEND(movsx16, 16, (uint64_t)soft_extend(from, 16))
 EXTEND(movsx32, 32, (uint64_t)soft_extend(from, 32))
 
 /* The source is read, and a 32-bit register's upper half cleared, in any case. */
-SOFT_INLINE const soft_insn *cmov(soft_cpu *cpu, const soft_insn *insn, int bits) {
+SOFT_INLINE const soft_insn *cmov_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t value = soft_from(cpu, insn, bits);
   soft_put(cpu, insn->to,
            soft_condition(cpu, insn->condition) ? value : soft_get(cpu, insn->to, bits), bits);
   SOFT_NEXT;
 }
-SOFT_BY_SIZE(cmov)
+
+SOFT_INLINE const soft_insn *cmov(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                  soft_handler slow) {
+  const void *from = SOURCE(bits);
+  if (soft_unlikely(!from)) {
+    return slow(cpu, insn);
+  }
+  bool moves = soft_condition(cpu, insn->condition);
+  soft_put(cpu, insn->to, soft_peek(moves ? from : (uint8_t *)cpu->r + insn->to, bits), bits);
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE_OR_SLOW(cmov)
 
 SOFT_OP(setcc) {
   soft_to(cpu, insn, (uint64_t)soft_condition(cpu, insn->condition), 8);
@@ -31,12 +57,16 @@ SOFT_OP(setcc) {
 }
 
 SOFT_INLINE const soft_insn *lea(soft_cpu *cpu, const soft_insn *insn, int bits) {
-  soft_put(cpu, insn->to, soft_trim(soft_offset(cpu, insn), insn->address_size * 8), bits);
+  uint64_t offset = soft_offset(cpu, insn);
+  if (soft_unlikely(insn->address_size * 8 < bits)) {
+    offset = soft_trim(offset, insn->address_size * 8);
+  }
+  soft_put(cpu, insn->to, offset, bits);
   SOFT_NEXT;
 }
 SOFT_BY_SIZE(lea)
 
-SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits) {
+SOFT_INLINE const soft_insn *push_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t value = soft_from(cpu, insn, bits), sp = cpu->r[RSP];
   cpu->current = insn;
   if (bits == 64) {
@@ -49,10 +79,30 @@ SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits
   }
   SOFT_NEXT;
 }
-SOFT_BY_SIZE(push)
+
+/* Of a register or an immediate; the stack pointer is all of RSP, or its lower half. */
+SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                  soft_handler slow) {
+  uint64_t sp = cpu->r[RSP] - (unsigned)bits / 8;
+  cpu->current = insn;
+  void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
+  if (soft_unlikely(!host || insn->from_kind == SOFT_MEMORY)) {
+    return slow(cpu, insn);
+  }
+  uint64_t value = insn->from_kind == SOFT_REGISTER ? soft_get(cpu, insn->from, bits)
+                                                    : soft_trim(insn->immediate, bits);
+  soft_poke(host, value, bits);
+  if (bits == 64) {
+    cpu->r[RSP] = sp;
+  } else {
+    soft_set_stack(cpu, sp);
+  }
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE_OR_SLOW(push)
 
 /* An address that uses RSP sees it behind the pop. */
-SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits) {
+SOFT_INLINE const soft_insn *pop_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t before = cpu->r[RSP];
   cpu->current = insn;
   uint64_t value = soft_load(cpu, soft_stack(cpu, before, (unsigned)bits / 8, SOFT_READ), bits);
@@ -67,7 +117,25 @@ SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits)
   cpu->r[RSP] = after;
   SOFT_NEXT;
 }
-SOFT_BY_SIZE(pop)
+
+SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                 soft_handler slow) {
+  uint64_t sp = cpu->r[RSP];
+  cpu->current = insn;
+  const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
+  if (soft_unlikely(!host || insn->to_kind != SOFT_REGISTER)) {
+    return slow(cpu, insn);
+  }
+  uint64_t value = soft_peek(host, bits);
+  if (bits == 64) {
+    cpu->r[RSP] = sp + 8;
+  } else {
+    soft_set_stack(cpu, sp + (unsigned)bits / 8);
+  }
+  soft_put(cpu, insn->to, value, bits);
+  SOFT_NEXT;
+}
+SOFT_BY_SIZE_OR_SLOW(pop)
 
 SOFT_OP(pusha) {
   uint64_t sp = cpu->r[RSP];

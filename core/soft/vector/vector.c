@@ -192,7 +192,7 @@ SOFT_OP(vector) {
 SOFT_INLINE const soft_insn *in_memory(soft_cpu *cpu, const soft_insn *insn, soft_access access) {
   const soft_vector *vector = insn->aux;
   uint64_t linear;
-  void *host = soft_quick(cpu, insn, vector->size, access, &linear);
+  void *host = soft_quick_linear(cpu, insn, vector->size, access, &linear);
   bool ready = cpu->vector_ready >> vector->kind & 1;
   if (soft_unlikely(!host || !ready || linear & vector->align)) {
     return soft_op_vector(cpu, insn);
