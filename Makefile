@@ -129,10 +129,10 @@ $(BUILD)/obj/core/accelerator.o: EXTRA := $(if $(ZYDIS),-DLUNA_SOFT)
 # The framework's declarations, for both engines.
 $(BUILD)/hv/header.h: core/include/Hypervisor/Hypervisor.h $(HVF_HEADERS) $(BUILD)/flags
 	@mkdir -p $(@D)
-	@$(CC) -E -P -dD -DHV_CDEF= -Icore/include $< | grep -v '#define [_a-z]' >$@
+	@$(CC) -E -P -DHV_CDEF= -Icore/include $< >$@
 
 $(BUILD)/hv/hv_calls.h: $(BUILD)/hv/header.h lua/lunavisor/hv/calls.awk
-	@grep -v '#define' $< | awk -f lua/lunavisor/hv/calls.awk >$@
+	@awk -f lua/lunavisor/hv/calls.awk $< >$@
 
 $(HV_NATIVE): $(BUILD)/hv/hv_calls.h
 $(HV_NATIVE): EXTRA += -I$(BUILD)/hv

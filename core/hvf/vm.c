@@ -23,7 +23,8 @@ static const hv_vm_options_t known_options = HV_VM_SPECIFY_MITIGATIONS | HV_VM_M
 hv_return_t hv_capability(hv_capability_t capability, uint64_t *value) {
   static const char *const names[] = {"vcpus_max", "spaces_max"};
   if (!value || capability > HV_CAP_ADDRSPACEMAX) {
-    return hvf_fail(HV_BAD_ARGUMENT, "there is no capability %u, or nowhere to put it", capability);
+    return hvf_fail(HV_BAD_ARGUMENT, "there is no capability %" PRIu64 ", or nowhere to put it",
+                    capability);
   }
   return hvf_status(luna_capability(names[capability], value));
 }

@@ -228,11 +228,11 @@ hv_return_t hv_vcpu_apic_ctrl(hv_vcpuid_t vcpu, hv_apic_ctrl_t ctrls) {
   if (ctrls & ~known) {
     return hvf_fail(HV_BAD_ARGUMENT, "there are no controls 0x%" PRIx64, ctrls & ~known);
   }
-  if (ctrls & ~HV_APIC_CTRL_IOAPIC_EOI) {
+  if (ctrls & ~(hv_apic_ctrl_t)HV_APIC_CTRL_IOAPIC_EOI) {
     return hvf_fail(HV_UNSUPPORTED,
                     "KVM cannot do 0x%" PRIx64 ": of the controls of a local APIC it has "
                     "IOAPIC_EOI",
-                    ctrls & ~HV_APIC_CTRL_IOAPIC_EOI);
+                    ctrls & ~(hv_apic_ctrl_t)HV_APIC_CTRL_IOAPIC_EOI);
   }
   v->apic_ctrl = ctrls;
   return HV_SUCCESS;

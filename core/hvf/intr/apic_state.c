@@ -150,7 +150,7 @@ hv_return_t hv_vcpu_apic_put_state(hv_vcpuid_t vcpu, const hv_apic_state_ext_t *
   }
   const struct hv_apic_state *s = &state->state;
   if (s->apic_gpa & ~HVF_APIC_ADDRESS || (unsigned)s->boot_state > HV_BS_RUNNING ||
-      s->apic_controls & ~HV_APIC_CTRL_IOAPIC_EOI) {
+      s->apic_controls & ~(hv_apic_ctrl_t)HV_APIC_CTRL_IOAPIC_EOI) {
     return hvf_fail(HV_BAD_ARGUMENT,
                     "no local APIC is at gpa 0x%" PRIx64 ", has controls 0x%" PRIx64
                     " and boot_state %u",

@@ -9,6 +9,7 @@
 #include "hvf/base/room.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 
 typedef struct notifier {
@@ -31,11 +32,11 @@ void hvf_notifier_drop_all(void) {
 
 static hv_return_t check(const notifier *n) {
   const hv_ion_flags_t known = HV_ION_ANY_VALUE | HV_ION_ANY_SIZE | HV_ION_EXIT_FULL;
-  if (n->flags & ~known || n->port < 0 ||
+  if (n->flags & ~known || n->port > INT_MAX ||
       (n->flags & HV_ION_ANY_SIZE && !(n->flags & HV_ION_ANY_VALUE))) {
     return hvf_fail(HV_BAD_ARGUMENT,
                     "no notifier has flags 0x%x and descriptor %d (ANY_SIZE needs ANY_VALUE)",
-                    n->flags, n->port);
+                    n->flags, (int)n->port);
   }
   if (n->flags & HV_ION_EXIT_FULL) {
     return hvf_fail(HV_UNSUPPORTED, "an eventfd is never full: HV_ION_EXIT_FULL has no meaning");
@@ -47,7 +48,7 @@ static hv_return_t check(const notifier *n) {
 }
 
 static luna_eventfd event_of(const notifier *n) {
-  luna_eventfd event = {.kind = LUNA_TRAP_PIO, .address = n->addr, .fd = n->port};
+  luna_eventfd event = {.kind = LUNA_TRAP_PIO, .address = n->addr, .fd = (int)n->port};
   if (n->flags & HV_ION_ANY_SIZE) {
     event.flags = LUNA_EVENT_ANY_SIZE;
   } else {

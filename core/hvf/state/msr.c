@@ -223,12 +223,13 @@ hv_return_t hv_vcpu_enable_managed_msr(hv_vcpuid_t vcpu, uint32_t msr, bool enab
 }
 
 hv_return_t hv_vcpu_set_msr_access(hv_vcpuid_t vcpu, uint32_t msr, hv_msr_flags_t flags) {
+  const hv_msr_flags_t known = HV_MSR_READ | HV_MSR_WRITE;
   hvf_vcpu *v;
   hv_return_t result = hvf_owned(vcpu, &v);
   if (result != HV_SUCCESS) {
     return result;
   }
-  if (flags & ~(HV_MSR_READ | HV_MSR_WRITE) || !find(v, msr)) {
+  if (flags & ~known || !find(v, msr)) {
     return hvf_fail(HV_BAD_ARGUMENT,
                     "cannot give access 0x%x to MSR 0x%x: it was not enabled, or there is no such "
                     "access",

@@ -44,8 +44,10 @@ void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
   *must = controls[kind].must;
   *may = controls[kind].must | controls[kind].may;
   if (kind == HV_VMX_CAP_PROCBASED && hvf_the_vm.vm && hvf_the_vm.options & HV_VM_ACCEL_APIC) {
-    *must &= ~CPU_BASED_HLT;
-    *may &= ~(CPU_BASED_HLT | CPU_BASED_IRQ_WND);
+    const uint32_t halts = CPU_BASED_HLT;
+    const uint32_t waits = CPU_BASED_IRQ_WND;
+    *must &= ~halts;
+    *may &= ~(halts | waits);
   }
 }
 

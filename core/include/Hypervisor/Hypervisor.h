@@ -6,6 +6,7 @@
 #include <Hypervisor/hv.h>
 #include <Hypervisor/hv_arch_vmx.h>
 #include <Hypervisor/hv_arch_x86.h>
+#include <Hypervisor/hv_base.h>
 #include <Hypervisor/hv_error.h>
 #include <Hypervisor/hv_intr.h>
 #include <Hypervisor/hv_linux.h>

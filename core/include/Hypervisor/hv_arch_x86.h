@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * The registers of hv_vcpu_read_register and hv_vcpu_write_register. CS to GS, LDTR and TR are
- * selectors only; base, limit and access rights of CS to GS are fields of the VMCS. */
+ * The registers and MSRs of the framework's calls. */
 #ifndef HYPERVISOR_HV_ARCH_X86_H
 #define HYPERVISOR_HV_ARCH_X86_H
 
+#include <Hypervisor/hv_base.h>
+
+/* hv_vcpu_read_register and hv_vcpu_write_register. CS to GS, LDTR and TR are selectors only; base,
+ * limit and access rights of CS to GS are fields of the VMCS. */
 typedef enum {
   HV_X86_RIP,
   HV_X86_RFLAGS,
@@ -58,5 +61,57 @@ typedef enum {
   HV_X86_XCR0,
   HV_X86_REGISTERS_MAX
 } hv_x86_reg_t;
+
+/* hv_vcpu_read_msr and the other calls for MSRs: numbers of the SDM, Vol. 4. */
+enum {
+  HV_MSR_IA32_TSC = 0x10,
+  HV_MSR_IA32_SPEC_CTRL = 0x48,
+  HV_MSR_IA32_PRED_CMD = 0x49,
+  HV_MSR_IA32_PMC0 = 0xc1,
+  HV_MSR_IA32_PMC7 = 0xc8,
+  HV_MSR_IA32_ARCH_CAPABILITIES = 0x10a,
+  HV_MSR_IA32_FLUSH_CMD = 0x10b,
+  HV_MSR_IA32_SYSENTER_CS = 0x174,
+  HV_MSR_IA32_SYSENTER_ESP = 0x175,
+  HV_MSR_IA32_SYSENTER_EIP = 0x176,
+  HV_MSR_IA32_PERFEVNTSEL0 = 0x186,
+  HV_MSR_IA32_PERFEVNTSEL7 = 0x18d,
+  HV_MSR_LBR_SELECT = 0x1c8,
+  HV_MSR_LASTBRANCH_TOS = 0x1c9,
+  HV_MSR_IA32_DEBUGCTL = 0x1d9,
+  HV_MSR_LASTINT_FROM_IP = 0x1dd,
+  HV_MSR_LASTINT_TO_IP = 0x1de,
+  HV_MSR_IA32_FIXED_CTR0 = 0x309,
+  HV_MSR_IA32_FIXED_CTR1 = 0x30a,
+  HV_MSR_IA32_FIXED_CTR2 = 0x30b,
+  HV_MSR_IA32_FIXED_CTR3 = 0x30c,
+  HV_MSR_PERF_METRICS = 0x329,
+  HV_MSR_IA32_FIXED_CTR_CTRL = 0x38d,
+  HV_MSR_IA32_PERF_GLOBAL_STATUS = 0x38e,
+  HV_MSR_IA32_PERF_GLOBAL_CTRL = 0x38f,
+  HV_MSR_IA32_PERF_GLOBAL_STATUS_RESET = 0x390,
+  HV_MSR_IA32_PERF_GLOBAL_STATUS_SET = 0x391,
+  HV_MSR_IA32_PERF_GLOBAL_INUSE = 0x392,
+  HV_MSR_IA32_A_PMC0 = 0x4c1,
+  HV_MSR_IA32_A_PMC7 = 0x4c8,
+  HV_MSR_LASTBRANCH_0_FROM_IP = 0x680,
+  HV_MSR_LASTBRANCH_31_FROM_IP = 0x69f,
+  HV_MSR_LASTBRANCH_0_TO_IP = 0x6c0,
+  HV_MSR_LASTBRANCH_31_TO_IP = 0x6df,
+  HV_MSR_IA32_XSS = 0xda0,
+  HV_MSR_LASTBRANCH_INFO_0 = 0xdc0,
+  HV_MSR_LASTBRANCH_INFO_31 = 0xddf
+};
+HV_WIDE enum {
+  HV_MSR_IA32_EFER = 0xc0000080,
+  HV_MSR_IA32_STAR = 0xc0000081,
+  HV_MSR_IA32_LSTAR = 0xc0000082,
+  HV_MSR_IA32_CSTAR = 0xc0000083,
+  HV_MSR_IA32_FMASK = 0xc0000084,
+  HV_MSR_IA32_FS_BASE = 0xc0000100,
+  HV_MSR_IA32_GS_BASE = 0xc0000101,
+  HV_MSR_IA32_KERNEL_GS_BASE = 0xc0000102,
+  HV_MSR_IA32_TSC_AUX = 0xc0000103
+};
 
 #endif

@@ -52,7 +52,9 @@ struct hv_apic_state {
   uint32_t aeoi[8];
 };
 
-#define HV_APIC_STATE_EXT_VER (100)
+enum {
+  HV_APIC_STATE_EXT_VER = 100
+};
 typedef struct {
   uint32_t version; /* HV_APIC_STATE_EXT_VER, also before get_state */
   struct hv_apic_state state;
@@ -78,7 +80,9 @@ struct hv_atpic_state {
   uint8_t elc;          /* lines that are level-triggered */
 };
 
-#define HV_ATPIC_STATE_EXT_VER (100)
+enum {
+  HV_ATPIC_STATE_EXT_VER = 100
+};
 typedef struct {
   uint32_t version; /* HV_ATPIC_STATE_EXT_VER, also before get_state */
   struct hv_atpic_state state;
@@ -92,7 +96,9 @@ struct hv_ioapic_state {
   uint32_t ioregsel;
 };
 
-#define HV_IOAPIC_STATE_EXT_VER (100)
+enum {
+  HV_IOAPIC_STATE_EXT_VER = 100
+};
 typedef struct {
   uint32_t version; /* HV_IOAPIC_STATE_EXT_VER, also before get_state */
   struct hv_ioapic_state state;
@@ -100,28 +106,36 @@ typedef struct {
 
 /* What there is to know of the last exit beside the VMCS. 0 before the first run. */
 typedef uint32_t hv_vm_exitinfo_t;
-#define HV_VM_EXITINFO_VMX 1
-#define HV_VM_EXITINFO_INIT_AP 2
-#define HV_VM_EXITINFO_STARTUP_AP 3
-#define HV_VM_EXITINFO_IOAPIC_EOI 4
-#define HV_VM_EXITINFO_INJECT_EXCP 5
-#define HV_VM_EXITINFO_SMI 6 /* KVM makes no such exit */
-#define HV_VM_EXITINFO_APIC_ACCESS_READ 7
+enum {
+  HV_VM_EXITINFO_VMX = 1,
+  HV_VM_EXITINFO_INIT_AP = 2,
+  HV_VM_EXITINFO_STARTUP_AP = 3,
+  HV_VM_EXITINFO_IOAPIC_EOI = 4,
+  HV_VM_EXITINFO_INJECT_EXCP = 5,
+  HV_VM_EXITINFO_SMI = 6, /* KVM makes no such exit */
+  HV_VM_EXITINFO_APIC_ACCESS_READ = 7
+};
 
 typedef uint64_t hv_apic_ctrl_t;
-#define HV_APIC_CTRL_DEFAULT (UINT64_C(0))
-#define HV_APIC_CTRL_EOI_ICR_TPR (UINT64_C(1) << 0)
-#define HV_APIC_CTRL_GUEST_IDLE (UINT64_C(1) << 1)
-#define HV_APIC_CTRL_NO_TIMER (UINT64_C(1) << 2)
-#define HV_APIC_CTRL_IOAPIC_EOI (UINT64_C(1) << 3) /* ends of level interrupts exit */
+enum {
+  HV_APIC_CTRL_DEFAULT = 0,
+  HV_APIC_CTRL_EOI_ICR_TPR = 1 << 0,
+  HV_APIC_CTRL_GUEST_IDLE = 1 << 1,
+  HV_APIC_CTRL_NO_TIMER = 1 << 2,
+  HV_APIC_CTRL_IOAPIC_EOI = 1 << 3 /* ends of level interrupts exit */
+};
 
 typedef uint32_t hv_apic_lvt_flavor_t;
-#define HV_APIC_LVT_FLAVOR_TIMER 1
+enum {
+  HV_APIC_LVT_FLAVOR_TIMER = 1
+};
 
 typedef uint32_t hv_apic_intr_trigger_t;
-#define HV_APIC_EDGE_TRIGGER 0
-#define HV_APIC_EDGE_TRIGGER_AEOI 1
-#define HV_APIC_LEVEL_TRIGGER 2
+enum {
+  HV_APIC_EDGE_TRIGGER = 0,
+  HV_APIC_EDGE_TRIGGER_AEOI = 1,
+  HV_APIC_LEVEL_TRIGGER = 2
+};
 
 /* ---- Interrupts ---- */
 

@@ -37,6 +37,7 @@
 #define HYPERVISOR_HV_VMX_H
 
 #include <Hypervisor/hv_arch_vmx.h>
+#include <Hypervisor/hv_arch_x86.h>
 #include <Hypervisor/hv_types.h>
 
 HV_BEGIN
@@ -64,9 +65,11 @@ typedef enum {
 
 /* hv_vmx_vcpu_set_shadow_access. */
 typedef uint64_t hv_shadow_flags_t;
-#define HV_SHADOW_VMCS_NONE (UINT64_C(0))
-#define HV_SHADOW_VMCS_READ (UINT64_C(1) << 0)
-#define HV_SHADOW_VMCS_WRITE (UINT64_C(1) << 1)
+enum {
+  HV_SHADOW_VMCS_NONE = 0,
+  HV_SHADOW_VMCS_READ = 1 << 0,
+  HV_SHADOW_VMCS_WRITE = 1 << 1
+};
 
 /* What the control fields can be, in the layout of Intel's capability MSRs (SDM Vol. 3, appendix
  * A). For the five kinds of controls and their TRUE forms, which are the same here: the low half

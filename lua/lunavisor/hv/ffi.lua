@@ -6,7 +6,8 @@ local ffi = require "ffi"
 require "lunavisor.binding.backend" -- brings liblunavisor, which the library needs
 
 if not pcall(ffi.typeof, "hv_return_t") then
-  ffi.cdef((require("lunavisor.hv.header"):gsub("#define[^\n]*", "")))
+  local header = require "lunavisor.hv.header"
+  ffi.cdef((header:gsub("enum {[^}]*ull[^}]*};", ""))) -- LuaJIT's enumerators have 32 bits
   ffi.cdef "int eventfd(unsigned int, int); int close(int);"
 end
 

@@ -13,13 +13,16 @@ local M = {
 
 -- ---- Constants ----
 
--- The u64 of an expression, a number, shifted or not; nil for anything else.
+-- The u64 of an expression, negated, complemented or shifted; nil for anything else. Numbers below
+-- 0 are those of 32 bits, as Lua prints them.
 local function value_of(expression)
-  local plain = expression:gsub("U?INT%d+_C", ""):gsub("%(hv_return_t%)", ""):gsub("[()%s]", "")
-  if plain == "~0" then return u64.bnot(0) end
-  local number, shift = plain:match "^(%w-)u?<<(%d+)$"
-  number = tonumber(number or (plain:gsub("u$", "")))
-  return number and u64.lshift(number, tonumber(shift or 0))
+  local sign, number, shift = expression:match "^([-~]?)(%w-)u*l*%s*<<%s*(%d+)%s*$"
+  if not sign then sign, number = expression:match "^([-~]?)(%w-)u*l*%s*$" end
+  local value = tonumber(number) and u64.lshift(tonumber(number), tonumber(shift or 0))
+  local wide = expression:match "ull" and 64 or 32
+  if sign == "-" then value = u64(2 ^ 32) - value end
+  if sign == "~" then value = u64.rshift(u64.bnot(value), 64 - wide) end
+  return value
 end
 
 local function define(name, value)
@@ -27,15 +30,11 @@ local function define(name, value)
   M.constants[name:gsub("^HV_", "")] = exact and u64.tonumber(value) or value
 end
 
-for name, expression in text:gmatch "#define (%u[%w_]*) ([^\n]+)" do
-  local value = value_of(expression)
-  if value then define(name, value) end
-end
-
 for list in text:gmatch "enum[%w_%s]*(%b{})" do
   local following = u64(0)
-  for name, expression in list:gmatch "(%u[%w_]*)%s*=?%s*([^,}]*)" do
-    local value = expression:match "%w" and value_of(expression) or following
+  for name, expression in list:gmatch "([%u_][%w_]*)%s*=?%s*([^,}]*)" do
+    local value = expression:match "%w" and (value_of(expression) or M.constants[expression])
+      or following
     define(name, value)
     following = value + u64(1)
   end

@@ -316,9 +316,10 @@ static void notifiers_swallow_what_they_match(void) {
   /* mov al, 1; out 0x10, al; mov al, 2; out 0x10, al; ax; out 0x11, al; out 0x12, ax; hlt */
   BEGIN(0xb0, 1, 0xe6, 0x10, 0xb0, 2, 0xe6, 0x10, 0xe7, 0x10, 0xe6, 0x11, 0xe7, 0x12, 0xf4);
   int fd = eventfd(0, EFD_NONBLOCK);
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));
-  HV(hv_vm_add_pio_notifier(0x11, 1, 0, fd, HV_ION_ANY_VALUE));
-  HV(hv_vm_add_pio_notifier(0x12, 1, 0, fd, HV_ION_ANY_VALUE | HV_ION_ANY_SIZE));
+  mach_port_t port = (mach_port_t)fd;
+  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
+  HV(hv_vm_add_pio_notifier(0x11, 1, 0, port, HV_ION_ANY_VALUE));
+  HV(hv_vm_add_pio_notifier(0x12, 1, 0, port, HV_ION_ANY_VALUE | HV_ION_ANY_SIZE));
   CHECK_EQ(run(), VMX_REASON_IO); /* the value 2 */
   CHECK_EQ(get(HV_X86_RIP), CODE + 6);
   CHECK_EQ(drain(fd), 1);
@@ -328,7 +329,7 @@ static void notifiers_swallow_what_they_match(void) {
   skip();
   CHECK_EQ(run(), VMX_REASON_HLT);
   CHECK_EQ(drain(fd), 2);
-  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));
+  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
   set(HV_X86_RIP, CODE);
   CHECK_EQ(run(), VMX_REASON_IO);
   CHECK_EQ(get(HV_X86_RIP), CODE + 2);
@@ -341,23 +342,24 @@ static void notifiers_are_checked(void) {
   HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, 0, HV_ION_NONE), HV_NO_DEVICE);
   BEGIN(0xf4);
   int fd = eventfd(0, EFD_NONBLOCK);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, -1, HV_ION_NONE), HV_BAD_ARGUMENT);
+  mach_port_t port = (mach_port_t)fd;
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, ~0u, HV_ION_NONE), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, 1, HV_ION_NONE), HV_BAD_ARGUMENT); /* no eventfd */
-  HV_IS(hv_vm_add_pio_notifier(0x10, 3, 1, fd, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, fd, 1), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_ANY_SIZE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_EXIT_FULL), HV_UNSUPPORTED);
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE), HV_BUSY);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 2, fd, HV_ION_NONE), HV_BUSY); /* one a port */
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 2, 1, fd, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 2, fd, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, fd, HV_ION_ANY_VALUE), HV_BAD_ARGUMENT);
-  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 3, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, 1), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_ANY_SIZE), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_EXIT_FULL), HV_UNSUPPORTED);
+  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE), HV_BUSY);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 2, port, HV_ION_NONE), HV_BUSY); /* one a port */
+  HV_IS(hv_vm_remove_pio_notifier(0x10, 2, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 2, port, HV_ION_NONE), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_ANY_VALUE), HV_BAD_ARGUMENT);
+  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
+  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
   end();
   HV(hv_vm_create(HV_VM_DEFAULT)); /* a new VM has none */
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, fd, HV_ION_NONE));
+  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
   HV(hv_vm_destroy());
   close(fd);
 }
