@@ -10,7 +10,6 @@
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static luna_vm *vms;
-static pthread_once_t watched = PTHREAD_ONCE_INIT;
 
 /* With every lock held, no VM is half changed in the child. */
 static void before_fork(void) {
@@ -58,12 +57,13 @@ static void in_child(void) {
   pthread_mutex_init(&list_lock, NULL);
 }
 
-static void watch(void) {
+/* Before any program's or other library's own: a fork takes the locks of those that are registered
+ * later first, as calls do that hold one of them and come here. */
+__attribute__((constructor)) static void watch(void) {
   pthread_atfork(before_fork, in_parent, in_child);
 }
 
 void luna_process_watch(luna_vm *vm) {
-  pthread_once(&watched, watch);
   pthread_mutex_lock(&list_lock);
   vm->next = vms;
   vms = vm;

@@ -2,6 +2,7 @@
  * The VM of the process, its spaces and its memory, as the Hypervisor framework has them. */
 #include "fixture/hvf_fixture.h"
 
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 static void begin_vm(void) {
@@ -99,6 +100,36 @@ static void a_child_after_fork_makes_its_own(void) {
   CHECK_EQ(get(HV_X86_RIP), 0xfff0); /* the parent's is as it was */
   HV(hv_vcpu_destroy(vcpu));
   end_vm();
+}
+
+static void *make_vms(void *stop) {
+  while (!atomic_load((atomic_bool *)stop)) {
+    if (hv_vm_create(HV_VM_DEFAULT) != HV_SUCCESS || hv_vm_destroy() != HV_SUCCESS) {
+      return "a VM was refused";
+    }
+  }
+  return NULL;
+}
+
+/* The locks of the framework and of the core are taken in one order, by a fork too. */
+static void forks_go_on_while_vms_are_made(void) {
+  static atomic_bool stop;
+  pthread_t thread;
+  void *problem;
+  int status = 0;
+  fflush(stdout);
+  CHECK_EQ(pthread_create(&thread, NULL, make_vms, &stop), 0);
+  for (int i = 0; i < 200 && status == 0; i++) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      _exit(0);
+    }
+    status = pid < 0 || waitpid(pid, &status, 0) != pid ? -1 : status;
+  }
+  atomic_store(&stop, true);
+  pthread_join(thread, &problem);
+  CHECK_EQ(status, 0);
+  CHECK_TEXT(problem ? problem : "none", "none");
 }
 
 static void failures_are_said_in_words(void) {
@@ -327,6 +358,7 @@ int main(void) {
   RUN_KVM(options_are_checked);
   RUN_KVM(a_vm_with_a_vcpu_stays);
   RUN_KVM(a_child_after_fork_makes_its_own);
+  RUN_KVM(forks_go_on_while_vms_are_made);
   RUN_KVM(failures_are_said_in_words);
   RUN_KVM(space_numbers_are_given_out_again);
   RUN_KVM(a_space_in_use_is_busy);
