@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: MIT
- * Which kernel the process's VMs run on: KVM, or the software CPU. */
+ * Which kernel a VM runs on: KVM, or the software CPU. */
 #ifndef LUNA_ACCELERATOR_H
 #define LUNA_ACCELERATOR_H
 
-/* Decides it, once, before anything asks the kernel: LUNA_ACCEL is kvm, soft, or auto, which is KVM
- * where its device can be opened. LUNA_KVM_DEVICE means KVM too. 0, or a negative status: the
- * variable has another value, or this build has no software CPU. Any thread. */
-int luna_accelerator_choose(void);
+#include "kvm/host.h"
+
+enum {
+  LUNA_REASON_SIZE = 640 /* bytes of why it is that one */
+};
+
+/* Which accelerator a VM with this luna_vm_options.accel is on, and why it is that one; or a
+ * negative status. */
+int luna_accelerator_pick(uint32_t accel, char reason[LUNA_REASON_SIZE]);
+/* Its kernel; NULL with an error recorded. Any thread, both. */
+const luna_host *luna_accelerator_host(uint32_t accel, char reason[LUNA_REASON_SIZE]);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What this host's KVM can do: whether a VM can be made at all, and KVM's answers by name. */
+ * What this host's kernels can do: whether a VM can be made at all, and their answers by name. */
 #include "accelerator.h"
 #include "base/error.h"
 #include "kvm/host.h"
@@ -67,33 +67,36 @@ enum {
   FEATURE_COUNT = sizeof features / sizeof *features
 };
 
-/* Opens what the process's VMs run on. */
-static int open_kernel(void) {
-  int status = luna_accelerator_choose();
-  return status == LUNA_OK ? luna_kvm_open() : status;
-}
-
-int luna_probe(void) {
-  int fd = open_kernel();
-  if (fd < 0) {
-    return fd;
+int luna_accelerator_probe(uint32_t accel) {
+  char reason[LUNA_REASON_SIZE];
+  int picked = luna_accelerator_pick(accel, reason);
+  if (picked < 0) {
+    return picked;
   }
-  int vm_fd = luna_kvm_create_vm(fd);
+  luna_fd fd = luna_kvm_open((uint32_t)picked);
+  if (fd.number < 0) {
+    return fd.number;
+  }
+  luna_fd vm_fd = luna_kvm_create_vm(fd);
   int number = errno;
   luna_kvm_close(fd);
-  if (vm_fd < 0) {
+  if (vm_fd.number < 0) {
     return luna_kvm_fail_create(number);
   }
   luna_kvm_close(vm_fd);
   return LUNA_OK;
 }
 
+int luna_probe(void) {
+  return luna_accelerator_probe(LUNA_ACCEL_AUTO);
+}
+
 const char *luna_probe_name(int index) {
   return index >= 0 && index < FEATURE_COUNT ? features[index].name : NULL;
 }
 
-static int debug_value(luna_stops_feature what, uint64_t *value) {
-  int answer = luna_stops_probe(what);
+static int debug_value(uint32_t accel, luna_stops_feature what, uint64_t *value) {
+  int answer = luna_stops_probe(accel, what);
   if (answer < 0) {
     return answer;
   }
@@ -101,16 +104,22 @@ static int debug_value(luna_stops_feature what, uint64_t *value) {
   return LUNA_OK;
 }
 
-int luna_probe_value(int index, uint64_t *value) {
+int luna_accelerator_value(uint32_t accel, int index, uint64_t *value) {
   if (index < 0 || index >= FEATURE_COUNT) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no host feature %d", index);
   }
-  if (features[index].capability < 0) {
-    return debug_value((luna_stops_feature)(-1 - features[index].capability), value);
+  char reason[LUNA_REASON_SIZE];
+  int picked = luna_accelerator_pick(accel, reason);
+  if (picked < 0) {
+    return picked;
   }
-  int fd = open_kernel();
-  if (fd < 0) {
-    return fd;
+  uint32_t kernel = (uint32_t)picked;
+  if (features[index].capability < 0) {
+    return debug_value(kernel, (luna_stops_feature)(-1 - features[index].capability), value);
+  }
+  luna_fd fd = luna_kvm_open(kernel);
+  if (fd.number < 0) {
+    return fd.number;
   }
   int answer = luna_kvm_check_extension(fd, features[index].capability);
   luna_kvm_close(fd);
@@ -118,14 +127,18 @@ int luna_probe_value(int index, uint64_t *value) {
   return LUNA_OK;
 }
 
+int luna_probe_value(int index, uint64_t *value) {
+  return luna_accelerator_value(LUNA_ACCEL_AUTO, index, value);
+}
+
 static uint64_t spaces_max(void) {
   struct rlimit limit;
   return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (uint64_t)limit.rlim_cur : 0;
 }
 
-int luna_capability(const char *name, uint64_t *value) {
-  int status = luna_accelerator_choose();
-  const luna_host *host = status == LUNA_OK ? luna_host_get() : NULL;
+int luna_accelerator_capability(uint32_t accel, const char *name, uint64_t *value) {
+  char reason[LUNA_REASON_SIZE];
+  const luna_host *host = luna_accelerator_host(accel, reason);
   if (!host) {
     return luna_error_status();
   }
@@ -147,4 +160,8 @@ int luna_capability(const char *name, uint64_t *value) {
                    "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits, "
                    "dirty_ring_max and xsave_size are known",
                    name ? name : "(null)");
+}
+
+int luna_capability(const char *name, uint64_t *value) {
+  return luna_accelerator_capability(LUNA_ACCEL_AUTO, name, value);
 }

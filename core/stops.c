@@ -26,8 +26,10 @@ enum {
 static const uint64_t patience = 2000000000; /* nanoseconds; two instructions need thousands */
 
 static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t probed_host; /* which host the answers are of */
-static int answers[LUNA_DEBUG_FEATURES];
+static struct {
+  uint64_t host; /* which one the answers are of */
+  int answers[LUNA_DEBUG_FEATURES];
+} probed[LUNA_ACCEL_COUNT];
 
 /* Two NOPs and HLT; a write and HLT; and in real mode a vector for INT3 that leads to a HLT. */
 static void write_guest(uint8_t *memory, bool real) {
@@ -76,6 +78,7 @@ static int stops(luna_vcpu *vcpu, int kind) {
 }
 
 static int try_kinds(luna_vcpu *vcpu, int bit) {
+  int *answers = probed[vcpu->vm->host->accel].answers;
   static const int kinds[LUNA_DEBUG_FEATURES] = {LUNA_BREAK_EXECUTE, LUNA_BREAK_WRITE,
                                                  LUNA_BREAK_SOFTWARE};
   for (int i = 0; i < LUNA_DEBUG_FEATURES; i++) {
@@ -123,26 +126,27 @@ static int try_all(luna_vm *vm) {
   return status;
 }
 
-static int find_answers(uint64_t host) {
+static int find_answers(const luna_host *host) {
+  const luna_vm_options options = {.accel = host->accel};
   luna_vm *vm;
-  memset(answers, 0, sizeof answers);
-  int status = luna_vm_create(&vm);
+  memset(&probed[host->accel], 0, sizeof probed[host->accel]);
+  int status = luna_vm_open(&options, &vm);
   if (status == LUNA_OK) {
     status = try_all(vm);
     luna_vm_release(vm);
   }
-  probed_host = status == LUNA_OK ? host : 0;
+  probed[host->accel].host = status == LUNA_OK ? host->serial : 0;
   return status;
 }
 
-int luna_stops_probe(luna_stops_feature feature) {
-  const luna_host *host = luna_host_get();
+int luna_stops_probe(uint32_t accel, luna_stops_feature feature) {
+  const luna_host *host = luna_host_get(accel);
   if (!host) {
     return luna_error_status();
   }
   pthread_mutex_lock(&probe_lock);
-  int status = probed_host == host->serial ? LUNA_OK : find_answers(host->serial);
-  int answer = status == LUNA_OK ? answers[feature] : status;
+  int status = probed[accel].host == host->serial ? LUNA_OK : find_answers(host);
+  int answer = status == LUNA_OK ? probed[accel].answers[feature] : status;
   pthread_mutex_unlock(&probe_lock);
   return answer;
 }
@@ -174,7 +178,7 @@ static int check(luna_vcpu *vcpu, int kind) {
       {LUNA_DEBUG_WATCH, "watchpoint", "take the rights away from the memory instead"},
       {LUNA_DEBUG_SOFTWARE, "software breakpoint", "use a hardware breakpoint"},
   };
-  int answer = luna_stops_probe(kinds[kind].feature);
+  int answer = luna_stops_probe(vcpu->vm->host->accel, kinds[kind].feature);
   int place = answer < 0 ? 0 : place_of(vcpu);
   if (place == 0) {
     return luna_error_status();

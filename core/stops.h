@@ -20,7 +20,8 @@ enum {
   LUNA_DEBUG_AREA = 8 /* shifted left by one of the above: only through the system area */
 };
 
-/* The bits, found out with a guest of the library's own, once a process. Negative on failure. */
-int luna_stops_probe(luna_stops_feature feature);
+/* The bits, found out with a guest of the library's own, once a process for each kernel
+ * (luna_accelerator). Negative on failure. */
+int luna_stops_probe(uint32_t accel, luna_stops_feature feature);
 
 #endif

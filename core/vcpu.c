@@ -69,9 +69,6 @@ static void destroy(luna_vcpu *vcpu) {
 }
 
 static int check_host(const luna_host *host) {
-  if (!host) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot make a vCPU: KVM was never opened");
-  }
   if (!host->immediate_exit) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make a vCPU: this kernel's KVM has no KVM_CAP_IMMEDIATE_EXIT, which "
@@ -113,7 +110,7 @@ static int begin(luna_vcpu *vcpu, const luna_vcpu_options *options) {
 
 int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **vcpu) {
   const luna_vcpu_options reset = {0};
-  const luna_host *host = luna_host_get();
+  const luna_host *host = vm->host;
   int status = check_host(host);
   if (status != LUNA_OK) {
     return status;

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int check_vm_options(const luna_vm_options *options) {
   uint32_t ring = options->dirty_ring;
@@ -41,7 +42,7 @@ static void free_space(luna_space *space) {
 /* A space with all that the spaces of the VM have in common. */
 static int create_space(luna_vm *vm, uint32_t id, luna_space **space) {
   luna_space *made;
-  int status = luna_space_create(id, vm->ring_entries, &made);
+  int status = luna_space_create(vm->host, id, vm->ring_entries, &made);
   if (status != LUNA_OK) {
     return status;
   }
@@ -62,14 +63,18 @@ typedef struct whole {
   luna_controllers controllers;
   luna_claims claims;
   luna_queue queue;
+  char reason[LUNA_REASON_SIZE];
 } whole;
 
-static luna_vm *assemble(const luna_vm_options *options) {
+static luna_vm *assemble(const luna_vm_options *options, const luna_host *host,
+                         const char *reason) {
   whole *made = calloc(1, sizeof *made);
   if (!made) {
     return NULL;
   }
   luna_vm *vm = &made->vm;
+  vm->host = host;
+  vm->reason = memcpy(made->reason, reason, sizeof made->reason);
   vm->ring_entries = options->dirty_ring;
   vm->irqchip = options->irqchip;
   pthread_rwlock_init(&vm->lock, NULL);
@@ -96,11 +101,15 @@ int luna_vm_open(const luna_vm_options *options, luna_vm **vm) {
   const luna_vm_options none = {0};
   options = options ? options : &none;
   int status = check_vm_options(options);
-  status = status == LUNA_OK ? luna_accelerator_choose() : status;
   if (status != LUNA_OK) {
     return status;
   }
-  luna_vm *made = assemble(options);
+  char reason[LUNA_REASON_SIZE] = "";
+  const luna_host *host = luna_accelerator_host(options->accel, reason);
+  if (!host) {
+    return luna_error_status();
+  }
+  luna_vm *made = assemble(options, host, reason);
   if (!made) {
     return luna_fail_errno(ENOMEM, "cannot make a VM");
   }

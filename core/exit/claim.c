@@ -54,7 +54,7 @@ static int check_range(const luna_vm *vm, int kind, uint64_t first, uint64_t len
                      length, kind == LUNA_TRAP_MSR ? "registers" : "bytes", what, first, what,
                      limit - 1);
   }
-  return kind == LUNA_TRAP_MSR ? luna_msr_check(first, length) : LUNA_OK;
+  return kind == LUNA_TRAP_MSR ? luna_msr_check(vm, first, length) : LUNA_OK;
 }
 
 /* Frees a trap that is in the map but that nobody has used yet. */

@@ -115,8 +115,7 @@ void luna_coalesced_end(luna_vm *vm, const luna_trap *trap) {
   }
 }
 
-static int check_trap(const luna_trap *trap) {
-  const luna_host *host = luna_host_get();
+static int check_trap(const luna_host *host, const luna_trap *trap) {
   if (trap->kind == LUNA_TRAP_MSR) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot collect the writes to trap %u: it is for MSRs",
                      trap->id);
@@ -172,7 +171,7 @@ static int coalesce(luna_vm *vm, luna_trap *trap) {
 int luna_vm_coalesce(luna_vm *vm, uint32_t id) {
   luna_vm_change_begin(vm);
   luna_trap *trap = luna_traps_find(&vm->claims->traps, id);
-  int status = trap ? check_trap(trap) : LUNA_ERROR_NOT_FOUND;
+  int status = trap ? check_trap(vm->host, trap) : LUNA_ERROR_NOT_FOUND;
   if (status == LUNA_OK && !trap->coalesced) {
     status = coalesce(vm, trap);
   }

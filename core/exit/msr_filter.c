@@ -33,8 +33,8 @@ typedef struct filter {
   _Alignas(long) uint8_t bitmaps[KVM_MSR_FILTER_MAX_RANGES][BITMAP_BYTES]; /* 0: not allowed */
 } filter;
 
-int luna_msr_check(uint64_t first, uint64_t length) {
-  if (!luna_host_get()->msr_exits) {
+int luna_msr_check(const luna_vm *vm, uint64_t first, uint64_t length) {
+  if (!vm->host->msr_exits) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot trap MSR 0x%" PRIx64 ": this host's KVM has no "
                      "KVM_CAP_X86_MSR_FILTER; use Linux 5.10 or newer",
@@ -199,7 +199,7 @@ int luna_msr_catch_up(luna_vm *vm, luna_space *space) {
 }
 
 int luna_msr_join(const luna_vm *vm, luna_space *space) {
-  if (vm->claims->unknown_msrs && !luna_host_get()->msr_exits) {
+  if (vm->claims->unknown_msrs && !vm->host->msr_exits) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make exits of unknown MSRs: this host's KVM has no "
                      "KVM_CAP_X86_USER_SPACE_MSR; use Linux 5.10 or newer");

@@ -15,6 +15,6 @@ int luna_msr_apply(luna_vm *vm, const luna_trap *added, const luna_trap *removed
 int luna_msr_catch_up(luna_vm *vm, luna_space *space);
 int luna_msr_join(const luna_vm *vm, luna_space *space);
 /* Whether KVM can make exits of this range. */
-int luna_msr_check(uint64_t first, uint64_t length);
+int luna_msr_check(const luna_vm *vm, uint64_t first, uint64_t length);
 
 #endif

@@ -83,7 +83,8 @@ LUNA_API uint64_t luna_live(int object);
 /* Makes sure that a VM can be made here: opens the KVM device, checks its API version, makes a VM
  * and closes it. LUNA_ERROR_NO_KVM, _ACCESS or _BUSY say which of the usual obstacles is there and
  * the message how to mend it. The device is /dev/kvm, or the path in the environment variable
- * LUNA_KVM_DEVICE. */
+ * LUNA_KVM_DEVICE. Where the software CPU serves in its place (luna_accelerator_choose), it is
+ * that which is asked, here and below. */
 LUNA_API int luna_probe(void);
 /* The host features that luna_probe_value knows, by index from 0; NULL past the last. */
 LUNA_API const char *luna_probe_name(int index);
@@ -103,6 +104,8 @@ LUNA_API int luna_capability(const char *name, uint64_t *value);
 
 typedef struct luna_vm luna_vm;
 
+#include "lunavisor/accelerator.h"
+
 typedef struct luna_vm_options {
   /* Entries of each vCPU's dirty ring in every space, a power of two; 0 to follow written pages by
    * KVM's bitmaps. The ring is better where few pages of much memory are written. */
@@ -111,7 +114,8 @@ typedef struct luna_vm_options {
   /* 1: MSRs that KVM does not know are LUNA_EXIT_MSR too, not only those that are trapped; else
    * the guest gets a #GP. */
   uint32_t unknown_msrs;
-  uint32_t pit; /* 1: a PIT in KVM, with LUNA_IRQCHIP_KERNEL only: KVM_CREATE_PIT2 */
+  uint32_t pit;   /* 1: a PIT in KVM, with LUNA_IRQCHIP_KERNEL only: KVM_CREATE_PIT2 */
+  uint32_t accel; /* luna_accelerator: what runs its vCPUs; for the life of the VM */
 } luna_vm_options;
 
 /* Makes a VM with space 0, no memory and no vCPU. */

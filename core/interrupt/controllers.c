@@ -460,7 +460,7 @@ static int check_frequency(const luna_vm *vm, uint64_t hertz) {
                        "the VM's first vCPU");
     }
   }
-  if (!luna_kvm_has(KVM_CAP_X86_APIC_BUS_CYCLES_NS)) {
+  if (!luna_kvm_has(vm->host->accel, KVM_CAP_X86_APIC_BUS_CYCLES_NS)) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot change the frequency of the LAPIC timers: this host's KVM has no "
                      "KVM_CAP_X86_APIC_BUS_CYCLES_NS (Linux 6.11)");

@@ -68,7 +68,7 @@ int luna_vcpu_nmi(luna_vcpu *vcpu) {
 }
 
 int luna_vcpu_smi(luna_vcpu *vcpu) {
-  if (!luna_kvm_has(KVM_CAP_X86_SMM)) {
+  if (!luna_kvm_has(vcpu->vm->host->accel, KVM_CAP_X86_SMM)) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot send vCPU %u an SMI: this host's KVM has no KVM_CAP_X86_SMM",
                      vcpu->id);

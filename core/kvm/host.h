@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What this host's KVM offers, asked once a process. */
+ * What a kernel offers, this host's KVM or the software CPU: asked once a process. */
 #ifndef LUNA_HOST_H
 #define LUNA_HOST_H
 
@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What this host's KVM offers; asked once per process. */
 typedef struct luna_host {
+  uint32_t accel;  /* luna_accelerator: which kernel it is; what is learnt later is kept by it */
   uint64_t serial; /* another one after luna_kvm_replace; from 1 */
   uint32_t slots_max;
   uint32_t vcpus_max;
@@ -28,8 +28,10 @@ typedef struct luna_host {
   struct kvm_msr_list *msrs; /* KVM_GET_MSR_INDEX_LIST, the same */
 } luna_host;
 
-/* The host's features; NULL, with the error recorded (luna_error_status), if KVM cannot be
- * asked. */
-const luna_host *luna_host_get(void);
+/* The features of a kernel (luna_accelerator, not LUNA_ACCEL_AUTO); NULL, with the error recorded
+ * (luna_error_status), if it cannot be asked. It stays where it is for the process's life. */
+const luna_host *luna_host_get(uint32_t accel);
+/* Whether it has been asked, and so can be opened. */
+bool luna_host_is_known(uint32_t accel);
 
 #endif

@@ -145,7 +145,7 @@ void luna_kick_disarm(void) {
   }
 }
 
-int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
+int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
                   bool *entered) {
   run->immediate_exit = 0;
   self.running = run;
@@ -170,7 +170,7 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run 
 
 /* KVM_SET_SIGNAL_MASK (api.rst): what is blocked inside KVM_RUN, a bit a signal; the kernel's
  * sigset_t is shorter than the C library's. */
-static int open_signal(int vcpu_fd) {
+static int open_signal(luna_fd vcpu_fd) {
   struct {
     uint32_t size;
     uint8_t blocked[8];
@@ -181,7 +181,7 @@ static int open_signal(int vcpu_fd) {
 }
 
 /* Afterwards the handler has it, as any that may have come meanwhile. */
-int luna_kick_visit(int vcpu_fd) {
+int luna_kick_visit(luna_fd vcpu_fd) {
   sigset_t ours;
   sigset_t before;
   sigemptyset(&ours);

@@ -45,11 +45,11 @@ void luna_kick_disarm(void);
 
 /* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed,
  * and then *entered says that KVM was not called. */
-int luna_kick_run(luna_kick *kick, luna_gate *gate, int vcpu_fd, struct kvm_run *run,
+int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
                   bool *entered);
 /* Enters KVM with the signal waiting, so that it does what is due before it looks at that, and
  * comes back without having run the guest. -1 with errno, EINTR when all went well. */
-int luna_kick_visit(int vcpu_fd);
+int luna_kick_visit(luna_fd vcpu_fd);
 /* Whether the signal came since the last call of this function. */
 bool luna_kick_seen(void);
 

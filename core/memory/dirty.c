@@ -35,14 +35,13 @@ static void set_bit(uint64_t *bits, uint64_t page) {
 }
 
 int luna_dirty_begin(luna_space *space, uint32_t ring_entries) {
-  const luna_host *host = luna_host_get();
   if (ring_entries == 0) {
     return LUNA_OK;
   }
-  if (ring_entries > host->ring_max) {
+  if (ring_entries > space->host->ring_max) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot make dirty rings of %u entries: this host's KVM allows %u",
-                     ring_entries, host->ring_max);
+                     ring_entries, space->host->ring_max);
   }
   uint64_t bytes = ring_entries * sizeof(struct kvm_dirty_gfn);
   if (luna_kvm_enable_cap(space->vm_fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, bytes) != 0 &&
@@ -113,7 +112,7 @@ int luna_dirty_start(luna_space *space) {
   }
   /* Manual protection (flag 1): reading the log leaves the pages writable until they are
    * cleared. */
-  if (!space->ring_entries && luna_host_get()->manual_protect && !space->manual_protect) {
+  if (!space->ring_entries && space->host->manual_protect && !space->manual_protect) {
     space->manual_protect =
         luna_kvm_enable_cap(space->vm_fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1) == 0;
   }

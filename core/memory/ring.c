@@ -13,7 +13,7 @@ static size_t ring_bytes(const luna_space *space) {
   return space->ring_entries * sizeof(struct kvm_dirty_gfn);
 }
 
-int luna_ring_map(const luna_space *space, luna_ring *ring, int vcpu_fd) {
+int luna_ring_map(const luna_space *space, luna_ring *ring, luna_fd vcpu_fd) {
   if (!space->ring_entries) {
     return LUNA_OK;
   }
@@ -24,9 +24,9 @@ int luna_ring_map(const luna_space *space, luna_ring *ring, int vcpu_fd) {
              : luna_fail_errno(errno, "cannot map the dirty ring of a vCPU in space %u", space->id);
 }
 
-void luna_ring_unmap(const luna_space *space, luna_ring *ring) {
+void luna_ring_unmap(const luna_space *space, luna_ring *ring, luna_fd vcpu_fd) {
   if (ring->entries) {
-    luna_kvm_unmap(ring->entries, ring_bytes(space));
+    luna_kvm_unmap(vcpu_fd, ring->entries, ring_bytes(space));
   }
 }
 

@@ -4,7 +4,7 @@
 #ifndef LUNA_RING_H
 #define LUNA_RING_H
 
-#include "lunavisor.h"
+#include "kvm/kvm.h"
 
 typedef struct luna_ring {
   struct kvm_dirty_gfn *entries; /* NULL where there is none */
@@ -13,8 +13,8 @@ typedef struct luna_ring {
 
 typedef struct luna_space luna_space;
 
-int luna_ring_map(const luna_space *space, luna_ring *ring, int vcpu_fd);
-void luna_ring_unmap(const luna_space *space, luna_ring *ring);
+int luna_ring_map(const luna_space *space, luna_ring *ring, luna_fd vcpu_fd);
+void luna_ring_unmap(const luna_space *space, luna_ring *ring, luna_fd vcpu_fd);
 /* Drains all rings of the space. The VM's lock is held exclusively. */
 int luna_ring_drain(luna_space *space);
 

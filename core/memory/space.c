@@ -24,15 +24,15 @@
 static const uint64_t identity_map = 0xfeffc000;
 static const uint64_t tss_address = 0xfeffd000;
 
-static int open_vm(void) {
-  int kvm_fd = luna_kvm_open();
-  if (kvm_fd < 0) {
-    return kvm_fd;
+static int open_vm(luna_space *space) {
+  luna_fd kvm_fd = luna_kvm_open(space->host->accel);
+  if (kvm_fd.number < 0) {
+    return kvm_fd.number;
   }
-  int vm_fd = luna_kvm_create_vm(kvm_fd);
+  luna_fd vm_fd = luna_kvm_create_vm(kvm_fd);
   int number = errno;
   luna_kvm_close(kvm_fd);
-  if (vm_fd < 0) {
+  if (vm_fd.number < 0) {
     return luna_kvm_fail_create(number);
   }
   luna_kvm_set_identity_map_address(vm_fd, identity_map);
@@ -40,29 +40,30 @@ static int open_vm(void) {
   /* Without it a fetch from a hole in ring 3 is a #UD for the guest. Kernels before 5.14 lack
    * it. */
   luna_kvm_enable_cap(vm_fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
-  return vm_fd;
+  space->vm_fd = vm_fd;
+  return LUNA_OK;
 }
 
-int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space) {
-  const luna_host *host = luna_host_get();
-  if (!host) {
-    return luna_error_status();
-  }
+int luna_space_create(const luna_host *host, uint32_t id, uint32_t ring_entries,
+                      luna_space **space) {
   luna_space *made = calloc(1, sizeof *made);
   if (!made) {
     return luna_fail_errno(ENOMEM, "cannot make space %u", id);
   }
   made->id = id;
+  made->host = host;
   made->slots_max = host->slots_max;
   made->address_bits = host->address_bits;
   made->no_execute = host->no_execute;
   made->coalesced_page = host->coalesced_page;
-  made->vm_fd = open_vm();
-  int status = made->vm_fd < 0 ? made->vm_fd : luna_dirty_begin(made, ring_entries);
+  int status = open_vm(made);
   if (status != LUNA_OK) {
-    if (made->vm_fd >= 0) {
-      luna_kvm_close(made->vm_fd);
-    }
+    free(made);
+    return status;
+  }
+  status = luna_dirty_begin(made, ring_entries);
+  if (status != LUNA_OK) {
+    luna_kvm_close(made->vm_fd);
     free(made);
     return status;
   }

@@ -4,6 +4,7 @@
 #ifndef LUNA_SPACE_H
 #define LUNA_SPACE_H
 
+#include "kvm/host.h"
 #include "kvm/kick.h"
 #include "base/live.h"
 #include "base/range.h"
@@ -51,7 +52,8 @@ typedef struct luna_resident {
 
 typedef struct luna_space {
   uint32_t id;
-  int vm_fd;
+  const luna_host *host; /* the kernel that it is on */
+  luna_fd vm_fd;
   luna_range_map regions;
   luna_mapping **by_slot; /* by slot number; NULL where it is free */
   uint32_t *free_slots;   /* numbers below next_slot that are free again */
@@ -76,7 +78,8 @@ typedef struct luna_space {
   luna_gate gate;
 } luna_space;
 
-int luna_space_create(uint32_t id, uint32_t ring_entries, luna_space **space);
+int luna_space_create(const luna_host *host, uint32_t id, uint32_t ring_entries,
+                      luna_space **space);
 /* Its seats are freed already. */
 void luna_space_free(luna_space *space);
 

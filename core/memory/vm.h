@@ -11,6 +11,7 @@
 
 struct luna_vm {
   luna_reference reference;
+  const luna_host *host;   /* the kernel that it is on */
   pthread_rwlock_t lock;   /* exclusive to change regions and traps, shared to look them up */
   atomic_ulong generation; /* counts those changes, so that a vCPU can trust what it found before */
   luna_space **spaces;     /* by id; NULL where the id is free */
@@ -19,6 +20,7 @@ struct luna_vm {
   uint32_t irqchip;                     /* luna_irqchip: whether the vCPUs have LAPICs in KVM */
   bool *vcpu_taken;                     /* by vCPU number */
   uint32_t vcpu_count;                  /* of vcpu_taken */
+  const char *reason;                   /* why it is on that kernel */
   struct luna_controllers *controllers; /* interrupt/ */
   struct luna_claims *claims;           /* exit/ */
   struct luna_queue *queue;             /* run/ */

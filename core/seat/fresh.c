@@ -22,29 +22,36 @@ enum {
 };
 
 static pthread_mutex_t fresh_lock = PTHREAD_MUTEX_INITIALIZER;
-static luna_held fresh;
-static uint64_t fresh_host; /* on which it was read */
+static struct {
+  luna_held state;
+  uint64_t host; /* on which it was read */
+} fresh_of[LUNA_ACCEL_COUNT];
 
 static int read_fresh(luna_seat *seat) {
   int status = luna_seat_fetch(seat, FRESH);
   if (status == LUNA_OK) {
-    free(fresh.msrs);
-    free(fresh.xsave);
-    fresh = seat->held;
+    luna_held *fresh = &fresh_of[seat->host->accel].state;
+    free(fresh->msrs);
+    free(fresh->xsave);
+    *fresh = seat->held;
     seat->held = (luna_held){0};
-    fresh_host = luna_host_get()->serial;
+    fresh_of[seat->host->accel].host = seat->host->serial;
   }
   return status;
 }
 
+static bool is_known(const luna_host *host) {
+  return fresh_of[host->accel].host == host->serial;
+}
+
 /* Reads a fresh vCPU's state, once, in a VM made for it. */
-static int know_fresh(void) {
-  if (fresh_host == luna_host_get()->serial) {
+static int know_fresh(const luna_host *host) {
+  if (is_known(host)) {
     return LUNA_OK;
   }
   luna_space *scratch;
   luna_seat *seat;
-  int status = luna_seat_scratch(&scratch, &seat);
+  int status = luna_seat_scratch(host, &scratch, &seat);
   if (status == LUNA_OK) {
     status = read_fresh(seat);
     luna_seat_scratch_free(scratch);
@@ -70,7 +77,7 @@ static bool has_descriptors(void) {
 
 void luna_seat_note_fresh(luna_seat *seat) {
   pthread_mutex_lock(&fresh_lock);
-  if (fresh_host != luna_host_get()->serial && !has_descriptors()) {
+  if (!is_known(seat->host) && !has_descriptors()) {
     read_fresh(seat); /* where that fails, a VM is made for it after all */
   }
   pthread_mutex_unlock(&fresh_lock);
@@ -91,7 +98,7 @@ static int end_debug(luna_seat *seat, uint32_t id) {
 
 static int write_fresh(luna_seat *seat, uint32_t id) {
   const uint64_t bootstrap = 0x100; /* IA32_APIC_BASE.BSP */
-  luna_held wanted = fresh;
+  luna_held wanted = fresh_of[seat->host->accel].state;
   uint64_t base = wanted.sregs.apic_base;
   wanted.sregs.apic_base = id == 0 ? base | bootstrap : base & ~bootstrap;
   seat->held.known = 0;
@@ -106,7 +113,7 @@ static int write_fresh(luna_seat *seat, uint32_t id) {
 
 int luna_seat_reset(luna_seat *seat, uint32_t id) {
   pthread_mutex_lock(&fresh_lock);
-  int status = know_fresh();
+  int status = know_fresh(seat->host);
   status = status == LUNA_OK ? write_fresh(seat, id) : status;
   pthread_mutex_unlock(&fresh_lock);
   return status;

@@ -84,7 +84,7 @@ void *luna_group_bytes(luna_held *held, luna_group group, size_t *size) {
   *size = rules[group].size;
   switch (group) {
     case LUNA_GROUP_XSAVE:
-      *size = luna_host_get()->xsave_size;
+      *size = held->xsave_size;
       return held->xsave;
     case LUNA_GROUP_MSRS:
       *size = held->msrs->count * sizeof *held->msrs->entries;
@@ -109,12 +109,13 @@ static void note(luna_seat *seat, int group, int status) {
 /* ---- Reading ---- */
 
 static int fetch_xsave(luna_seat *seat) {
-  uint32_t size = luna_host_get()->xsave_size;
+  uint32_t size = seat->host->xsave_size;
   if (!seat->held.xsave) {
     seat->held.xsave = calloc(1, size);
     if (!seat->held.xsave) {
       return luna_fail_errno(ENOMEM, "cannot read the extended state of vCPU %u", seat->id);
     }
+    seat->held.xsave_size = size;
   }
   return luna_kvm_get_xsave(seat->fd, seat->held.xsave, size) == 0
              ? LUNA_OK
@@ -151,7 +152,7 @@ int luna_seat_fetch(luna_seat *seat, uint32_t groups) {
 /* ---- Writing ---- */
 
 static int write_xsave(luna_seat *seat, const luna_held *wanted) {
-  uint32_t size = luna_host_get()->xsave_size;
+  uint32_t size = seat->host->xsave_size;
   if (memcmp(seat->held.xsave, wanted->xsave, size) == 0) {
     return LUNA_OK;
   }

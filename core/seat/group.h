@@ -70,7 +70,8 @@ typedef struct luna_held {
   struct kvm_lapic_state lapic;
   luna_counters counters;
   luna_msrs *msrs;
-  void *xsave; /* luna_host.xsave_size bytes */
+  void *xsave;
+  uint32_t xsave_size; /* luna_host.xsave_size */
 } luna_held;
 
 struct luna_seat;

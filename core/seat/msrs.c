@@ -24,9 +24,13 @@ enum {
 };
 
 static pthread_mutex_t msr_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint32_t movable[LUNA_MSRS_MOST]; /* indices that can be read and written back */
-static uint32_t movable_count;
-static uint64_t movable_host; /* which host they were found on */
+/* The MSRs that can be read and written back. */
+typedef struct luna_movable {
+  uint32_t indices[LUNA_MSRS_MOST];
+  uint32_t count;
+  uint64_t host; /* which host they were found on */
+} luna_movable;
+static luna_movable movable_of[LUNA_ACCEL_COUNT];
 
 /* 1 if an MSR can be read with this CPUID and written back, 0 if not, or a negative status. Those
  * of Hyper-V, which no CPUID here offers, hold clocks of their own. */
@@ -43,14 +47,15 @@ static int is_movable(const luna_seat *seat, uint32_t index) {
 }
 
 static int add_movable(const luna_seat *seat, uint32_t index) {
-  for (uint32_t i = 0; i < movable_count; i++) {
-    if (movable[i] == index) {
+  luna_movable *movable = &movable_of[seat->host->accel];
+  for (uint32_t i = 0; i < movable->count; i++) {
+    if (movable->indices[i] == index) {
       return LUNA_OK;
     }
   }
-  int found = movable_count < LUNA_MSRS_MOST ? is_movable(seat, index) : 0;
+  int found = movable->count < LUNA_MSRS_MOST ? is_movable(seat, index) : 0;
   if (found > 0) {
-    movable[movable_count++] = index;
+    movable->indices[movable->count++] = index;
   }
   return found < 0 ? found : LUNA_OK;
 }
@@ -75,24 +80,25 @@ static int add_mtrrs(const luna_seat *seat) {
 }
 
 static int try_movable(const luna_seat *seat) {
-  const struct kvm_msr_list *list = luna_host_get()->msrs;
-  movable_count = 0;
+  const struct kvm_msr_list *list = seat->host->msrs;
+  luna_movable *movable = &movable_of[seat->host->accel];
+  movable->count = 0;
   int status = LUNA_OK;
   for (uint32_t i = 0; i < list->nmsrs && status == LUNA_OK; i++) {
     status = add_movable(seat, list->indices[i]);
   }
   status = status == LUNA_OK ? add_mtrrs(seat) : status;
   if (status != LUNA_OK) {
-    movable_count = 0; /* half a list would leave state behind unseen */
+    movable->count = 0; /* half a list would leave state behind unseen */
   }
   return status;
 }
 
 /* On a vCPU with everything that CPUID can offer here. */
-static int find_movable(void) {
+static int find_movable(const luna_host *host) {
   luna_space *scratch;
   luna_seat *seat;
-  int status = luna_seat_scratch(&scratch, &seat);
+  int status = luna_seat_scratch(host, &scratch, &seat);
   if (status == LUNA_OK) {
     status = try_movable(seat);
     luna_seat_scratch_free(scratch);
@@ -103,22 +109,23 @@ static int find_movable(void) {
 /* On this vCPU, if it has everything that CPUID can offer here, or on one of its own; where there
  * is no descriptor for that, on this one nevertheless, which then holds for it alone. */
 static int find_movable_with(const luna_seat *seat, bool *for_all) {
-  struct kvm_cpuid2 *all = luna_seat_cpuid(seat->id);
+  struct kvm_cpuid2 *all = luna_seat_cpuid(seat->host, seat->id);
   bool has_all = all && seat->cpuid && luna_seat_same_cpuid(seat->cpuid, all);
   free(all);
-  int status = has_all ? try_movable(seat) : find_movable();
+  int status = has_all ? try_movable(seat) : find_movable(seat->host);
   *for_all = status != LUNA_ERROR_LIMIT;
   return *for_all ? status : try_movable(seat);
 }
 
 static int know_movable(const luna_seat *seat) {
-  const luna_host *host = luna_host_get();
+  luna_movable *movable = &movable_of[seat->host->accel];
+  const uint64_t host = seat->host->serial;
   pthread_mutex_lock(&msr_lock);
   int status = LUNA_OK;
-  if (movable_host != host->serial || movable_count == 0) {
+  if (movable->host != host || movable->count == 0) {
     bool for_all;
     status = find_movable_with(seat, &for_all);
-    movable_host = for_all ? host->serial : 0;
+    movable->host = for_all ? host : 0;
   }
   pthread_mutex_unlock(&msr_lock);
   return status;
@@ -152,9 +159,10 @@ int luna_seat_fetch_msrs(luna_seat *seat) {
     if (!held->msrs) {
       return luna_fail_errno(ENOMEM, "cannot read the MSRs of a vCPU");
     }
-    held->msrs->count = movable_count;
-    for (uint32_t i = 0; i < movable_count; i++) {
-      held->msrs->entries[i].index = movable[i];
+    const luna_movable *movable = &movable_of[seat->host->accel];
+    held->msrs->count = movable->count;
+    for (uint32_t i = 0; i < movable->count; i++) {
+      held->msrs->entries[i].index = movable->indices[i];
     }
   }
   return read_msrs(seat);
@@ -213,13 +221,15 @@ int luna_seat_fetch_counters(luna_seat *seat) {
   return LUNA_OK;
 }
 
-/* Where this KVM lets guests read the host's counter, there is none to set. */
+/* Where this KVM lets guests read the host's counter, there is none to set; and without a deadline
+ * that runs, none is missed where this vCPU has none. */
 static int write_counter(luna_seat *seat, const struct kvm_msr_entry *entry) {
   if (entry->index == MSR_TSC) {
     return luna_seat_set_tsc(seat, entry->data) == 0 || errno == ENXIO ? 1 : -1;
   }
   luna_counters one = {.count = 1, .entries = {*entry}};
-  return luna_kvm_set_msrs(seat->fd, &one);
+  int done = luna_kvm_set_msrs(seat->fd, &one);
+  return done == 0 && entry->data == 0 ? 1 : done;
 }
 
 int luna_seat_write_counters(luna_seat *seat, const luna_held *wanted) {

@@ -15,14 +15,14 @@
 #include <unistd.h>
 
 static void close_seat(luna_space *space, luna_seat *seat) {
-  luna_ring_unmap(space, &seat->resident.ring);
+  luna_ring_unmap(space, &seat->resident.ring, seat->fd);
   if (seat->run) {
-    luna_kvm_unmap(seat->run, seat->run_size);
+    luna_kvm_unmap(seat->fd, seat->run, seat->run_size);
   }
   if (seat->stats_fd >= 0) {
     close(seat->stats_fd);
   }
-  if (seat->fd >= 0) {
+  if (seat->fd.number >= 0) {
     luna_kvm_close(seat->fd);
   }
   free(seat->held.msrs);
@@ -58,26 +58,28 @@ static int reserve_seat(luna_space *space, uint32_t id) {
   return LUNA_OK;
 }
 
-static int create(luna_space *space, uint32_t id, luna_seat *seat, const luna_host *host) {
+static int create(luna_space *space, uint32_t id, luna_seat *seat) {
+  const luna_host *host = space->host;
   if (id >= host->vcpus_max) {
     return luna_fail(LUNA_ERROR_LIMIT, "cannot create vCPU %u: this host's KVM allows %u in a VM",
                      id, host->vcpus_max);
   }
   seat->fd = luna_kvm_create_vcpu(space->vm_fd, id);
-  return seat->fd >= 0 ? LUNA_OK
-                       : luna_fail_errno(errno, "cannot create vCPU %u in space %u", id, space->id);
+  return seat->fd.number >= 0
+             ? LUNA_OK
+             : luna_fail_errno(errno, "cannot create vCPU %u in space %u", id, space->id);
 }
 
 /* Goes on where it failed the last time: KVM does not create a vCPU of the same number again. */
 static int open_seat(luna_space *space, uint32_t id, luna_seat *seat) {
-  const luna_host *host = luna_host_get();
-  int status = seat->fd < 0 ? create(space, id, seat, host) : LUNA_OK;
+  size_t run_size = space->host->run_size;
+  int status = seat->fd.number < 0 ? create(space, id, seat) : LUNA_OK;
   if (status != LUNA_OK) {
     return status;
   }
   if (!seat->run) {
-    seat->run_size = host->run_size;
-    seat->run = luna_kvm_map(seat->fd, host->run_size, 0);
+    seat->run_size = run_size;
+    seat->run = luna_kvm_map(seat->fd, run_size, 0);
     if (!seat->run) {
       return luna_fail_errno(errno, "cannot map the run page of vCPU %u", id);
     }
@@ -103,8 +105,8 @@ bool luna_seat_same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b
 }
 
 /* KVM fills in the APIC ID of whatever processor it is asked on; the vCPU's is its number. */
-struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id) {
-  struct kvm_cpuid2 *table = copy_cpuid(luna_host_get()->cpuid);
+struct kvm_cpuid2 *luna_seat_cpuid(const luna_host *host, uint32_t id) {
+  struct kvm_cpuid2 *table = copy_cpuid(host->cpuid);
   for (uint32_t i = 0; table && i < table->nent; i++) {
     struct kvm_cpuid_entry2 *entry = &table->entries[i];
     if (entry->function == 1) {
@@ -158,7 +160,8 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
     if (!found) {
       return luna_fail_errno(ENOMEM, "cannot create vCPU %u in space %u", id, space->id);
     }
-    found->fd = found->stats_fd = -1;
+    found->host = space->host;
+    found->fd.number = found->stats_fd = -1;
     found->id = id;
     space->residents[id] = &found->resident;
   }
@@ -173,13 +176,13 @@ int luna_seat_take(luna_space *space, uint32_t id, luna_seat **seat) {
 
 /* A seat of a VM of its own, as KVM makes it. Its number is 1: vCPU 0 is the bootstrap processor,
  * and its APIC base says so. */
-int luna_seat_scratch(luna_space **scratch, luna_seat **seat) {
-  int status = luna_space_create(0, 0, scratch);
+int luna_seat_scratch(const luna_host *host, luna_space **scratch, luna_seat **seat) {
+  int status = luna_space_create(host, 0, 0, scratch);
   if (status != LUNA_OK) {
     return status;
   }
   status = luna_seat_take(*scratch, 1, seat);
-  struct kvm_cpuid2 *cpuid = status == LUNA_OK ? luna_seat_cpuid(1) : NULL;
+  struct kvm_cpuid2 *cpuid = status == LUNA_OK ? luna_seat_cpuid(host, 1) : NULL;
   if (status == LUNA_OK) {
     status = cpuid ? luna_seat_set_cpuid(*seat, cpuid)
                    : luna_fail_errno(ENOMEM, "cannot make the CPUID leaves of a vCPU");

@@ -12,7 +12,8 @@
 /* The KVM vCPU of one space, and what is known of it. */
 typedef struct luna_seat {
   luna_resident resident; /* first, so that a luna_resident pointer is a seat's */
-  int fd;
+  const luna_host *host;  /* the kernel that its space is on */
+  luna_fd fd;
   int stats_fd; /* account.c: KVM_GET_STATS_FD; -1 until it is wanted, and where KVM has none */
   uint32_t id;  /* of the vCPU in its VM */
   struct kvm_run *run;
@@ -41,13 +42,13 @@ void luna_seats_free(luna_space *space);
 
 /* A new table of what CPUID answers to vCPU `id` where nobody says otherwise; NULL without
  * memory. */
-struct kvm_cpuid2 *luna_seat_cpuid(uint32_t id);
+struct kvm_cpuid2 *luna_seat_cpuid(const luna_host *host, uint32_t id);
 /* Gives the seat the table, unless it has it. _STATE where it has run with another. */
 int luna_seat_set_cpuid(luna_seat *seat, const struct kvm_cpuid2 *table);
 
 bool luna_seat_same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b);
-/* A seat of a VM of its own, and freeing both. */
-int luna_seat_scratch(luna_space **scratch, luna_seat **seat);
+/* A seat of a VM of its own on that kernel, and freeing both. */
+int luna_seat_scratch(const luna_host *host, luna_space **scratch, luna_seat **seat);
 void luna_seat_scratch_free(luna_space *scratch);
 
 #endif

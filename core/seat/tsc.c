@@ -58,23 +58,24 @@ int luna_seat_host_counter(const luna_seat *seat, uint64_t *counter, uint64_t *o
 
 /* A KVM that lets guests read the host's counter takes an offset and forgets it. Which kind this
  * host's is shows the first time: the hosts of which it is known, by luna_host.serial. */
-static _Atomic uint64_t keeps;
-static _Atomic uint64_t forgets;
+static _Atomic uint64_t keeps[LUNA_ACCEL_COUNT];
+static _Atomic uint64_t forgets[LUNA_ACCEL_COUNT];
 
 static int change_offset(const luna_seat *seat, uint64_t offset) {
-  const uint64_t host = luna_host_get()->serial;
+  const uint32_t accel = seat->host->accel;
+  const uint64_t host = seat->host->serial;
   uint64_t now;
   if (luna_kvm_set_tsc_offset(seat->fd, offset) != 0) {
     errno = is_unknown(errno) ? ENXIO : errno;
     return -1;
   }
-  if (atomic_load(&keeps) == host) {
+  if (atomic_load(&keeps[accel]) == host) {
     return 0;
   }
   if (get_offset(seat, &now) != 0) {
     return -1;
   }
-  atomic_store(now == offset ? &keeps : &forgets, host);
+  atomic_store(now == offset ? &keeps[accel] : &forgets[accel], host);
   errno = ENXIO;
   return now == offset ? 0 : -1;
 }
@@ -116,7 +117,7 @@ static int set_by_value(const luna_seat *seat, uint64_t tsc) {
 int luna_seat_set_tsc(luna_seat *seat, uint64_t tsc) {
   uint64_t counter;
   uint64_t offset;
-  if (atomic_load(&forgets) == luna_host_get()->serial) {
+  if (atomic_load(&forgets[seat->host->accel]) == seat->host->serial) {
     return set_by_value(seat, tsc);
   }
   int result = luna_seat_host_counter(seat, &counter, &offset);

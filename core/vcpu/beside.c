@@ -49,7 +49,7 @@ int luna_beside_check(const luna_vcpu *vcpu, const luna_beside *beside) {
   if (vcpu->vm->irqchip && (w->vectors[0] | w->vectors[1] | w->vectors[2] | w->vectors[3])) {
     return FAIL("it has vectors that wait without a LAPIC, and is of a VM with one");
   }
-  return w->posted & LUNA_POSTED_SMI && !luna_kvm_has(KVM_CAP_X86_SMM)
+  return w->posted & LUNA_POSTED_SMI && !luna_kvm_has(vcpu->vm->host->accel, KVM_CAP_X86_SMM)
              ? luna_fail(LUNA_ERROR_ARGUMENT,
                          "this state is of another kind of host: an SMI waits in it, and this "
                          "host's KVM has no KVM_CAP_X86_SMM")

@@ -33,7 +33,7 @@ const struct kvm_cpuid_entry2 *luna_cpuid_find(const struct kvm_cpuid2 *table, u
 unsigned luna_cpuid_address_bits(const luna_vcpu *vcpu) {
   const struct kvm_cpuid_entry2 *entry = luna_cpuid_find(vcpu->cpuid, 0x80000008, 0);
   unsigned mine = entry ? entry->eax & 0xff : 0;
-  unsigned host = luna_host_get()->address_bits;
+  unsigned host = vcpu->vm->host->address_bits;
   return mine > host || mine == 0 ? host : mine;
 }
 
@@ -55,7 +55,7 @@ int luna_cpuid_refuse(const luna_vcpu *vcpu) {
 }
 
 int luna_cpuid_begin(luna_vcpu *vcpu) {
-  vcpu->cpuid = luna_seat_cpuid(vcpu->id);
+  vcpu->cpuid = luna_seat_cpuid(vcpu->vm->host, vcpu->id);
   if (!vcpu->cpuid) {
     return luna_fail_errno(ENOMEM, "cannot make the CPUID leaves of vCPU %u", vcpu->id);
   }

@@ -303,20 +303,47 @@ static int check_sections(const parts *p, const luna_vcpu *vcpu) {
   return status;
 }
 
-/* The MSRs of the state are a part of this vCPU's, in the same order. */
-static int check_msrs(const luna_msrs *wanted, const luna_msrs *here) {
-  uint32_t at = 0;
-  for (uint32_t i = 0; i < wanted->count; i++, at++) {
-    while (at < here->count && here->entries[at].index != wanted->entries[i].index) {
-      at++;
+/* Takes what the state has of the MSR out of its list: false if there is nothing. */
+static bool take_msr(luna_msrs *wanted, uint32_t index, struct kvm_msr_entry *entry) {
+  for (uint32_t i = 0; i < wanted->count; i++) {
+    if (wanted->entries[i].index == index) {
+      *entry = wanted->entries[i];
+      wanted->count--;
+      memmove(&wanted->entries[i], &wanted->entries[i + 1],
+              (wanted->count - i) * sizeof *wanted->entries);
+      return true;
     }
-    if (at == here->count) {
+  }
+  return false;
+}
+
+/* Whether an MSR holds what it has after a reset, where another kernel may lack it: not 0 are
+ * MSR_PLATFORM_INFO, which cannot be written, and KVM's MSR_KVM_POLL_CONTROL. */
+static bool is_fresh(const struct kvm_msr_entry *entry) {
+  enum {
+    PLATFORM_INFO = 0xce,
+    POLL_CONTROL = 0x4b564d05
+  };
+  return entry->data == 0 || entry->index == PLATFORM_INFO ||
+         (entry->index == POLL_CONTROL && entry->data == 1);
+}
+
+/* Gives the MSRs of the state the order of this vCPU's, which have to include them: another kernel
+ * lists others, in another order. One that was never written is no loss. */
+static int match_msrs(luna_msrs *wanted, const luna_msrs *here) {
+  luna_msrs sorted = {0};
+  for (uint32_t i = 0; i < here->count; i++) {
+    sorted.count += take_msr(wanted, here->entries[i].index, &sorted.entries[sorted.count]);
+  }
+  for (uint32_t i = 0; i < wanted->count; i++) {
+    if (!is_fresh(&wanted->entries[i])) {
       return luna_fail(LUNA_ERROR_ARGUMENT,
                        "this state is of another kind of host or CPUID: MSR 0x%x is in it, which "
                        "this vCPU does not have",
                        wanted->entries[i].index);
     }
   }
+  *wanted = sorted;
   return LUNA_OK;
 }
 
@@ -350,14 +377,14 @@ static int keep_old(parts *p, luna_vcpu *vcpu) {
   luna_held held;
   bool again;
   int status = read_state(vcpu, &held, &again);
-  status = status == LUNA_OK ? check_msrs(p->wanted.msrs, held.msrs) : status;
+  status = status == LUNA_OK ? match_msrs(p->wanted.msrs, held.msrs) : status;
   if (status != LUNA_OK) {
     return status;
   }
   luna_msrs *msrs = p->old.msrs;
   void *xsave = p->old.xsave;
   memcpy(msrs, held.msrs, sizeof *msrs);
-  memcpy(xsave, held.xsave, luna_host_get()->xsave_size);
+  memcpy(xsave, held.xsave, held.xsave_size);
   p->old = held;
   p->old.msrs = msrs;
   p->old.xsave = xsave;
@@ -449,8 +476,8 @@ int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  size_t xsave = luna_host_get()->xsave_size;
-  parts *p = calloc(1, sizeof *p + 2 * xsave);
+  uint32_t xsave = vcpu->vm->host->xsave_size;
+  parts *p = calloc(1, sizeof *p + 2 * (size_t)xsave);
   if (!p) {
     return luna_fail_errno(ENOMEM, "cannot restore vCPU %u", vcpu->id);
   }
@@ -458,6 +485,7 @@ int luna_vcpu_restore(luna_vcpu *vcpu, const void *state, size_t size) {
   p->wanted.xsave = p->xsave;
   p->old.msrs = &p->msrs[1];
   p->old.xsave = p->xsave + xsave;
+  p->wanted.xsave_size = p->old.xsave_size = xsave;
   int status = parse(p, vcpu, state, size);
   status = status == LUNA_OK ? restore(p, vcpu) : status;
   free(p);

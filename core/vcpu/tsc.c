@@ -55,7 +55,8 @@ int luna_vcpu_set_tsc_frequency(luna_vcpu *vcpu, uint32_t kilohertz) {
   if (kilohertz == 0) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "cannot set the TSC frequency of vCPU %u to 0", vcpu->id);
   }
-  if (!luna_kvm_has(KVM_CAP_TSC_CONTROL)) { /* KVM_SET_TSC_KHZ would fail, and change it */
+  /* Without it KVM_SET_TSC_KHZ would fail, and change it. */
+  if (!luna_kvm_has(vcpu->vm->host->accel, KVM_CAP_TSC_CONTROL)) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot set the TSC frequency of vCPU %u from %u to %u kHz: this host's KVM "
                      "has no KVM_CAP_TSC_CONTROL",

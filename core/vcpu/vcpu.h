@@ -93,7 +93,7 @@ struct luna_vcpu {
   uint64_t serial; /* of all vCPUs of the process, from 1 */
   luna_space *space;
   luna_seat *seat; /* in that space */
-  int fd;          /* the seat's */
+  luna_fd fd;      /* the seat's */
   struct kvm_run *run;
   luna_space *target; /* where it moves when the instruction under way is finished, or NULL */
   atomic_uint place;  /* the number of the space in which it is, or to which it moves */

@@ -39,13 +39,12 @@ typedef struct piece {
 } piece;
 
 /* Where the component begins in the area, 0 where this host does not have it. */
-static uint32_t component_offset(unsigned component) {
+static uint32_t component_offset(const luna_host *host, unsigned component) {
   if (component <= SSE) {
     return component == X87 ? ST_OFFSET : XMM_OFFSET;
   }
-  const struct kvm_cpuid_entry2 *leaf = luna_cpuid_find(luna_host_get()->cpuid, 0xd, component);
-  return leaf && leaf->eax > 0 && leaf->ebx + leaf->eax <= luna_host_get()->xsave_size ? leaf->ebx
-                                                                                       : 0;
+  const struct kvm_cpuid_entry2 *leaf = luna_cpuid_find(host->cpuid, 0xd, component);
+  return leaf && leaf->eax > 0 && leaf->ebx + leaf->eax <= host->xsave_size ? leaf->ebx : 0;
 }
 
 /* The pieces of a register in the order of its bytes; ends with one of size 0. */
@@ -69,7 +68,8 @@ static int fail_index(int kind, uint32_t index, uint32_t count) {
                    index, kinds[kind], count - 1);
 }
 
-static int place_pieces(int kind, uint32_t index, size_t size, piece pieces[PIECES_MOST + 1]) {
+static int place_pieces(const luna_host *host, int kind, uint32_t index, size_t size,
+                        piece pieces[PIECES_MOST + 1]) {
   if (kind < 0 || kind >= KINDS) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no kind of vector registers %d", kind);
   }
@@ -84,7 +84,7 @@ static int place_pieces(int kind, uint32_t index, size_t size, piece pieces[PIEC
   }
   find_pieces(kind, index, pieces);
   for (piece *p = pieces; p->size > 0; p++) {
-    uint32_t begin = component_offset(p->component);
+    uint32_t begin = component_offset(host, p->component);
     if (begin == 0) {
       return luna_fail(LUNA_ERROR_UNSUPPORTED,
                        "this host has no register %s%u: CPUID leaf 0xd does not offer state "
@@ -101,7 +101,7 @@ int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, void *bytes,
     return LUNA_ERROR_STATE;
   }
   piece pieces[PIECES_MOST + 1];
-  int status = place_pieces(kind, index, size, pieces);
+  int status = place_pieces(vcpu->vm->host, kind, index, size, pieces);
   if (status != LUNA_OK) {
     return status;
   }
@@ -122,7 +122,7 @@ int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *
     return LUNA_ERROR_STATE;
   }
   piece pieces[PIECES_MOST + 1];
-  int status = place_pieces(kind, index, size, pieces);
+  int status = place_pieces(vcpu->vm->host, kind, index, size, pieces);
   status = status == LUNA_OK ? luna_extended_settle(vcpu) : status;
   if (status != LUNA_OK) {
     return status;
@@ -142,8 +142,8 @@ int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *
 
 /* ---- The whole area ---- */
 
-static int check_size(size_t size) {
-  uint32_t whole = luna_host_get()->xsave_size;
+static int check_size(const luna_vcpu *vcpu, size_t size) {
+  uint32_t whole = vcpu->vm->host->xsave_size;
   if (size != LEGACY_SIZE && (size < HEADER_END || size > whole)) {
     return luna_fail(LUNA_ERROR_ARGUMENT,
                      "an XSAVE area of %zu bytes: %d, or %d to %u bytes expected", size,
@@ -152,11 +152,15 @@ static int check_size(size_t size) {
   return LUNA_OK;
 }
 
+uint32_t luna_vcpu_xsave_size(const luna_vcpu *vcpu) {
+  return vcpu->vm->host->xsave_size;
+}
+
 int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  int status = check_size(size);
+  int status = check_size(vcpu, size);
   if (status != LUNA_OK) {
     return status;
   }
@@ -172,7 +176,7 @@ int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  int status = check_size(size);
+  int status = check_size(vcpu, size);
   status = status == LUNA_OK ? luna_extended_settle(vcpu) : status;
   if (status != LUNA_OK) {
     return status;

@@ -93,7 +93,7 @@ static void call(int fd, unsigned long request, void *argument) {
 }
 
 static void open_place(place *p, void *memory) {
-  const luna_host *host = luna_host_get();
+  const luna_host *host = luna_host_get(LUNA_ACCEL_KVM);
   p->vm = make_vm();
   set_slot(p->vm, 0, 0, MEMORY, memory, 0);
   p->vcpu = check(ioctl(p->vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
@@ -120,8 +120,8 @@ static void call_msrs(int vcpu, unsigned long request, msr_list *msrs) {
 /* The MSRs that the library moves: those of KVM's list that can be read and written back. The time
  * moves once and for all, as an offset. */
 static void find_msrs(place *p) {
-  int kvm = luna_kvm_open();
-  struct kvm_msr_list *list = kvm < 0 ? NULL : luna_kvm_msr_list(kvm);
+  luna_fd kvm = luna_kvm_open(LUNA_ACCEL_KVM);
+  struct kvm_msr_list *list = kvm.number < 0 ? NULL : luna_kvm_msr_list(kvm);
   if (!list) {
     die("KVM_GET_MSR_INDEX_LIST");
   }
@@ -155,7 +155,7 @@ static place *run_place(uint64_t valid_regs) {
 }
 
 static void get_all(place *p) {
-  bool large = luna_host_get()->xsave_size > sizeof(struct kvm_xsave);
+  bool large = luna_host_get(LUNA_ACCEL_KVM)->xsave_size > sizeof(struct kvm_xsave);
   call(p->vcpu, KVM_GET_REGS, &p->regs);
   call(p->vcpu, KVM_GET_SREGS, &p->sregs);
   call(p->vcpu, KVM_GET_XCRS, &p->xcrs);

@@ -370,11 +370,11 @@ static void act_life(machine *m, uint64_t number, const char *rest) {
 
 /* With the registers in the run page, as the library runs it. */
 static void act_base(machine *m, uint64_t number, const char *rest) {
-  static int vcpu = -1;
+  static luna_fd vcpu = {.number = -1};
   (void)m, (void)rest;
-  if (vcpu < 0) {
+  if (vcpu.number < 0) {
     fake_install(NULL);
-    vcpu = luna_kvm_create_vcpu(luna_kvm_create_vm(luna_kvm_open()), 0);
+    vcpu = luna_kvm_create_vcpu(luna_kvm_create_vm(luna_kvm_open(LUNA_ACCEL_KVM)), 0);
     fake_run_page()->kvm_valid_regs = KVM_SYNC_X86_REGS;
     fake_endless_pio(PORT, 1, false);
   }

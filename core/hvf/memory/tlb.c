@@ -14,7 +14,8 @@ static uint8_t page[LUNA_PAGE_SIZE] __attribute__((aligned(LUNA_PAGE_SIZE)));
 static hv_return_t free_page(hv_vm_space_t asid, uint64_t *gpa) {
   uint64_t bits;
   luna_region region;
-  int status = luna_capability("address_bits", &bits);
+  int status =
+      luna_accelerator_capability(luna_vm_accelerator(hvf_the_vm.vm), "address_bits", &bits);
   if (status != LUNA_OK) {
     return hvf_status(status);
   }

@@ -13,23 +13,20 @@
 /* ---- x87, SSE, AVX ---- */
 
 /* The bytes of the buffer that count. */
-static hv_return_t area(const void *buffer, size_t *size) {
-  uint64_t most;
+static hv_return_t area(const hvf_vcpu *v, const void *buffer, size_t *size) {
   if (!buffer) {
     return hvf_fail(HV_BAD_ARGUMENT, "no buffer for the extended state");
   }
-  hv_return_t result = hvf_status(luna_capability("xsave_size", &most));
-  if (result == HV_SUCCESS && *size > most) {
-    *size = most;
-  }
-  return result;
+  size_t most = luna_vcpu_xsave_size(v->vcpu);
+  *size = *size > most ? most : *size;
+  return HV_SUCCESS;
 }
 
 hv_return_t hv_vcpu_read_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size) {
   hvf_vcpu *v;
   size_t used = size;
   hv_return_t result = hvf_owned(vcpu, &v);
-  result = result == HV_SUCCESS ? area(buffer, &used) : result;
+  result = result == HV_SUCCESS ? area(v, buffer, &used) : result;
   result = result == HV_SUCCESS ? hvf_status(luna_vcpu_get_xsave(v->vcpu, buffer, used)) : result;
   if (result == HV_SUCCESS) {
     memset((char *)buffer + used, 0, size - used);
@@ -40,7 +37,7 @@ hv_return_t hv_vcpu_read_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size) {
 hv_return_t hv_vcpu_write_fpstate(hv_vcpuid_t vcpu, void *buffer, size_t size) {
   hvf_vcpu *v;
   hv_return_t result = hvf_owned(vcpu, &v);
-  result = result == HV_SUCCESS ? area(buffer, &size) : result;
+  result = result == HV_SUCCESS ? area(v, buffer, &size) : result;
   return result == HV_SUCCESS ? hvf_status(luna_vcpu_set_xsave(v->vcpu, buffer, size)) : result;
 }
 

@@ -21,8 +21,9 @@ LUNA_API int luna_vcpu_get_vector(luna_vcpu *vcpu, int kind, uint32_t index, voi
 LUNA_API int luna_vcpu_set_vector(luna_vcpu *vcpu, int kind, uint32_t index, const void *bytes,
                                   size_t size);
 /* The whole x87, SSE and AVX state in the standard form of XSAVE (SDM Vol. 1, 13.4), which has
- * luna_capability("xsave_size") bytes. A shorter `size`, 512 or from 576 on: only that part. With
+ * luna_vcpu_xsave_size bytes. A shorter `size`, 512 or from 576 on: only that part. With
  * 512, x87 and SSE count as written. */
+LUNA_API uint32_t luna_vcpu_xsave_size(const luna_vcpu *vcpu);
 LUNA_API int luna_vcpu_get_xsave(luna_vcpu *vcpu, void *area, size_t size);
 LUNA_API int luna_vcpu_set_xsave(luna_vcpu *vcpu, const void *area, size_t size);
 

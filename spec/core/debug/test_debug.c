@@ -363,19 +363,19 @@ static void failures_of_the_trial(void) {
   int answers[3];
   fake_install(NULL);
   for (int i = 0; i < 3; i++) {
-    answers[i] = luna_stops_probe(features[i]);
+    answers[i] = luna_stops_probe(LUNA_ACCEL_KVM, features[i]);
     CHECK(answers[i] > 0);
   }
   for (uint64_t nth = 1;; nth++) {
     test_note("call %" PRIu64, nth);
     fake_install(NULL);
     fake_fail(nth, EPERM);
-    int answer = luna_stops_probe(LUNA_DEBUG_HARDWARE);
+    int answer = luna_stops_probe(LUNA_ACCEL_KVM, LUNA_DEBUG_HARDWARE);
     bool failed = fake_failed();
     fake_fail(0, 0);
     CHECK(answer < 0 || answer == answers[0]);
     for (int i = 0; i < 3; i++) {
-      CHECK_EQ(luna_stops_probe(features[i]), answers[i]);
+      CHECK_EQ(luna_stops_probe(LUNA_ACCEL_KVM, features[i]), answers[i]);
     }
     if (!failed) {
       break;

@@ -41,7 +41,7 @@ static void take(int vector, uint64_t rip, uint64_t rflags) {
 
 /* In ring 3, at CODE, with the state in KVM. */
 static void begin_user(void) {
-  CHECK(luna_stops_probe(LUNA_DEBUG_SOFTWARE) >= 0);
+  CHECK(luna_stops_probe(LUNA_ACCEL_KVM, LUNA_DEBUG_SOFTWARE) >= 0);
   begin(LUNA_MODE_USER64);
   map(CODE, PAGE, RWX);
   CHECK_OK(luna_vcpu_set(vcpu, LUNA_RIP, CODE));

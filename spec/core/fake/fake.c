@@ -293,6 +293,10 @@ void fake_install(const fake_config *wanted) {
   luna_kvm_replace(&table);
 }
 
+const luna_kvm_table *fake_table(void) {
+  return &table;
+}
+
 void fake_remove(void) {
   fake_script(NULL, 0);
   luna_kvm_replace(NULL);

@@ -71,6 +71,9 @@ typedef struct fake_attributes {
 FAKE_API fake_config fake_defaults(void);
 /* Puts the fake in KVM's place, as after a start of the process. NULL for the defaults. */
 FAKE_API void fake_install(const fake_config *config);
+/* The fake's table, for tests that have several kernels. */
+struct luna_kvm_table;
+FAKE_API const struct luna_kvm_table *fake_table(void);
 /* Puts the real KVM back. */
 FAKE_API void fake_remove(void);
 

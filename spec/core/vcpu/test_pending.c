@@ -25,7 +25,7 @@ static void move_waits_for_the_answer(void) {
     CHECK_EQ(run(), LUNA_EXIT_HLT);
     check_in(1);
     CHECK_EQ(entries(), 2); /* one to finish in the old space, one in the new */
-    CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(1));
+    CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(1).number);
     CHECK_EQ(fake_regs()->rax, 0x12345678);
     CHECK_EQ(fake_regs()->rbx, 0x77);
     CHECK_EQ(fake_regs()->rip, 0x102);
@@ -47,7 +47,7 @@ static void move_after_the_answer(void) {
     CHECK_EQ(get(LUNA_RAX), 0x12345678);
     CHECK_EQ(get(LUNA_RIP), 0x102);
     CHECK_EQ(run(), LUNA_EXIT_HLT);
-    CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(1));
+    CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(1).number);
     CHECK_EQ(fake_regs()->rax, 0x12345678);
     end();
   }
@@ -63,7 +63,7 @@ static void move_is_taken_back(void) {
   CHECK_OK(luna_vm_space_destroy(vm, 1));
   CHECK_OK(luna_vcpu_answer(vcpu, 5));
   CHECK_EQ(run(), LUNA_EXIT_HLT);
-  CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(0));
+  CHECK_EQ(fake_last_fd(KVM_RUN), seat_fd(0).number);
   end();
 }
 
@@ -227,13 +227,13 @@ enum {
   VECTOR_PF = 14
 };
 
-static struct kvm_vcpu_events events_of(int fd) {
+static struct kvm_vcpu_events events_of(luna_fd fd) {
   struct kvm_vcpu_events events;
   CHECK_EQ(luna_kvm_get_events(fd, &events), 0);
   return events;
 }
 
-static void check_exception(int fd, uint8_t vector, uint8_t has_code, uint32_t code) {
+static void check_exception(luna_fd fd, uint8_t vector, uint8_t has_code, uint32_t code) {
   struct kvm_vcpu_events events = events_of(fd);
   CHECK_EQ(events.exception.injected, 1);
   CHECK_EQ(events.exception.nr, vector);

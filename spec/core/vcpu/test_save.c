@@ -110,9 +110,46 @@ static void forged(void) {
     uint32_t *head = find_section(cases[i].tag);
     CHECK(head);
     head[cases[i].word] = cases[i].value;
+    if (cases[i].value == 0xdead) {
+      head[4] = 1; /* its value */
+    }
     mend_checksum();
     CHECK_FAILS(restore(), LUNA_ERROR_ARGUMENT, cases[i].part);
     check_all(2000);
+    end();
+  }
+}
+
+/* Another kernel lists MSRs in another order, and has some that are not here: those that hold what
+ * they have after a reset are no loss. */
+static void other_kernel(void) {
+  static const struct {
+    uint32_t index;
+    uint64_t value;
+  } lost[] = {{0xdead, 0}, {0xce, UINT64_C(1) << 31}, {0x4b564d05, 1}};
+  for (size_t i = 0; i < sizeof lost / sizeof *lost; i++) {
+    test_note("case %zu", i);
+    begin_variant(0);
+    put_all(1000);
+    save();
+    put_all(2000);
+    uint32_t *head = find_section(7);
+    CHECK(head);
+    struct kvm_msr_entry *entries = (struct kvm_msr_entry *)(void *)&head[2];
+    size_t count = head[1] / sizeof *entries;
+    size_t spare = 0; /* one that put_all leaves alone */
+    while (spare < count && entries[spare].data != 0) {
+      spare++;
+    }
+    CHECK(count > 1 && spare < count);
+    entries[spare].index = lost[i].index;
+    entries[spare].data = lost[i].value;
+    struct kvm_msr_entry last = entries[count - 1];
+    memmove(&entries[1], &entries[0], (count - 1) * sizeof *entries);
+    entries[0] = last;
+    mend_checksum();
+    CHECK_OK(restore());
+    check_all(1000);
     end();
   }
 }
@@ -341,6 +378,7 @@ int main(void) {
   RUN(code_segment_with_l);
   RUN(length_is_asked_for);
   RUN(forged);
+  RUN(other_kernel);
   RUN(section_missing);
   RUN(refused_by_kvm);
   RUN(bad_system_registers);
