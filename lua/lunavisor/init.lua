@@ -2,6 +2,7 @@
 -- lunavisor: guest-physical address spaces, devices and vCPUs over Linux/KVM, scripted.
 
 local raw = require "lunavisor.binding.backend"
+local accels = require "lunavisor.vm.accel"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
@@ -38,10 +39,12 @@ end
 --- A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
 --- the process: each takes a file descriptor, and one more for each vCPU that was in it),
 --- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
---- cpu.xsave). nil, message, code where KVM cannot be asked.
-function luna.capability(name)
+--- cpu.xsave). Of what runs a VM that is made with this `accel`, as luna.vm takes it; nil, message,
+--- code where that cannot be asked.
+function luna.capability(name, accel)
   check.name("luna.capability", name, "a name")
-  return check.result(raw.capability(name))
+  local number = accels.number("luna.capability: accel", accel)
+  return check.result(raw.capability(number, name))
 end
 
 --- How many objects of each kind exist in this process, collected or not: vm, space, buffer, vcpu.

@@ -172,16 +172,29 @@ function M.live(object)
   return tonumber(C.luna_live(object))
 end
 
-function M.probe()
-  return done(C.luna_probe())
+local reason = ffi.new("char[?]", 640)
+
+-- luna_accelerator: which one a VM with it gets, and why
+function M.choose(accel)
+  local status = C.luna_accelerator_choose(accel, reason, ffi.sizeof(reason))
+  if status < 0 then return fail(status) end
+  return status, text(reason)
+end
+
+function M.accelerator_name(accel)
+  return text(C.luna_accelerator_name(accel))
+end
+
+function M.probe(accel)
+  return done(C.luna_accelerator_probe(accel))
 end
 
 function M.probe_name(index)
   return text(C.luna_probe_name(index))
 end
 
-function M.probe_value(index)
-  local status = C.luna_probe_value(index, u64_out)
+function M.probe_value(accel, index)
+  local status = C.luna_accelerator_value(accel, index, u64_out)
   if status < 0 then return fail(status) end
   return tonumber(u64_out[0])
 end
@@ -194,8 +207,8 @@ function M.register_name(reg)
   return text(C.luna_register_name(reg))
 end
 
-function M.capability(name)
-  local status = C.luna_capability(name, u64_out)
+function M.capability(accel, name)
+  local status = C.luna_accelerator_capability(accel, name, u64_out)
   if status < 0 then return fail(status) end
   return tonumber(u64_out[0])
 end

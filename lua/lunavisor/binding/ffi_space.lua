@@ -11,15 +11,22 @@ return function(M, shared)
   local vm_in = ffi.new "luna_vm_options[1]"
   local length_out = ffi.new "uint64_t[1]"
 
-  -- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs
-  function M.vm_create(dirty_ring, irqchip, pit, unknown_msrs)
+  -- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs;
+  -- luna_accelerator
+  function M.vm_create(dirty_ring, irqchip, pit, unknown_msrs, accel)
     local box, place = new_box "vm"
     local options = vm_in[0]
     options.dirty_ring, options.irqchip, options.pit = dirty_ring, irqchip, pit
-    options.unknown_msrs = unknown_msrs
+    options.unknown_msrs, options.accel = unknown_msrs, accel
     local status = C.luna_vm_open(vm_in, place)
     if status < 0 then return fail(status) end
     return filled("vm", box)
+  end
+
+  -- Its luna_accelerator, and why that one.
+  function M.vm_accelerator(object)
+    local vm = vm_of(object)
+    return C.luna_vm_accelerator(vm), ffi.string(C.luna_vm_accelerator_reason(vm))
   end
 
   function M.map(object, space, buffer, offset, gpa, size, rights)

@@ -166,8 +166,25 @@ static int raw_live(lua_State *L) {
   return 1;
 }
 
+/* luna_accelerator: which one a VM with it gets, and why */
+static int raw_choose(lua_State *L) {
+  char reason[640];
+  int status = luna_accelerator_choose((uint32_t)luaL_checkinteger(L, 1), reason, sizeof reason);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushinteger(L, status);
+  lua_pushstring(L, reason);
+  return 2;
+}
+
+static int raw_accelerator_name(lua_State *L) {
+  lua_pushstring(L, luna_accelerator_name((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
 static int raw_probe(lua_State *L) {
-  return luna_push_done(L, luna_probe());
+  return luna_push_done(L, luna_accelerator_probe((uint32_t)luaL_checkinteger(L, 1)));
 }
 
 static int raw_probe_name(lua_State *L) {
@@ -177,7 +194,8 @@ static int raw_probe_name(lua_State *L) {
 
 static int raw_probe_value(lua_State *L) {
   uint64_t value;
-  int status = luna_probe_value((int)luaL_checkinteger(L, 1), &value);
+  int status = luna_accelerator_value((uint32_t)luaL_checkinteger(L, 1),
+                                      (int)luaL_checkinteger(L, 2), &value);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -197,7 +215,8 @@ static int raw_register_name(lua_State *L) {
 
 static int raw_capability(lua_State *L) {
   uint64_t value;
-  int status = luna_capability(luaL_checkstring(L, 1), &value);
+  int status = luna_accelerator_capability((uint32_t)luaL_checkinteger(L, 1),
+                                           luaL_checkstring(L, 2), &value);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -213,6 +232,8 @@ static const luaL_Reg library_functions[] = {
     {"make_none", raw_make_none},
     {"clock", raw_clock},
     {"live", raw_live},
+    {"choose", raw_choose},
+    {"accelerator_name", raw_accelerator_name},
     {"probe", raw_probe},
     {"probe_name", raw_probe_name},
     {"probe_value", raw_probe_value},

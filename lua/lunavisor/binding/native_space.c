@@ -2,13 +2,15 @@
  * Raw calls for Lua 5.4: VMs, their spaces and traps. */
 #include "native.h"
 
-/* entries of the dirty rings, luna_irqchip, 1 for a PIT, 1 for exits of unknown MSRs */
+/* entries of the dirty rings, luna_irqchip, 1 for a PIT, 1 for exits of unknown MSRs,
+ * luna_accelerator */
 static int raw_vm_create(lua_State *L) {
   const luna_vm_options options = {
       .dirty_ring = (uint32_t)luaL_checkinteger(L, 1),
       .irqchip = (uint32_t)luaL_checkinteger(L, 2),
       .pit = (uint32_t)luaL_checkinteger(L, 3),
       .unknown_msrs = (uint32_t)luaL_checkinteger(L, 4),
+      .accel = (uint32_t)luaL_checkinteger(L, 5),
   };
   luna_handle *h = luna_new_handle(L, HANDLE_VM);
   luna_vm *vm;
@@ -18,6 +20,14 @@ static int raw_vm_create(lua_State *L) {
   }
   h->object = vm;
   return 1;
+}
+
+/* Its luna_accelerator, and why that one. */
+static int raw_vm_accelerator(lua_State *L) {
+  const luna_vm *vm = luna_check_vm(L);
+  lua_pushinteger(L, luna_vm_accelerator(vm));
+  lua_pushstring(L, luna_vm_accelerator_reason(vm));
+  return 2;
 }
 
 static int raw_map(lua_State *L) {
@@ -228,6 +238,7 @@ static int raw_untrap(lua_State *L) {
 
 const luaL_Reg luna_space_functions[] = {
     {"vm_create", raw_vm_create},
+    {"vm_accelerator", raw_vm_accelerator},
     {"map", raw_map},
     {"unmap", raw_unmap},
     {"protect", raw_protect},

@@ -34,17 +34,14 @@ static int raw_set_vector(lua_State *L) {
 
 static int raw_get_xsave(lua_State *L) {
   luaL_Buffer buffer;
-  uint64_t size;
-  int status = luna_capability("xsave_size", &size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  size_t size = luna_vcpu_xsave_size(vcpu);
+  char *area = luaL_buffinitsize(L, &buffer, size);
+  int status = luna_vcpu_get_xsave(vcpu, area, size);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
-  char *area = luaL_buffinitsize(L, &buffer, (size_t)size);
-  status = luna_vcpu_get_xsave(luna_check_vcpu(L), area, (size_t)size);
-  if (status < 0) {
-    return luna_push_failure(L, status);
-  }
-  luaL_pushresultsize(&buffer, (size_t)size);
+  luaL_pushresultsize(&buffer, size);
   return 1;
 }
 

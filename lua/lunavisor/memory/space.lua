@@ -272,7 +272,7 @@ local GUEST, ONE_PAGE = 1, 2 -- luna_dirty_flag
 local dirty_options = { gpa = true, size = true, host = true }
 
 -- gpa, size and flags of the two forms of space:dirty.
-local function dirty_range(gpa, size)
+local function dirty_range(vm, gpa, size)
   local flags = ONE_PAGE
   if type(gpa) == "table" then
     local options = check.options("space:dirty", gpa, dirty_options, 2)
@@ -283,7 +283,8 @@ local function dirty_range(gpa, size)
     end
   end
   gpa = check.whole("space:dirty: gpa", gpa or 0, 0, nil, 2)
-  size = check.size("space:dirty: size", size or 2 ^ raw.capability "address_bits" - gpa, 2)
+  local bits = raw.capability(raw.vm_accelerator(vm), "address_bits")
+  size = check.size("space:dirty: size", size or 2 ^ bits - gpa, 2)
   return gpa, size, flags
 end
 
@@ -296,7 +297,7 @@ end
 function methods.dirty(self, gpa, size)
   local vm = vm_of(self)
   local flags
-  gpa, size, flags = dirty_range(gpa, size)
+  gpa, size, flags = dirty_range(vm, gpa, size)
   local ok, message = raw.dirty(vm, self.id, gpa, size)
   if not ok then error(message, 2) end
   local last = gpa + size

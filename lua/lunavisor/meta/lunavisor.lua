@@ -41,6 +41,9 @@ error "annotations are not to be required"
 ---@field memory? luna.buffer
 ---@field offset? integer of the first byte in the buffer
 
+---What runs vCPUs: KVM, the software CPU, or what LUNA_ACCEL says and this host has.
+---@alias luna.accel "kvm"|"soft"|"auto"
+
 ---@class luna.vm_options
 ---@field dirty? "bitmap"|"ring" how written pages are followed
 ---@field dirty_ring? integer entries for each vCPU, a power of two
@@ -49,6 +52,7 @@ error "annotations are not to be required"
 ---@field apic_frequency? integer Hz
 ---@field unknown_msrs? "exit"|"fault"
 ---@field hypercalls? boolean those that KVM can hand on are exits
+---@field accel? luna.accel what runs its vCPUs
 
 ---@class luna.run_options
 ---@field timeout? number seconds
@@ -114,6 +118,8 @@ error "annotations are not to be required"
 ---@field default luna.space space 0
 ---@field spaces table<integer, luna.space> by number
 ---@field vcpus luna.vcpu[] in the order of their numbers
+---@field accel "kvm"|"soft" what runs its vCPUs
+---@field accel_reason string why that one
 local vm = {}
 function vm:close() end
 ---@return luna.space?, string?, string?
@@ -234,6 +240,23 @@ function vcpu:set_space(target, options) end
 ---@return table<string, luna.u64>
 function vcpu:regs() end
 
+---One of luna.probe().accelerators.
+---@class luna.accelerator
+---@field available boolean
+---@field message? string
+---@field code? string
+---@field features table<string, integer>
+---@field limits table<string, integer>
+
+---@class luna.probe
+---@field accel? "kvm"|"soft" what a VM gets that asks for nothing
+---@field reason? string
+---@field available boolean
+---@field message? string
+---@field code? string
+---@field features table<string, integer>
+---@field accelerators { kvm: luna.accelerator, soft: luna.accelerator }
+
 ---@class lunavisor
 ---@field _VERSION string
 ---@field u64 table
@@ -248,11 +271,12 @@ function luna.buffer(options) end
 ---@param options? { bits: 16|32|64, org: integer }
 ---@return string?, string?, string?
 function luna.asm(source, options) end
----@return { available: boolean, message: string?, code: string?, features: table<string, integer> }
+---@return luna.probe
 function luna.probe() end
 ---@param name "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"|"xsave_size"
+---@param accel? luna.accel
 ---@return integer?, string?, string?
-function luna.capability(name) end
+function luna.capability(name, accel) end
 ---@param value luna.u64|integer
 ---@return string
 function luna.hex(value) end

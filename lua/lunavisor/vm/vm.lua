@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local map = require "lunavisor.memory.map"
+local accels = require "lunavisor.vm.accel"
 local runner = require "lunavisor.vm.runner"
 local spaces = require "lunavisor.memory.space"
 local timers = require "lunavisor.vm.timer"
@@ -18,7 +19,7 @@ local methods = {}
 
 local known_options = {
   dirty = true, dirty_ring = true, irqchip = true, pit = true, apic_frequency = true,
-  unknown_msrs = true, hypercalls = true,
+  unknown_msrs = true, hypercalls = true, accel = true,
 }
 local irqchips = { none = 0, split = 1, kernel = 2 } -- luna_irqchip
 
@@ -59,15 +60,19 @@ end
 --- "exit" of the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls
 --- that KVM can hand on are exits of the kind "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a
 --- guest shares memory or encrypts it); else KVM answers all by itself. nil, message, code where
---- this host has no usable KVM; luna.probe() tells more.
+--- the VM cannot be had here; luna.probe() tells more. options.accel: what runs its vCPUs, "kvm",
+--- "soft" (the software CPU) or "auto", which is what the environment variable LUNA_ACCEL says and
+--- without a word KVM where its device can be opened, else the software CPU. vm.accel and
+--- vm.accel_reason are which it is, and why.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
   local ring, unknown_msrs, hertz = ring_of(options), unknown_msrs_of(options),
     options.apic_frequency
   if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
   local irqchip, pit = irqchip_of(options)
+  local accel = accels.number("luna.vm: accel", options.accel)
   local handle, message, code = check.again(raw.vm_create, ring, irqchip, pit,
-    unknown_msrs)
+    unknown_msrs, accel)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, message,
@@ -86,6 +91,7 @@ local function new(options)
     polled = false,                               -- whether vm:fd was asked for
     due = false,                                  -- whether a stop waits for vm:poll
   }, VM)
+  self.accel, self.accel_reason = accels.of(self)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
   local done = true
@@ -204,7 +210,7 @@ for _, part in ipairs { "event", "interrupt", "thread" } do
   require("lunavisor.vm." .. part)(methods)
 end
 
-class.define(VM, methods, "default vcpus spaces", [[
+class.define(VM, methods, "default vcpus spaces accel accel_reason", [[
   devices special traps started timers next_timer runner serving stopping polled due held]])
 VM.__close = methods.close
 
@@ -212,7 +218,8 @@ function VM.__tostring(self)
   if not raw.is_open(self) then return "vm (closed)" end
   local claimed = 0
   for _ in pairs(self.traps) do claimed = claimed + 1 end
-  return ("vm (%d vcpus, %d traps)\n%s"):format(#self.vcpus, claimed, tostring(self.default))
+  return ("vm (%d vcpus, %d traps) on %s: %s\n%s"):format(#self.vcpus, claimed, self.accel,
+    self.accel_reason, tostring(self.default))
 end
 
 return { new = new, class = VM }

@@ -20,6 +20,10 @@ return function(o)
       function() luna.with("x", print) end,
     },
     { "luna.with: a function expected, got nil", function() luna.with(luna.buffer "4K") end },
+    {
+      "luna.capability: accel: 'auto', 'kvm' or 'soft' expected, got 'KVM'; did you mean 'kvm'?",
+      function() luna.capability("vcpus_max", "KVM") end,
+    },
     { "luna.capability: a name expected, got number", function() luna.capability(5) end },
     {
       "there is no limit 'vcpus': vcpus_max, slots_max, spaces_max, address_bits, "

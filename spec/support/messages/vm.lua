@@ -7,8 +7,8 @@ return function(o)
 
   return {
     {
-      "luna.vm: unknown option 'memory'; the options are apic_frequency, dirty, "
-      .. "dirty_ring, hypercalls, irqchip, pit, unknown_msrs",
+      "luna.vm: unknown option 'memory'; the options are accel, apic_frequency, "
+      .. "dirty, dirty_ring, hypercalls, irqchip, pit, unknown_msrs",
       function() luna.vm { memory = 1 } end,
     },
     {
@@ -193,6 +193,14 @@ return function(o)
     {
       "cannot make a VM with dirty rings of 5 entries: a power of two is needed",
       function() luna.vm { dirty = "ring", dirty_ring = 5 } end,
+    },
+    {
+      "luna.vm: accel: 'auto', 'kvm' or 'soft' expected, got 'sofr'; did you mean 'soft'?",
+      function() luna.vm { accel = "sofr" } end,
+    },
+    {
+      "luna.vm: accel: 'auto', 'kvm' or 'soft' expected, got number",
+      function() luna.vm { accel = 2 } end,
     },
     {
       "luna.vm: irqchip: 'none', 'split' or 'kernel' expected, got full",
