@@ -83,7 +83,8 @@ typedef struct soft_map {
 } soft_map;
 
 /* Pages (linear) that may be read, written and fetched from without a walk; `add` makes a linear
- * address a host address. SOFT_NO_PAGE where there is none. */
+ * address a host address. SOFT_NO_PAGE where there is none. A page to write to that code was made of
+ * has SOFT_CODE_PAGE added, so that the fast path leaves it alone. */
 typedef struct soft_tlb {
   uint64_t read;
   uint64_t write;
@@ -92,6 +93,7 @@ typedef struct soft_tlb {
 } soft_tlb;
 
 #define SOFT_NO_PAGE (~UINT64_C(0))
+#define SOFT_CODE_PAGE UINT64_C(1)
 
 /* Whose rights a set of the TLB has: soft_tlb_select. */
 enum {
@@ -252,6 +254,8 @@ struct soft_cpu {
   size_t arena_end;  /* what stubs leave, from the end */
   uint64_t drops;    /* of all blocks */
   uint64_t *marks;   /* by host page, one bit for each 64 bytes that blocks were made of */
+  uint64_t coded[SOFT_MARKS / 64]; /* pages whose writes are looked at: all that have marks */
+  unsigned unmarked_writes;        /* to those that have none any more */
   soft_jump jumps[SOFT_JUMPS];
 
   /* Vectors. */

@@ -177,8 +177,20 @@ SOFT_INLINE soft_jump *soft_jump_of(const soft_cpu *cpu, uint64_t linear) {
   return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 10) & (SOFT_JUMPS - 1)];
 }
 
+SOFT_INLINE unsigned soft_mark_number(const uint8_t *host) {
+  return (unsigned)((uintptr_t)host >> 12 & (SOFT_MARKS - 1));
+}
 SOFT_INLINE uint64_t *soft_mark(const soft_cpu *cpu, const uint8_t *host) {
-  return &cpu->marks[(uintptr_t)host >> 12 & (SOFT_MARKS - 1)];
+  return &cpu->marks[soft_mark_number(host)];
+}
+SOFT_INLINE bool soft_coded(const soft_cpu *cpu, const uint8_t *host) {
+  unsigned number = soft_mark_number(host);
+  return cpu->coded[number / 64] >> number % 64 & 1;
+}
+SOFT_INLINE void soft_set_coded(soft_cpu *cpu, const uint8_t *host, bool coded) {
+  unsigned number = soft_mark_number(host);
+  uint64_t bit = UINT64_C(1) << number % 64, *word = &cpu->coded[number / 64];
+  *word = coded ? *word | bit : *word & ~bit;
 }
 
 #endif

@@ -12,6 +12,9 @@ enum {
 
 /* Of the compiler's own memcmp nothing is known: it may use vector registers. */
 static bool same(const uint8_t *a, const uint8_t *b, unsigned size) {
+  if (size < 8 && ((uintptr_t)b & (SOFT_PAGE - 1)) <= SOFT_PAGE - 8) {
+    return !((soft_peek(a, 64) ^ soft_peek(b, 64)) << (64 - 8 * size));
+  }
   for (; size >= 8; size -= 8, a += 8, b += 8) {
     if (soft_peek(a, 64) != soft_peek(b, 64)) {
       return false;
@@ -50,6 +53,9 @@ void soft_blocks_drop(soft_cpu *cpu) {
   for (unsigned i = 0; i < SOFT_MARKS; i++) {
     cpu->marks[i] = 0;
   }
+  for (unsigned i = 0; i < SOFT_MARKS / 64; i++) {
+    cpu->coded[i] = 0;
+  }
   cpu->arena_used = 0;
   cpu->arena_end = SOFT_ARENA_SIZE;
   cpu->drops++;
@@ -65,11 +71,15 @@ static uint64_t lines(const uint8_t *host, size_t size) {
 }
 
 static void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
-  uint64_t *marks = soft_mark(cpu, host);
-  if (!*marks) {
+  uint64_t *marks = soft_mark(cpu, host), bits = lines(host, size);
+  if (soft_likely((*marks & bits) == bits)) {
+    return;
+  }
+  if (!soft_coded(cpu, host)) {
+    soft_set_coded(cpu, host, true);
     soft_tlb_drop_writes(cpu, host);
   }
-  *marks |= lines(host, size);
+  *marks |= bits;
 }
 
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size) {

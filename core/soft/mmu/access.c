@@ -109,7 +109,28 @@ uint64_t soft_load_slow(soft_cpu *cpu, uint64_t linear, unsigned size) {
   return load_as(cpu, linear, size, cpu->cpl == 3);
 }
 
+/* A page of code that nobody has made blocks of for a while is a page of data again. */
+static void settle(soft_cpu *cpu, soft_tlb *entry, const uint8_t *host) {
+  if (++cpu->unmarked_writes % 64 == 0) {
+    soft_set_coded(cpu, host, false);
+    entry->write &= ~SOFT_CODE_PAGE;
+  }
+}
+
 void soft_store_slow(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
+  soft_tlb *entry = soft_entry(cpu, linear);
+  uint64_t page = (linear + size - 1) & ~UINT64_C(0xfff);
+  if (entry->write == (page | SOFT_CODE_PAGE)) {
+    uint8_t *host = soft_at(entry, linear);
+    uint64_t marks = *soft_mark(cpu, host);
+    if (!(marks & lines(host, size))) {
+      poke(host, value, size);
+      if (!marks) {
+        settle(cpu, entry, host);
+      }
+      return;
+    }
+  }
   store_as(cpu, linear, value, size, cpu->cpl == 3);
 }
 
@@ -132,6 +153,11 @@ uint8_t *soft_reach(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access a
   uint64_t page = linear & ~UINT64_C(0xfff);
   if (access == SOFT_WRITE ? entry->write == page : entry->read == page) {
     return soft_at(entry, linear);
+  }
+  uint8_t *known = soft_at(entry, linear);
+  if (access == SOFT_WRITE && entry->write == (page | SOFT_CODE_PAGE) &&
+      !(*soft_mark(cpu, known) & lines(known, size))) {
+    return known;
   }
   if (cpu->no_links) {
     soft_watch(cpu, linear, size, access);

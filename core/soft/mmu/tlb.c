@@ -49,7 +49,7 @@ void soft_tlb_drop_writes(soft_cpu *cpu, const uint8_t *host) {
       soft_tlb *entry = &cpu->tlbs[i][k];
       if (entry->write != SOFT_NO_PAGE &&
           ((entry->write + entry->add) >> 12 & (SOFT_MARKS - 1)) == page) {
-        entry->write = SOFT_NO_PAGE;
+        entry->write |= SOFT_CODE_PAGE;
       }
     }
   }
@@ -59,7 +59,8 @@ static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_acces
   uint64_t page = linear & ~UINT64_C(0xfff);
   uint64_t add = (uint64_t)(uintptr_t)host - linear;
   soft_tlb *entry = soft_entry(cpu, linear);
-  if (entry->add != add || (entry->read != page && entry->write != page && entry->fetch != page)) {
+  bool written = (entry->write & ~SOFT_CODE_PAGE) == page;
+  if (entry->add != add || (entry->read != page && !written && entry->fetch != page)) {
     *entry = no_entry;
     entry->add = add;
   }
@@ -68,9 +69,7 @@ static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_acces
       entry->read = page;
       break;
     case SOFT_WRITE:
-      if (!*soft_mark(cpu, host)) {
-        entry->write = page;
-      }
+      entry->write = page | (soft_coded(cpu, host) ? SOFT_CODE_PAGE : 0);
       break;
     default:
       entry->fetch = page;
