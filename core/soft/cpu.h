@@ -167,7 +167,7 @@ struct soft_cpu {
   soft_mode mode;
   uint8_t cpl;
   bool single;          /* one instruction runs alone */
-  bool vector_live;     /* the guest's vector state is in the host's registers */
+  uint8_t vector_live;  /* SOFT_LIVE_*: what is in the host's registers of the guest's state */
   uint8_t vector_ready; /* bits of soft_vector_kind whose instructions need no check */
   uint8_t shadow;       /* KVM_X86_SHADOW_* */
   bool no_links;        /* breakpoints are set: every block is looked at */

@@ -36,6 +36,12 @@ static const uint8_t out_64[] = {0xee, 0xff, 0xc9, 0x75, 0xfb, 0xf4};
 static const uint8_t vector_64[] = {0x0f, 0x28, 0x06, 0x0f, 0x58, 0xc1, 0x0f, 0x29, 0x46, 0x40,
                                     0x66, 0x0f, 0x38, 0x00, 0xd0, 0x66, 0x0f, 0x2e, 0xd0, 0xf2,
                                     0x0f, 0x2a, 0xd9, 0xff, 0xc9, 0x75, 0xe5, 0xf4};
+/* addps xmm0, xmm1; out dx, al; dec ecx; jnz */
+static const uint8_t live_64[] = {0x0f, 0x58, 0xc1, 0xee, 0xff, 0xc9, 0x75, 0xf8, 0xf4};
+/* mov [rip + 6], ecx, which is the second immediate; mov eax, 0; mov eax, N; dec ecx; jnz */
+static const uint8_t change_64[] = {0x89, 0x0d, 0x06, 0x00, 0x00, 0x00, 0xb8,
+                                    0x00, 0x00, 0x00, 0x00, 0xb8, 0x00, 0x00,
+                                    0x00, 0x00, 0xff, 0xc9, 0x75, 0xec, 0xf4};
 /* mov [rdi], ecx; dec ecx; jnz */
 static const uint8_t store_64[] = {0x89, 0x0f, 0xff, 0xc9, 0x75, 0xfa, 0xf4};
 
@@ -140,6 +146,16 @@ static void print_store(uint32_t unused) {
   print_rounds(store_64, sizeof store_64, 1);
 }
 
+static void print_live(uint32_t unused) {
+  (void)unused;
+  print_rounds(live_64, sizeof live_64, 1);
+}
+
+static void print_change(uint32_t unused) {
+  (void)unused;
+  print_rounds(change_64, sizeof change_64, 1);
+}
+
 /* A VM with its memory and a vCPU, to the first exit and its end. */
 static void print_life(uint32_t unused) {
   (void)unused;
@@ -157,6 +173,7 @@ static void print_life(uint32_t unused) {
 int main(int argc, char **argv) {
   static const figure figures[] = {{"alu", print_alu},     {"memory", print_memory},
                                    {"out", print_out},     {"vector", print_vector},
-                                   {"store", print_store}, {"life", print_life}};
+                                   {"store", print_store}, {"life", print_life},
+                                   {"live", print_live},   {"change", print_change}};
   return print_figure(argc, argv, figures, sizeof figures / sizeof *figures);
 }

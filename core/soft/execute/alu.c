@@ -226,7 +226,8 @@ SOFT_INLINE const soft_insn *step(soft_cpu *cpu, const soft_insn *insn, uint64_t
 #define STEP_SIZES(name, by)                                                                       \
   STEP(name, by, 8)                                                                                \
   STEP(name, by, 16)                                                                               \
-  STEP(name, by, 32) STEP(name, by, 64)                                                            \
+  STEP(name, by, 32)                                                                               \
+  STEP(name, by, 64)                                                                               \
       const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
 
 STEP_SIZES(inc, 1)

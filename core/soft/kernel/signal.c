@@ -18,7 +18,11 @@
 enum {
   FIRST_LOOK = 20000, /* instructions */
   LATER_LOOKS = 100000,
-  FRAME_LEGACY = 464, /* bytes of the frame's x87 and SSE state */
+  FRAME_LEGACY = 416, /* bytes of the frame's x87 and SSE state */
+  AT_MXCSR = 24,
+  AT_X87 = 32,
+  AT_XMM = 160,
+  EXTENDED_SIZE = 256,
   AT_COMPONENTS = 512,
   AT_EXTENDED = 576,
   AT_FRAME_SIZE = 480 /* struct _fpx_sw_bytes.xstate_size */
@@ -40,15 +44,22 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   uint64_t components;
   memcpy(&size, frame + AT_FRAME_SIZE, sizeof size);
   memcpy(&components, frame + AT_COMPONENTS, sizeof components);
-  memcpy(cpu->xsave, frame, FRAME_LEGACY);
-  if (size > AT_EXTENDED) {
-    size_t rest = (size < SOFT_XSAVE_SIZE ? size : SOFT_XSAVE_SIZE) - (size_t)AT_EXTENDED;
-    memcpy(cpu->xsave + AT_EXTENDED, frame + AT_EXTENDED, rest);
+  if (cpu->vector_live & SOFT_LIVE_X87) {
+    memcpy(cpu->xsave, frame, AT_MXCSR);
+    memcpy(cpu->xsave + AT_X87, frame + AT_X87, AT_XMM - AT_X87);
   }
-  components &= soft_xcr0_known();
-  memcpy(cpu->xsave + AT_COMPONENTS, &components, sizeof components);
-  memset(cpu->xsave + AT_COMPONENTS + 8, 0, 56);
-  cpu->vector_live = false;
+  if (cpu->vector_live & SOFT_LIVE_SSE) {
+    memcpy(cpu->xsave + AT_MXCSR, frame + AT_MXCSR, 4);
+    memcpy(cpu->xsave + AT_XMM, frame + AT_XMM, FRAME_LEGACY - AT_XMM);
+  }
+  if (cpu->vector_live & SOFT_LIVE_AVX && size > AT_EXTENDED) {
+    memcpy(cpu->xsave + AT_EXTENDED, frame + AT_EXTENDED, EXTENDED_SIZE);
+  }
+  uint64_t image;
+  memcpy(&image, cpu->xsave + AT_COMPONENTS, sizeof image);
+  image = (image & ~(uint64_t)cpu->vector_live) | (components & cpu->vector_live);
+  memcpy(cpu->xsave + AT_COMPONENTS, &image, sizeof image);
+  cpu->vector_live = 0;
   cpu->vector_ready = 0;
 }
 

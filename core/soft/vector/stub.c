@@ -167,9 +167,16 @@ static bool uses(const soft_parsed *parsed, ZydisRegister first, ZydisRegister l
   return false;
 }
 
+/* These go by MXCSR even where they name no XMM register. */
+static bool converts_to_mmx(ZydisMnemonic mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_CVTPS2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPS2PI ||
+         mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+}
+
 static soft_vector_kind kind_of(const soft_parsed *parsed) {
   const ZydisDecodedInstruction *all = &parsed->all;
-  bool sse = uses(parsed, ZYDIS_REGISTER_XMM0, ZYDIS_REGISTER_YMM31);
+  bool sse =
+      uses(parsed, ZYDIS_REGISTER_XMM0, ZYDIS_REGISTER_YMM31) || converts_to_mmx(all->mnemonic);
   bool mmx = uses(parsed, ZYDIS_REGISTER_MM0, ZYDIS_REGISTER_MM7);
   if (all->meta.isa_ext == ZYDIS_ISA_EXT_X87 || all->mnemonic == ZYDIS_MNEMONIC_FISTTP) {
     return SOFT_X87;
@@ -182,8 +189,10 @@ static soft_vector_kind kind_of(const soft_parsed *parsed) {
   if (all->mnemonic == ZYDIS_MNEMONIC_EMMS || (mmx && !sse)) {
     return SOFT_MMX;
   }
-  return all->mnemonic == ZYDIS_MNEMONIC_ADCX || all->mnemonic == ZYDIS_MNEMONIC_ADOX ? SOFT_GENERAL
-                                                                                      : SOFT_SSE;
+  if (all->mnemonic == ZYDIS_MNEMONIC_ADCX || all->mnemonic == ZYDIS_MNEMONIC_ADOX) {
+    return SOFT_GENERAL;
+  }
+  return mmx ? SOFT_SSE_MMX : SOFT_SSE;
 }
 
 /* Those that do not look whether an exception is pending. */

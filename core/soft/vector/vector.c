@@ -7,48 +7,115 @@
 #include "soft/execute/execute.h"
 
 enum {
-  COMPONENTS = 0xe7, /* x87, SSE, AVX, AVX-512 */
-  MXCSR_MASKS = 0x1f80
+  MXCSR_MASKS = 0x1f80,
+  AT_MXCSR = 24, /* in the image, as XSAVE lays it out */
+  AT_XMM = 160,
+  AT_COMPONENTS = 512,
+  AT_UPPER = 576 /* halves of the YMM registers */
 };
 
-static void save(uint8_t *area) {
-  __asm__ volatile("xsave64 %0"
-                   : "+m"(*(uint8_t(*)[SOFT_XSAVE_SIZE])area)
-                   : "a"(COMPONENTS), "d"(0)
+#define EACH(X)                                                                                    \
+  X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
+/* XSAVE and XRSTOR take as long for little as for much, and three times as long as moves. */
+static void load_sse(soft_cpu *cpu, bool initial) {
+  uint8_t *image = cpu->xsave;
+  __asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(cpu->host_mxcsr) : "m"(image[AT_MXCSR]));
+#define LOAD(n) "movaps " #n "*16(%0), %%xmm" #n "\n\t"
+#define CLEAR(n) "xorps %%xmm" #n ", %%xmm" #n "\n\t"
+  if (initial) {
+    __asm__ volatile(EACH(CLEAR)::: "memory");
+  } else {
+    __asm__ volatile(EACH(LOAD) : : "r"(image + AT_XMM) : "memory");
+  }
+}
+
+static void save_sse(soft_cpu *cpu) {
+  uint8_t *image = cpu->xsave;
+#define SAVE(n) "movaps %%xmm" #n ", " #n "*16(%0)\n\t"
+  __asm__ volatile(EACH(SAVE) : : "r"(image + AT_XMM) : "memory");
+  __asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(image[AT_MXCSR]) : "m"(cpu->host_mxcsr));
+}
+
+static void load_avx(const soft_cpu *cpu, bool initial) {
+#define LOAD_UPPER(n) "vinsertf128 $1, " #n "*16(%0), %%ymm" #n ", %%ymm" #n "\n\t"
+  if (initial) {
+    __asm__ volatile("vzeroupper");
+  } else {
+    __asm__ volatile(EACH(LOAD_UPPER) : : "r"(cpu->xsave + AT_UPPER) : "memory");
+  }
+}
+
+static void save_avx(soft_cpu *cpu) {
+#define SAVE_UPPER(n) "vextractf128 $1, %%ymm" #n ", " #n "*16(%0)\n\t"
+  __asm__ volatile(EACH(SAVE_UPPER) "vzeroupper" : : "r"(cpu->xsave + AT_UPPER) : "memory");
+}
+
+static void load_x87(soft_cpu *cpu) {
+  __asm__ volatile("fnstcw %0\n\txrstor64 %1"
+                   : "=m"(cpu->host_fcw)
+                   : "m"(*(const uint8_t(*)[SOFT_XSAVE_SIZE])cpu->xsave), "a"(1), "d"(0)
                    : "memory");
 }
 
-static void restore(const uint8_t *area) {
-  __asm__ volatile("xrstor64 %0"
-                   :
-                   : "m"(*(const uint8_t(*)[SOFT_XSAVE_SIZE])area), "a"(COMPONENTS), "d"(0)
+static void save_x87(soft_cpu *cpu) {
+  __asm__ volatile("xsave64 %0\n\tfninit\n\tfldcw %1"
+                   : "+m"(*(uint8_t(*)[SOFT_XSAVE_SIZE])cpu->xsave)
+                   : "m"(cpu->host_fcw), "a"(1), "d"(0)
                    : "memory");
 }
 
-void soft_live(soft_cpu *cpu) {
-  if (cpu->vector_live) {
+static unsigned components_of(soft_vector_kind kind) {
+  static const uint8_t components[] = {[SOFT_X87] = SOFT_LIVE_X87,
+                                       [SOFT_MMX] = SOFT_LIVE_X87,
+                                       [SOFT_SSE] = SOFT_LIVE_SSE,
+                                       [SOFT_SSE_MMX] = SOFT_LIVE_SSE | SOFT_LIVE_X87,
+                                       [SOFT_AVX] = SOFT_LIVE_SSE | SOFT_LIVE_AVX,
+                                       [SOFT_GENERAL] = 0};
+  return components[kind];
+}
+
+void soft_live(soft_cpu *cpu, soft_vector_kind kind) {
+  unsigned wanted = components_of(kind) & ~(unsigned)cpu->vector_live;
+  if (!wanted) {
     return;
   }
-  __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(cpu->host_mxcsr), "=m"(cpu->host_fcw));
-  restore(cpu->xsave);
-  cpu->vector_live = true;
+  unsigned in_use = (unsigned)soft_peek(cpu->xsave + AT_COMPONENTS, 8);
+  if (wanted & SOFT_LIVE_X87) {
+    load_x87(cpu);
+  }
+  if (wanted & SOFT_LIVE_SSE) {
+    load_sse(cpu, !(in_use & SOFT_LIVE_SSE));
+  }
+  if (wanted & SOFT_LIVE_AVX) {
+    load_avx(cpu, !(in_use & SOFT_LIVE_AVX));
+  }
+  cpu->vector_live |= (uint8_t)wanted;
 }
 
+/* What was not loaded has not changed. */
 void soft_park(soft_cpu *cpu) {
-  if (!cpu->vector_live) {
+  unsigned live = cpu->vector_live;
+  if (!live) {
     return;
   }
-  save(cpu->xsave);
-  cpu->vector_live = false;
+  if (live & SOFT_LIVE_X87) {
+    save_x87(cpu);
+  }
+  if (live & SOFT_LIVE_SSE) {
+    save_sse(cpu);
+  }
+  if (live & SOFT_LIVE_AVX) {
+    save_avx(cpu);
+  }
+  uint64_t in_use = soft_peek(cpu->xsave + AT_COMPONENTS, 64);
+  soft_poke(cpu->xsave + AT_COMPONENTS, in_use | (live & ~(unsigned)SOFT_LIVE_X87), 64);
+  cpu->vector_live = 0;
   cpu->vector_ready = 0;
-  __asm__ volatile("fninit\n\tfldcw %1\n\tldmxcsr %0\n\tvzeroupper"
-                   :
-                   : "m"(cpu->host_mxcsr), "m"(cpu->host_fcw)
-                   : "memory");
 }
 
 void soft_vector_reset(soft_cpu *cpu) {
-  cpu->vector_live = false;
+  cpu->vector_live = 0;
   cpu->vector_ready = 0;
   for (unsigned i = 0; i < SOFT_XSAVE_SIZE / 8; i++) {
     soft_poke(cpu->xsave + i * 8, 0, 64);
@@ -79,6 +146,7 @@ void soft_vector_check(soft_cpu *cpu, soft_vector_kind kind) {
       invalid = cpu->cr0 & CR0_EM;
       break;
     case SOFT_SSE:
+    case SOFT_SSE_MMX:
       invalid = cpu->cr0 & CR0_EM || !(cpu->cr4 & CR4_OSFXSR);
       break;
     case SOFT_AVX:
@@ -174,13 +242,13 @@ SOFT_OP(vector) {
   bool copied = false;
   cpu->current = insn;
   soft_vector_check(cpu, vector->kind);
-  soft_live(cpu);
+  soft_live(cpu, vector->kind);
   if (vector->waits) {
     take_pending(cpu);
   }
   if (vector->size) {
     memory = operand(cpu, insn, vector, &linear, &copied);
-    soft_live(cpu); /* a device may have parked it */
+    soft_live(cpu, vector->kind); /* a device may have parked it */
   }
   if (vector->flags_in) {
     cpu->vector_flags = (soft_flags(cpu) & FLAGS_ARITHMETIC) | FLAG_ONE | FLAG_IF;

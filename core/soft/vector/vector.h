@@ -16,6 +16,7 @@ typedef enum soft_vector_kind {
   SOFT_X87,
   SOFT_MMX,
   SOFT_SSE,
+  SOFT_SSE_MMX, /* SSE's that use MMX registers too */
   SOFT_AVX,
   SOFT_GENERAL /* BMI, ADX: general registers only */
 } soft_vector_kind;
@@ -36,7 +37,15 @@ const soft_insn *soft_op_vector_store(soft_cpu *cpu, const soft_insn *insn);
 const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
 const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
 
-void soft_live(soft_cpu *cpu);
+/* Components of the state, by their bits in XCR0. */
+enum {
+  SOFT_LIVE_X87 = 1,
+  SOFT_LIVE_SSE = 2,
+  SOFT_LIVE_AVX = 4
+};
+
+/* Loads what instructions of the kind use. */
+void soft_live(soft_cpu *cpu, soft_vector_kind kind);
 void soft_park(soft_cpu *cpu);
 /* The state after reset. */
 void soft_vector_reset(soft_cpu *cpu);
