@@ -14,6 +14,7 @@
 #include "hvf/intr/extint.h"
 #include "hvf/state/msr.h"
 #include "hvf/vmcs/entry.h"
+#include "hvf/vmcs/setup.h"
 
 #include <inttypes.h>
 
@@ -28,6 +29,8 @@ static bool is_for_program(hvf_vcpu *v, int kind) {
       return !hvf_msr_serve(v);
     case LUNA_EXIT_EOI:
       return hvf_apic_note_eoi(v, (uint8_t)luna_vcpu_exit(v->vcpu)->vector);
+    case LUNA_EXIT_TPR:
+      return v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_CR8_LOAD;
     case LUNA_EXIT_INTERRUPTED:
       return atomic_exchange(&v->interrupted, false);
     default:
@@ -62,6 +65,8 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
       return e->access == LUNA_READ ? VMX_REASON_RDMSR : VMX_REASON_WRMSR;
     case LUNA_EXIT_SHUTDOWN:
       return VMX_REASON_TRIPLE_FAULT;
+    case LUNA_EXIT_TPR:
+      return VMX_REASON_MOV_CR;
     case LUNA_EXIT_DEBUG:
       return VMX_REASON_MTF;
     case LUNA_EXIT_OTHER:
@@ -80,6 +85,7 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
 static hvf_stage stage_of(int kind, const luna_exit *e) {
   switch (kind) {
     case LUNA_EXIT_HLT:
+    case LUNA_EXIT_TPR:
       return HVF_STAGE_BEHIND;
     case LUNA_EXIT_PIO:
     case LUNA_EXIT_MSR:
@@ -161,7 +167,8 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   const bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
-  hv_return_t result = hvf_leave_exit(v);
+  hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
+  result = result == HV_SUCCESS ? hvf_leave_exit(v) : result;
   if (result == HV_SUCCESS && v->entry_event) {
     result = hvf_entry_inject(v);
   }

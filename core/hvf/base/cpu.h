@@ -50,6 +50,7 @@ typedef struct hvf_exit {
   uint64_t rip;    /* that the program wrote */
   uint64_t rax;
   uint64_t rdx;
+  uint8_t general;      /* VMX_REASON_MOV_CR: number of the general register */
   uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
   hvf_port port;
   luna_exit seen;
@@ -58,6 +59,27 @@ typedef struct hvf_exit {
 enum {
   HVF_CONTROLS = 5
 };
+
+/* Fields of the VMCS that are kept as they are written: vmcs/kept.c. */
+typedef enum hvf_kept {
+  HVF_KEPT_EXCEPTIONS,
+  HVF_KEPT_PF_MASK,
+  HVF_KEPT_PF_MATCH,
+  HVF_KEPT_CR3_COUNT,
+  HVF_KEPT_TPR,
+  HVF_KEPT_CR3_0,
+  HVF_KEPT_CR3_1,
+  HVF_KEPT_CR3_2,
+  HVF_KEPT_CR3_3,
+  HVF_KEPT_PDPTE_0,
+  HVF_KEPT_PDPTE_1,
+  HVF_KEPT_PDPTE_2,
+  HVF_KEPT_PDPTE_3,
+  HVF_KEPT_PLE_GAP,
+  HVF_KEPT_PLE_WINDOW,
+  HVF_KEPT_TIMER,
+  HVF_KEPT /* how many there are */
+} hvf_kept;
 
 /* Where a space has the vCPU's local APIC, if not where KVM has it. */
 typedef struct hvf_apic_page {
@@ -91,6 +113,9 @@ struct hvf_vcpu {
   uint64_t masks[2];   /* of CR0 and CR4, here and below: bits that the host owns */
   uint64_t shadows[2]; /* what the guest reads of those */
   uint64_t kept[2];    /* what the program has written to bits that KVM has not */
+  uint64_t kept_fields[HVF_KEPT];
+  bool unchecked;      /* fields were written that depend on others: setup.c */
+  bool pdptes_written; /* since the last entry */
   hvf_info info;
   hv_apic_ctrl_t apic_ctrl;
   hvf_apic_page *apic_pages;

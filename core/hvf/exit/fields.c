@@ -73,6 +73,11 @@ hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
     *value = port_qualification(x->e, &x->port);
     return result;
   }
+  if (x->kind == LUNA_EXIT_TPR) { /* MOV to CR8 */
+    hv_return_t result = hvf_view_place(v);
+    *value = 8 | (uint64_t)x->general << 8;
+    return result;
+  }
   if (x->reason == VMX_REASON_APIC_ACCESS) {
     *value = x->apic_offset | apic_access_type(x->e->access) << 12;
     return HV_SUCCESS;

@@ -170,6 +170,15 @@ static bool find_before(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port
   return found;
 }
 
+bool hvf_code_before(hvf_vcpu *v, uint64_t end, uint8_t *bytes, uint32_t size) {
+  code c;
+  if (!read_code(v, end, &c) || c.before < size) {
+    return false;
+  }
+  memcpy(bytes, c.bytes + LONGEST - size, size);
+  return true;
+}
+
 bool hvf_port_before(hvf_vcpu *v, const luna_exit *e, uint64_t end, hvf_port *port) {
   code c;
   return read_code(v, end, &c) && find_before(v, e, &c, port);

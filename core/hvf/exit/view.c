@@ -139,6 +139,22 @@ static hv_return_t place_port(hvf_vcpu *v) {
   return HV_SUCCESS;
 }
 
+/* MOV to CR8 is 4 bytes, with REX.R in front (SDM Vol. 2): what lowers the task priority is done
+ * when KVM tells. */
+static hv_return_t place_cr8(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  uint8_t code[4];
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
+  if (result == HV_SUCCESS && hvf_code_before(v, x->start, code, sizeof code) &&
+      (code[0] & 0xf4) == 0x44 && code[1] == 0x0f && code[2] == 0x22 && (code[3] & 0x38) == 0) {
+    x->start -= sizeof code;
+    x->length = sizeof code;
+    x->general = (uint8_t)((code[0] & 1) << 3 | (code[3] & 7));
+  }
+  x->placed = result == HV_SUCCESS;
+  return result;
+}
+
 static hv_return_t place_halt(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
   hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
@@ -167,6 +183,8 @@ hv_return_t hvf_view_place(hvf_vcpu *v) {
       return place_port(v);
     case LUNA_EXIT_MSR:
       return place_msr(v);
+    case LUNA_EXIT_TPR:
+      return place_cr8(v);
     default:
       return place_halt(v);
   }
@@ -201,6 +219,9 @@ static hv_return_t get_now(hvf_vcpu *v, int reg, uint64_t *value) {
 
 static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   uint64_t now = 0;
+  if (reg == LUNA_CR0 || reg == LUNA_CR4) {
+    hvf_fixed_touch(v);
+  }
   int status = reg == LUNA_CR4 ? luna_vcpu_get(v->vcpu, reg, &now) : LUNA_OK;
   if (status == LUNA_OK) {
     status = luna_vcpu_set(v->vcpu, reg, hvf_fixed_given(v, reg, value, now));

@@ -5,9 +5,9 @@
 
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
-#include "hvf/exit/fixed.h"
 #include "hvf/exit/view.h"
 
+#include <cpuid.h>
 #include <inttypes.h>
 
 typedef struct control {
@@ -19,25 +19,27 @@ typedef struct control {
 static const control controls[HVF_CONTROLS] = {
     /* External interrupts and NMIs are the host's. */
     [HV_VMX_CAP_PINBASED] = {0x16 | PIN_BASED_INTR | PIN_BASED_NMI, PIN_BASED_VIRTUAL_NMI},
-    /* Without a local APIC in KVM, HLT exits; every port does. */
+    /* Without a local APIC in KVM, HLT exits; every port does. KVM tells of moves to CR8 that lower
+     * it; MONITOR and MWAIT are not among what a guest's CPUID has. */
     [HV_VMX_CAP_PROCBASED] = {0x04006172 | CPU_BASED_HLT | CPU_BASED_UNCOND_IO |
                                   CPU_BASED_MSR_BITMAPS | CPU_BASED_SECONDARY_CTLS |
                                   CPU_BASED_TSC_OFFSET,
-                              CPU_BASED_IRQ_WND | CPU_BASED_MTF},
+                              CPU_BASED_IRQ_WND | CPU_BASED_MTF | CPU_BASED_MWAIT |
+                                  CPU_BASED_MONITOR | CPU_BASED_CR8_LOAD | CPU_BASED_CR8_STORE},
     /* The guest has these instructions where CPUID says so. */
-    [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP |
-                                   CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS,
-                               CPU_BASED2_VPID},
+    [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP,
+                               CPU_BASED2_VPID | CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS},
     /* EFER is among the guest's registers, and IA-32e mode is its LMA. */
     [HV_VMX_CAP_ENTRY] = {0x11fb | VMENTRY_LOAD_EFER,
                           VMENTRY_LOAD_DBG_CONTROLS | VMENTRY_GUEST_IA32E | VMENTRY_LOAD_IA32_PAT},
-    [HV_VMX_CAP_EXIT] = {0x36dfb | VMEXIT_HOST_IA32E | VMEXIT_SAVE_EFER | VMEXIT_LOAD_EFER,
-                         VMEXIT_SAVE_DBG_CONTROLS | VMEXIT_ACK_INTR | VMEXIT_SAVE_IA32_PAT |
-                             VMEXIT_LOAD_IA32_PAT},
+    [HV_VMX_CAP_EXIT] = {0x36dfb | VMEXIT_HOST_IA32E | VMEXIT_LOAD_EFER,
+                         VMEXIT_SAVE_DBG_CONTROLS | VMEXIT_SAVE_EFER | VMEXIT_ACK_INTR |
+                             VMEXIT_SAVE_IA32_PAT | VMEXIT_LOAD_IA32_PAT},
 };
 
 enum {
-  EFER_LMA = 1 << 10
+  EFER_LMA = 1 << 10,
+  CR4_VMXE = 1 << 13
 };
 
 void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
@@ -100,24 +102,50 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
   return result;
 }
 
-/* CR0.NE and CR4.VMXE are fixed to 1 as on a processor in VMX operation, though KVM's guests enter
- * without; an unrestricted guest's PE and PG are not. What can be 1 is what the processor has. */
+/* The bits of CR4 that this host's processor has, and VMXE. */
+static uint64_t possible_cr4(void) {
+  const struct {
+    uint32_t leaf, word, bit, cr4;
+  } features[] = {{1, 2, 26, 18}, {1, 2, 17, 17}, {7, 1, 0, 16},  {7, 1, 7, 20}, {7, 1, 20, 21},
+                  {7, 2, 2, 11},  {7, 2, 3, 22},  {7, 2, 16, 12}, {7, 2, 7, 23}};
+  uint64_t found = 0x7ff | CR4_VMXE; /* VME to OSXMMEXCPT */
+  for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+    uint32_t words[4];
+    if (__get_cpuid_count(features[i].leaf, 0, &words[0], &words[1], &words[2], &words[3]) &&
+        words[features[i].word] >> features[i].bit & 1) {
+      found |= UINT64_C(1) << features[i].cr4;
+    }
+  }
+  return found;
+}
+
+/* As an Intel processor's in VMX operation, though KVM's guests enter without CR0.NE and CR4.VMXE.
+ * PE and PG need not be 1, since guests are unrestricted. */
 static hv_return_t fixed(hv_vmx_capability_t field, uint64_t *value) {
   switch (field) {
     case HV_VMX_CAP_CR0_FIXED0:
-      *value = hvf_fixed_bits(0);
+      *value = 0x80000021; /* PG NE PE */
+      return HV_SUCCESS;
+    case HV_VMX_CAP_CR0_FIXED1:
+      *value = UINT32_MAX;
       return HV_SUCCESS;
     case HV_VMX_CAP_CR4_FIXED0:
-      *value = hvf_fixed_bits(1);
+      *value = CR4_VMXE;
+      return HV_SUCCESS;
+    case HV_VMX_CAP_CR4_FIXED1:
+      *value = possible_cr4();
+      return HV_SUCCESS;
+    case HV_VMX_CAP_MISC: /* four CR3-target values */
+      *value = 4 << 16;
+      return HV_SUCCESS;
+    case HV_VMX_CAP_VMCS_ENUM: /* the highest index of a field: VMCS_CTRL_ENCLV_EXITING_BITMAP's */
+      *value = VMCS_CTRL_ENCLV_EXITING_BITMAP & 0x3fe;
       return HV_SUCCESS;
     case HV_VMX_CAP_EPT_VPID_CAP: /* no memory that can only be executed, no accessed bits */
       *value = 0;
       return HV_SUCCESS;
-    case HV_VMX_CAP_CR0_FIXED1:
-      *value = 0xe005003f; /* PG CD NW AM WP NE ET TS EM MP PE */
-      return HV_SUCCESS;
     default:
-      return hvf_fail(HV_UNSUPPORTED, "KVM does not tell capability %u", (unsigned)field);
+      return hvf_fail(HV_BAD_ARGUMENT, "there is no capability %u", (unsigned)field);
   }
 }
 

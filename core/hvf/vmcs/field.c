@@ -4,6 +4,8 @@
 
 #include <Hypervisor/hv_vmx.h>
 
+#include "hvf/vmcs/kept.h"
+
 #include "lunavisor.h"
 
 enum {
@@ -92,6 +94,13 @@ static hvf_field register_field(uint32_t number) {
   return found;
 }
 
+static hvf_field kept_field(uint32_t number) {
+  int index = hvf_kept_find(number);
+  return index < 0
+             ? (hvf_field){.kind = HVF_FIELD_NONE}
+             : (hvf_field){.kind = HVF_FIELD_KEPT, .number = index, .value = hvf_kept_may(index)};
+}
+
 static hvf_field control_field(uint32_t number) {
   switch (number) {
     case VMCS_CTRL_PIN_BASED:
@@ -118,14 +127,15 @@ static hvf_field control_field(uint32_t number) {
       return (hvf_field){.kind = HVF_FIELD_EVENT};
     case VMCS_GUEST_LINK_POINTER:
       return (hvf_field){.kind = HVF_FIELD_CONSTANT, .value = UINT64_MAX};
-    case VMCS_CTRL_EXC_BITMAP:
-    case VMCS_CTRL_PF_ERROR_MASK:
-    case VMCS_CTRL_PF_ERROR_MATCH:
-    case VMCS_CTRL_CR3_COUNT:
-    case VMCS_CTRL_TPR_THRESHOLD:
+    /* Nothing of the kind is stored or loaded, or waits. */
+    case VMCS_CTRL_VMEXIT_MSR_STORE_COUNT:
+    case VMCS_CTRL_VMEXIT_MSR_LOAD_COUNT:
+    case VMCS_CTRL_VMENTRY_MSR_LOAD_COUNT:
+    case VMCS_CTRL_XSS_EXITING_BITMAP:
+    case VMCS_GUEST_DEBUG_EXC:
       return (hvf_field){.kind = HVF_FIELD_CONSTANT, .value = 0};
     default:
-      return (hvf_field){.kind = HVF_FIELD_NONE};
+      return kept_field(number);
   }
 }
 

@@ -14,6 +14,7 @@ typedef enum hvf_field_kind {
   HVF_FIELD_CONSTANT, /* always `value`: nothing else can be written */
   HVF_FIELD_MASK,     /* of CR0, 0, or CR4, 1: bits that the host owns */
   HVF_FIELD_SHADOW,   /* what the guest reads of those */
+  HVF_FIELD_KEPT,     /* `number` is an hvf_kept, `value` has the bits that it can have */
   HVF_FIELD_EVENT,    /* VMCS_CTRL_VMENTRY_* */
   HVF_FIELD_MSR,      /* `number` is that of an MSR */
   HVF_FIELD_STATE     /* of the vCPU, by a call of its own: state_get, state_set */

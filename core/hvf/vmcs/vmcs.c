@@ -11,6 +11,8 @@
 #include "hvf/vmcs/control.h"
 #include "hvf/vmcs/entry.h"
 #include "hvf/vmcs/field.h"
+#include "hvf/vmcs/kept.h"
+#include "hvf/vmcs/setup.h"
 
 #include <inttypes.h>
 
@@ -107,7 +109,12 @@ static hv_return_t read_field(hvf_vcpu *v, uint32_t number, uint64_t *value) {
       *value = v->masks[found.number];
       return HV_SUCCESS;
     case HVF_FIELD_SHADOW:
-      *value = v->shadows[found.number];
+      *value = hvf_fixed_shadow(v, found.number);
+      return HV_SUCCESS;
+    case HVF_FIELD_KEPT:
+      *value = found.number >= HVF_KEPT_PDPTE_0 && found.number <= HVF_KEPT_PDPTE_3
+                   ? hvf_setup_pdpte(v, found.number)
+                   : v->kept_fields[found.number];
       return HV_SUCCESS;
     case HVF_FIELD_EVENT:
       return read_event(v, number, value);
@@ -185,10 +192,12 @@ static hv_return_t write_state(hvf_vcpu *v, uint32_t number, uint64_t value) {
 /* Sets a mask or shadow; the guest's view of the register follows. */
 static hv_return_t change_view(hvf_vcpu *v, int index, uint64_t *word, uint64_t value) {
   const int reg = index == 0 ? LUNA_CR0 : LUNA_CR4;
+  hvf_fixed_touch(v);
   const uint64_t before = *word;
   const bool shadow = word == &v->shadows[index];
+  const uint64_t apart = hvf_fixed_apart(index) & (shadow ? v->masks[index] : UINT64_MAX);
   uint64_t seen;
-  if (!((value ^ before) & (shadow ? v->masks[index] : hvf_fixed_bits(index)))) {
+  if (!((value ^ before) & apart)) {
     *word = value;
     return HV_SUCCESS;
   }
@@ -202,15 +211,6 @@ static hv_return_t change_view(hvf_vcpu *v, int index, uint64_t *word, uint64_t 
     *word = before;
   }
   return result;
-}
-
-static hv_return_t write_mask(hvf_vcpu *v, int index, uint64_t value) {
-  const uint64_t possible = hvf_fixed_bits(index);
-  return value & ~possible ? hvf_fail(HV_UNSUPPORTED,
-                                      "KVM cannot exit for the bits 0x%" PRIx64
-                                      " of CR%d: only 0x%" PRIx64 " can be masked",
-                                      value & ~possible, index == 0 ? 0 : 4, possible)
-                           : change_view(v, index, &v->masks[index], value);
 }
 
 static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
@@ -232,9 +232,11 @@ static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
                             "KVM cannot follow 0x%" PRIx64 " in field 0x%x: only 0x%" PRIx64, value,
                             number, found.value);
     case HVF_FIELD_MASK:
-      return write_mask(v, found.number, value);
+      return change_view(v, found.number, &v->masks[found.number], value);
     case HVF_FIELD_SHADOW:
       return change_view(v, found.number, &v->shadows[found.number], value);
+    case HVF_FIELD_KEPT:
+      return hvf_kept_set(v, found.number, value);
     case HVF_FIELD_EVENT:
       return write_event(v, number, value);
     case HVF_FIELD_MSR:
@@ -264,10 +266,11 @@ static hv_return_t allowed(uint32_t number, uint64_t *must, uint64_t *may) {
     case HVF_FIELD_CONSTANT:
       *must = *may = found.value;
       return HV_SUCCESS;
-    case HVF_FIELD_MASK:
+    case HVF_FIELD_KEPT:
       *must = 0;
-      *may = hvf_fixed_bits(found.number);
+      *may = found.value;
       return HV_SUCCESS;
+    case HVF_FIELD_MASK:
     case HVF_FIELD_REGISTER:
     case HVF_FIELD_SHADOW:
     case HVF_FIELD_EVENT:

@@ -27,9 +27,19 @@
  * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
  *   registers.
  *
+ * MOV_CR, with CR8-load exiting: of moves to CR8 that lower it, done already; RIP is shown at them.
+ *
  * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back.
- * They are the bits of CR0 and CR4 that can be masked: the guest reads a masked bit from the shadow
- * as on a Mac, but never sees VMXE set, and its own writes to masked bits do not exit.
+ * Where they, CR0.CD or CR0.NW are masked, the guest reads the shadow as on a Mac, but never sees
+ * VMXE set. Any other bit may be masked too if the shadow has what the register has: the guest's
+ * own writes to masked bits do not exit, they are done, and the shadow shows them.
+ *
+ * Fields that set-up code writes are kept and read back: exception bitmap with page-fault mask and
+ * match, PDPTEs, CR3-target values, TPR threshold, pause-loop window, timer value. What they ask
+ * for and KVM does not do is refused. Since fields depend on each other and come in any order, some
+ * of it is by hv_vcpu_run, with HV_UNSUPPORTED and before the guest is entered: page faults that
+ * are to exit, shadows of masked bits that are not as in the register, PDPTEs other than those in
+ * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there for fetches and while the guest has no paging. */
@@ -74,8 +84,9 @@ enum {
 /* What the control fields can be, in the layout of Intel's capability MSRs (SDM Vol. 3, appendix
  * A). For the five kinds of controls and their TRUE forms, which are the same here: the low half
  * has the bits that must be 1, the high half those that may be. With HV_VM_ACCEL_APIC, HLT exiting
- * is not among the latter: KVM halts. Needs no VM. HV_UNSUPPORTED for VMCS_ENUM, which counts
- * fields of a processor. */
+ * is not among the latter: KVM halts. MONITOR and MWAIT exiting may be 1, but a guest's CPUID does
+ * not have them and they do not exit; CR8-store exiting may, and does not exit either. Needs no
+ * VM. */
 HV_API hv_return_t hv_vmx_read_capability(hv_vmx_capability_t field, uint64_t *value);
 
 /* What the guest's MSRs have: their value for the INFO_ ones, the bits that can be set for the
@@ -100,8 +111,7 @@ HV_API hv_return_t hv_vmx_get_msr_info(hv_vmx_msr_info_t field, uint64_t *value)
 /* A field of the VMCS. Owner. HV_BAD_ARGUMENT for a number that is no field, a value that the field
  * cannot hold, and control bits outside the capability; HV_DENIED for a write to a read-only field;
  * HV_UNSUPPORTED for a field that KVM has nothing like (of the host, of pages that the processor
- * reads), or a value that it cannot follow: exceptions to exit for, other bits of CR0 or CR4 that
- * are masked. */
+ * reads), or a value that it cannot follow, such as exceptions to exit for. */
 HV_API hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
 HV_API hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
 /* What a write of the field accepts: bits of a control that must be 1 and may be 1; for other

@@ -43,6 +43,27 @@ static void out_is_placed_where_kvm_leaves_rip_at_it(void) {
   end();
 }
 
+/* KVM tells of moves to CR8 that lower it, when they are done. */
+static void moves_to_cr8_exit_where_they_are_asked_for(void) {
+  static const uint8_t code[] = {0x45, 0x0f, 0x22, 0xc1, 0xf4}; /* mov cr8, r9; hlt */
+  for (int asked = 0; asked < 2; asked++) {
+    steps[0] = (fake_step){.kind = FAKE_OTHER, .reason = KVM_EXIT_SET_TPR};
+    begin_steps(code, sizeof code, 1);
+    set(HV_X86_RIP, CODE + 4);
+    if (asked) {
+      set_field(VMCS_CTRL_CPU_BASED, field(VMCS_CTRL_CPU_BASED) | CPU_BASED_CR8_LOAD);
+      CHECK_EQ(exit_of(), VMX_REASON_MOV_CR);
+      CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 8 | 9 << 8);
+      CHECK_EQ(get(HV_X86_RIP), CODE);
+      CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+      skip();
+    }
+    CHECK_EQ(exit_of(), VMX_REASON_HLT);
+    CHECK_EQ(fake_regs()->rip, CODE + 4);
+    end();
+  }
+}
+
 static void out_goes_elsewhere_if_the_program_says_so(void) {
   static const uint8_t code[] = {0xe6, 0x10, 0xf4};
   step_pio(0, 0x10, 1, true);
@@ -311,6 +332,7 @@ static void every_call_may_fail(void) {
 
 int main(void) {
   RUN(out_is_placed_where_kvm_leaves_rip_at_it);
+  RUN(moves_to_cr8_exit_where_they_are_asked_for);
   RUN(out_goes_elsewhere_if_the_program_says_so);
   RUN(out_that_stays_is_executed_again);
   RUN(out_between_two_of_its_kind_is_finished_first);
