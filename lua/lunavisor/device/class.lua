@@ -1,0 +1,178 @@
+-- SPDX-License-Identifier: MIT
+-- The class of a device: its table checked, and its functions generated, once for all instances.
+
+local class = require "lunavisor.class"
+local access = require "lunavisor.device.access"
+local bits = require "lunavisor.device.bits"
+local compile = require "lunavisor.device.compile"
+local handles = require "lunavisor.device.handle"
+local instances = require "lunavisor.device.instance"
+local layouts = require "lunavisor.device.layout"
+local lines = require "lunavisor.device.line"
+local registers = require "lunavisor.device.register"
+local rules = require "lunavisor.device.rule"
+local timers = require "lunavisor.device.timer"
+local u64 = require "lunavisor.text.u64"
+
+local M = {}
+
+local methods, OWN, copy = instances.methods, instances.OWN, instances.copy
+
+local DEVICE = {
+  width = true, unknown = true, endian = true, narrow = true, registers = true, regions = true,
+  size = true, lines = true, inputs = true, input = true, timers = true, reset = true, state = true,
+  holds = true, options = true, init = true, methods = true, version = true, upgrade = true,
+  doc = true,
+}
+-- ---- Checks ----
+
+local function check_names(layout, names, path, what)
+  for name in pairs(names or {}) do
+    if type(name) ~= "string" or OWN[name] or methods[name] then
+      layout.blame(path .. "." .. tostring(name),
+        ("a %s cannot be called %s: every device has that"):format(what, tostring(name)))
+    elseif path ~= "registers" and layout.by[name] then
+      layout.blame(path .. "." .. name, ("a register is called %s too"):format(name),
+        layout.by[name].path)
+    end
+  end
+end
+
+local function check_functions(layout, names, path)
+  if names ~= nil and type(names) ~= "table" then
+    layout.blame(path, "a table of functions by name expected")
+  end
+  for name, fn in pairs(names or {}) do
+    if type(fn) ~= "function" then
+      layout.blame(path .. "." .. tostring(name), ("a function expected, got %s"):format(
+        class.describe(fn)))
+    end
+  end
+end
+
+local function names_of(layout, text)
+  local set = {}
+  if text ~= nil and type(text) ~= "string" then
+    layout.blame("holds", "names of fields, separated by spaces, expected")
+  end
+  for name in (text or ""):gmatch "%S+" do set[name] = true end
+  return set
+end
+
+local function check_device(layout, spec)
+  registers.check_keys(layout.blame, "", spec, DEVICE, "a device")
+  for _, key in ipairs { "reset", "init", "upgrade", "input" } do
+    registers.check_function(layout.blame, key, spec, key)
+  end
+  check_functions(layout, spec.timers, "timers")
+  check_functions(layout, spec.methods, "methods")
+  check_names(layout, layout.by, "registers", "register")
+  check_names(layout, spec.lines, "lines", "line")
+  check_names(layout, spec.methods, "methods", "method")
+  check_names(layout, spec.state, "state", "field")
+  if spec.version ~= nil and not registers.is_whole(spec.version, 1, 2 ^ 31) then
+    layout.blame("version", "a whole number from 1 expected")
+  end
+end
+
+-- ---- What is not modelled ----
+
+-- Says and counts what the guest changes of what is declared and not modelled; nil where there is
+--- none.
+local function todo_of(register)
+  local list = {}
+  if register.todo then
+    list[1] = { name = register.name, mask = register.all, low = 0, todo = register.todo }
+  end
+  for _, field in ipairs(register.fields) do
+    if field.todo then
+      list[#list + 1] = { name = register.name .. "." .. field.name, mask = field.mask,
+        low = field.low, todo = field.todo }
+    end
+  end
+  if #list == 0 then return nil end
+  return function(d, new, old)
+    local difference = u64.bxor(new, old)
+    for _, part in ipairs(list) do
+      if u64.band(difference, part.mask) ~= bits.zero then
+        local todos = rawget(d, "todos")
+        todos[part.name] = (todos[part.name] or 0) + 1
+        d:log(("%s = %s: not modelled (%s)"):format(part.name,
+          u64.hex(u64.rshift(u64.band(new, part.mask), part.low)), part.todo))
+      end
+    end
+  end
+end
+
+-- ---- Functions ----
+
+-- What a change of a register brings about: those that follow it, and lines. `guest`: it was the
+-- guest, and what is not modelled is said.
+local function settler(layout, register, guest)
+  local update = compile.update(layout, register)
+  local leads, todo = register.leads, guest and todo_of(register)
+  local later, computed = timers.follow, layout.update
+  if not guest then
+    return function(d, new, old)
+      for i = 1, #leads do later(d, leads[i], new, old) end
+      if update then update(d) end
+      if computed then computed(d) end
+    end
+  end
+  if not todo and #leads == 0 then return nil end
+  return function(d, new, old)
+    if todo then todo(d, new, old) end
+    for i = 1, #leads do later(d, leads[i], new, old) end
+  end
+end
+
+local function build(layout)
+  rules.add(layout, layout.spec.lines)
+  layout.update = rules.updater(layout, lines.set)
+  layout.refresh = compile.update(layout, nil)
+  layout.getters, layout.setters = {}, {}
+  for _, register in ipairs(layout.registers) do
+    register.settle = settler(layout, register, false)
+    local changed = settler(layout, register, true)
+    register.watched = changed ~= nil
+    compile.register(layout, register, { changed = changed, settle = register.settle })
+    layout.getters[register.name], layout.setters[register.name] =
+      handles.accessors(layout, register)
+  end
+  for _, region in ipairs(layout.regions) do access.region(layout, region) end
+end
+
+-- ---- Classes ----
+
+local Class = {}
+Class.__index = Class
+function Class.__call(self, options)
+  local made = instances.new(self, options, 2)
+  return made -- not a tail call: the checks count on this frame
+end
+
+function Class.__tostring(self) return "device " .. self.name end
+M.Class = Class
+
+--- The class of a table, which stands behind the call that `info` tells of.
+function M.class(info, name, spec)
+  local layout = layouts.new(info, name, spec)
+  check_device(layout, spec)
+  layout.own, layout.followers = names_of(layout, spec.holds), {}
+  layout.holds = copy(layout.own)
+  for key in pairs(spec.state or {}) do layout.own[key] = true end
+  layout.methods = setmetatable(copy(spec.methods or {}), { __index = methods })
+  if type(spec.inputs) == "number" and not spec.input then
+    layout.blame("inputs", "inputs by number need a function input(dev, number, level)")
+  elseif type(spec.inputs) ~= "number" then
+    check_functions(layout, spec.inputs, "inputs")
+  end
+  for _, register in ipairs(layout.registers) do
+    for _, lead in ipairs(register.leads) do layout.followers[lead.name] = lead end
+  end
+  build(layout)
+  layout.meta = instances.metatable(layout)
+  return setmetatable({ name = name, layout = layout }, Class)
+end
+
+return M

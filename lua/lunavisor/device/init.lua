@@ -1,0 +1,48 @@
+-- SPDX-License-Identifier: MIT
+-- The device kit: `device "name" { registers = ... }` makes a class of devices of a table.
+
+local class = require "lunavisor.class"
+local classes = require "lunavisor.device.class"
+local clocks = require "lunavisor.device.clock"
+local dmas = require "lunavisor.device.dma"
+local dump = require "lunavisor.device.dump"
+local lines = require "lunavisor.device.line"
+require "lunavisor.device.state"
+
+local device = {
+  layout = dump.layout,
+  line = lines.new,
+  memory = dmas.bytes,
+}
+
+--- A clock that stands until clock:advance(seconds); with `source`, one over it (clock.lua).
+function device.clock(source)
+  return source and clocks.new(source) or clocks.fake()
+end
+
+--- Whether something is a device of the kit, "device", or a class of them, "class"; else nil.
+function device.is(value)
+  if not dump.layout_of(value) then return nil end
+  return rawget(value, "class") and "device" or "class"
+end
+
+class.strict("device", device)
+
+local meta = getmetatable(device)
+
+--- device "name" { ... }: see lua/manual/device-kit.md for what the table may have.
+function meta.__call(_, name)
+  if type(name) ~= "string" or not name:find "^[%w_.-]+$" then
+    error(("device: a name of letters, digits, '_', '.' and '-' expected, got %s"):format(
+      type(name) == "string" and ("%q"):format(name) or type(name)), 2)
+  end
+  local info = debug.getinfo(2, "Sl")
+  return function(spec)
+    if type(spec) ~= "table" then
+      error(("device %s: a table expected, got %s"):format(name, class.describe(spec)), 2)
+    end
+    return classes.class(info, name, spec)
+  end
+end
+
+return device

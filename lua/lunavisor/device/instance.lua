@@ -1,0 +1,227 @@
+-- SPDX-License-Identifier: MIT
+-- The instances of a class of devices: what they have, how they are made, and reset.
+
+local class = require "lunavisor.class"
+local bits = require "lunavisor.device.bits"
+local clocks = require "lunavisor.device.clock"
+local dmas = require "lunavisor.device.dma"
+local fifos = require "lunavisor.device.fifo"
+local lines = require "lunavisor.device.line"
+local timers = require "lunavisor.device.timer"
+
+local M = {}
+
+local OPTIONS = { name = true, clock = true, dma = true, log = true }
+
+-- What instances have for themselves, which no register, line or field can be called.
+M.OWN = {
+  read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
+  inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
+  seen = true, logger = true, now = true, class = true,
+}
+
+--- The methods of all devices: dump.lua and state.lua add theirs.
+M.methods = {}
+local methods, OWN = M.methods, M.OWN
+for name, fn in pairs(timers.methods) do methods[name] = fn end
+
+local function copy(value)
+  if type(value) ~= "table" then return value end
+  local made = {}
+  for key, part in pairs(value) do made[key] = copy(part) end
+  return made
+end
+
+M.copy = copy
+
+local function describe_missing(layout, key, tail, level)
+  local names = {}
+  for _, set in ipairs { layout.getters, methods, layout.own, layout.lines, OWN } do
+    for name in pairs(set) do if type(name) == "string" then names[name] = true end end
+  end
+  error(("device %s has no register or field %s%s%s"):format(layout.name, tostring(key), tail,
+    class.hint(key, names)), level + 1)
+end
+
+--- The metatable of a class's instances.
+function M.metatable(layout)
+  local getters, setters, own = layout.getters, layout.setters, layout.own
+  local meta = { __name = "device " .. layout.name }
+  function meta.__index(d, key)
+    local get = getters[key]
+    if get then return get(d) end
+    local method = layout.methods[key]
+    if method ~= nil then return method end
+    if key == "now" then return rawget(d, "clock").now end
+    if own[key] or class.is_probe(key) then return nil end
+    describe_missing(layout, key, "", 2)
+  end
+  function meta.__newindex(d, key, value)
+    local set = setters[key]
+    if set then
+      set(d, value, 2)
+    elseif own[key] then
+      rawset(d, key, value)
+    else
+      describe_missing(layout, key, " that can be set; declare fields in 'state' or 'holds'", 2)
+    end
+  end
+  function meta.__tostring(d) return methods.dump(d) end
+  return meta
+end
+
+local function stderr(text)
+  io.stderr:write(text, "\n")
+end
+
+local function add_lines(d, layout)
+  local levels = {}
+  for _, about in ipairs(layout.lines) do
+    local line = lines.new(layout.name .. "." .. about.name)
+    line.ruled = about.ruled
+    d[about.slot] = line
+    rawset(d, about.name, line)
+  end
+  d.lines = setmetatable({}, {
+    __index = function(_, name)
+      local about = layout.lines[name]
+      if about and type(name) == "string" then return d[about.slot].level end
+      error(("device %s has no line %s%s"):format(layout.name, tostring(name),
+        class.hint(name, layout.lines)), 2)
+    end,
+    __newindex = function(_, name, level)
+      local about = type(name) == "string" and layout.lines[name]
+      if not about or about.ruled then
+        error(("device %s has no line %s that can be set%s"):format(layout.name, tostring(name),
+          about and ": it follows its rule" or class.hint(name, layout.lines)), 2)
+      end
+      d[about.slot]:set(level)
+    end,
+    __pairs = function() return pairs(levels) end,
+  })
+end
+
+local function add_input(d, layout, key, fn)
+  d.inputs[key] = lines.new(("%s.inputs.%s"):format(layout.name, tostring(key)), function(level)
+    fn(d, level)
+    if layout.update then layout.update(d) end
+  end)
+end
+
+local function add_inputs(d, layout, spec)
+  local inputs = spec.inputs
+  d.inputs = {}
+  if type(inputs) == "number" then
+    for i = 0, inputs - 1 do
+      add_input(d, layout, i, function(device, level) spec.input(device, i, level) end)
+    end
+  else
+    for name, fn in pairs(inputs or {}) do add_input(d, layout, name, fn) end
+  end
+  setmetatable(d.inputs, { __index = function(_, key)
+    error(("device %s has no input %s%s"):format(layout.name, tostring(key),
+      class.hint(key, type(inputs) == "table" and inputs or {})), 2)
+  end })
+end
+
+local function add_regions(d, layout)
+  d.regions = {}
+  for _, region in ipairs(layout.regions) do
+    local read, write = region.read_access, region.write_access
+    local name = #layout.regions > 1 and d.name .. "." .. region.name or d.name
+    d.regions[region.name] = { name = name, size = region.size,
+      read = function(_, offset, size) return read(d, offset, size) end,
+      write = function(_, offset, size, value) return write(d, offset, size, value) end }
+  end
+  d.read, d.write = layout.regions[1].read_access, layout.regions[1].write_access
+end
+
+-- The registers, FIFOs and declared fields as they are at power-on.
+local function clear(d, layout)
+  for _, register in ipairs(layout.registers) do
+    local value = bits.plain(register.reset, 8 * register.width)
+    for slot = register.slot, register.slot + (register.count or 1) - 1 do
+      if register.fifo then
+        d[slot] = d[slot] or fifos.new(register, d, layout.update)
+        fifos.empty(d[slot])
+        d[slot].lost, d[slot].trigger = 0, register.trigger or 1
+      else
+        d[slot] = value
+      end
+    end
+  end
+  for name, value in pairs(layout.spec.state or {}) do rawset(d, name, copy(value)) end
+end
+
+--- Brings all lines up to date: for what a line's function looks at and the kit does not see.
+function methods.update(d)
+  local layout = rawget(d, "class").layout
+  if layout.refresh then layout.refresh(d) end
+  if layout.update then layout.update(d) end
+end
+
+--- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end. Then
+--- the table's reset function is called with what else is given.
+function methods.reset(d, ...)
+  local layout = rawget(d, "class").layout
+  for name in pairs(rawget(d, "alarms")) do methods.cancel(d, name) end
+  clear(d, layout)
+  if layout.spec.reset then layout.spec.reset(d, ...) end
+  methods.update(d)
+end
+
+--- Says something of the device: "edu: text".
+function methods.log(d, text)
+  local log = rawget(d, "logger")
+  if log then log(("%s: %s"):format(d.name, tostring(text)), d) end
+end
+
+-- Checks what an instance is made with.
+local function check_options(layout, options, level)
+  if options ~= nil and type(options) ~= "table" then
+    error(("device %s: a table of options expected, got %s"):format(layout.name,
+      class.describe(options)), level + 1)
+  end
+  local own = layout.spec.options or {}
+  for key in pairs(options or {}) do
+    if not OPTIONS[key] and own[key] == nil then
+      local names = copy(OPTIONS)
+      for name in pairs(own) do names[name] = true end
+      error(("device %s: unknown option '%s'%s"):format(layout.name, tostring(key),
+        class.hint(key, names)), level + 1)
+    end
+  end
+  return options or {}
+end
+
+local function options_of(layout, given)
+  local options = copy(layout.spec.options or {})
+  for key, value in pairs(given) do
+    if not OPTIONS[key] then options[key] = value end
+  end
+  return options
+end
+
+--- An instance of the class. options: name, clock (device.clock()), dma (memory for dev.dma), log
+--- (a function(text, device), or false), and what the table's `options` name.
+function M.new(kind, options, level)
+  local layout = kind.layout
+  options = check_options(layout, options, level + 1)
+  local d = { name = options.name or layout.name, class = kind, handles = {}, unknowns = {},
+    todos = {}, alarms = {}, seen = false,
+    clock = options.clock or clocks.fake(),
+    dma = dmas.new(options.name or layout.name, options.dma),
+    options = options_of(layout, options) }
+  d.logger = options.log == nil and stderr or options.log
+  clear(d, layout)
+  add_lines(d, layout)
+  add_inputs(d, layout, layout.spec)
+  add_regions(d, layout)
+  setmetatable(d, layout.meta)
+  if layout.spec.init then layout.spec.init(d, d.options) end
+  methods.reset(d)
+  methods.mark(d)
+  return d
+end
+
+return M
