@@ -105,6 +105,18 @@ describe("the annotations", function()
     end)
   end
 
+  it("name the device kit", function()
+    local device = require "lunavisor.device"
+    assert.same(functions_of(device), annotated "function device%.([%w_]+)%(")
+    assert.same(functions_of(require("lunavisor.device.instance").methods),
+      annotated "function dev:([%w_]+)%(")
+    for class, module in pairs { line = "line", clock = "clock", fifo = "fifo" } do
+      local methods, names = require("lunavisor.device." .. module).methods, {}
+      for name in pairs(methods) do names[#names + 1] = name end
+      assert.same(sorted(names), annotated("function " .. class .. ":([%w_]+)%("))
+    end
+  end)
+
   it("name every method of a vcpu", function()
     local files = {}
     for name in ("vcpu debug exit interrupt linear run state thread"):gmatch "%l+" do

@@ -163,6 +163,6 @@ function M.fake()
   return M.new(setmetatable({ moment = 0 }, Fake))
 end
 
-M.class = Clock
+M.methods, M.class = methods, Clock
 
 return M

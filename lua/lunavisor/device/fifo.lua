@@ -102,6 +102,6 @@ function Fifo.__tostring(self)
   return ("FIFO %s (%d of %d)"):format(self.register.name, self.count, self.depth)
 end
 
-M.class = Fifo
+M.methods, M.class = methods, Fifo
 
 return M

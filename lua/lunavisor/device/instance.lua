@@ -17,7 +17,7 @@ local OPTIONS = { name = true, clock = true, dma = true, log = true }
 M.OWN = {
   read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
   inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
-  seen = true, logger = true, now = true, class = true,
+  seen = true, logger = true, now = true, class = true, timed = true, vm = true,
 }
 
 --- The methods of all devices: dump.lua and state.lua add theirs.
@@ -209,6 +209,7 @@ function M.new(kind, options, level)
   options = check_options(layout, options, level + 1)
   local d = { name = options.name or layout.name, class = kind, handles = {}, unknowns = {},
     todos = {}, alarms = {}, seen = false,
+    timed = options.clock ~= nil, vm = false,
     clock = options.clock or clocks.fake(),
     dma = dmas.new(options.name or layout.name, options.dma),
     options = options_of(layout, options) }

@@ -160,6 +160,6 @@ function Line.__tostring(self)
     self.edges == 1 and "" or "s")
 end
 
-M.class = Line
+M.methods, M.class = methods, Line
 
 return M

@@ -16,7 +16,7 @@ function M.arm(d, name, seconds, periodic, fn)
   local alarms, clock = rawget(d, "alarms"), rawget(d, "clock")
   local layout = rawget(d, "class").layout
   if alarms[name] then clock:cancel(alarms[name].alarm) end
-  local entry = { period = periodic and seconds or nil }
+  local entry = { period = periodic and seconds or nil, fn = fn }
   alarms[name] = entry
   entry.alarm = clock[periodic and "every" or "after"](clock, seconds, function()
     if not periodic then alarms[name] = nil end
@@ -107,6 +107,20 @@ function M.methods.left(d, name)
     return nil
   end
   return rawget(d, "clock"):left(entry.alarm)
+end
+
+--- Lets the device go by another clock: what its timers have left stays.
+function M.methods.use_clock(d, clock)
+  local alarms, before = rawget(d, "alarms"), rawget(d, "clock")
+  if getmetatable(clock) ~= clocks.class then
+    error(("dev:use_clock: a clock expected, got %s"):format(class.describe(clock)), 2)
+  end
+  rawset(d, "alarms", {})
+  rawset(d, "clock", clock)
+  for name, entry in pairs(alarms) do
+    M.resume(d, name, before:left(entry.alarm) or 0, entry.period, entry.fn)
+    before:cancel(entry.alarm)
+  end
 end
 
 return M

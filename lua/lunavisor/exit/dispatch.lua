@@ -7,6 +7,7 @@ local blocks = require "lunavisor.exit.block"
 local exits = require "lunavisor.exit.record"
 local spaces = require "lunavisor.memory.space"
 local u64 = require "lunavisor.text.u64"
+local unowned = require "lunavisor.exit.unowned"
 
 local raw_answer = raw.answer
 local type, error, tostring = type, error, tostring
@@ -198,7 +199,10 @@ function M.handle(cpu, kind, enter)
   else
     handler = kind == FAULT and spaces.fault_handler(exit.space, exit.gpa) or cpu.handlers[kind]
   end
-  if not handler then return exit, true end
+  if not handler then
+    if unowned.answer(cpu, exit) then return nil end
+    return exit, true
+  end
   local answer = handler(cpu, exit)
   local verdict = cpu[1] and conclude(cpu, exit, answer) -- unless it has closed the vCPU
   if verdict then return exit, verdict end

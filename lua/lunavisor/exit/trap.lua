@@ -12,6 +12,7 @@ local trace = require "lunavisor.exit.trace"
 local Trap = class.class "trap"
 local mine = class.checker(Trap)
 local methods = {}
+local M = { class = Trap }
 
 local kinds = { pio = 0, mmio = 1, msr = 2 } -- luna_trap_kind
 
@@ -62,11 +63,29 @@ local function note(vm, id, kind, first, length, device, where)
     device = device, where = where }, Trap)
   vm.traps[id] = trap
   -- An access to a memory trap comes to Lua only where the memory cannot answer it: nobody's.
-  if not device.memory then
-    vm.special[id] = dispatch.special(kind, device)
-    vm.devices[id] = not vm.special[id] and device or nil
-  end
+  vm.hits[id] = 0
+  M.install(trap)
   return trap
+end
+
+--- Lets a trap's device answer; or what watches it, which is given the function that answers.
+function M.install(trap)
+  local vm, id, device = trap.vm, trap.id, trap.device
+  if device.memory then return end
+  local special = dispatch.special(trap.kind, device)
+  local watched = vm.watchers and vm.watchers(trap, special
+    or function(_, offset, size, value, access)
+      return dispatch.serve(device, offset, size, value, access)
+    end)
+  vm.special[id] = watched or special
+  vm.served[id] = not vm.special[id] and device or nil
+end
+
+-- The VM forgets a trap.
+local function forget(vm, trap_id)
+  local trap = vm.traps[trap_id]
+  if trap then rawset(trap, "last_hits", vm.hits[trap_id]) end
+  vm.traps[trap_id], vm.served[trap_id], vm.special[trap_id], vm.hits[trap_id] = nil, nil, nil, nil
 end
 
 --- Claims a range for a device. The trap, or nil, message, code.
@@ -74,7 +93,7 @@ local function add(vm, kind, first, length, device, coalesced)
   local where = trace.here()
   local function drop(id)
     if vm[1] then raw.untrap(vm, id) end
-    vm.traps[id], vm.devices[id], vm.special[id] = nil, nil, nil
+    forget(vm, id)
   end
   return keep(drop, function(id)
     if coalesced then
@@ -97,13 +116,21 @@ function methods.close(self)
     local ok, message, code = raw.untrap(vm, self.id)
     -- An error may have come here before: then the core has none any more.
     if not ok and code ~= "not_found" then return check.result(nil, message, code) end
-    vm.devices[self.id], vm.special[self.id], vm.traps[self.id] = nil, nil, nil
+    forget(vm, self.id)
   end
   self.closed = true
   return true
 end
 
-class.define(Trap, methods, "vm id kind first length device where closed")
+class.define(Trap, methods, "vm id kind first length device where closed", "last_hits")
+local index = Trap.__index
+
+--- trap.hits: how many accesses have come to the device, but for those that the core answers.
+function Trap.__index(self, key)
+  if key == "hits" then return rawget(self, "last_hits") or self.vm.hits[self.id] or 0 end
+  return index[key]
+end
+
 Trap.__close = methods.close
 
 function Trap.__tostring(self)
@@ -111,4 +138,6 @@ function Trap.__tostring(self)
     self.first + self.length - 1, self.closed and ", closed" or "")
 end
 
-return { check = check_device, add = add, class = Trap }
+M.check, M.add = check_device, add
+
+return M

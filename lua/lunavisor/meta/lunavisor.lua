@@ -53,6 +53,8 @@ error "annotations are not to be required"
 ---@field unknown_msrs? "exit"|"fault"
 ---@field hypercalls? boolean those that KVM can hand on are exits
 ---@field accel? luna.accel what runs its vCPUs
+---@field unknown? "stop"|"ones"|"zeros"|"log" what nobody takes
+---@field clock? luna.clock of devices
 
 ---@class luna.run_options
 ---@field timeout? number seconds

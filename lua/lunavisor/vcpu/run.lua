@@ -39,7 +39,7 @@ end
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
 -- goes with the next entry, by `enter`: raw.run or what stands for it.
 local function loop(self, limit, enter)
-  local devices, special = self.vm.devices, self.vm.special
+  local devices, special, hits = self.vm.served, self.vm.special, self.vm.hits
   local answer
   while true do
     local kind, trap, offset, size, value, access = enter(self, limit[1], answer)
@@ -50,6 +50,7 @@ local function loop(self, limit, enter)
     answer = nil
     local device = devices[trap]
     if device then -- dispatch.serve in place; raw.run looks whether a read's answer is one
+      hits[trap] = hits[trap] + 1
       if access == WRITE then
         local write = device.write or missing(device, "write", offset)
         write(device, offset, size, value)
@@ -60,6 +61,7 @@ local function loop(self, limit, enter)
         if answer == nil then bad_value(nil, offset, size, "the device") end
       end
     elseif special[trap] then
+      hits[trap] = hits[trap] + 1
       answer = special[trap](self, offset, size, value, access)
     elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
       -- at a signal, the hook of 5.4 and LuaJIT has run by now

@@ -98,8 +98,9 @@ end
 
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
 local function hand_over(self, kind, trap, offset, size, value, access, id)
-  local cpu, device, answer = self.started[id], self.devices[trap], nil
+  local cpu, device, answer = self.started[id], self.served[trap], nil
   self.serving = cpu
+  if self.hits[trap] then self.hits[trap] = self.hits[trap] + 1 end
   if device then
     answer = serve(device, offset, size, value, access)
   elseif self.special[trap] then

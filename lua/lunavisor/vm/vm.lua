@@ -4,11 +4,14 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local keep = require "lunavisor.keep"
+local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
+local clocks = require "lunavisor.device.clock"
 local map = require "lunavisor.memory.map"
 local accels = require "lunavisor.vm.accel"
 local runner = require "lunavisor.vm.runner"
 local spaces = require "lunavisor.memory.space"
+local unowned = require "lunavisor.exit.unowned"
 local timers = require "lunavisor.vm.timer"
 local traps = require "lunavisor.exit.trap"
 local vcpus = require "lunavisor.vcpu.vcpu"
@@ -19,7 +22,7 @@ local methods = {}
 
 local known_options = {
   dirty = true, dirty_ring = true, irqchip = true, pit = true, apic_frequency = true,
-  unknown_msrs = true, hypercalls = true, accel = true,
+  unknown_msrs = true, hypercalls = true, accel = true, unknown = true, clock = true,
 }
 local irqchips = { none = 0, split = 1, kernel = 2 } -- luna_irqchip
 
@@ -59,13 +62,18 @@ end
 --- vm:apic_frequency. options.unknown_msrs: what an MSR that KVM does not know is to the guest,
 --- "exit" of the kind msr, or "fault" (#GP) where nil. options.hypercalls = true: the hypercalls
 --- that KVM can hand on are exits of the kind "hypercall" (KVM_HC_MAP_GPA_RANGE alone, by which a
---- guest shares memory or encrypts it); else KVM answers all by itself. nil, message, code where
---- the VM cannot be had here; luna.probe() tells more. options.accel: what runs its vCPUs, "kvm",
---- "soft" (the software CPU) or "auto", which is what the environment variable LUNA_ACCEL says and
---- without a word KVM where its device can be opened, else the software CPU. vm.accel and
---- vm.accel_reason are which it is, and why.
+--- guest shares memory or encrypts it); else KVM answers all by itself. options.unknown: what an
+--- access to a port or address is that no device and no handler takes: "stop", an exit that run
+--- returns, where nil; "ones" or "zeros" for the guest to read; "log", which says it and is "ones".
+--- options.clock: the clock of the devices (vm.clock), a device.clock(); real time where nil.
+--- options.accel: what runs its vCPUs, "kvm", "soft" (the software CPU) or "auto", which is what the
+--- environment variable LUNA_ACCEL says and without a word KVM where its device can be opened, else
+--- the software CPU. vm.accel and vm.accel_reason are which it is, and why. nil, message, code where
+--- the VM cannot be had here; luna.probe() tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
+  unowned.check("luna.vm", options.unknown)
+  if options.clock ~= nil then check.object("luna.vm: clock", options.clock, clocks.class) end
   local ring, unknown_msrs, hertz = ring_of(options), unknown_msrs_of(options),
     options.apic_frequency
   if hertz ~= nil then hertz = check.whole("luna.vm: apic_frequency", hertz, 16e6, 2e9) end
@@ -76,7 +84,14 @@ local function new(options)
   if not handle then return check.result(nil, message, code) end
   local self = setmetatable({
     handle, message,
-    devices = {},                                 -- by trap number: what the run loop looks up
+    served = {},                                  -- by trap number: what the run loop looks up
+    hits = {},                                    -- by trap number: how many accesses came
+    watchers = false,                             -- vm/watch.lua: makes what answers and tells
+    unowned = unowned.new(options.unknown),       -- accesses that nobody took
+    attached = { entries = {}, lines = {} },      -- vm/attach.lua: devices of the kit
+    watches = {},                                 -- vm/watch.lua
+    clock = options.clock or false,               -- of devices
+    devices = false,                              -- a view of what is attached
     special = {},                                 -- the same for what is no plain read and write
     traps = {},                                   -- by number
     vcpus = {},                                   -- a list, in the order of their numbers
@@ -92,6 +107,7 @@ local function new(options)
     due = false,                                  -- whether a stop waits for vm:poll
   }, VM)
   self.accel, self.accel_reason = accels.of(self)
+  attach.begin(self)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
   local done = true
@@ -206,12 +222,14 @@ function methods.vcpu(self, options)
 end
 
 -- The further subjects, one file each: functions that add methods.
-for _, part in ipairs { "event", "interrupt", "thread" } do
+for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace" } do
   require("lunavisor.vm." .. part)(methods)
 end
+attach.add(methods)
 
-class.define(VM, methods, "default vcpus spaces accel accel_reason", [[
-  devices special traps started timers next_timer runner serving stopping polled due held]])
+class.define(VM, methods, "default vcpus spaces devices clock accel accel_reason", [[
+  served hits watchers watches unowned attached special traps started timers next_timer runner
+  serving stopping polled due held]])
 VM.__close = methods.close
 
 function VM.__tostring(self)
