@@ -83,8 +83,8 @@ typedef struct soft_map {
 } soft_map;
 
 /* Pages (linear) that may be read, written and fetched from without a walk; `add` makes a linear
- * address a host address. SOFT_NO_PAGE where there is none. A page to write to that code was made of
- * has SOFT_CODE_PAGE added, so that the fast path leaves it alone. */
+ * address a host address. SOFT_NO_PAGE where there is none. A page to write to that code was made
+ * of has SOFT_CODE_PAGE added, so that the fast path leaves it alone. */
 typedef struct soft_tlb {
   uint64_t read;
   uint64_t write;

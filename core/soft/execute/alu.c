@@ -228,7 +228,7 @@ SOFT_INLINE const soft_insn *step(soft_cpu *cpu, const soft_insn *insn, uint64_t
   STEP(name, by, 16)                                                                               \
   STEP(name, by, 32)                                                                               \
   STEP(name, by, 64)                                                                               \
-      const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
+  const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
 
 STEP_SIZES(inc, 1)
 STEP_SIZES(dec, ~UINT64_C(0))

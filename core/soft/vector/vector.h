@@ -7,8 +7,8 @@
 
 #include "soft/insn.h"
 
-/* A stub: does the instruction and goes on with the next, as a handler does. Flags that it takes are
- * in soft_cpu.vector_flags. */
+/* A stub: does the instruction and goes on with the next, as a handler does. Flags that it takes
+ * are in soft_cpu.vector_flags. */
 typedef const soft_insn *(*soft_vector_code)(void *memory, const soft_insn *insn, soft_cpu *cpu);
 
 /* What has to be checked before the instruction: which of CR0, CR4 and XCR0 lets it. */

@@ -66,10 +66,10 @@ end
 --- access to a port or address is that no device and no handler takes: "stop", an exit that run
 --- returns, where nil; "ones" or "zeros" for the guest to read; "log", which says it and is "ones".
 --- options.clock: the clock of the devices (vm.clock), a device.clock(); real time where nil.
---- options.accel: what runs its vCPUs, "kvm", "soft" (the software CPU) or "auto", which is what the
---- environment variable LUNA_ACCEL says and without a word KVM where its device can be opened, else
---- the software CPU. vm.accel and vm.accel_reason are which it is, and why. nil, message, code where
---- the VM cannot be had here; luna.probe() tells more.
+--- options.accel: what runs its vCPUs, "kvm", "soft" (the software CPU) or "auto", which is what
+--- the environment variable LUNA_ACCEL says and without a word KVM where its device can be opened,
+--- else the software CPU. vm.accel and vm.accel_reason are which it is, and why. nil, message, code
+--- where the VM cannot be had here; luna.probe() tells more.
 local function new(options)
   options = check.options("luna.vm", options, known_options)
   unowned.check("luna.vm", options.unknown)
