@@ -18,6 +18,13 @@
     SOFT_HAS_FEATURE(undefined_behavior_sanitizer)
 #define SOFT_SANITIZED 1
 #endif
+/* A function that runs while the guest's vector state is in the registers: the thread sanitizer's
+ * calls at a function's begin and end would change it. */
+#ifdef __SANITIZE_THREAD__
+#define SOFT_BARE __attribute__((no_sanitize_thread))
+#else
+#define SOFT_BARE
+#endif
 #if !defined(__OPTIMIZE__) || defined(SOFT_SANITIZED)
 #define SOFT_GO(next) return (next)
 #define SOFT_NEXT return insn + 1

@@ -200,12 +200,12 @@ static void *operand(soft_cpu *cpu, const soft_insn *insn, const soft_vector *ve
 }
 
 /* What stubs of instructions that write flags end in. */
-const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+SOFT_BARE const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
   soft_set_flags(cpu, (cpu->rflags & ~(uint64_t)FLAGS_ARITHMETIC) | (flags & FLAGS_ARITHMETIC));
   return soft_vector_done(cpu, insn, flags);
 }
 
-const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+SOFT_BARE const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
   (void)flags;
 #ifdef SOFT_SANITIZED
   soft_park(cpu); /* a sanitizer's own code may use vector registers anywhere */
@@ -216,14 +216,15 @@ const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t
 }
 
 /* Where a stub goes on when its result is a copy that has to be stored. */
-static const soft_insn *stop(soft_cpu *cpu, const soft_insn *insn) {
+static SOFT_BARE const soft_insn *stop(soft_cpu *cpu, const soft_insn *insn) {
   (void)cpu;
   (void)insn;
   return NULL;
 }
 static const soft_insn back[2] = {{.run = stop}, {.run = stop}};
 
-static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, uint64_t linear) {
+static SOFT_COLD SOFT_BARE const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn,
+                                                    uint64_t linear) {
   const soft_vector *vector = insn->aux;
   if (!(vector->access & SOFT_WRITE)) {
     return vector->code(cpu->bounce, insn, cpu);
@@ -235,7 +236,7 @@ static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, 
 
 /* Any of them; the first of a kind after the state was parked, so that stubs may then do without
  * the checks. */
-SOFT_OP(vector) {
+SOFT_BARE SOFT_OP(vector) {
   const soft_vector *vector = insn->aux;
   void *memory = NULL;
   uint64_t linear = 0;
