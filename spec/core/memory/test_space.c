@@ -377,8 +377,16 @@ static void check_pieces(uint64_t first, uint64_t size, uint64_t most) {
   CHECK_EQ(p.region_count, (first + size - 1) / most - first / most + 1);
 }
 
+/* It leaves no room for buffers of terabytes. */
+static void without_thread_sanitizer(void) {
+#ifdef __SANITIZE_THREAD__
+  test_skip("the thread sanitizer has most of the address space");
+#endif
+}
+
 /* More pages than KVM takes in a slot, on a host with few slots and on one with many. */
 static void more_than_a_slot_holds(void) {
+  without_thread_sanitizer();
   static const struct {
     uint32_t slots;
     uint64_t most;
@@ -413,6 +421,7 @@ static void more_than_a_slot_holds(void) {
 
 /* A window is one slot, whatever KVM takes. */
 static void window_larger_than_a_slot(void) {
+  without_thread_sanitizer();
   const luna_buffer_options options = {.kind = LUNA_BUFFER_MEMFD, .size = UINT64_C(1) << 43};
   luna_buffer *large;
   fake_config config = fake_defaults();
