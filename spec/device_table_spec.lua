@@ -80,7 +80,7 @@ helper.block("a device's table", function()
       "A = { at = 0, reset = 2, fields = { x = { 0, reset = 1 }, y = 1 } }",
     ["reset 0x100 does not fit in 8 bits"] = "A = { at = 0, width = 1, reset = 0x100 }",
     ["width: 1, 2, 4 or 8 bytes expected, got 3"] = "A = { at = 0, width = 3 }",
-    ["at: the offset of the register expected, got nil"] = "A = {}",
+    ["at: the offset of the register, or false, expected, got nil"] = "A = {}",
     ["stride 2 is less than the width 4"] = "A = { at = 0, count = 2, stride = 2 }",
     ["a FIFO has neither fields nor a count"] = "A = { at = 0, fifo = 2, count = 2 }",
     ["enum: a ="] = "A = { at = 0, fields = { x = { 0, enum = { a = 2 } } } }",

@@ -9,6 +9,7 @@ local handles = require "lunavisor.device.handle"
 local instances = require "lunavisor.device.instance"
 local layouts = require "lunavisor.device.layout"
 local lines = require "lunavisor.device.line"
+local ports = require "lunavisor.device.port"
 local registers = require "lunavisor.device.register"
 local rules = require "lunavisor.device.rule"
 local timers = require "lunavisor.device.timer"
@@ -139,6 +140,7 @@ local function build(layout)
     layout.getters[register.name], layout.setters[register.name] =
       handles.accessors(layout, register)
   end
+  for _, register in ipairs(layout.registers) do ports.bind(layout, register) end
   for _, region in ipairs(layout.regions) do access.region(layout, region) end
 end
 
@@ -170,6 +172,7 @@ function M.class(info, name, spec)
   for _, register in ipairs(layout.registers) do
     for _, lead in ipairs(register.leads) do layout.followers[lead.name] = lead end
   end
+  layout.ports = {}
   build(layout)
   layout.meta = instances.metatable(layout)
   return setmetatable({ name = name, layout = layout }, Class)

@@ -28,7 +28,8 @@ end
 local function add_line(lines, d, register, slot, name, at)
   local value, fields = value_text(d, register, slot)
   local marks = register.todo and "todo " or ""
-  lines[#lines + 1] = (("%s %04x %-10s %s  %s%s"):format(has_changed(d, slot) and "*" or " ", at,
+  local place = at and ("%04x"):format(at) or "   -"
+  lines[#lines + 1] = (("%s %s %-10s %s  %s%s"):format(has_changed(d, slot) and "*" or " ", place,
     name, value, marks, fields):gsub("%s+$", ""))
 end
 
@@ -45,7 +46,7 @@ local function add_register(lines, d, register)
   elseif register.count then
     for i = 0, math.min(register.count, MOST) - 1 do
       add_line(lines, d, register, slot + i, ("%s[%d]"):format(register.name, i),
-        register.at + i * register.stride)
+        register.at and register.at + i * register.stride)
     end
     if register.count > MOST then
       lines[#lines + 1] = ("  ... %d more"):format(register.count - MOST)
@@ -122,6 +123,7 @@ local function register_of(register)
   return {
     name = register.name, at = register.at, width = register.width, access = register.access,
     region = register.region.name, reset = bits.plain(register.reset, 8 * register.width),
+    resets = copy(register.resets), port = register.port and register.port.kind,
     count = register.count, stride = register.count and register.stride, fifo = register.fifo,
     face = register.face, when = register.when, todo = register.todo,
     precious = register.precious, narrow = register.narrow, follows = register.follows,
@@ -138,7 +140,8 @@ end
 ---              register has the other direction), when = (a function), todo =, precious =,
 ---              narrow =, follows =, hooked = { read =, write = }, fields =, masks = }; masks has
 ---              the bits of each kind of access (rw, ro, w1c, w1s, w0c, wc, toggle, rc, rs),
----              hidden, and reserved
+---              hidden, and reserved; at is false of one that is not on the bus; resets is a list
+---              from 0 of an array whose elements differ; port is "sequence", "pair" or "bank"
 ---   lines      a list of { name =, rule = (as in the table), ruled = }
 ---   timers, inputs, state, holds  lists of names
 function M.layout(device)

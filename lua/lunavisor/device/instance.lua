@@ -7,6 +7,7 @@ local clocks = require "lunavisor.device.clock"
 local dmas = require "lunavisor.device.dma"
 local fifos = require "lunavisor.device.fifo"
 local lines = require "lunavisor.device.line"
+local ports = require "lunavisor.device.port"
 local timers = require "lunavisor.device.timer"
 
 local M = {}
@@ -18,12 +19,14 @@ M.OWN = {
   read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
   inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
   seen = true, logger = true, now = true, class = true, timed = true, vm = true,
+  ports = true,
 }
 
 --- The methods of all devices: dump.lua and state.lua add theirs.
 M.methods = {}
 local methods, OWN = M.methods, M.OWN
 for name, fn in pairs(timers.methods) do methods[name] = fn end
+methods.start = ports.start
 
 local function copy(value)
   if type(value) ~= "table" then return value end
@@ -146,11 +149,12 @@ local function clear(d, layout)
         fifos.empty(d[slot])
         d[slot].lost, d[slot].trigger = 0, register.trigger or 1
       else
-        d[slot] = value
+        d[slot] = register.resets and register.resets[slot - register.slot] or value
       end
     end
   end
   for name, value in pairs(layout.spec.state or {}) do rawset(d, name, copy(value)) end
+  for name in pairs(layout.ports) do d.ports[name] = ports.new() end
 end
 
 --- Brings all lines up to date: for what a line's function looks at and the kit does not see.
@@ -209,7 +213,7 @@ function M.new(kind, options, level)
   options = check_options(layout, options, level + 1)
   local d = { name = options.name or layout.name, class = kind, handles = {}, unknowns = {},
     todos = {}, alarms = {}, seen = false,
-    timed = options.clock ~= nil, vm = false,
+    timed = options.clock ~= nil, vm = false, ports = {},
     clock = options.clock or clocks.fake(),
     dma = dmas.new(options.name or layout.name, options.dma),
     options = options_of(layout, options) }

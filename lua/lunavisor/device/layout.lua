@@ -104,7 +104,7 @@ end
 -- Whether a register shares a byte with one that is for the other direction alone.
 local function shares(region, register)
   for _, other in ipairs(region.registers) do
-    if other ~= register and not other.when == not register.when
+    if other ~= register and other.at and not other.when == not register.when
       and register.at <= registers.last(other) and other.at <= registers.last(register) then
       if register.access == "wo" and READ_FACE[other.access] then return "write" end
       if READ_FACE[register.access] and other.access == "wo" then return "read" end
@@ -114,7 +114,7 @@ local function shares(region, register)
 end
 
 local function by_offset(a, b)
-  if a.at ~= b.at then return a.at < b.at end
+  if a.at ~= b.at then return (a.at or math.huge) < (b.at or math.huge) end
   if (a.when and 1 or 0) ~= (b.when and 1 or 0) then return a.when ~= nil end
   return a.name < b.name
 end
@@ -124,8 +124,8 @@ M.by_offset = by_offset
 local function cover_all(blame, region)
   table.sort(region.registers, by_offset)
   for _, register in ipairs(region.registers) do
-    register.face = shares(region, register)
-    for index = 0, (register.count or 1) - 1 do
+    register.face = register.at and shares(region, register) or nil
+    for index = 0, register.at and (register.count or 1) - 1 or -1 do
       local at = register.at + index * register.stride
       for _, direction in ipairs { "read", "write" } do
         if not register.face or register.face == direction then

@@ -4,6 +4,7 @@
 
 local class = require "lunavisor.class"
 local bits = require "lunavisor.device.bits"
+local matches = require "lunavisor.device.match"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -18,7 +19,8 @@ M.MASKS = { "rw", "w1c", "w1s", "w0c", "wc", "toggle", "rc", "rs" }
 local REGISTER = {
   at = true, width = true, access = true, reset = true, fields = true, count = true, stride = true,
   fifo = true, trigger = true, when = true, todo = true, precious = true, read = true, write = true,
-  narrow = true, rest = true, doc = true, follows = true, after = true,
+  narrow = true, rest = true, doc = true, follows = true, after = true, match = true,
+  sequence = true, pair = true, first = true, shared = true, bank = true, index = true, step = true,
 }
 local FIELD = {
   [1] = true, [2] = true, bits = true, access = true, reset = true, enum = true, todo = true,
@@ -193,8 +195,27 @@ local function add_masks(register, spec)
   end
 end
 
+-- The reset values of the elements of an array, of a list of them or a string of bytes.
+local function resets_of(blame, path, spec, register)
+  local given, list = spec.reset, {}
+  if type(given) == "string" then given = { given:byte(1, -1) } end
+  if not register.count or #given > register.count then
+    blame(path, ("reset: %d values, and the register has %d element%s"):format(#given,
+      register.count or 1, (register.count or 1) == 1 and "" or "s"))
+  end
+  for i = 1, register.count do
+    local exact = check_value(blame, path, "reset", given[i] or 0, 8 * register.width)
+    list[i - 1] = bits.plain(exact, 8 * register.width)
+  end
+  return list
+end
+
 local function reset_of(blame, path, spec, register)
   local value = spec.reset or 0
+  if type(value) == "string" or type(value) == "table" then
+    register.resets = resets_of(blame, path, spec, register)
+    return bits.zero
+  end
   local reset = check_value(blame, path, "reset", value, 8 * register.width)
   local beyond = u64.band(reset, register.reserved)
   if beyond ~= bits.zero then
@@ -224,8 +245,9 @@ local function check_numbers(blame, path, spec)
         tostring(spec[key])))
     end
   end
-  if not is_whole(spec.at, 0, 2 ^ 52) then
-    blame(path, ("at: the offset of the register expected, got %s"):format(tostring(spec.at)))
+  if spec.at ~= false and not is_whole(spec.at, 0, 2 ^ 52) then
+    blame(path, ("at: the offset of the register, or false, expected, got %s"):format(
+      tostring(spec.at)))
   end
   if spec.narrow ~= nil and spec.narrow ~= "merge" and spec.narrow ~= "refuse" then
     blame(path, ("narrow: 'merge' or 'refuse' expected, got %s"):format(tostring(spec.narrow)))
@@ -245,7 +267,8 @@ function M.new(blame, path, name, spec, region)
     blame(path, ("width: 1, 2, 4 or 8 bytes expected, got %s"):format(tostring(width)))
   end
   local register = {
-    name = name, at = math.floor(spec.at), width = width, path = path, region = region, spec = spec,
+    name = name, at = spec.at and math.floor(spec.at), width = width, path = path,
+    region = region, spec = spec,
     all = bits.all(width), access = check_access(blame, path, spec.access),
     count = spec.count, stride = spec.stride or width, fifo = spec.fifo, trigger = spec.trigger,
     when = check_function(blame, path, spec, "when"), todo = check_todo(blame, path, spec.todo),
@@ -269,11 +292,16 @@ function M.new(blame, path, name, spec, region)
   register.access = register.access or spec.follows and "ro" or "rw"
   add_masks(register, spec)
   register.reset = reset_of(blame, path, spec, register)
+  if spec.match ~= nil then
+    if spec.write ~= nil then blame(path, "match and write: one or the other expected") end
+    register.write = matches.new(blame, path, spec.match, register)
+  end
   return register
 end
 
 --- The last offset of a register, with all elements.
 function M.last(register)
+  if not register.at then return -1 end
   return register.at + ((register.count or 1) - 1) * register.stride + register.width - 1
 end
 

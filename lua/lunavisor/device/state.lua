@@ -4,6 +4,7 @@
 local class = require "lunavisor.class"
 local bits = require "lunavisor.device.bits"
 local instances = require "lunavisor.device.instance"
+local ports = require "lunavisor.device.port"
 local timers = require "lunavisor.device.timer"
 local u64 = require "lunavisor.text.u64"
 
@@ -93,6 +94,7 @@ function methods.save(d)
   end
   for _, about in ipairs(layout.lines) do saved.lines[about.name] = d[about.slot].level end
   for name in pairs(layout.spec.state or {}) do saved.state[name] = copy(rawget(d, name)) end
+  saved.ports = ports.save(d)
   return saved
 end
 
@@ -150,7 +152,8 @@ local function check_state(d, saved, level)
       class.describe(saved)), level + 1)
   end
   return { registers = saved.registers, timers = saved.timers or {}, lines = saved.lines or {},
-    state = saved.state or {}, device = saved.device or d.name, version = saved.version or 1 }
+    state = saved.state or {}, ports = saved.ports or {},
+    device = saved.device or d.name, version = saved.version or 1 }
 end
 
 -- The state in this version of the device; nil and a message.
@@ -193,6 +196,7 @@ function methods.load(d, saved, options)
   for name in pairs(layout.spec.state or {}) do
     if saved.state[name] ~= nil then rawset(d, name, copy(saved.state[name])) end
   end
+  ports.load(d, saved.ports)
   load_timers(d, layout, saved.timers)
   for _, about in ipairs(layout.lines) do
     local level = saved.lines[about.name]

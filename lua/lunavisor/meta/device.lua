@@ -22,10 +22,10 @@ error "annotations are not to be required"
 ---@field doc? string
 
 ---@class luna.register
----@field at integer
+---@field at integer|false false: not on the bus
 ---@field width? 1|2|4|8
 ---@field access? luna.register_access
----@field reset? integer|luna.u64
+---@field reset? integer|luna.u64|string|table
 ---@field fields? table<string, luna.register_field|integer|string>
 ---@field rest? luna.register_access of bits in no field
 ---@field count? integer
@@ -38,6 +38,14 @@ error "annotations are not to be required"
 ---@field todo? string
 ---@field precious? boolean
 ---@field narrow? "merge"|"refuse"
+---@field match? table<string, fun(dev: luna.kit_device, fields: table)> by pattern of bits
+---@field sequence? table registers that are written one after the other
+---@field pair? string the wider register whose bytes come one after the other
+---@field first? "low"|"high" of a pair
+---@field shared? boolean a pair's reads and writes count together
+---@field bank? string the region behind an index
+---@field index? string
+---@field step? integer what an access of a bank adds to the index
 ---@field read? fun(dev: luna.kit_device, value: integer|luna.u64, index?: integer): integer?
 ---@field write? luna.write_hook
 ---@field doc? string
@@ -110,6 +118,8 @@ function dev:mark() end
 function dev:reset(...) end
 ---@return table
 function dev:save() end
+---@param name string of a sequence or pair
+function dev:start(name) end
 function dev:update() end
 ---@param clock luna.clock
 function dev:use_clock(clock) end
