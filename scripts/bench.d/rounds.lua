@@ -67,6 +67,13 @@ function M.ratio(ours, theirs, rounds)
   return over_groups(rounds, { ours, theirs }, function(least) return least[1] / least[2] end)
 end
 
+--- The same without what `base` takes of both.
+function M.own_ratio(ours, theirs, base, rounds)
+  return over_groups(rounds, { ours, theirs, base }, function(least)
+    return (least[1] - least[3]) / (least[2] - least[3])
+  end)
+end
+
 local YARD_STEPS, YARD_STEP_NS = 2000, 25 -- of the machine that the limits are from (common.h)
 
 local function yard()

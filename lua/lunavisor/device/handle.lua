@@ -7,10 +7,16 @@ local bits = require "lunavisor.device.bits"
 local compile = require "lunavisor.device.compile"
 local u64 = require "lunavisor.text.u64"
 
+local type, floor = type, math.floor
+
 local M = {}
 
 -- An unsigned value for so many bits; names of an enumeration will do.
 local function check_value(what, value, count, enum, level)
+  if count <= 32 and type(value) == "number" and value >= 0 and value < 2 ^ count
+    and value % 1 == 0 then
+    return floor(value)
+  end
   if enum and type(value) == "string" then
     local named = enum[value]
     if named == nil then

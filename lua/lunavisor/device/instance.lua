@@ -46,6 +46,9 @@ local function describe_missing(layout, key, tail, level)
     class.hint(key, names)), level + 1)
 end
 
+-- What vm:pio and its neighbours look for in any device.
+local PROTOCOL = { memory = true, offset = true, read_block = true, write_block = true }
+
 --- The metatable of a class's instances.
 function M.metatable(layout)
   local getters, setters, own = layout.getters, layout.setters, layout.own
@@ -56,7 +59,7 @@ function M.metatable(layout)
     local method = layout.methods[key]
     if method ~= nil then return method end
     if key == "now" then return rawget(d, "clock").now end
-    if own[key] or class.is_probe(key) then return nil end
+    if own[key] or PROTOCOL[key] or class.is_probe(key) then return nil end
     describe_missing(layout, key, "", 2)
   end
   function meta.__newindex(d, key, value)
@@ -132,7 +135,7 @@ local function add_regions(d, layout)
   for _, region in ipairs(layout.regions) do
     local read, write = region.read_access, region.write_access
     local name = #layout.regions > 1 and d.name .. "." .. region.name or d.name
-    d.regions[region.name] = { name = name, size = region.size,
+    d.regions[region.name] = { name = name, owner = d, size = region.size,
       read = function(_, offset, size) return read(d, offset, size) end,
       write = function(_, offset, size, value) return write(d, offset, size, value) end }
   end

@@ -17,9 +17,15 @@ local methods = {}
 local queue, first, last, busy = {}, 1, 0, false
 local MOST = 10000 -- changes that come of one
 
-local function tell(change_line, level)
-  local sinks = change_line.sinks
-  for i = 1, #sinks do sinks[i](level, change_line) end
+-- Lines mostly drive one thing: without a loop, LuaJIT compiles the whole change as one.
+local function tell(source, level)
+  local sinks = source.sinks
+  local sink = sinks[1]
+  if not sinks[2] then
+    if sink then sink(level, source) end
+    return
+  end
+  for i = 1, #sinks do sinks[i](level, source) end
 end
 
 local function drain()
@@ -37,6 +43,11 @@ local function drain()
   end
 end
 
+local function begin(source, level)
+  tell(source, level)
+  if first <= last then drain() end
+end
+
 local function finish(ok, problem)
   busy, first, last = false, 1, 0
   if ok then return end
@@ -44,16 +55,22 @@ local function finish(ok, problem)
   error(problem, 0)
 end
 
---- Sets the level, true or false, which must be another than it has.
-local function set(self, level)
+local function change(self, level)
   self.level = level
   self.edges = self.edges + 1
+end
+
+--- Sets the level, true or false, which must be another than it has.
+local function set(self, level)
+  change(self, level)
   if not self.sinks[1] then return end
-  queue[last + 1], queue[last + 2] = self, level
-  last = last + 2
-  if busy then return end
+  if busy then
+    queue[last + 1], queue[last + 2] = self, level
+    last = last + 2
+    return
+  end
   busy = true
-  finish(xpcall(drain, trace.back))
+  finish(xpcall(begin, trace.back, self, level))
 end
 
 M.set = set
@@ -102,14 +119,18 @@ function methods.pulse(self)
   set(self, not self.level)
 end
 
--- Notes for a line that is driven what one of its sources has come to.
-local function drive(self, source, level)
+-- Notes for a line that is driven what one of its sources has come to. Where that is all that is
+-- left to tell it is told at once; `apart`: it comes from elsewhere.
+local function drive(self, source, level, apart)
   local sources = self.sources
   if (sources[source] or false) == level then return end
   sources[source] = level
   sources.up = sources.up + (level and 1 or -1)
   local up = sources.up > 0
-  if up ~= self.level then set(self, up) end
+  if up == self.level then return end
+  if apart or not busy or source.sinks[2] or first <= last then return set(self, up) end
+  change(self, up)
+  tell(self, up)
 end
 
 local function sink_of(target)
@@ -118,7 +139,7 @@ local function sink_of(target)
       error(("line:connect: line %s follows its rule in the device's table"):format(target.name), 3)
     end
     target.sources = target.sources or { up = 0 }
-    return function(level, source) drive(target, source, level) end
+    return function(level, source, apart) drive(target, source, level, apart) end
   elseif type(target) == "function" then
     return target
   end
@@ -135,7 +156,7 @@ function methods.connect(self, target)
   end
   local sink = sink_of(target)
   self.sinks[#self.sinks + 1], self.targets[#self.sinks + 1] = sink, target
-  if self.level then sink(true, self) end
+  if self.level then sink(true, self, true) end
   return target
 end
 
@@ -144,7 +165,7 @@ function methods.disconnect(self, target)
   mine(self)
   for i = #self.sinks, 1, -1 do
     if self.targets[i] == target then
-      if getmetatable(target) == Line then drive(target, self, false) end
+      if getmetatable(target) == Line then drive(target, self, false, true) end
       table.remove(self.sinks, i)
       table.remove(self.targets, i)
       return true

@@ -64,6 +64,11 @@ end
 local KINDS = { mmio = "gpa", pio = "port" }
 local OPTIONS = { mmio = true, pio = true, name = true, space = true }
 
+--- What answers for a region: the device itself where that is its only one, without a detour.
+function M.server(dev, region)
+  return #device.layout(dev).regions == 1 and dev or region
+end
+
 -- The regions that the options place: a list of { kind, first, region }.
 local function places_of(dev, options)
   local list, layout = {}, device.layout(dev)
@@ -86,7 +91,8 @@ local function places_of(dev, options)
           class.hint(name, dev.regions)), 3)
       end
       first = check.whole(("vm:attach: %s of %s"):format(kind, name), first, 0, nil, 2)
-      list[#list + 1] = { kind = kind, first = first, region = region, key = name }
+      list[#list + 1] = { kind = kind, first = first, region = region, key = name,
+        device = M.server(dev, region) }
     end
   end
   table.sort(list, function(a, b) return a.first < b.first end)
@@ -128,7 +134,7 @@ end
 
 local function claim(vm, entry, place)
   local trap, message, code = traps.add(vm, place.kind, place.first, place.region.size,
-    place.region)
+    place.device)
   if not trap then return nil, message, code end
   entry.claims[#entry.claims + 1] = { trap = trap, place = place }
   return true

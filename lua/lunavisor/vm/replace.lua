@@ -57,8 +57,8 @@ end
 local function exchange(vm, entry, new)
   for _, claimed in ipairs(entry.claims) do
     local region = rawget(new.regions, claimed.place.key)
-    claimed.place.region = region
-    rawset(claimed.trap, "device", region)
+    claimed.place.region, claimed.place.device = region, attach.server(new, region)
+    rawset(claimed.trap, "device", claimed.place.device)
     traps.install(claimed.trap)
   end
   move_lines(entry.dev, new)

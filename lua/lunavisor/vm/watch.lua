@@ -24,6 +24,7 @@ end
 local function concerns(watch, trap)
   local wanted, name = watch.wanted, name_of(trap.device)
   if wanted == false or wanted == trap.device then return true end
+  if type(trap.device) == "table" and rawget(trap.device, "owner") == wanted then return true end
   return name ~= nil and (name == wanted or name:match "^[^.]*" == wanted)
 end
 
