@@ -82,6 +82,14 @@ describe("time", function()
     raises("clock:advance: a time in seconds expected", function() dev.clock:advance "1" end)
   end)
 
+  it("has no names but its own", function()
+    local dev = timer()
+    raises("a clock has no field 'nwo'; did you mean 'now'?", function() return dev.clock.nwo end)
+    raises("a clock has no field 'now' that can be set", function() dev.clock.now = 1 end)
+    raises("a fifo has no field 'cuont'; did you mean 'count'?",
+      function() return dev.DATA.cuont end)
+  end)
+
   it("comes from any source", function()
     local source = { moment = 0 }
     function source:time() return self.moment end

@@ -165,6 +165,22 @@ function M.define(class, methods, fields, inner)
   return class
 end
 
+--- Gives a class that is defined fields that are worked out when they are read: functions of the
+--- object by name. They cannot be set.
+function M.computed(class, getters)
+  local methods = class.__index
+  local index = getmetatable(methods).__index
+  known[class].more = function() return getters end
+  function class.__index(self, key)
+    local get = getters[key]
+    if get then return get(self) end
+    local method = rawget(methods, key)
+    if method ~= nil then return method end
+    return index(self, key) -- a tail call: the caller is blamed
+  end
+  return class
+end
+
 --- For a class that looks its names up itself: its methods, further fields, and a function that
 --- gives a set of more names, all for hints.
 function M.announce(class, methods, fields, more)

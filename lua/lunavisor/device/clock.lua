@@ -133,11 +133,7 @@ function methods.advance(self, seconds)
 end
 
 class.define(Clock, methods, "source", "alarms")
-local index = Clock.__index
-function Clock.__index(self, key)
-  if key == "now" then return rawget(self, "source"):time() / 1e9 end
-  return index[key]
-end
+class.computed(Clock, { now = function(self) return self.source:time() / 1e9 end })
 
 function Clock.__tostring(self)
   return ("clock (%.9f s, %d alarm%s)"):format(self.now, #self.alarms,

@@ -81,22 +81,13 @@ function methods.list(self)
   return list
 end
 
-class.define(Fifo, methods, "depth trigger lost count full empty triggered",
-  "register device first last changed bits rest")
-local index = Fifo.__index
-
-local computed = {
+class.define(Fifo, methods, "depth trigger lost", "register device first last changed bits rest")
+class.computed(Fifo, {
   count = function(self) return self.last - self.first + 1 end,
   empty = function(self) return self.last < self.first end,
   full = function(self) return self.last - self.first + 1 >= self.depth end,
   triggered = function(self) return self.last - self.first + 1 >= self.trigger end,
-}
-
-function Fifo.__index(self, key)
-  local get = computed[key]
-  if get then return get(self) end
-  return index[key]
-end
+})
 
 function Fifo.__tostring(self)
   return ("FIFO %s (%d of %d)"):format(self.register.name, self.count, self.depth)

@@ -123,13 +123,10 @@ function methods.close(self)
 end
 
 class.define(Trap, methods, "vm id kind first length device where closed", "last_hits")
-local index = Trap.__index
-
---- trap.hits: how many accesses have come to the device, but for those that the core answers.
-function Trap.__index(self, key)
-  if key == "hits" then return rawget(self, "last_hits") or self.vm.hits[self.id] or 0 end
-  return index[key]
-end
+class.computed(Trap, {
+  --- How many accesses have come to the device, but for those that the core answers.
+  hits = function(self) return rawget(self, "last_hits") or self.vm.hits[self.id] or 0 end,
+})
 
 Trap.__close = methods.close
 
