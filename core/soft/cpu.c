@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A CPU's memory, its reset state, RFLAGS as a whole, and what follows from a change of mode. */
+ * A CPU's reset state, RFLAGS as a whole, and what follows from a change of mode. */
 #include "soft/cpu.h"
 
 #include "soft/insn.h"
 #include "soft/irqchip/irqchip.h"
 #include "soft/mmu/mmu.h"
-#include "soft/vector/stub.h"
+#include "soft/vector/vector.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 uint64_t soft_flags(const soft_cpu *cpu) {
   int cf = (int)(cpu->carry >> 63), of = (int)((cpu->carry ^ cpu->carry << 1) >> 63);
@@ -97,48 +95,4 @@ void soft_cpu_reset(soft_cpu *cpu, bool init) {
   soft_tlb_select(cpu);
   soft_mode_changed(cpu);
   soft_watch_changed(cpu);
-}
-
-static void *take(size_t size) {
-  void *taken =
-      mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return taken == MAP_FAILED ? NULL : taken;
-}
-
-static void give(void *taken, size_t size) {
-  if (taken) {
-    munmap(taken, size);
-  }
-}
-
-soft_cpu *soft_cpu_new(soft_vm *vm, int id, struct kvm_run *run) {
-  soft_cpu *cpu = take(sizeof *cpu);
-  if (!cpu) {
-    return NULL;
-  }
-  cpu->vm = vm;
-  cpu->id = id;
-  cpu->run = run;
-  cpu->fd = -1;
-  cpu->hash = take(SOFT_BLOCK_HASH * sizeof *cpu->hash);
-  cpu->marks = take(SOFT_MARKS * sizeof *cpu->marks);
-  cpu->arena = take(SOFT_ARENA_SIZE);
-  cpu->arena_end = SOFT_ARENA_SIZE;
-  cpu->xsave = take(SOFT_XSAVE_SIZE);
-  if (!cpu->hash || !cpu->marks || !cpu->arena || !cpu->xsave) {
-    soft_cpu_free(cpu);
-    return NULL;
-  }
-  soft_cpu_reset(cpu, false);
-  return cpu;
-}
-
-void soft_cpu_free(soft_cpu *cpu) {
-  soft_stubs_free(cpu);
-  give(cpu->hash, SOFT_BLOCK_HASH * sizeof *cpu->hash);
-  give(cpu->marks, SOFT_MARKS * sizeof *cpu->marks);
-  give(cpu->arena, SOFT_ARENA_SIZE);
-  give(cpu->xsave, SOFT_XSAVE_SIZE);
-  free(cpu->cpuid);
-  give(cpu, sizeof *cpu);
 }

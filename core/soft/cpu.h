@@ -26,6 +26,7 @@ enum {
   SOFT_RUN_PIO = SOFT_PAGE,      /* where the run page has the data of a port access */
   SOFT_RUN_RING = 2 * SOFT_PAGE, /* and the ring of collected writes */
   SOFT_RUN_SIZE = 3 * SOFT_PAGE,
+  SOFT_RUN_PAGES = (2 * SOFT_CPUS_MAX + 1) * SOFT_PAGE, /* of all CPUs of a VM */
   SOFT_XSAVE_SIZE = 4096,
   SOFT_TLB_SIZE = 512,  /* entries of each set */
   SOFT_MARKS = 1 << 16, /* pages by the low bits of their host address */
@@ -287,10 +288,10 @@ __attribute__((noreturn)) void soft_fault(soft_cpu *cpu, int vector, uint32_t er
 /* An exception without an error code. */
 __attribute__((noreturn)) void soft_raise(soft_cpu *cpu, int vector);
 
-/* cpu.c: a CPU in its reset state, NULL without memory. */
+/* room.c: a CPU in its reset state, NULL without memory. */
 soft_cpu *soft_cpu_new(soft_vm *vm, int id, struct kvm_run *run);
 void soft_cpu_free(soft_cpu *cpu);
-/* As INIT does it, or power-on. */
+/* cpu.c: as INIT does it, or power-on. */
 void soft_cpu_reset(soft_cpu *cpu, bool init);
 uint64_t soft_flags(const soft_cpu *cpu);
 void soft_set_flags(soft_cpu *cpu, uint64_t flags);

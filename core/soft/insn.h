@@ -167,6 +167,8 @@ bool soft_block_true(soft_cpu *cpu, soft_block *block);
 void *soft_arena_take(soft_cpu *cpu, size_t size);
 /* Forgets every block. */
 void soft_blocks_drop(soft_cpu *cpu);
+/* The same at the end of a CPU: leaves nothing in its tables. */
+void soft_blocks_clear(soft_cpu *cpu);
 /* A write to memory that the mark of its line says is code: after it, blocks are compared again. */
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size);
 /* Links and the jump cache end; and again for this mode and privilege level. */

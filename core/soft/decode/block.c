@@ -125,6 +125,20 @@ static soft_block **bucket(const soft_cpu *cpu, const uint8_t *host, uint32_t ke
   return &cpu->hash[(hash ^ hash >> 13 ^ key << 9) & (SOFT_BLOCK_HASH - 1)];
 }
 
+static size_t size_of(const soft_block *block) {
+  size_t used = sizeof *block + (block->count + 1u) * sizeof(soft_insn);
+  return (used + 63) & ~(size_t)63;
+}
+
+void soft_blocks_clear(soft_cpu *cpu) {
+  for (size_t at = 0; at < cpu->arena_used;) {
+    const soft_block *block = (const soft_block *)(const void *)(cpu->arena + at);
+    *bucket(cpu, block->host, block->key) = NULL;
+    *soft_mark(cpu, block->host) = 0;
+    at += size_of(block);
+  }
+}
+
 /* NULL where the bytes end within the first instruction. */
 static soft_block *make(soft_cpu *cpu, const uint8_t *host, uint32_t key, const uint8_t *bytes,
                         size_t size, unsigned page_offset) {
@@ -137,8 +151,7 @@ static soft_block *make(soft_cpu *cpu, const uint8_t *host, uint32_t key, const 
   if (!soft_decode(cpu, block, bytes, size, most, page_offset)) {
     return NULL;
   }
-  size_t used = sizeof *block + (block->count + 1u) * sizeof(soft_insn);
-  cpu->arena_used = (cpu->arena_used + used + 63) & ~(size_t)63;
+  cpu->arena_used += size_of(block);
   mark(cpu, host, key & SOFT_BLOCK_CROSSES ? 1 : block->bytes);
   soft_block **at = bucket(cpu, host, key);
   block->next = *at;

@@ -38,6 +38,7 @@ struct soft_vm {
   _Atomic unsigned zone_count;
   struct kvm_coalesced_mmio_zone zones[SOFT_ZONES_MAX];
   struct kvm_coalesced_mmio_ring *ring;
+  uint8_t *pages; /* of the vCPUs: vcpu.c */
   atomic_bool filters;
   struct kvm_msr_filter filter;
   _Atomic uint32_t msr_exits;

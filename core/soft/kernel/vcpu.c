@@ -24,17 +24,17 @@ static bool again(void *pages, size_t size, void *at) {
   return mremap(pages, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at;
 }
 
-/* The run page, the data of ports, and the ring that all vCPUs of a VM share. */
-static struct kvm_run *make_run(soft_vm *vm) {
-  if (!vm->ring) {
-    vm->ring = shared_pages(SOFT_PAGE);
+/* The pages of all vCPUs of a VM: the first one's run page, the data of its ports, the ring that all
+ * share; and two pages for each of the others. */
+static struct kvm_run *make_run(soft_vm *vm, unsigned long id) {
+  if (!vm->pages) {
+    vm->pages = shared_pages(SOFT_RUN_PAGES);
+    if (!vm->pages) {
+      return NULL;
+    }
+    vm->ring = (void *)(vm->pages + SOFT_RUN_RING);
   }
-  struct kvm_run *run = vm->ring ? shared_pages(SOFT_RUN_SIZE) : NULL;
-  if (run && !again(vm->ring, SOFT_PAGE, (uint8_t *)run + SOFT_RUN_RING)) {
-    munmap(run, SOFT_RUN_SIZE);
-    run = NULL;
-  }
-  return run;
+  return (struct kvm_run *)(void *)(vm->pages + (id ? 2 * id + 1 : 0) * SOFT_PAGE);
 }
 
 void *soft_vcpu_map(const soft_cpu *cpu, size_t size, int64_t offset) {
@@ -44,6 +44,9 @@ void *soft_vcpu_map(const soft_cpu *cpu, size_t size, int64_t offset) {
   if (offset != 0 || size == 0 || size > SOFT_RUN_SIZE || size % SOFT_PAGE) {
     errno = EINVAL;
     return MAP_FAILED;
+  }
+  if (cpu->id == 0) {
+    return mremap(cpu->run, 0, size, MREMAP_MAYMOVE);
   }
   uint8_t *to = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (to == MAP_FAILED) {
@@ -59,7 +62,6 @@ void *soft_vcpu_map(const soft_cpu *cpu, size_t size, int64_t offset) {
 }
 
 void soft_vcpu_free(soft_cpu *cpu) {
-  munmap(cpu->run, SOFT_RUN_SIZE);
   soft_ring_free(cpu);
   soft_stats_free(cpu);
   soft_cpu_free(cpu);
@@ -72,13 +74,12 @@ int soft_vcpu_create(soft_vm *vm, unsigned long id) {
   if (vm->ids[id]) {
     return soft_refuse(EEXIST);
   }
-  struct kvm_run *run = make_run(vm);
+  struct kvm_run *run = make_run(vm, id);
   if (!run) {
     return soft_refuse(ENOMEM);
   }
   soft_cpu *cpu = soft_cpu_new(vm, (int)id, run);
   if (!cpu) {
-    munmap(run, SOFT_RUN_SIZE);
     return soft_refuse(ENOMEM);
   }
   errno = ENOMEM;

@@ -39,8 +39,8 @@ static void destroy(soft_vm *vm) {
   soft_filter_free(vm);
   free(vm->events);
   free(vm->chip.routes);
-  if (vm->ring) {
-    munmap(vm->ring, SOFT_PAGE);
+  if (vm->pages) {
+    munmap(vm->pages, SOFT_RUN_PAGES);
   }
   pthread_mutex_destroy(&vm->lock);
   pthread_mutex_destroy(&vm->exits);
