@@ -123,6 +123,7 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
   x->reason = reason_of(kind, x->e);
   x->stage = stage_of(kind, x->e);
   x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
+  x->linear_tried = x->wide = false;
   x->length = 0;
   switch (kind) {
     case LUNA_EXIT_HOST_FAULT:

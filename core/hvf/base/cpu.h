@@ -50,6 +50,10 @@ typedef struct hvf_exit {
   uint64_t rip;    /* that the program wrote */
   uint64_t rax;
   uint64_t rdx;
+  bool wide;         /* a write of a vector, which comes in parts */
+  bool linear_tried; /* of memory: `linear` is known, or cannot be */
+  bool linear_known;
+  uint64_t linear;
   uint8_t general;      /* VMX_REASON_MOV_CR: number of the general register */
   uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
   hvf_port port;

@@ -5,6 +5,7 @@
 #include <Hypervisor/hv_arch_vmx.h>
 
 #include "hvf/base/process.h"
+#include "hvf/exit/memory.h"
 #include "hvf/exit/view.h"
 
 enum {
@@ -14,7 +15,7 @@ enum {
 hv_return_t hvf_exit_length(hvf_vcpu *v, uint64_t *value) {
   hvf_exit *x = &v->exit;
   hv_return_t result = HV_SUCCESS;
-  if (!hvf_is_fault(v)) {
+  if (!hvf_is_fault(v) || x->e->access == LUNA_WRITE) {
     result = hvf_view_place(v);
   } else if (x->stage == HVF_STAGE_OPEN && x->e->access == LUNA_READ) {
     result = hvf_view_take_back(v);
@@ -35,28 +36,6 @@ static uint64_t rights_at(const luna_exit *e) {
   bool mapped = luna_space_next(hvf_the_vm.vm, e->space, e->address, &region) == LUNA_OK &&
                 region.gpa <= e->address;
   return mapped ? region.enforced : 0;
-}
-
-/* The linear address of the access, where it can be known; false where not. */
-static bool linear_address(hvf_vcpu *v, uint64_t *linear) {
-  const uint64_t paging = UINT64_C(1) << 31;
-  const uint64_t long_code = UINT64_C(1) << 13;
-  const luna_exit *e = v->exit.e;
-  uint64_t cr0, rip, base, access;
-  if (luna_vcpu_get(v->vcpu, LUNA_CR0, &cr0) != LUNA_OK) {
-    return false;
-  }
-  *linear = e->address;
-  if (!(cr0 & paging)) {
-    return true;
-  }
-  if (e->access != LUNA_EXECUTE || luna_vcpu_get(v->vcpu, LUNA_RIP, &rip) != LUNA_OK ||
-      luna_vcpu_get(v->vcpu, LUNA_CS_BASE, &base) != LUNA_OK ||
-      luna_vcpu_get(v->vcpu, LUNA_CS_ACCESS, &access) != LUNA_OK) {
-    return false;
-  }
-  *linear = access & long_code ? rip : (uint32_t)(base + rip);
-  return true;
 }
 
 /* Linear accesses: a read 0, a write 1, a fetch 2 (SDM Vol. 3, table 28-6). */
@@ -84,13 +63,13 @@ hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
   }
   if (hvf_is_fault(v)) {
     *value = x->e->access | rights_at(x->e) << 3;
-    *value |= linear_address(v, &linear) ? VALID_LINEAR : 0;
+    *value |= hvf_memory_linear(v, &linear) ? VALID_LINEAR : 0;
   }
   return HV_SUCCESS;
 }
 
 hv_return_t hvf_exit_linear(hvf_vcpu *v, uint64_t *value) {
-  if (!hvf_is_fault(v) || !linear_address(v, value)) {
+  if (!hvf_is_fault(v) || !hvf_memory_linear(v, value)) {
     *value = 0;
   }
   return HV_SUCCESS;

@@ -93,7 +93,11 @@ static hv_return_t leave_access(hvf_vcpu *v) {
 /* Does the access again, where memory allows it by now; else it stays open and is the next exit. */
 static hv_return_t leave_fault(hvf_vcpu *v) {
   if (v->exit.rip_written) { /* where it was set to elsewhere, that has dropped the write */
-    return luna_vcpu_open(v->vcpu) ? hvf_status(luna_vcpu_answer(v->vcpu, 0)) : HV_SUCCESS;
+    if (!luna_vcpu_open(v->vcpu)) {
+      return HV_SUCCESS;
+    }
+    return hvf_status(v->exit.placed && v->exit.wide ? hvf_view_run_out(v)
+                                                     : luna_vcpu_answer(v->vcpu, 0));
   }
   int status = luna_vcpu_retry(v->vcpu);
   return status == LUNA_ERROR_NOT_FOUND ? HV_SUCCESS : hvf_status(status);

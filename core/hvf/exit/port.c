@@ -3,59 +3,9 @@
  * direction, but not the instruction's length and form. */
 #include "hvf/exit/port.h"
 
+#include "hvf/exit/code.h"
+
 #include <string.h>
-
-enum {
-  LONGEST = 15, /* of any instruction */
-  CS_LONG = 1 << 13,
-  CS_DEFAULT_32 = 1 << 14
-};
-
-/* The code around an address: `before` bytes up to it, and `after` bytes from it. */
-typedef struct code {
-  uint64_t base; /* linear address of offset 0 in the code segment */
-  uint32_t bits; /* of the segment: 16, 32 or 64 */
-  uint32_t before;
-  uint32_t after;
-  uint8_t bytes[2 * LONGEST]; /* the address is in the middle */
-} code;
-
-static uint32_t smaller(uint64_t a, uint64_t b) {
-  return (uint32_t)(a < b ? a : b);
-}
-
-static bool copy(hvf_vcpu *v, uint64_t linear, uint8_t *bytes, uint32_t size) {
-  return luna_vcpu_copy(v->vcpu, linear, bytes, size, LUNA_READ) == LUNA_OK;
-}
-
-/* Reads what it can: where the whole is not there, the parts in the address's own page. */
-static bool read_code(hvf_vcpu *v, uint64_t rip, code *c) {
-  uint64_t access;
-  if (luna_vcpu_get(v->vcpu, LUNA_CS_ACCESS, &access) != LUNA_OK ||
-      luna_vcpu_get(v->vcpu, LUNA_CS_BASE, &c->base) != LUNA_OK) {
-    return false;
-  }
-  c->bits = access & CS_DEFAULT_32 ? 32 : 16;
-  uint64_t linear = (uint32_t)(c->base + rip);
-  if (access & CS_LONG) {
-    c->bits = 64;
-    linear = rip;
-  }
-  c->before = smaller(LONGEST, rip < linear ? rip : linear);
-  c->after = LONGEST;
-  if (copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before + c->after)) {
-    return true;
-  }
-  uint32_t in_page = (uint32_t)(linear % LUNA_PAGE_SIZE);
-  c->before = smaller(c->before, in_page);
-  c->after = smaller(c->after, LUNA_PAGE_SIZE - in_page);
-  if (copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before + c->after)) {
-    return true;
-  }
-  c->after = 0; /* an instruction that ended a page, before one that is not there */
-  c->before = smaller(LONGEST, linear);
-  return copy(v, linear - c->before, c->bytes + LONGEST - c->before, c->before);
-}
 
 typedef struct prefixes {
   uint32_t count;
@@ -149,17 +99,17 @@ static bool matches(hvf_vcpu *v, const luna_exit *e, const uint8_t *bytes, const
   return (uint16_t)number == e->address;
 }
 
-static bool find_at(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *port) {
-  const uint8_t *bytes = c->bytes + LONGEST;
+static bool find_at(hvf_vcpu *v, const luna_exit *e, const hvf_code *c, hvf_port *port) {
+  const uint8_t *bytes = c->bytes + HVF_LONGEST;
   return decode(bytes, c->after, c->bits, port) && matches(v, e, bytes, port);
 }
 
 /* Of the ways to read the bytes before the address, a string instruction is taken with all its
  * prefixes, any other with as few as will do: only then do the prefixes make a difference. */
-static bool find_before(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port *port) {
+static bool find_before(hvf_vcpu *v, const luna_exit *e, const hvf_code *c, hvf_port *port) {
   bool found = false;
   for (uint32_t length = 1; length <= c->before && (!found || port->string); length++) {
-    const uint8_t *bytes = c->bytes + LONGEST - length;
+    const uint8_t *bytes = c->bytes + HVF_LONGEST - length;
     hvf_port one;
     if (decode(bytes, length, c->bits, &one) && one.length == length &&
         matches(v, e, bytes, &one)) {
@@ -170,18 +120,9 @@ static bool find_before(hvf_vcpu *v, const luna_exit *e, const code *c, hvf_port
   return found;
 }
 
-bool hvf_code_before(hvf_vcpu *v, uint64_t end, uint8_t *bytes, uint32_t size) {
-  code c;
-  if (!read_code(v, end, &c) || c.before < size) {
-    return false;
-  }
-  memcpy(bytes, c.bytes + LONGEST - size, size);
-  return true;
-}
-
 bool hvf_port_before(hvf_vcpu *v, const luna_exit *e, uint64_t end, hvf_port *port) {
-  code c;
-  return read_code(v, end, &c) && find_before(v, e, &c, port);
+  hvf_code c;
+  return hvf_code_read(v, end, &c) && find_before(v, e, &c, port);
 }
 
 static bool elements_left(hvf_vcpu *v, const hvf_port *port) {
@@ -193,9 +134,9 @@ static bool elements_left(hvf_vcpu *v, const hvf_port *port) {
 /* KVM leaves RIP at IN and INS, and at OUTS with elements left; whether it is at or behind the last
  * OUTS and OUT depends on how KVM came to emulate it. */
 hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port *port) {
-  code c;
+  hvf_code c;
   hvf_port before;
-  if (!read_code(v, rip, &c)) {
+  if (!hvf_code_read(v, rip, &c)) {
     return HVF_PLACE_UNKNOWN;
   }
   bool at = find_at(v, e, &c, port);
@@ -216,11 +157,11 @@ hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port 
 }
 
 uint32_t hvf_string_length(hvf_vcpu *v, uint64_t rip) {
-  code c;
-  if (!read_code(v, rip, &c)) {
+  hvf_code c;
+  if (!hvf_code_read(v, rip, &c)) {
     return 0;
   }
-  const uint8_t *bytes = c.bytes + LONGEST;
+  const uint8_t *bytes = c.bytes + HVF_LONGEST;
   uint32_t count = read_prefixes(bytes, c.after, c.bits).count;
   /* MOVS, CMPS: A4 to A7; STOS, LODS, SCAS: AA to AF */
   bool string = count < c.after &&

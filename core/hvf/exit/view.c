@@ -5,13 +5,15 @@
 #include "hvf/exit/view.h"
 
 #include "hvf/base/error.h"
+#include "hvf/exit/code.h"
 #include "hvf/exit/fixed.h"
+#include "hvf/exit/memory.h"
 #include "hvf/exit/port.h"
 
 enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
   REGISTERS = LUNA_LDTR_ACCESS + 1, /* those and the system registers */
-  LONGEST = 15,                     /* of any instruction */
+  CR8_MOVE = 4,                     /* bytes of MOV to CR8 */
   MOST_PARTS = 8192                 /* exits that one instruction can make */
 };
 
@@ -42,8 +44,7 @@ static int set_all(hvf_vcpu *v, const uint64_t *values) {
   return status;
 }
 
-/* Lets KVM finish the instruction, whatever it does with zeroes. */
-static int run_out(hvf_vcpu *v) {
+int hvf_view_run_out(hvf_vcpu *v) {
   int kind = 1;
   for (int i = 0; i < MOST_PARTS && kind > 0; i++) {
     while (luna_vcpu_answer(v->vcpu, 0) == LUNA_OK) {
@@ -85,7 +86,7 @@ static void place_after(hvf_vcpu *v, uint64_t before, uint64_t end) {
   bool write = x->e->access == LUNA_WRITE;
   x->start = write ? end : before;
   x->length = end - x->start;
-  if (!write && (x->length == 0 || x->length > LONGEST)) { /* it repeats itself, or jumps */
+  if (!write && (x->length == 0 || x->length > HVF_LONGEST)) { /* it repeats itself, or jumps */
     x->length = hvf_string_length(v, before);
   }
 }
@@ -100,7 +101,7 @@ hv_return_t hvf_view_take_back(hvf_vcpu *v) {
   }
   x->seen = *x->e;
   x->e = &x->seen;
-  status = run_out(v);
+  status = hvf_view_run_out(v);
   status = status == LUNA_OK ? luna_vcpu_get(v->vcpu, LUNA_RIP, &end) : status;
   if (status != LUNA_OK) {
     return hvf_status(status);
@@ -139,16 +140,27 @@ static hv_return_t place_port(hvf_vcpu *v) {
   return HV_SUCCESS;
 }
 
+/* KVM has done all of it but the write. What cannot be found stays behind RIP, with length 0. */
+static hv_return_t place_write(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
+  x->length = result == HV_SUCCESS ? hvf_memory_writer(v, x->start) : 0;
+  x->start -= x->length;
+  x->placed = result == HV_SUCCESS;
+  return result;
+}
+
 /* MOV to CR8 is 4 bytes, with REX.R in front (SDM Vol. 2): what lowers the task priority is done
  * when KVM tells. */
 static hv_return_t place_cr8(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
-  uint8_t code[4];
+  hvf_code c;
   hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
-  if (result == HV_SUCCESS && hvf_code_before(v, x->start, code, sizeof code) &&
+  const uint8_t *code = c.bytes + HVF_LONGEST - CR8_MOVE;
+  if (result == HV_SUCCESS && hvf_code_read(v, x->start, &c) && c.before >= CR8_MOVE &&
       (code[0] & 0xf4) == 0x44 && code[1] == 0x0f && code[2] == 0x22 && (code[3] & 0x38) == 0) {
-    x->start -= sizeof code;
-    x->length = sizeof code;
+    x->start -= CR8_MOVE;
+    x->length = CR8_MOVE;
     x->general = (uint8_t)((code[0] & 1) << 3 | (code[3] & 7));
   }
   x->placed = result == HV_SUCCESS;
@@ -185,6 +197,9 @@ hv_return_t hvf_view_place(hvf_vcpu *v) {
       return place_msr(v);
     case LUNA_EXIT_TPR:
       return place_cr8(v);
+    case LUNA_EXIT_FAULT:
+    case LUNA_EXIT_HOST_FAULT:
+      return x->e->access == LUNA_WRITE ? place_write(v) : HV_SUCCESS;
     default:
       return place_halt(v);
   }
@@ -199,9 +214,10 @@ static hv_return_t settle_string(hvf_vcpu *v) {
                                                                         : result;
 }
 
+/* Once it has been written, RIP is KVM's also of a write that exited. */
 static hv_return_t get_rip(hvf_vcpu *v, uint64_t *value) {
   hvf_exit *x = &v->exit;
-  if (!hvf_is_fault(v)) {
+  if (!hvf_is_fault(v) || (x->e->access == LUNA_WRITE && !x->rip_written)) {
     hv_return_t result = x->rip_written ? HV_SUCCESS : hvf_view_place(v);
     if (result != HV_SUCCESS || hvf_has_view(v)) {
       *value = x->rip_written ? x->rip : x->start;
@@ -273,7 +289,7 @@ static bool set_in_view(hvf_vcpu *v, int reg, uint64_t value) {
   return false;
 }
 
-/* The RIP that KVM shows after a write is behind the instruction: to write the same says only that
+/* The RIP that KVM has after a write is behind the instruction: to write the same says only that
  * the write has been dealt with. */
 static hv_return_t set_written_rip(hvf_vcpu *v, uint64_t value) {
   uint64_t rip;
@@ -289,7 +305,12 @@ static hv_return_t prepare_set(hvf_vcpu *v) {
   if (v->exit.kind == LUNA_EXIT_PIO) {
     return settle_string(v);
   }
-  return hvf_is_fault(v) && v->exit.e->access == LUNA_READ ? hvf_view_take_back(v) : HV_SUCCESS;
+  uint64_t linear;
+  if (!hvf_is_fault(v)) {
+    return HV_SUCCESS;
+  }
+  hvf_memory_linear(v, &linear); /* by registers as they are now */
+  return v->exit.e->access == LUNA_READ ? hvf_view_take_back(v) : hvf_view_place(v);
 }
 
 hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {

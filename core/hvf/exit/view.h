@@ -18,9 +18,11 @@ static inline bool hvf_has_view(const hvf_vcpu *v) {
 /* LUNA_* registers. A write to a general register may take the instruction back first. */
 hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value);
 hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value);
-/* Finds out where the instruction is that exited, for all but accesses to memory. */
+/* Finds out where the instruction is that exited, for all but reads and fetches of memory. */
 hv_return_t hvf_view_place(hvf_vcpu *v);
 /* From now on the registers are those before the instruction, and KVM knows nothing of it. */
 hv_return_t hvf_view_take_back(hvf_vcpu *v);
+/* Lets KVM finish the instruction, whatever it does with zeroes: a luna_error. */
+int hvf_view_run_out(hvf_vcpu *v);
 
 #endif

@@ -16,11 +16,16 @@
  *   again, or do the instruction's work, write the registers and advance RIP. An instruction that
  *   also writes memory may have written zeroes there.
  *
- * EPT violation of a write. KVM tells only when the instruction is done but for the write: RIP is
- *   behind it, the other registers it changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so
- *   that adding it to RIP is right. Map memory there and run again: the write is done. Write RIP,
- *   with whatever value, and it is not. To know what is written where, hv_ext_vcpu_access() of
- *   hv_linux.h gives address, size and value, for reads too: no instruction need be decoded.
+ * EPT violation of a write. KVM tells only when the instruction is done but for the write. It is
+ *   found again before KVM's RIP, by length, operand address and value, and then all is as on a
+ *   Mac: RIP is at the instruction, and the program does its work and adds the length, or maps
+ *   memory there and runs again. What changes a register besides, or takes flags in (XCHG, XADD,
+ *   CMPXCHG, ADC, SBB, RCL, RCR), pushes, string instructions, those behind EVEX, and what cannot
+ *   be read any more or crosses a page, is not found: RIP is behind it, the other registers it
+ *   changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so that adding it to RIP is right. In
+ *   any case memory there and a run do the write, and RIP written, with whatever value, drops it.
+ *   To know what is written where, hv_ext_vcpu_access() of hv_linux.h gives address, size and
+ *   value, for reads too: no instruction need be decoded.
  *
  * EPT violation of a fetch. As on a Mac.
  *
@@ -42,7 +47,8 @@
  * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
- * are there for fetches and while the guest has no paging. */
+ * are there where the instruction's operand leads to the address, for fetches, and while the guest
+ * has no paging. They are missing where a write is not found, and of implicit accesses. */
 #ifndef HYPERVISOR_HV_VMX_H
 #define HYPERVISOR_HV_VMX_H
 

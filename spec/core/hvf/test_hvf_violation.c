@@ -142,12 +142,62 @@ static void a_write_violation_can_be_stepped_over(void) {
   HV(hv_ext_vcpu_access(vcpu, &access));
   CHECK_EQ(access.value, 0x55555555);
   CHECK_EQ(access.access, HV_MEMORY_WRITE);
-  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
-  CHECK_EQ(get(HV_X86_RIP), CODE + 4);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 4);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  set(HV_X86_RAX, 0); /* which the write does not depend on any more */
+  CHECK_EQ(get(HV_X86_RIP), CODE);
   skip();
+  CHECK_EQ(get(HV_X86_RIP), CODE + 4);
   CHECK_EQ(run(), VMX_REASON_HLT);
   CHECK_EQ(get(HV_X86_RBX), 1);
   end();
+}
+
+static void a_write_violation_comes_again_where_rip_stays(void) {
+  BEGIN_HOLE(WRITE_HOLE);
+  for (int i = 0; i < 3; i++) {
+    check_violation(2, HOLE + 0x800);
+    CHECK_EQ(get(HV_X86_RIP), CODE);
+    if (i == 1) {
+      set(HV_X86_RIP, CODE);
+    }
+  }
+  HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+  set(HV_X86_RIP, CODE);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK(memcmp(page + 0x800, "\x55\x55\x55\x55", 4) == 0);
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  end();
+}
+
+static void a_write_violation_is_not_done_twice(void) {
+  BEGIN_HOLE(WRITE_HOLE);
+  check_violation(2, HOLE + 0x800);
+  HV(hv_vm_map(page, HOLE, sizeof page, RWX)); /* for the accesses behind it */
+  memcpy(page + 0x800, "\x11\x11\x11\x11", 4);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK(memcmp(page + 0x800, "\x11\x11\x11\x11", 4) == 0);
+  end();
+}
+
+/* What comes to something else a second time, or has changed registers, stays behind RIP. */
+static void a_write_that_cannot_be_done_again_stays_done(void) {
+  static const uint8_t codes[][4] = {
+      {0x86, 0x06, 0x00, 0x08}, /* xchg [0x800], al */
+      {0x10, 0x06, 0x00, 0x08}, /* adc [0x800], al */
+  };
+  for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+    begin_hole(codes[i], sizeof codes[i]);
+    ram[CODE + 4] = 0xf4;
+    HV(hv_vm_map(page, HOLE, sizeof page, RX));
+    CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+    CHECK_EQ(get(HV_X86_RIP), CODE + 4);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+    skip();
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    end();
+  }
 }
 
 static void a_write_violation_is_retried_when_memory_allows_it(void) {
@@ -211,16 +261,16 @@ static void a_fetch_violation_can_be_left_by_rip(void) {
   end();
 }
 
-static void linear_addresses_are_told_of_fetches_only(void) {
+static void linear_addresses_are_told_with_paging(void) {
   /* mov eax, [0x200000]; jmp to the page behind */
   static const uint8_t code[] = {0x8b, 0x04, 0x25, 0x00, 0x00, 0x20,
                                  0x00, 0xe9, 0xf4, 0x0f, 0x00, 0x00};
   begin_long(code, sizeof code);
   store(0xd008, 0x300003);
   CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
-  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 1);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 1 | 3 << 7);
   CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x200000);
-  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), 0);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), 0x200000);
   CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 7);
   skip();
   CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
@@ -278,12 +328,15 @@ int main(void) {
   RUN_KVM(system_registers_are_taken_back);
   RUN_KVM(a_copy_out_of_a_hole_can_be_emulated);
   RUN_KVM(a_write_violation_can_be_stepped_over);
+  RUN_KVM(a_write_violation_comes_again_where_rip_stays);
+  RUN_KVM(a_write_violation_is_not_done_twice);
+  RUN_KVM(a_write_that_cannot_be_done_again_stays_done);
   RUN_KVM(a_write_violation_is_retried_when_memory_allows_it);
   RUN_KVM(a_write_violation_can_be_completed);
   RUN_KVM(a_violation_is_retried_in_the_space_that_the_vcpu_moved_to);
   RUN_KVM(a_fetch_violation_is_retried);
   RUN_KVM(a_fetch_violation_can_be_left_by_rip);
-  RUN_KVM(linear_addresses_are_told_of_fetches_only);
+  RUN_KVM(linear_addresses_are_told_with_paging);
   RUN_KVM(a_triple_fault_is_one);
   RUN_KVM(registers_that_are_refused_are_an_entry_failure);
   RUN_KVM(an_interrupt_before_the_instruction_is_done_shows_it_done);
