@@ -175,6 +175,48 @@ static void hv_access(void *context) {
   }
 }
 
+/* The run alone, and what it takes to go on. */
+static void hv_round(void *context) {
+  (void)context;
+  for (int i = 0; i < ROUND; i++) {
+    hv(hv_vcpu_run(id));
+    hv(hv_ext_vcpu_complete(id, 0x5a));
+  }
+}
+
+static void luna_round(void *context) {
+  (void)context;
+  for (int i = 0; i < ROUND; i++) {
+    luna(luna_vcpu_run(vcpu, 0));
+    luna(luna_vcpu_answer(vcpu, 0x5a));
+  }
+}
+
+/* A violation of a write: the instruction as an emulator finds it, and stepped over; and the same
+ * without. */
+static void hv_decoded(void *context) {
+  (void)context;
+  for (int i = 0; i < ROUND; i++) {
+    uint64_t qualification, gpa;
+    expect(VMX_REASON_EPT_VIOLATION);
+    hv(hv_vmx_vcpu_read_vmcs(id, VMCS_RO_EXIT_QUALIFIC, &qualification));
+    hv(hv_vmx_vcpu_read_vmcs(id, VMCS_GUEST_PHYSICAL_ADDRESS, &gpa));
+    sum += qualification + gpa;
+    step_over();
+  }
+}
+
+static void hv_undecoded(void *context) {
+  (void)context;
+  for (int i = 0; i < ROUND; i++) {
+    hv_ext_access access;
+    expect(VMX_REASON_EPT_VIOLATION);
+    hv(hv_ext_vcpu_access(id, &access));
+    sum += access.value;
+    hv(hv_ext_vcpu_complete(id, 0));
+  }
+}
+
 static const uint8_t out_code[] = {0xe6, 0x10, 0xeb, 0xfc};
 static const uint8_t in_code[] = {0xe4, 0x10, 0xeb, 0xfc};
 
@@ -196,9 +238,23 @@ static void print_access(uint32_t number) {
   print_ratios(hv_access, luna_port, NULL, 40);
 }
 
+static void print_round(uint32_t number) {
+  (void)number;
+  open_guests(in_code, sizeof in_code);
+  print_ratios(hv_round, luna_round, NULL, 40);
+}
+
+static void print_write(uint32_t number) {
+  static const uint8_t code[] = {0x66, 0xa3, 0x00, 0x08, 0xeb, 0xfa}; /* mov [0x800], eax; jmp */
+  (void)number;
+  open_guests(code, sizeof code);
+  hv(hv_vmx_vcpu_write_vmcs(id, VMCS_GUEST_DS_BASE, 0x20000));
+  print_ratios(hv_decoded, hv_undecoded, NULL, 40);
+}
+
 static const figure figures[] = {
-    {"map", print_map}, {"halt", print_halt},     {"out", print_out},
-    {"in", print_in},   {"access", print_access},
+    {"round", print_round}, {"write", print_write}, {"map", print_map},       {"halt", print_halt},
+    {"out", print_out},     {"in", print_in},       {"access", print_access},
 };
 
 int main(int argc, char **argv) {
