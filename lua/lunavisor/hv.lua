@@ -91,21 +91,25 @@ end)
 
 local Event = {}
 Event.__index = Event
-local events = {} -- by port
+local events = {} -- by what was asked for: key_of
 
 --- How many of the writes the guest has made since the last call.
 function Event.read(self) return raw.eventfd_read(self.fd) end
 
--- Forgets the port's event, and closes what was made here.
-local function drop(addr)
-  if events[addr].made then call.library.close(events[addr].fd) end
-  events[addr] = nil
+local function key_of(...)
+  return table.concat({ ... }, " ")
+end
+
+-- Forgets the event, and closes what was made here.
+local function drop(key)
+  if events[key].made then call.library.close(events[key].fd) end
+  events[key] = nil
 end
 
 local vm_destroy = hv.vm_destroy
 function hv.vm_destroy()
   local done, message, code = vm_destroy()
-  for addr in pairs(done and events or {}) do drop(addr) end
+  for key in pairs(done and events or {}) do drop(key) end
   return done, message, code
 end
 
@@ -125,16 +129,18 @@ define("vm_add_pio_notifier", notifier, function(addr, size, value, port, flags)
   local fd = port == nil and call.library.eventfd() or descriptor(port)
   local done, message, code = add(addr, size, value, fd, flags)
   if done then
-    events[addr] = setmetatable({ fd = fd, made = port == nil }, Event)
-    return events[addr]
+    local event = setmetatable({ fd = fd, made = port == nil }, Event)
+    events[key_of(addr, size, value, fd, flags)] = event
+    return event
   end
   if port == nil and fd >= 0 then call.library.close(fd) end
   return nil, message, code
 end)
 
 define("vm_remove_pio_notifier", notifier, function(addr, size, value, port, flags)
-  local done, message, code = remove(addr, size, value, descriptor(port), flags)
-  if done then drop(addr) end
+  local fd = descriptor(port)
+  local done, message, code = remove(addr, size, value, fd, flags)
+  if done then drop(key_of(addr, size, value, fd, flags)) end
   return done, message, code
 end)
 

@@ -118,8 +118,8 @@ typedef uint32_t hv_ion_flags_t;
 enum {
   HV_ION_NONE = 0,
   HV_ION_ANY_VALUE = 1 << 1, /* whatever is written */
-  HV_ION_ANY_SIZE = 1 << 2,  /* in whatever size; only with ANY_VALUE */
-  HV_ION_EXIT_FULL = 1 << 3  /* HV_UNSUPPORTED: an eventfd is never full */
+  HV_ION_ANY_SIZE = 1 << 2,  /* in whatever size */
+  HV_ION_EXIT_FULL = 1 << 3  /* exit if the counter cannot go on */
 };
 
 #endif

@@ -2,8 +2,6 @@
  * Extended state, MSRs, time and port notifiers, as the Hypervisor framework has them. */
 #include "fixture/hvf_fixture.h"
 
-#include <sys/eventfd.h>
-
 enum {
   EFER = (int)0xc0000080,
   LSTAR = (int)0xc0000082,
@@ -305,65 +303,6 @@ static void counters_are_set_for_all(void) {
   end();
 }
 
-/* ---- Notifiers ---- */
-
-static uint64_t drain(int fd) {
-  uint64_t value = 0;
-  return read(fd, &value, sizeof value) == (ssize_t)sizeof value ? value : 0;
-}
-
-static void notifiers_swallow_what_they_match(void) {
-  /* mov al, 1; out 0x10, al; mov al, 2; out 0x10, al; ax; out 0x11, al; out 0x12, ax; hlt */
-  BEGIN(0xb0, 1, 0xe6, 0x10, 0xb0, 2, 0xe6, 0x10, 0xe7, 0x10, 0xe6, 0x11, 0xe7, 0x12, 0xf4);
-  int fd = eventfd(0, EFD_NONBLOCK);
-  mach_port_t port = (mach_port_t)fd;
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
-  HV(hv_vm_add_pio_notifier(0x11, 1, 0, port, HV_ION_ANY_VALUE));
-  HV(hv_vm_add_pio_notifier(0x12, 1, 0, port, HV_ION_ANY_VALUE | HV_ION_ANY_SIZE));
-  CHECK_EQ(run(), VMX_REASON_IO); /* the value 2 */
-  CHECK_EQ(get(HV_X86_RIP), CODE + 6);
-  CHECK_EQ(drain(fd), 1);
-  skip();
-  CHECK_EQ(run(), VMX_REASON_IO); /* the size 2 */
-  CHECK_EQ(get(HV_X86_RIP), CODE + 8);
-  skip();
-  CHECK_EQ(run(), VMX_REASON_HLT);
-  CHECK_EQ(drain(fd), 2);
-  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
-  set(HV_X86_RIP, CODE);
-  CHECK_EQ(run(), VMX_REASON_IO);
-  CHECK_EQ(get(HV_X86_RIP), CODE + 2);
-  end();
-  close(fd);
-}
-
-static void notifiers_are_checked(void) {
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, 0, HV_ION_NONE), HV_NO_DEVICE);
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, 0, HV_ION_NONE), HV_NO_DEVICE);
-  BEGIN(0xf4);
-  int fd = eventfd(0, EFD_NONBLOCK);
-  mach_port_t port = (mach_port_t)fd;
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, ~0u, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, 1, HV_ION_NONE), HV_BAD_ARGUMENT); /* no eventfd */
-  HV_IS(hv_vm_add_pio_notifier(0x10, 3, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, 1), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_ANY_SIZE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_EXIT_FULL), HV_UNSUPPORTED);
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE), HV_BUSY);
-  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 2, port, HV_ION_NONE), HV_BUSY); /* one a port */
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 2, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 2, port, HV_ION_NONE), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_ANY_VALUE), HV_BAD_ARGUMENT);
-  HV(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
-  HV_IS(hv_vm_remove_pio_notifier(0x10, 1, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
-  end();
-  HV(hv_vm_create(HV_VM_DEFAULT)); /* a new VM has none */
-  HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
-  HV(hv_vm_destroy());
-  close(fd);
-}
-
 static void arm_s_matrix_extension_is_not_here(void) {
   size_t value;
   HV_IS(hv_sme_config_get_max_svl_bytes(&value), HV_UNSUPPORTED);
@@ -385,8 +324,6 @@ int main(void) {
   RUN_KVM(execution_takes_time);
   RUN_KVM(the_counter_is_relative_to_the_clock);
   RUN_KVM(counters_are_set_for_all);
-  RUN_KVM(notifiers_swallow_what_they_match);
-  RUN_KVM(notifiers_are_checked);
   RUN_KVM(arm_s_matrix_extension_is_not_here);
   return test_end();
 }
