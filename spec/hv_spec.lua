@@ -110,7 +110,7 @@ helper.kvm("hv's VM", function()
     local id = assert(hv.vcpu_create())
     local ok, message, code = hv.vm_sync_tsc(u64 "0x123400000000")
     if not ok then
-      refused("unsupported", "keeps no offset", ok, message, code)
+      refused("unsupported", "counter", ok, message, code)
       return pending(message)
     end
     local now = assert(hv.vcpu_read_msr(id, 0x10))

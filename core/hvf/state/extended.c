@@ -10,6 +10,10 @@
 #include <string.h>
 #include <x86intrin.h>
 
+enum {
+  MSR_TSC = 0x10
+};
+
 /* ---- x87, SSE, AVX ---- */
 
 /* The bytes of the buffer that count. */
@@ -77,12 +81,33 @@ uint64_t hv_tsc_clock(void) {
   return __rdtsc();
 }
 
+/* Where KVM keeps no offset of the counters they are written, each a little later than the one
+ * before and so much higher: they are some microseconds apart. The lock is held. */
+static hv_return_t write_counters(uint64_t tsc) {
+  const uint64_t start = hv_tsc_clock();
+  hv_return_t result = HV_SUCCESS;
+  uint64_t before;
+  for (uint32_t id = 0; id < hvf_the_vm.vcpu_room && result == HV_SUCCESS; id++) {
+    const hvf_vcpu *v = hvf_the_vm.vcpus[id]; /* a vCPU that runs is refused before others change */
+    result = v ? hvf_status(luna_vcpu_get_msr(v->vcpu, MSR_TSC, &before)) : result;
+  }
+  for (uint32_t id = 0; id < hvf_the_vm.vcpu_room && result == HV_SUCCESS; id++) {
+    const hvf_vcpu *v = hvf_the_vm.vcpus[id];
+    const uint64_t now = tsc + hv_tsc_clock() - start;
+    result = v ? hvf_status(luna_vcpu_set_msr(v->vcpu, MSR_TSC, now)) : result;
+  }
+  return result;
+}
+
 hv_return_t hv_vm_sync_tsc(uint64_t tsc) {
   hv_return_t result = hvf_enter();
   if (result != HV_SUCCESS) {
     return result;
   }
   result = hvf_status(luna_vm_sync_tsc(hvf_the_vm.vm, tsc));
+  if (result == HV_UNSUPPORTED) {
+    result = write_counters(tsc);
+  }
   hvf_leave();
   return result;
 }
@@ -93,9 +118,13 @@ hv_return_t hv_vcpu_set_tsc_relative(hv_vcpuid_t vcpu, int64_t offset) {
   if (result != HV_SUCCESS) {
     return result;
   }
-  return v->options & HV_VCPU_TSC_RELATIVE
-             ? hvf_status(luna_vcpu_set_tsc_offset(v->vcpu, offset))
-             : hvf_fail(HV_UNSUPPORTED, "vCPU %u was not made with HV_VCPU_TSC_RELATIVE", vcpu);
+  if (!(v->options & HV_VCPU_TSC_RELATIVE)) {
+    return hvf_fail(HV_UNSUPPORTED, "vCPU %u was not made with HV_VCPU_TSC_RELATIVE", vcpu);
+  }
+  result = hvf_status(luna_vcpu_set_tsc_offset(v->vcpu, offset));
+  return result == HV_UNSUPPORTED
+             ? hvf_status(luna_vcpu_set_msr(v->vcpu, MSR_TSC, hv_tsc_clock() + (uint64_t)offset))
+             : result;
 }
 
 hv_return_t hv_sme_config_get_max_svl_bytes(size_t *value) {

@@ -34,8 +34,9 @@ HV_API hv_return_t hv_vm_create(hv_vm_options_t flags);
 /* Destroys it, with its spaces, maps and notifiers. HV_BUSY while it has a vCPU. */
 HV_API hv_return_t hv_vm_destroy(void);
 
-/* Makes the time-stamp counters of all vCPUs show `tsc` now. HV_UNSUPPORTED where KVM keeps no
- * offset of them. */
+/* Makes the time-stamp counters of all vCPUs show `tsc` now. A KVM that keeps no offset of them
+ * (before Linux 5.16) has them some microseconds apart, and none may run then. HV_UNSUPPORTED where
+ * guests read the host's counter as it is. */
 HV_API hv_return_t hv_vm_sync_tsc(uint64_t tsc);
 
 /* Makes writes of `size` bytes (1, 2, 4) of `value` to I/O port `addr` signal an eventfd instead of
@@ -148,7 +149,8 @@ HV_API hv_return_t hv_vcpu_get_idle_time(hv_vcpuid_t vcpu, uint64_t *time);
 /* This processor's time-stamp counter. */
 HV_API uint64_t hv_tsc_clock(void);
 /* Makes the guest's counter hv_tsc_clock() + `offset`. Owner. HV_UNSUPPORTED unless the vCPU was
- * made with HV_VCPU_TSC_RELATIVE, and where KVM keeps no offset. */
+ * made with HV_VCPU_TSC_RELATIVE, and where guests read the host's counter as it is. Where KVM
+ * keeps no offset, it is off by some microseconds. */
 HV_API hv_return_t hv_vcpu_set_tsc_relative(hv_vcpuid_t vcpu, int64_t offset);
 
 /* How the last VM entry failed, if it did before the guest's state was looked at: RFLAGS after

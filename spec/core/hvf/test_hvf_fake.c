@@ -26,6 +26,41 @@ static uint64_t exit_of(void) {
   return field(VMCS_RO_EXIT_REASON);
 }
 
+/* ---- Counters ---- */
+
+static uint64_t counter(void) {
+  uint64_t value;
+  HV(hv_vcpu_read_msr(vcpu, 0x10, &value));
+  return value;
+}
+
+static void begin_counters(bool host_tsc) {
+  fake_config config = fake_defaults();
+  config.no_tsc_offset = true;
+  config.host_tsc = host_tsc;
+  fake_install(&config);
+  HV(hv_vm_create(HV_VM_DEFAULT));
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_TSC_RELATIVE));
+}
+
+static void counters_are_written_where_kvm_keeps_no_offset(void) {
+  const uint64_t slack = UINT64_C(1) << 40;
+  begin_counters(false);
+  HV(hv_vm_sync_tsc(UINT64_C(1) << 60));
+  CHECK(counter() - (UINT64_C(1) << 60) < slack);
+  HV(hv_vcpu_set_tsc_relative(vcpu, INT64_C(1) << 61));
+  CHECK(counter() - (UINT64_C(1) << 61) - hv_tsc_clock() + slack < 2 * slack);
+  end();
+}
+
+static void counters_of_the_host_stay(void) {
+  begin_counters(true);
+  HV_IS(hv_vcpu_set_tsc_relative(vcpu, INT64_C(1) << 61), HV_UNSUPPORTED);
+  HV_IS(hv_vm_sync_tsc(UINT64_C(1) << 60), HV_UNSUPPORTED);
+  CHECK_EQ(counter(), 0);
+  end();
+}
+
 /* ---- Where RIP is ---- */
 
 static void out_is_placed_where_kvm_leaves_rip_at_it(void) {
@@ -332,6 +367,8 @@ static void every_call_may_fail(void) {
 
 int main(void) {
   RUN(out_is_placed_where_kvm_leaves_rip_at_it);
+  RUN(counters_are_written_where_kvm_keeps_no_offset);
+  RUN(counters_of_the_host_stay);
   RUN(moves_to_cr8_exit_where_they_are_asked_for);
   RUN(out_goes_elsewhere_if_the_program_says_so);
   RUN(out_that_stays_is_executed_again);
