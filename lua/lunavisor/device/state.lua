@@ -103,7 +103,7 @@ end
 -- Names on one side alone, as sentences.
 local function compare(list, what, saved, known)
   for _, name in ipairs(sorted(saved)) do
-    if not known[name] then
+    if known[name] == nil then
       list[#list + 1] = ("the device has no %s %s%s"):format(what, name, class.hint(name, known))
     end
   end
