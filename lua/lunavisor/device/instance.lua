@@ -139,7 +139,8 @@ local function add_regions(d, layout)
       read = function(_, offset, size) return read(d, offset, size) end,
       write = function(_, offset, size, value) return write(d, offset, size, value) end }
   end
-  d.read, d.write = layout.regions[1].read_access, layout.regions[1].write_access
+  local main = layout.regions.main or layout.regions[1]
+  d.read, d.write = main.read_access, main.write_access
 end
 
 -- The registers, FIFOs and declared fields as they are at power-on.
