@@ -32,6 +32,13 @@ helper.block("a device's table", function()
     helper.contains("(A is at line 4)", message)
   end)
 
+  it("may not keep what it has not", function()
+    refused([[
+      registers = {}, state = { a = 1 },
+      keeps = "a b", -- <-- here
+    ]], "there is no field or timer b")
+  end)
+
   it("may not have a name twice", function()
     refused([[
       registers = {

@@ -22,8 +22,8 @@ local methods, OWN, copy = instances.methods, instances.OWN, instances.copy
 local DEVICE = {
   width = true, unknown = true, endian = true, narrow = true, registers = true, regions = true,
   size = true, lines = true, inputs = true, input = true, timers = true, reset = true, state = true,
-  holds = true, options = true, init = true, methods = true, version = true, upgrade = true,
-  doc = true,
+  holds = true, keeps = true, options = true, init = true, methods = true, version = true,
+  upgrade = true, doc = true,
 }
 -- ---- Checks ----
 
@@ -51,10 +51,10 @@ local function check_functions(layout, names, path)
   end
 end
 
-local function names_of(layout, text)
-  local set = {}
+local function names_of(layout, key)
+  local set, text = {}, layout.spec[key]
   if text ~= nil and type(text) ~= "string" then
-    layout.blame("holds", "names of fields, separated by spaces, expected")
+    layout.blame(key, "names, separated by spaces, expected")
   end
   for name in (text or ""):gmatch "%S+" do set[name] = true end
   return set
@@ -160,8 +160,13 @@ M.Class = Class
 function M.class(info, name, spec)
   local layout = layouts.new(info, name, spec)
   check_device(layout, spec)
-  layout.own, layout.followers = names_of(layout, spec.holds), {}
-  layout.holds = copy(layout.own)
+  layout.own, layout.followers = names_of(layout, "holds"), {}
+  layout.holds, layout.keeps = copy(layout.own), names_of(layout, "keeps")
+  for kept in pairs(layout.keeps) do
+    if (spec.state or {})[kept] == nil and not (spec.timers or {})[kept] then
+      layout.blame("keeps", ("there is no field or timer %s"):format(kept))
+    end
+  end
   for key in pairs(spec.state or {}) do layout.own[key] = true end
   layout.methods = setmetatable(copy(spec.methods or {}), { __index = methods })
   if type(spec.inputs) == "number" and not spec.input then

@@ -143,8 +143,8 @@ local function add_regions(d, layout)
   d.read, d.write = main.read_access, main.write_access
 end
 
--- The registers, FIFOs and declared fields as they are at power-on.
-local function clear(d, layout)
+-- The registers, FIFOs and declared fields as they are at power-on, but those of `keeps`.
+local function clear(d, layout, keeps)
   for _, register in ipairs(layout.registers) do
     local value = bits.plain(register.reset, 8 * register.width)
     for slot = register.slot, register.slot + (register.count or 1) - 1 do
@@ -157,7 +157,9 @@ local function clear(d, layout)
       end
     end
   end
-  for name, value in pairs(layout.spec.state or {}) do rawset(d, name, copy(value)) end
+  for name, value in pairs(layout.spec.state or {}) do
+    if not keeps[name] then rawset(d, name, copy(value)) end
+  end
   for name in pairs(layout.ports) do d.ports[name] = ports.new() end
 end
 
@@ -168,12 +170,15 @@ function methods.update(d)
   if layout.update then layout.update(d) end
 end
 
---- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end. Then
---- the table's reset function is called with what else is given.
+--- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end. The
+--- fields and timers that `keeps` names go on, as behind a battery. Then the table's reset function
+--- is called with what else is given.
 function methods.reset(d, ...)
   local layout = rawget(d, "class").layout
-  for name in pairs(rawget(d, "alarms")) do methods.cancel(d, name) end
-  clear(d, layout)
+  for name in pairs(rawget(d, "alarms")) do
+    if not layout.keeps[name] then methods.cancel(d, name) end
+  end
+  clear(d, layout, layout.keeps)
   if layout.spec.reset then layout.spec.reset(d, ...) end
   methods.update(d)
 end
@@ -222,7 +227,7 @@ function M.new(kind, options, level)
     dma = dmas.new(options.name or layout.name, options.dma),
     options = options_of(layout, options) }
   d.logger = options.log == nil and stderr or options.log
-  clear(d, layout)
+  clear(d, layout, {})
   add_lines(d, layout)
   add_inputs(d, layout, layout.spec)
   add_regions(d, layout)
