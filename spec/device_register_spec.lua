@@ -367,3 +367,29 @@ describe("a follower", function()
     assert.equal(0, dev.R.ready)
   end)
 end)
+
+describe("a region without registers", function()
+  it("takes each access as the guest made it, and lines follow", function()
+    local seen = {}
+    local dev = device "window" {
+      regions = { main = { size = 16,
+        read = function(_, offset, size) return 16 * offset + size end,
+        write = function(d, offset, size, value)
+          seen = { offset, size, value }
+          d.level = value ~= 0
+        end } },
+      state = { level = false }, lines = { out = function(d) return d.level end },
+    } ()
+    assert.equal(0x34, dev:read(3, 4))
+    dev:write(5, 2, 0xabcd)
+    assert.same({ 5, 2, 0xabcd }, seen)
+    assert.is_true(dev.lines.out)
+    assert.is_string(tostring(dev))
+  end)
+end)
+
+it("an unknown function that answers nothing answers ones", function()
+  local dev = silent(device "d" { unknown = function() end, registers = { A = { at = 8 } } })
+  assert.equal(0xffff, dev:read(0, 2))
+  assert.equal(0xffffffff, dev:read(4, 4))
+end)

@@ -32,6 +32,15 @@ helper.block("a device's table", function()
     helper.contains("(A is at line 4)", message)
   end)
 
+  it("has regions with registers or with two functions", function()
+    refused([[
+      regions = { ram = { size = 8, read = print } } -- <-- here
+    ]], "a region without registers has a size and two functions, read and write")
+    refused([[
+      regions = { ram = { read = print, write = print } } -- <-- here
+    ]], "a region without registers has a size and two functions, read and write")
+  end)
+
   it("may not keep what it has not", function()
     refused([[
       registers = {}, state = { a = 1 },

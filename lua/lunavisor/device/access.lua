@@ -57,7 +57,10 @@ local function unknown(d, region, offset, size, value)
     value = value, region = region.name }
   note(d, region, access)
   local policy = region.unknown
-  if type(policy) == "function" then return policy(d, access) end
+  if type(policy) == "function" then
+    local given = policy(d, access)
+    return given == nil and ones[size] or given
+  end
   if policy == "error" then
     error(("%s: the guest %s %s at offset 0x%x, where no register is"):format(d.name,
       value == nil and "reads" or "writes", plural(size), offset), 0)
@@ -208,9 +211,24 @@ local function entry(name, region, by, slow, more)
   return chunk(by, slow, region)
 end
 
+-- A region without registers: memory, or a window to another space.
+local function whole(layout, region)
+  local own = region.whole
+  region.read_access = function(d, offset, size)
+    local value = own.read(d, offset, size)
+    if layout.update then layout.update(d) end
+    return value
+  end
+  region.write_access = function(d, offset, size, value)
+    own.write(d, offset, size, value)
+    if layout.update then layout.update(d) end
+  end
+end
+
 --- Makes region.read_access(d, offset, size) and write_access(d, offset, size, value) of the
 --- functions of its registers.
 function M.region(layout, region)
+  if region.whole then return whole(layout, region) end
   for _, direction in ipairs { "read", "write" } do
     for _, list in pairs(region[direction]) do
       for _, face in ipairs(list) do

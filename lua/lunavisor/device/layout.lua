@@ -9,7 +9,7 @@ local source = require "lunavisor.device.source"
 local M = {}
 
 local REGION = { width = true, unknown = true, endian = true, narrow = true, registers = true,
-  size = true }
+  size = true, read = true, write = true }
 
 -- ---- Whom to blame ----
 
@@ -61,6 +61,13 @@ local function check_region(blame, path, spec)
   elseif spec.size ~= nil and not registers.is_whole(spec.size, 1, 2 ^ 52) then
     blame(path, ("size: a number of bytes expected, got %s"):format(tostring(spec.size)), nil,
       "size")
+  elseif spec.read ~= nil or spec.write ~= nil then
+    for _, key in ipairs { "read", "write" } do
+      if type(spec[key]) ~= "function" or spec.registers ~= nil or not spec.size then
+        blame(path, "a region without registers has a size and two functions, read and write", nil,
+          spec.read ~= nil and "read" or "write")
+      end
+    end
   elseif type(spec.registers) ~= "table" then
     blame(path, ("registers: a table of registers by name expected, got %s"):format(
       class.describe(spec.registers)), nil, "registers")
@@ -140,6 +147,7 @@ end
 local function region_of(layout, blame, path, name, spec, device)
   registers.check_keys(blame, path, spec, REGION, "a region")
   check_region(blame, path, { unknown = setting(spec, device, "unknown"), size = spec.size,
+    read = spec.read, write = spec.write,
     endian = setting(spec, device, "endian"), narrow = setting(spec, device, "narrow"),
     registers = spec.registers })
   local region = {
@@ -148,9 +156,10 @@ local function region_of(layout, blame, path, name, spec, device)
     endian = setting(spec, device, "endian", "little"),
     narrow = setting(spec, device, "narrow", "merge"),
     registers = {}, read = {}, write = {}, size = 0,
+    whole = spec.read and { read = spec.read, write = spec.write } or nil,
   }
   local prefix = path == "" and "registers." or path .. ".registers."
-  for register_name, entry in pairs(spec.registers) do
+  for register_name, entry in pairs(spec.registers or {}) do
     local own = prefix .. tostring(register_name)
     if type(register_name) ~= "string" or not register_name:find "^[%a_][%w_]*$" then
       blame(own, ("a register cannot be called %s"):format(tostring(register_name)))

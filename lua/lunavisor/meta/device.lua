@@ -51,7 +51,10 @@ error "annotations are not to be required"
 ---@field doc? string
 
 ---@class luna.device_region
----@field registers table<string, luna.register>
+---@field registers? table<string, luna.register>
+---@field read? fun(dev: luna.kit_device, offset: integer, size: integer): integer|luna.u64 a region
+---without registers
+---@field write? fun(dev: luna.kit_device, offset: integer, size: integer, value: integer|luna.u64)
 ---@field width? 1|2|4|8
 ---@field size? integer bytes
 ---@field endian? "little"|"big"
@@ -67,6 +70,7 @@ error "annotations are not to be required"
 ---@field reset? fun(dev: luna.kit_device, ...)
 ---@field state? table fields that are saved and reset
 ---@field holds? string names of fields that no state can have
+---@field keeps? string names of fields and timers that a reset leaves as they are
 ---@field options? table what instances can be made with besides
 ---@field init? fun(dev: luna.kit_device, options: table)
 ---@field methods? table<string, function>
