@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: MIT
+-- A PCI host bridge with configuration mechanism 1 (PCI Local Bus Specification 3.0, 3.2.2.3.2) for
+-- one bus, and the reset port 0xcf9 of chipsets in the middle of it. Region main is at 0xcf8, data
+-- at 0xcfc. host:add(dev, slot, number) puts functions on it; inta to intd are their interrupts.
+
+local device = require "lunavisor.device"
+local pci = require "lunavisor.device.models.pci"
+local word = require "lunavisor.device.word"
+
+local bits = word.bits
+local PINS = { [0] = "inta", "intb", "intc", "intd" }
+
+local function key_of(slot, number) return slot * 8 + number end
+
+-- The function that the address names, nil where there is none, and the offset in its space.
+local function target(d, offset)
+  local address = d.CONFIG_ADDRESS.value
+  if bits(address, 31) == 0 or bits(address, 16, 8) ~= 0 then return nil end
+  return d.functions[bits(address, 8, 8)], bits(address, 2, 6) * 4 + offset
+end
+
+-- Nobody answers: all ones (3.2.2.3.4).
+local function read(d, offset, size)
+  local fn, at = target(d, offset)
+  if not fn or size > 4 - offset then return size < 8 and 256 ^ size - 1 or nil end
+  return fn.regions.config.read(nil, at, size)
+end
+
+local function write(d, offset, size, value)
+  local fn, at = target(d, offset)
+  if fn and size <= 4 - offset then fn.regions.config.write(nil, at, size, value) end
+end
+
+-- What is no access of 32 bits to the address: 0xcf9, with bit 1 for what and bit 2 for when.
+local function narrow(d, access)
+  if access.offset ~= 1 or access.size ~= 1 then return nil end
+  if access.access == "r" then return d.reset_control end
+  local old = d.reset_control
+  d.reset_control = access.value % 8
+  if bits(access.value, 2) > bits(old, 2) then d.reset_out:pulse() end
+end
+
+--- host:add(dev, slot, number): puts a device with a region `config` of pci.config at a slot, 0 to
+--- 31, as that function of it, 0 to 7, 0 where nil. Slots have the four interrupts in turn.
+local function add(d, dev, slot, number)
+  number = number or 0
+  if type(slot) ~= "number" or slot % 1 ~= 0 or slot < 0 or slot > 31 or number % 1 ~= 0
+    or number < 0 or number > 7 then
+    error(("host:add: a slot from 0 to 31 and a function from 0 to 7 expected, got %s and %s")
+      :format(tostring(slot), tostring(number)), 2)
+  end
+  local key = key_of(slot, number)
+  if d.functions[key] then
+    error(("host:add: %s is at slot %d, function %d already"):format(d.functions[key].name, slot,
+      number), 2)
+  end
+  local map = d.options.map or function() end
+  pci.place(dev, map, function(pin) return d[PINS[(slot + pin - 1) % 4]] end)
+  d.functions[key] = dev
+  return dev
+end
+
+return device "pci_host" {
+  holds = "functions", options = { map = false },
+  regions = {
+    main = { size = 4, width = 4, narrow = "refuse", unknown = narrow, registers = {
+      CONFIG_ADDRESS = { at = 0, fields = { register = "7:2", number = "10:8", slot = "15:11",
+        bus = "23:16", enable = 31 } },
+    } },
+    data = { size = 4, read = read, write = write },
+  },
+  state = { reset_control = 0 },
+  lines = { inta = true, intb = true, intc = true, intd = true, reset_out = true },
+  init = function(d) d.functions = {} end,
+  methods = { add = add },
+}
