@@ -1,0 +1,136 @@
+---@meta _
+-- SPDX-License-Identifier: MIT
+-- LuaCATS annotations of the testing kit, lunavisor.testing.
+error "annotations are not to be required"
+
+---@class luna.testing
+local testing = {}
+
+---@class luna.bus_options
+---@field memory? integer|integer[][] for DMA: bytes from gpa 0, 16 MiB where nil, or { gpa, size }s
+---@field options? table what the device is made with
+
+---What a test takes for a device: a class, an instance, a function that makes one, one by hand.
+---@alias luna.testing_device table|fun(options: table): table
+
+---@param device luna.testing_device
+---@param options? luna.bus_options
+---@return luna.bus
+function testing.bus(device, options) end
+
+---@class luna.derive_options: luna.bus_options
+---@field except? table<string, string> reasons by the name of a register or test that is left out
+
+---@class luna.derived_test
+---@field name string
+---@field register string? nil: of the device as a whole
+---@field except string? why it is left out
+---@field check fun(): string? what is wrong
+
+---The tests that a device's table gives by itself.
+---@param device luna.testing_device|luna.bus
+---@param options? luna.derive_options
+---@return luna.derived_test[]
+function testing.derive(device, options) end
+---The same as tests of busted, in a describe block.
+---@param device luna.testing_device|luna.bus
+---@param options? luna.derive_options
+function testing.registers(device, options) end
+
+---@class luna.dma_access
+---@field access "r"|"w"
+---@field gpa integer
+---@field size integer
+---@field data string?
+---@field failed string? why it failed
+
+---@class luna.dma_failure
+---@field gpa? integer any where nil
+---@field size? integer bytes, 1 where nil
+---@field access? "r"|"w" both where nil
+---@field count? integer how often, always where nil
+---@field message? string what the device is told
+
+---@alias luna.value_hook
+---|fun(bus: luna.bus, value: integer|luna.u64, offset: integer, size: integer): integer|luna.u64?
+
+---A device on a bus without a VM. Of one thread.
+---@class luna.bus
+---@field device table
+---@field name string
+---@field clock table|false
+---@field memory table guest memory: read, write, u8 to u64
+---@field lines table<string|integer, boolean> the level of each line and input
+---@field dma_log luna.dma_access[]
+---@field said string[] what the device has logged
+local bus = {}
+
+---An offset in the first region, or "STATUS", "COEFF[2]", for reads also a field, "STATUS.busy".
+---@alias luna.place integer|string
+
+---@param where luna.place
+---@param size? integer bytes, the register's own where nil
+---@return integer|luna.u64
+function bus:read(where, size) end
+---@param where luna.place
+---@param size? integer
+---@param value integer|luna.u64
+function bus:write(where, size, value) end
+---@param where luna.place
+---@return integer
+function bus:read8(where) end
+---@param where luna.place
+---@return integer
+function bus:read16(where) end
+---@param where luna.place
+---@return integer
+function bus:read32(where) end
+---@param where luna.place
+---@return luna.u64
+function bus:read64(where) end
+---@param where luna.place
+---@param value integer
+function bus:write8(where, value) end
+---@param where luna.place
+---@param value integer
+function bus:write16(where, value) end
+---@param where luna.place
+---@param value integer
+function bus:write32(where, value) end
+---@param where luna.place
+---@param value integer|luna.u64
+function bus:write64(where, value) end
+---A region of the device, the first where nil, as a device for a VM.
+---@param name? string
+---@return luna.device
+function bus:region(name) end
+---@param seconds number
+function bus:pass(seconds) end
+---@param name string|integer
+---@return table line what the device drives, or what drives its input
+function bus:line(name) end
+---@param name string|integer
+---@param level boolean? nil: it works again
+function bus:stick(name, level) end
+---@param name string|integer
+---@return string[] edges "up" and "down", since the last call
+function bus:edges(name) end
+---@param failure? luna.dma_failure the next access where nil
+---@return fun() undo
+function bus:fail_dma(failure) end
+---@param where luna.place? all where nil
+---@param fn fun(bus: luna.bus, value: nil, offset: integer, size: integer)
+---@return fun() undo
+function bus:before_read(where, fn) end
+---@param where luna.place?
+---@param fn luna.value_hook
+---@return fun() undo
+function bus:after_read(where, fn) end
+---@param where luna.place?
+---@param fn luna.value_hook
+---@return fun() undo
+function bus:before_write(where, fn) end
+---@param where luna.place?
+---@param fn fun(bus: luna.bus, value: nil, offset: integer, size: integer)
+---@return fun() undo
+function bus:after_write(where, fn) end
