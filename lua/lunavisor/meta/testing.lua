@@ -134,3 +134,85 @@ function bus:before_write(where, fn) end
 ---@param fn fun(bus: luna.bus, value: nil, offset: integer, size: integer)
 ---@return fun() undo
 function bus:after_write(where, fn) end
+
+---@class luna.guest_options
+---@field mode? "real"|"reset"|"protected"|"long"|"user" "real" where nil
+---@field memory? integer|string its size, from gpa 0, "1M" where nil
+---@field org? integer where the code is, and where it begins, 0x1000 where nil
+---@field rsp? integer 0x8000 where nil
+---@field registers? table<string, integer|luna.u64>
+---@field devices? table[] { device, pio = or mmio = address, ... }, as vm:attach takes it
+---@field console? integer|false its port, 0xe9 where nil
+---@field timeout? number seconds of each run, 10 where nil
+---@field accel? string of luna.vm
+---@field clock? luna.clock of luna.vm
+---@field vm? luna.vm_options
+---@field binary? boolean the source is machine code
+
+---A guest of assembly source, closed after the test.
+---@param source string
+---@param options? luna.guest_options
+---@return luna.guest
+function testing.guest(source, options) end
+---Closes what tests have made here, which busted does after each test.
+function testing.close() end
+---Notes the edges of a line from here on, for assert.edges.
+---@param line luna.line
+---@return luna.line
+function testing.watch(line) end
+
+---@class luna.guest
+---@field vm luna.vm
+---@field ram luna.buffer
+---@field cpu luna.vcpu
+---@field console luna.console|false
+---@field screen luna.screen
+---@field exit luna.exit|false the last
+---@field labels table<string, integer> addresses of the source's labels
+---@field devices table[]
+---@field timeout number
+---@field bits 16|32|64
+local guest = {}
+---@param options? luna.run_options
+---@return luna.exit
+function guest:run(options) end
+---@param kind luna.exit_kind
+---@param options? luna.run_options
+---@return luna.exit
+function guest:stops(kind, options) end
+---Ends the run at the write that completes the text.
+---@param text string
+---@param options? luna.run_options
+---@return luna.guest
+function guest:prints(text, options) end
+function guest:close() end
+
+---@class luna.console
+---@field output string
+---@field input string what the guest has not read yet
+local console = {}
+---@param bytes string for devices that print
+function console:put(bytes) end
+---@return integer? byte for devices that read
+function console:get() end
+---@param text string
+---@return luna.console
+function console:send(text) end
+---@param text string
+---@param options? luna.run_options
+---@return luna.console
+function console:expect(text, options) end
+---@param count? integer lines, 5 where nil
+---@return string
+function console:tail(count) end
+
+---@class luna.screen
+---@field columns integer
+---@field rows integer
+---@field gpa integer
+local screen = {}
+---@param number integer from 0
+---@return string
+function screen:row(number) end
+---@return string
+function screen:text() end
