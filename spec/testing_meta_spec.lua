@@ -31,7 +31,8 @@ describe("the annotations of lunavisor.testing", function()
     screen = "screen" } do
     it("name every method of a " .. class, function()
       local made = require("lunavisor.testing." .. module)
-      assert.same(names_of(made.methods or made.class.__index), annotated("function " .. class .. ":([%w_]+)%("))
+      assert.same(names_of(made.methods or made.class.__index),
+        annotated("function " .. class .. ":([%w_]+)%("))
     end)
   end
 end)

@@ -24,8 +24,8 @@ static bool again(void *pages, size_t size, void *at) {
   return mremap(pages, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at;
 }
 
-/* The pages of all vCPUs of a VM: the first one's run page, the data of its ports, the ring that all
- * share; and two pages for each of the others. */
+/* The pages of all vCPUs of a VM: the first one's run page, the data of its ports, the ring that
+ * all share; and two pages for each of the others. */
 static struct kvm_run *make_run(soft_vm *vm, unsigned long id) {
   if (!vm->pages) {
     vm->pages = shared_pages(SOFT_RUN_PAGES);
