@@ -148,7 +148,8 @@ function M.layout(device)
   local layout = M.layout_of(device)
   if not layout then error("device.layout: a device or a class of devices expected", 2) end
   local spec = layout.spec
-  local made = { name = layout.name, version = spec.version or 1, regions = {}, registers = {},
+  local made = { name = layout.name, version = spec.version or 1, doc = spec.doc,
+    regions = {}, registers = {},
     lines = {}, timers = sorted(spec.timers or {}), state = sorted(spec.state or {}),
     holds = sorted(layout.holds),
     inputs = type(spec.inputs) == "table" and sorted(spec.inputs) or {} }

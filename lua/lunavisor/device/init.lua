@@ -4,12 +4,17 @@
 local class = require "lunavisor.class"
 local classes = require "lunavisor.device.class"
 local clocks = require "lunavisor.device.clock"
+local describe = require "lunavisor.device.describe"
 local dmas = require "lunavisor.device.dma"
 local dump = require "lunavisor.device.dump"
+local explore = require "lunavisor.device.explore"
 local lines = require "lunavisor.device.line"
 require "lunavisor.device.state"
 
 local device = {
+  describe = describe.describe,
+  coverage = describe.coverage,
+  explore = explore.new,
   layout = dump.layout,
   line = lines.new,
   memory = dmas.bytes,
@@ -41,7 +46,7 @@ function meta.__call(_, name)
     if type(spec) ~= "table" then
       error(("device %s: a table expected, got %s"):format(name, class.describe(spec)), 2)
     end
-    return classes.class(info, name, spec)
+    return describe.remember(classes.class(info, name, spec))
   end
 end
 

@@ -29,9 +29,10 @@ local port_functions = { "read", "write", "read_block", "write_block" }
 
 --- Refuses what is no device; `blocks`: it may have functions for blocks.
 local function check_device(what, device, blocks)
-  if type(device) ~= "table" or class.of(device) then
+  local known = class.of(device)
+  if type(device) ~= "table" or known and known ~= "explorer" then
     error(("%s: a device expected (a table with read and/or write, or memory), got %s%s")
-      :format(what, class.describe(device), class.of(device) == "buffer"
+      :format(what, class.describe(device), known == "buffer"
         and "; write { memory = buffer } for one" or ""), 3)
   end
   if device.memory ~= nil then

@@ -209,6 +209,21 @@ local device = {}
 ---@param source? table
 ---@return luna.clock
 function device.clock(source) end
+---@param target? luna.kit_device|function
+---@return { device: string, name: string, todo: string, changes: integer }[]
+function device.coverage(target) end
+---@param target luna.kit_device|function
+---@param form? "markdown"|"svg"
+---@return string
+function device.describe(target, form) end
+---@class luna.explorer : luna.device
+---@field log table[]
+local explorer = {}
+---@return string
+function explorer:draft() end
+---@param options { size: integer, at: integer?, port: integer?, name: string?, most: integer? }
+---@return luna.explorer
+function device.explore(options) end
 ---@param value any
 ---@return "device"|"class"|nil
 function device.is(value) end
