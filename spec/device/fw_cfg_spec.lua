@@ -40,6 +40,8 @@ describe("fw_cfg", function()
     assert.equal("\3\0\0\0\0\0", read(1, 6))
     assert.equal("\4\0\0", read(5, 3))
     assert.equal("\0\0", read(0x1234, 2))
+    assert.equal("QEMU", read(0x4000, 4))
+    assert.equal("\0\0\0\0", read(0x8000, 4)) -- an item of the architecture
   end)
 
   it("has a directory of its files", function()

@@ -58,9 +58,9 @@ local function file(d, name, data, writable)
   d.contents[DIRECTORY] = directory(d)
 end
 
--- "Selector Register": the two highest bits are no part of the number.
+-- "Selector Register": bit 14 is no part of the number; bit 15 is, of items of an architecture.
 local function select_item(d, key)
-  d.key, d.offset = key % 0x4000, 0
+  d.key, d.offset = word.insert(key, 14, 1, 0), 0
 end
 
 -- The next bytes of the item; behind its end are zeros ("Data Register").
