@@ -92,9 +92,14 @@ function M.config(spec)
     PCI_HEADER = const(14, 1, spec.header), PCI_BIST = const(15, 1),
     PCI_SUBSYSTEM_VENDOR = const(0x2c, 2, spec.subsystem_vendor),
     PCI_SUBSYSTEM = const(0x2e, 2, spec.subsystem),
+    PCI_CARDBUS = const(0x28, 4), PCI_ROM = const(0x30, 4), PCI_CAPABILITIES = const(0x34, 4),
     PCI_LINE = { at = 0x3c, width = 1 }, PCI_PIN = const(0x3d, 1, spec.pin),
   }
   for index, bar in pairs(spec.bars or {}) do add_bar(registers, index, bar) end
+  for index = 0, 5 do
+    local name = "PCI_BAR" .. index
+    registers[name] = registers[name] or const(0x10 + 4 * index, 4)
+  end
   for name, register in pairs(spec.registers or {}) do registers[name] = register end
   local region = { size = 256, width = 4, unknown = "zeros",
     registers = registers }
