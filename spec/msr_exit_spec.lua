@@ -216,6 +216,22 @@ helper.kvm("an MSR that KVM does not know", function()
     raises("no open msr exit to refuse", function() g.cpu:refuse() end)
   end)
 
+  it("is no #GP any more once RIP was moved behind the refusal", function()
+    local vm = helper.keep(luna.vm { unknown_msrs = "exit" })
+    local ram = helper.keep(luna.buffer "64K")
+    vm.default:map(ram, 0)
+    ram:u16(13 * 4, 0x1800)
+    ram:write(0x1800, "\xf4")                         -- hlt
+    ram:write(0x1000, "\x66\xb9\x45\x23\x01\x00\x0f\x32") -- mov ecx, 0x12345; rdmsr
+    ram:write(0x2000, "\x90\xf4")                     -- nop; hlt
+    local cpu = vm:vcpu { rip = 0x1000, rsp = 0x8000 }
+    assert.equal("msr", cpu:run({ timeout = 5 }).kind)
+    cpu:refuse()
+    cpu.rip = 0x2000
+    assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
+    assert.equal("0x2002", luna.hex(cpu.rip))
+  end)
+
   it("can be refused", function()
     local g = guest(source, { unknown_msrs = "exit" }, "long")
     g:stops "msr"

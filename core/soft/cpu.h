@@ -200,6 +200,7 @@ struct soft_cpu {
   int delivering;   /* its vector; -1 for none */
   bool double_fault;
   bool injected; /* user space wants `inject` delivered */
+  bool pends;    /* but not yet for the processor: KVM_SET_REGS takes it back, as KVM does */
   soft_event inject;
   int interrupt; /* a vector that waits for delivery; -1 */
   bool nmi_masked;

@@ -87,5 +87,6 @@ void soft_queue_trap(soft_cpu *cpu) {
   cpu->dr[6] = (cpu->dr[6] & ~UINT64_C(15)) | cpu->pending_debug;
   cpu->pending_debug = 0;
   cpu->injected = true;
+  cpu->pends = false;
   cpu->inject = (soft_event){.vector = VECTOR_DB};
 }

@@ -65,7 +65,7 @@ static void answer(soft_cpu *cpu, const void *data) {
 static void answer_msr(soft_cpu *cpu) {
   uint64_t value = cpu->run->msr.data;
   if (cpu->run->msr.error) {
-    cpu->injected = true;
+    cpu->injected = cpu->pends = true;
     cpu->inject = (soft_event){.vector = VECTOR_GP, .has_error = true};
   } else {
     answer(cpu, &value);

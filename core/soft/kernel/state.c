@@ -43,6 +43,7 @@ void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
                           regs->r12, regs->r13, regs->r14, regs->r15};
   memcpy(cpu->r, r, sizeof r);
   cpu->rip = regs->rip;
+  cpu->injected = cpu->injected && !cpu->pends;
   bool was_vm86 = soft_is_vm86(cpu);
   soft_set_flags(cpu, regs->rflags & FLAGS_ALL);
   if (was_vm86 != soft_is_vm86(cpu)) {
@@ -157,6 +158,7 @@ int soft_set_events(soft_cpu *cpu, const struct kvm_vcpu_events *events) {
     return soft_refuse(EINVAL);
   }
   cpu->injected = comes;
+  cpu->pends = comes && !events->exception.injected;
   cpu->inject = (soft_event){.vector = events->exception.nr,
                              .has_error = events->exception.has_error_code,
                              .error = events->exception.error_code};
