@@ -97,7 +97,7 @@ helper.block("luna.vm's accel", function()
         local vm = helper.keep(luna.vm { accel = name })
         assert.equal(name, vm.accel)
         assert.equal("it was asked for", vm.accel_reason)
-        contains(("vm (0 vcpus, 0 traps) on %s: it was asked for\n"):format(name), tostring(vm))
+        contains(("vm (0 vcpus, 0 traps)\non %s: it was asked for\n"):format(name), tostring(vm))
       end
     end
   end)

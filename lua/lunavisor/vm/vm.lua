@@ -236,7 +236,7 @@ function VM.__tostring(self)
   if not raw.is_open(self) then return "vm (closed)" end
   local claimed = 0
   for _ in pairs(self.traps) do claimed = claimed + 1 end
-  return ("vm (%d vcpus, %d traps) on %s: %s\n%s"):format(#self.vcpus, claimed, self.accel,
+  return ("vm (%d vcpus, %d traps)\non %s: %s\n%s"):format(#self.vcpus, claimed, self.accel,
     self.accel_reason, tostring(self.default))
 end
 
