@@ -59,7 +59,8 @@ WINGS := base kvm memory seat vcpu interrupt debug exit run
 # state stays in the host's registers, which its own code then must not use.
 ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
 # What there is without it, of a list of files.
-of_soft = $(or $(findstring test_soft_,$(1)),$(filter %/soft %/soft.o,$(1)))
+of_soft = $(or $(findstring test_soft_,$(1)),\
+  $(filter %/soft %/soft.o %/emulator %/emulator.o,$(1)))
 built = $(if $(ZYDIS),$(1),$(foreach one,$(1),$(if $(call of_soft,$(one)),,$(one))))
 SOFT := $(if $(ZYDIS),$(call objects,core/soft/*.c core/soft/*/*.c))
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c)) $(SOFT)

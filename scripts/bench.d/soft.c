@@ -1,35 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * The software CPU alone, by the thread's CPU time: loops in code of each width, in millions of
- * instructions a second; an exit, a vector instruction, a write beside code and a machine's life,
- * in nanoseconds. */
-#include "fixture/soft_guest.h"
-#include "common.h"
+ * The software CPU alone, by the thread's CPU time and the yard: loops in code of each width, in
+ * millions of instructions a second; an exit, a vector instruction, a write beside code and to it,
+ * and a machine's first exit, in nanoseconds. `two` is what a second thread adds. */
+#include "soft_loops.h"
+
+#include <pthread.h>
 
 enum {
   SAMPLES = 3,
-  LIVES = 500,
-  BESIDE_CODE = 0x1800 /* in the page that the code is in, but not in its line */
+  LIVES = 500
 };
 
-/* Sums and a branch: 7 instructions a round. */
-static const uint8_t alu_64[] = {0x48, 0x01, 0xc8, 0x48, 0x31, 0xc3, 0x48, 0x8d, 0x54,
-                                 0x43, 0x05, 0x81, 0xe2, 0xff, 0xff, 0x00, 0x00, 0x48,
-                                 0x01, 0xd3, 0x48, 0xff, 0xc9, 0x75, 0xe7, 0xf4};
-static const uint8_t alu_32[] = {0x01, 0xc8, 0x31, 0xc3, 0x8d, 0x54, 0x43, 0x05, 0x81, 0xe2,
-                                 0xff, 0xff, 0x00, 0x00, 0x01, 0xd3, 0x49, 0x75, 0xed, 0xf4};
-static const uint8_t alu_16[] = {0x01, 0xc8, 0x31, 0xc3, 0x89, 0xda, 0x81, 0xe2, 0xff,
-                                 0x0f, 0x01, 0xd3, 0x66, 0x49, 0x75, 0xf0, 0xf4};
-/* Loads, stores, the stack, a call: 11 instructions a round, from RSI = 0x4000. */
-static const uint8_t memory_64[] = {0x48, 0x8b, 0x46, 0x08, 0x48, 0x01, 0xc8, 0x48, 0x89,
-                                    0x46, 0x10, 0x48, 0x01, 0x4e, 0x18, 0x50, 0x5b, 0xe8,
-                                    0x06, 0x00, 0x00, 0x00, 0x48, 0xff, 0xc9, 0x75, 0xe5,
-                                    0xf4, 0x48, 0x3b, 0x5e, 0x20, 0xc3};
-static const uint8_t memory_32[] = {0x8b, 0x46, 0x08, 0x01, 0xc8, 0x89, 0x46, 0x10, 0x01,
-                                    0x4e, 0x18, 0x50, 0x5b, 0xe8, 0x04, 0x00, 0x00, 0x00,
-                                    0x49, 0x75, 0xeb, 0xf4, 0x3b, 0x5e, 0x20, 0xc3};
-static const uint8_t memory_16[] = {0x8b, 0x44, 0x08, 0x01, 0xc8, 0x89, 0x44, 0x10, 0x01,
-                                    0x4c, 0x18, 0x50, 0x5b, 0xe8, 0x05, 0x00, 0x66, 0x49,
-                                    0x75, 0xec, 0xf4, 0x3b, 0x5c, 0x20, 0xc3};
 /* out dx, al; dec ecx; jnz */
 static const uint8_t out_64[] = {0xee, 0xff, 0xc9, 0x75, 0xfb, 0xf4};
 /* movaps, addps, movaps, pshufb, ucomisd, cvtsi2sd; dec ecx; jnz */
@@ -45,88 +26,36 @@ static const uint8_t change_64[] = {0x89, 0x0d, 0x06, 0x00, 0x00, 0x00, 0xb8,
 /* mov [rdi], ecx; dec ecx; jnz */
 static const uint8_t store_64[] = {0x89, 0x0f, 0xff, 0xc9, 0x75, 0xfa, 0xf4};
 
-static double cpu_time(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+/* How fast the machine is at the moment, by that of the limits (common.h). */
+static double slowness(void) {
+  double least = time_of(yard, NULL, now);
+  for (int i = 0; i < 50; i++) {
+    double time = time_of(yard, NULL, now);
+    least = time < least ? time : least;
+  }
+  return least / (YARD_STEPS * (double)YARD_STEP_NS);
 }
 
-/* Flat segments of 16 or 32 bits, without paging. */
-static void legacy_mode(const soft_guest *guest, bool wide) {
-  struct kvm_sregs sregs;
-  check(guest_call(guest->cpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
-  struct kvm_segment *all[] = {&sregs.cs, &sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss};
-  for (int i = 0; i < 6; i++) {
-    *all[i] = guest_segment(i ? 3 : 11, 0, i == 0);
-    all[i]->l = 0;
-    all[i]->db = wide;
-    all[i]->g = wide;
-    all[i]->limit = wide ? 0xffffffff : 0xffff;
-  }
-  sregs.cr0 = wide ? 0x11 : 0x10;
-  sregs.cr4 = 0;
-  sregs.efer = 0;
-  check(guest_call(guest->cpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
-}
-
-/* Runs the loop so many times to its HLT, answering exits; the nanoseconds a round. */
-static double time_loop(const soft_guest *guest, const void *code, size_t size, uint64_t rounds,
-                        unsigned times) {
-  memcpy(guest->ram + GUEST_CODE, code, size);
-  double begin = cpu_time();
-  for (unsigned i = 0; i < times; i++) {
-    struct kvm_regs regs = {.rip = GUEST_CODE,
-                            .rcx = rounds,
-                            .rdx = 0x3f8,
-                            .rsi = 0x4000,
-                            .rdi = BESIDE_CODE,
-                            .rsp = GUEST_STACK,
-                            .rflags = 2};
-    check(guest_call(guest->cpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
-    do {
-      check(guest_call(guest->cpu, KVM_RUN, NULL), "KVM_RUN");
-    } while (guest->run->exit_reason == KVM_EXIT_IO);
-  }
-  return (cpu_time() - begin) / (double)rounds / times;
-}
-
-static void print_speed(uint32_t bits, const void *code, size_t size, double instructions) {
-  soft_guest guest = guest_open(0);
-  bool narrow = bits == 16;
-  if (bits != 64) {
-    legacy_mode(&guest, !narrow);
-  }
+static void print_speeds(const char *name, uint32_t bits) {
   for (int i = 0; i < SAMPLES; i++) {
-    double round = time_loop(&guest, code, size, narrow ? 60000 : 6000000, narrow ? 100 : 1);
-    printf("%.6g\n", instructions * 1000 / round);
+    double before = slowness(), speed = loop_speed(find_loop(name, bits));
+    printf("%.6g\n", speed * (before + slowness()) / 2);
   }
-  guest_close(&guest);
 }
 
 static void print_alu(uint32_t bits) {
-  if (bits == 64) {
-    print_speed(bits, alu_64, sizeof alu_64, 7);
-  } else if (bits == 32) {
-    print_speed(bits, alu_32, sizeof alu_32, 7);
-  } else {
-    print_speed(16, alu_16, sizeof alu_16, 7);
-  }
+  print_speeds("alu", bits);
 }
 
 static void print_memory(uint32_t bits) {
-  if (bits == 64) {
-    print_speed(bits, memory_64, sizeof memory_64, 11);
-  } else if (bits == 32) {
-    print_speed(bits, memory_32, sizeof memory_32, 11);
-  } else {
-    print_speed(16, memory_16, sizeof memory_16, 11);
-  }
+  print_speeds("memory", bits);
 }
 
 static void print_rounds(const void *code, size_t size, double parts) {
   soft_guest guest = guest_open(0);
   for (int i = 0; i < SAMPLES; i++) {
-    printf("%.6g\n", time_loop(&guest, code, size, 1000000, 1) / parts);
+    double before = slowness(), round = time_loop(&guest, code, size, 1000000, 1);
+    printf("%.6g\n", 2 * round / parts / (before + slowness()));
   }
   guest_close(&guest);
 }
@@ -156,24 +85,50 @@ static void print_change(uint32_t unused) {
   print_rounds(change_64, sizeof change_64, 1);
 }
 
-/* A VM with its memory and a vCPU, to the first exit and its end. */
+/* A VM with its memory and a vCPU, to the first exit; its end is not counted. */
 static void print_life(uint32_t unused) {
   (void)unused;
   for (int i = 0; i < SAMPLES; i++) {
-    double begin = cpu_time();
+    double before = slowness(), time = 0;
     for (int k = 0; k < LIVES; k++) {
+      double begin = cpu_time();
       soft_guest guest = guest_open(0);
       time_loop(&guest, "\xf4", 1, 1, 1);
+      time += cpu_time() - begin;
       guest_close(&guest);
     }
-    printf("%.6g\n", (cpu_time() - begin) / LIVES);
+    printf("%.6g\n", 2 * time / LIVES / (before + slowness()));
+  }
+}
+
+/* ---- Two CPUs ---- */
+
+static void *run_loop(void *speed) {
+  *(double *)speed = 1;
+  loop_speed(find_loop("alu", 64));
+  return NULL;
+}
+
+/* The wall time of one thread to that of two with twice the work, times two. */
+static void print_two(uint32_t unused) {
+  (void)unused;
+  for (int i = 0; i < SAMPLES; i++) {
+    double speed;
+    pthread_t other;
+    uint64_t begin = wall();
+    run_loop(&speed);
+    uint64_t middle = wall();
+    pthread_create(&other, NULL, run_loop, &speed);
+    run_loop(&(double){0});
+    pthread_join(other, NULL);
+    printf("%.6g\n", 2 * (double)(middle - begin) / (double)(wall() - middle));
   }
 }
 
 int main(int argc, char **argv) {
-  static const figure figures[] = {{"alu", print_alu},     {"memory", print_memory},
-                                   {"out", print_out},     {"vector", print_vector},
-                                   {"store", print_store}, {"life", print_life},
-                                   {"live", print_live},   {"change", print_change}};
+  static const figure figures[] = {
+      {"alu", print_alu},       {"memory", print_memory}, {"out", print_out},
+      {"vector", print_vector}, {"store", print_store},   {"life", print_life},
+      {"live", print_live},     {"change", print_change}, {"two", print_two}};
   return print_figure(argc, argv, figures, sizeof figures / sizeof *figures);
 }
