@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The testing kit, for busted: devices on a bus without a VM, tests that a device's table gives by
--- itself, assertions, guests as fixtures, record and replay. See lua/manual/testing.md.
+-- itself, assertions, guests as fixtures. See lua/manual/testing.md.
 
 local class = require "lunavisor.class"
 local assertions = require "lunavisor.testing.assertions"
