@@ -318,7 +318,7 @@ helper.kvm("hv.vcpu_run", function()
     if ok then
       assert.is_true(u64.lt(assert(hv.vcpu_read_msr(id, 0x10)), before))
     else
-      refused("unsupported", "TSC", ok, message, code)
+      refused("unsupported", "time-stamp counter", ok, message, code)
     end
     assert(hv.vcpu_destroy(id))
     assert(hv.vcpu_create())

@@ -66,7 +66,7 @@ function M.new()
   return pc
 end
 
---- Runs until until_true(pc), or for so many seconds of the host; time passes while the guest halts.
+--- Runs until until_true(pc), or for so many seconds of the host; time passes while it halts.
 --- Returns whether it is true, and the last exit.
 function M.run(pc, until_true, seconds)
   local deadline = luna.clock() + seconds

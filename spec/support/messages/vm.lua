@@ -8,7 +8,7 @@ return function(o)
   return {
     {
       "luna.vm: unknown option 'memory'; the options are accel, apic_frequency, "
-      .. "dirty, dirty_ring, hypercalls, irqchip, pit, unknown_msrs",
+      .. "clock, dirty, dirty_ring, hypercalls, irqchip, pit, unknown, unknown_msrs",
       function() luna.vm { memory = 1 } end,
     },
     {
