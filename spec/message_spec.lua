@@ -17,11 +17,11 @@ local function messages(o)
   return list
 end
 
--- Whose messages are about what a handler or device answers, or a device's table has, or have those
--- of nasm in them: they have specs of their own.
+-- Whose messages are about what a handler, a device or a test has, or have those of nasm in them:
+-- they have specs of their own.
 local elsewhere = {
-  "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "vm/attach.lua",
-  "vm/view.lua", "vm/watch.lua", "vm/replace.lua", "exit/unowned.lua",
+  "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "lunavisor/testing/",
+  "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/replace.lua", "exit/unowned.lua",
 }
 
 -- The first literal of each error() in a source, as a pattern.
