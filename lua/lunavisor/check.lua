@@ -3,6 +3,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local classes = require "lunavisor.class"
+local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -33,9 +34,7 @@ function M.options(what, options, known, depth)
   end
   for key in pairs(options) do
     if not known[key] then
-      local names = {}
-      for name in pairs(known) do names[#names + 1] = name end
-      table.sort(names)
+      local names = sorted(known)
       error(("%s: unknown option '%s'; %s"):format(what, tostring(key), #names == 0
         and "there are none" or "the options are " .. table.concat(names, ", ")), blame(depth))
     end

@@ -2,6 +2,7 @@
 -- What this host can run VMs on, KVM and the software CPU, and what each can do.
 
 local raw = require "lunavisor.binding.backend"
+local sorted = require "lunavisor.text.sorted"
 local accels = require "lunavisor.vm.accel"
 local class = require "lunavisor.class"
 
@@ -27,13 +28,6 @@ local function row(name, columns, field)
     values[i] = value == nil and "?" or value == 0 and "no" or ("%d"):format(value)
   end
   return (("  %-26s %-12s %s"):format(name, values[1], values[2] or ""):gsub(" +$", ""))
-end
-
-local function sorted(set)
-  local names = {}
-  for name in pairs(set) do names[#names + 1] = name end
-  table.sort(names)
-  return names
 end
 
 function Probe.__tostring(probe)

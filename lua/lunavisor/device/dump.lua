@@ -5,6 +5,7 @@
 local bits = require "lunavisor.device.bits"
 local handles = require "lunavisor.device.handle"
 local instances = require "lunavisor.device.instance"
+local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -54,13 +55,6 @@ local function add_register(lines, d, register)
   else
     add_line(lines, d, register, slot, register.name, register.at)
   end
-end
-
-local function sorted(set)
-  local list = {}
-  for name in pairs(set) do list[#list + 1] = name end
-  table.sort(list)
-  return list
 end
 
 --- The registers, lines and timers as text; what has changed since the last dump is marked with *.

@@ -6,6 +6,7 @@ local bits = require "lunavisor.device.bits"
 local instances = require "lunavisor.device.instance"
 local ports = require "lunavisor.device.port"
 local timers = require "lunavisor.device.timer"
+local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
 local methods, copy = instances.methods, instances.copy
@@ -71,13 +72,6 @@ local function load_register(d, register, made)
 end
 
 -- ---- Save ----
-
-local function sorted(set)
-  local list = {}
-  for name in pairs(set) do list[#list + 1] = name end
-  table.sort(list)
-  return list
-end
 
 --- The state of the device as a table of plain values: { device =, version =, registers =,
 --- timers =, lines =, state =, without = }. `without` names what the device holds and a state

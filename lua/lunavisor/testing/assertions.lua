@@ -8,6 +8,7 @@ local compare = require "lunavisor.testing.compare"
 local failures = require "lunavisor.testing.fail"
 local luna = require "lunavisor"
 local memories = require "lunavisor.testing.memory"
+local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -186,10 +187,8 @@ function checks.registers(...)
   elseif is(cpu, "guest") then
     cpu = cpu.cpu
   end
-  local lines, names = {}, {}
-  for name in pairs(wanted) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  local lines = {}
+  for _, name in ipairs(sorted(wanted)) do
     if not compare.same(cpu[name], wanted[name]) then
       lines[#lines + 1] = ("%s is %s, not %s"):format(name, compare.value(cpu[name]),
         compare.value(wanted[name]))

@@ -3,6 +3,7 @@
 
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
+local sorted = require "lunavisor.text.sorted"
 
 local open = class.opener(class.class "vm")
 local KINDS = { mmio = "gpa", pio = "port" }
@@ -45,13 +46,6 @@ local function node_of(name, entry)
     node.lines[i] = { name = about.name, level = line.level, edges = line.edges, line = line }
   end
   return node
-end
-
-local function sorted(entries)
-  local names = {}
-  for name in pairs(entries) do names[#names + 1] = name end
-  table.sort(names)
-  return names
 end
 
 -- vm.devices: by name; called as a method, the tree.

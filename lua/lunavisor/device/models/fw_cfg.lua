@@ -4,6 +4,7 @@
 -- by name; items: contents by number.
 
 local device = require "lunavisor.device"
+local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 local word = require "lunavisor.device.word"
 
@@ -18,9 +19,7 @@ end
 
 -- "Directory structure": entries of 64 bytes, by name.
 local function directory(d)
-  local names = {}
-  for name in pairs(d.keys) do names[#names + 1] = name end
-  table.sort(names)
+  local names = sorted(d.keys)
   local parts = { big(#names, 4) }
   for _, name in ipairs(names) do
     local key = d.keys[name]
@@ -130,10 +129,7 @@ return device "fw_cfg" {
     item(d, ID, "\3\0\0\0")
     item(d, DIRECTORY, big(0, 4))
     for number, data in pairs(options.items) do item(d, number, data) end
-    local names = {}
-    for name in pairs(options.files) do names[#names + 1] = name end
-    table.sort(names)
-    for _, name in ipairs(names) do file(d, name, options.files[name]) end
+    for _, name in ipairs(sorted(options.files)) do file(d, name, options.files[name]) end
   end,
   methods = { item = item, file = file },
 }
