@@ -5,6 +5,7 @@
 local device = require "lunavisor.device"
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
+local teaching = require "spec.support.edu"
 local raises = helper.raises
 
 local function silent(kind, options)
@@ -19,31 +20,8 @@ local function one(entry, more)
   return silent(device "one"(spec))
 end
 
-local function factorial(n)
-  local f = 1
-  for i = 2, n do f = f * i % 2 ^ 32 end
-  return f
-end
-
--- The device of the manual.
 local function edu(options)
-  return silent(device "edu" {
-    width = 4, unknown = "ones",
-    registers = {
-      ID = { at = 0x00, access = "ro", reset = 0x010000ed },
-      LIVE = { at = 0x04, read = function(_, value) return 0xffffffff - value end },
-      FACT = { at = 0x08, write = function(dev, n)
-        dev.FACT = factorial(n)
-        dev.ISR.done = dev.STATUS.raise
-      end },
-      STATUS = { at = 0x20, fields = {
-        busy = { 0, "ro" }, raise = 7, dma = { "11:8", todo = "edu.rst, DMA" },
-      } },
-      ISR = { at = 0x24, access = "w1c", fields = { done = 0, dma = 8 } },
-      IER = { at = 0x28 },
-    },
-    lines = { irq = { status = "ISR", enable = "IER" } },
-  }, options)
+  return silent(teaching, options)
 end
 
 describe("a device of the kit", function()
