@@ -2,6 +2,7 @@
 -- The annotations in lua/lunavisor/meta name what the classes and options have, and nothing else.
 
 local luna = require "lunavisor"
+local annotations = require "spec.support.annotations"
 local helper = require "spec.support.helper"
 local exits = require "lunavisor.exit.record"
 local raw = require "lunavisor.binding.backend"
@@ -21,21 +22,8 @@ end
 
 local meta = read_all "lua/lunavisor/meta/*.lua"
 
-local function annotated(pattern)
-  local names = {}
-  for name in meta:gmatch(pattern) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
-local function functions_of(class)
-  local names = {}
-  for name, value in pairs(class) do
-    if type(value) == "function" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  return names
-end
+local functions_of = annotations.functions
+local function annotated(pattern) return annotations.named(meta, pattern) end
 
 -- vCPUs have registers as fields and hide their methods: those that the source defines count.
 local function methods_in(pattern)

@@ -1,26 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- The annotations of the testing kit name what it has, and nothing else.
 
+local annotations = require "spec.support.annotations"
 local helper = require "spec.support.helper"
 local t = require "lunavisor.testing"
 
 local text = helper.sh "cat lua/lunavisor/meta/testing.lua"
 
-local function annotated(pattern)
-  local names = {}
-  for name in text:gmatch(pattern) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
-local function names_of(set)
-  local names = {}
-  for name, value in pairs(set) do
-    if type(value) == "function" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  return names
-end
+local names_of = annotations.functions
+local function annotated(pattern) return annotations.named(text, pattern) end
 
 describe("the annotations of lunavisor.testing", function()
   it("name every function of the module", function()
