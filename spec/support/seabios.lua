@@ -3,6 +3,7 @@
 -- advanced while the guest halts. Run by seabios_spec.lua in a process of its own.
 
 local device = require "lunavisor.device"
+local files = require "spec.support.files"
 local luna = require "lunavisor"
 local stream = require "lunavisor.device.models.stream"
 
@@ -47,9 +48,7 @@ end
 
 --- A PC; console and serial are what it has said.
 function M.new()
-  local file = assert(io.open(M.FIRMWARE, "rb"))
-  local bios = file:read "*a"
-  file:close()
+  local bios = files.read(M.FIRMWARE)
   local pc = { console = stream.ring(), serial = stream.ring(), clock = device.clock() }
   local vm = assert(luna.vm { unknown = "ones", clock = pc.clock })
   pc.vm, pc.ram = vm, memory(vm, bios)
