@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What scripts/test makes of tests that fail, die, hang or are not there, on a small tree.
 
+local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local write_file = require("spec.support.files").write
 
@@ -13,7 +14,7 @@ end
 
 -- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.
 local function test(steps)
-  local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS MAKEFLAGS
+  local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS LUNA_ACCEL MAKEFLAGS
     BUILD=build LUA=%q LUNA_SUITE_SECONDS=3 scripts/test %s]])
     :format(tree, helper.engine, steps))
   local lines, last = output:match "^(.-)\n?([^\n]*)$"
@@ -91,6 +92,20 @@ describe("scripts/test", function()
     helper.contains("C tests of kvm: FAIL: it ended with status 7 although no test failed", lines)
     assert.equal("4 passed, 3 failed, 1 skipped", last)
     assert.equal(1, status)
+  end)
+
+  it("runs the specs on the software CPU, beside KVM and without it", function()
+    if not luna.probe().accelerators.soft.available then pending "it was built without one" end
+    write("spec/a_spec.lua", [[it("says where it is", function()
+      local probe = require("lunavisor").probe()
+      print(probe.accel .. (probe.accelerators.kvm.available and " beside KVM" or " alone"))
+    end)]])
+    local lines, last, status = test "soft"
+    local beside = luna.probe().accelerators.kvm.available and "soft beside KVM" or "soft alone"
+    helper.contains(" soft 1/1: " .. beside, lines)
+    assert.matches(" no KVM 1/1: soft [^\n]*", lines)
+    assert.equal("2 passed, 0 failed, 0 skipped", last)
+    assert.equal(0, status)
   end)
 
   it("refuses a step that it does not know", function()
