@@ -68,6 +68,7 @@ void soft_shape_wide(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_base(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_segment(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_memory(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_monitor(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_mulx(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_rex(soft_insn *insn, const soft_parsed *parsed);
 

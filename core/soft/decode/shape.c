@@ -308,13 +308,40 @@ void soft_shape_segment(soft_insn *insn, const soft_parsed *parsed) {
   }
 }
 
-/* A hidden memory operand: XLAT, MONITOR. */
+/* A hidden memory operand: XLAT. */
 void soft_shape_memory(soft_insn *insn, const soft_parsed *parsed) {
   for (unsigned i = 0; i < parsed->all.operand_count; i++) {
     if (parsed->operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
       soft_set_memory(insn, parsed, &parsed->operands[i]);
     }
   }
+}
+
+/* MONITOR's is not even that: it is at RAX, in DS or what the last prefix says. */
+void soft_shape_monitor(soft_insn *insn, const soft_parsed *parsed) {
+  ZydisDecodedOperand at = {.mem = {.segment = ZYDIS_REGISTER_DS, .base = ZYDIS_REGISTER_RAX}};
+  for (unsigned i = 0; i < parsed->all.raw.prefix_count; i++) {
+    switch (parsed->bytes[i]) {
+      case 0x26:
+        at.mem.segment = ZYDIS_REGISTER_ES;
+        break;
+      case 0x2e:
+        at.mem.segment = ZYDIS_REGISTER_CS;
+        break;
+      case 0x36:
+        at.mem.segment = ZYDIS_REGISTER_SS;
+        break;
+      case 0x64:
+        at.mem.segment = ZYDIS_REGISTER_FS;
+        break;
+      case 0x65:
+        at.mem.segment = ZYDIS_REGISTER_GS;
+        break;
+      default:
+        break;
+    }
+  }
+  soft_set_memory(insn, parsed, &at);
 }
 
 /* MULX r, r, r/m: high half, low half (extra), factor. */

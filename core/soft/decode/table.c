@@ -99,8 +99,8 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     PLAIN_END(LSS, load_far, soft_shape_segment), PLAIN_END(LFS, load_far, soft_shape_segment),
     PLAIN_END(LGS, load_far, soft_shape_segment), PLAIN(UD0, ud, NULL), PLAIN(UD1, ud, NULL),
     PLAIN(UD2, ud, NULL), PLAIN(VMCALL, vmcall, NULL), PLAIN(VMMCALL, vmcall, NULL),
-    PLAIN(RDRAND, rdrand, NULL), PLAIN(RDSEED, rdrand, NULL), PLAIN(MONITOR, monitor, NULL),
-    PLAIN_END(MWAIT, mwait, NULL),
+    PLAIN(RDRAND, rdrand, NULL), PLAIN(RDSEED, rdrand, NULL),
+    PLAIN(MONITOR, monitor, soft_shape_monitor), PLAIN_END(MWAIT, mwait, NULL),
     /* Vector state. */
     PLAIN(FXSAVE, fxsave, NULL), PLAIN(FXSAVE64, fxsave, NULL), PLAIN(FXRSTOR, fxrstor, NULL),
     PLAIN(FXRSTOR64, fxrstor, NULL), PLAIN(XSAVE, xsave, NULL), PLAIN(XSAVE64, xsave, NULL),

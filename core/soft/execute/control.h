@@ -12,6 +12,9 @@ bool soft_set_cr4(soft_cpu *cpu, uint64_t value);
 /* What depends on CR4, after it was set. */
 void soft_cr4_changed(soft_cpu *cpu);
 
+/* identify.c: the leaf of the table that the vCPU was given; zeroes where it does not have it. */
+const struct kvm_cpuid_entry2 *soft_cpuid(const soft_cpu *cpu, uint32_t leaf, uint32_t index);
+
 /* msr.c. False for an MSR that there is not; `host` sets what a guest may not. */
 bool soft_msr_get(soft_cpu *cpu, uint32_t msr, uint64_t *value);
 bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host);

@@ -3,25 +3,25 @@
 #include "soft/execute/control.h"
 #include "soft/execute/execute.h"
 
-/* By the table that the vCPU was given; a leaf that it does not have is all zeroes. */
-SOFT_OP(cpuid) {
-  uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
-  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+const struct kvm_cpuid_entry2 *soft_cpuid(const soft_cpu *cpu, uint32_t leaf, uint32_t index) {
+  static const struct kvm_cpuid_entry2 none;
   for (uint32_t i = 0; cpu->cpuid && i < cpu->cpuid->nent; i++) {
     const struct kvm_cpuid_entry2 *entry = &cpu->cpuid->entries[i];
     bool by_index = entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
     if (entry->function == leaf && (!by_index || entry->index == index)) {
-      eax = entry->eax;
-      ebx = entry->ebx;
-      ecx = entry->ecx;
-      edx = entry->edx;
-      break;
+      return entry;
     }
   }
-  soft_set_gpr(cpu, RAX, eax, 32);
-  soft_set_gpr(cpu, RBX, ebx, 32);
-  soft_set_gpr(cpu, RCX, ecx, 32);
-  soft_set_gpr(cpu, RDX, edx, 32);
+  return &none;
+}
+
+SOFT_OP(cpuid) {
+  uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
+  const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, index);
+  soft_set_gpr(cpu, RAX, entry->eax, 32);
+  soft_set_gpr(cpu, RBX, entry->ebx, 32);
+  soft_set_gpr(cpu, RCX, entry->ecx, 32);
+  soft_set_gpr(cpu, RDX, entry->edx, 32);
   SOFT_END;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * HLT, software interrupts, far transfers, segment registers, descriptor-table registers. */
 #include "soft/deliver/deliver.h"
+#include "soft/execute/control.h"
 #include "soft/execute/execute.h"
 
 /* A 16-, 32- or 64-bit source whose size is not the handler's. */
@@ -44,15 +45,34 @@ SOFT_OP(vmcall) {
   SOFT_NEXT;
 }
 
-/* No table says that there is MONITOR: both are invalid, as on a processor without it. */
-SOFT_OP(monitor) {
+/* There where the vCPU's table says so, and for ring 0 alone. */
+static void need_monitor(soft_cpu *cpu, const soft_insn *insn) {
   cpu->current = insn;
-  soft_raise(cpu, VECTOR_UD);
+  if (!(soft_cpuid(cpu, 1, 0)->ecx & 8) || cpu->cpl) {
+    soft_raise(cpu, VECTOR_UD);
+  }
 }
 
+/* The byte is read for its faults alone: MWAIT waits for no store. */
+SOFT_OP(monitor) {
+  need_monitor(cpu, insn);
+  if ((uint32_t)cpu->r[RCX]) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_load(cpu, soft_address(cpu, insn, 1, SOFT_READ), 8);
+  SOFT_NEXT;
+}
+
+/* A wait that may end at any time ends at once, as with KVM. Bit 0 of ECX is there where leaf 5 says
+ * that masked interrupts may end it. */
 SOFT_OP(mwait) {
-  cpu->current = insn;
-  soft_raise(cpu, VECTOR_UD);
+  need_monitor(cpu, insn);
+  uint32_t known = (soft_cpuid(cpu, 5, 0)->ecx & 3) == 3;
+  if ((uint32_t)cpu->r[RCX] & ~known) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  soft_look_around(cpu);
+  SOFT_END;
 }
 
 /* ---- Interrupts by instructions ---- */
