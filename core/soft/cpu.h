@@ -100,7 +100,8 @@ typedef struct soft_tlb {
 enum {
   SOFT_AS_SUPERVISOR,
   SOFT_AS_USER,
-  SOFT_AS_SMAP, /* a supervisor kept from user pages */
+  SOFT_AS_SMAP,    /* a supervisor kept from user pages */
+  SOFT_AS_CHECKED, /* a user whose accesses have to be aligned */
   SOFT_TLB_SETS
 };
 

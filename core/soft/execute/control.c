@@ -36,6 +36,7 @@ bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
   if (flush) {
     soft_tlb_flush(cpu);
   }
+  soft_tlb_select(cpu);
   soft_mode_changed(cpu);
   return true;
 }

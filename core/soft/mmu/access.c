@@ -105,7 +105,16 @@ static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned si
   store_part(cpu, high, gpa_2, value >> 8 * first, size - first);
 }
 
+/* Ring 3 with CR0.AM and RFLAGS.AC: all its accesses come here (SDM volume 3, 6.15). */
+static void check_alignment(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  bool checked = cpu->tlb == cpu->tlbs[SOFT_AS_CHECKED] && size <= 8;
+  if (soft_unlikely(checked && linear & (size - 1))) {
+    soft_fault(cpu, VECTOR_AC, 0);
+  }
+}
+
 uint64_t soft_load_slow(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  check_alignment(cpu, linear, size);
   return load_as(cpu, linear, size, cpu->cpl == 3);
 }
 
@@ -118,6 +127,7 @@ static void settle(soft_cpu *cpu, soft_tlb *entry, const uint8_t *host) {
 }
 
 void soft_store_slow(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
+  check_alignment(cpu, linear, size);
   soft_tlb *entry = soft_entry(cpu, linear);
   uint64_t page = (linear + size - 1) & ~UINT64_C(0xfff);
   if (entry->write == (page | SOFT_CODE_PAGE)) {
@@ -146,6 +156,7 @@ void soft_store_system(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned 
 
 uint8_t *soft_reach(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
   uint64_t gpa;
+  check_alignment(cpu, linear, size);
   if (until_page_end(linear) < size) {
     return NULL;
   }
@@ -177,7 +188,7 @@ static unsigned piece(unsigned left) {
 void soft_load_bytes(soft_cpu *cpu, uint64_t linear, void *bytes, unsigned size) {
   for (unsigned done = 0, part; done < size; done += part) {
     part = piece(size - done);
-    poke((uint8_t *)bytes + done, soft_load_slow(cpu, linear + done, part), part);
+    poke((uint8_t *)bytes + done, load_as(cpu, linear + done, part, cpu->cpl == 3), part);
   }
 }
 
@@ -194,6 +205,6 @@ void soft_store_bytes(soft_cpu *cpu, uint64_t linear, const void *bytes, unsigne
   soft_store_prepare(cpu, linear, size);
   for (unsigned done = 0, part; done < size; done += part) {
     part = piece(size - done);
-    soft_store_slow(cpu, linear + done, peek((const uint8_t *)bytes + done, part), part);
+    store_as(cpu, linear + done, peek((const uint8_t *)bytes + done, part), part, cpu->cpl == 3);
   }
 }

@@ -32,7 +32,8 @@ void soft_tlb_flush_page(soft_cpu *cpu, uint64_t linear) {
 
 /* A set is all zeroes until it is used, and zero is a page. */
 void soft_tlb_select(soft_cpu *cpu) {
-  int set = cpu->cpl == 3                                     ? SOFT_AS_USER
+  bool checked = cpu->cr0 & CR0_AM && cpu->rflags & FLAG_AC;
+  int set = cpu->cpl == 3 ? checked ? SOFT_AS_CHECKED : SOFT_AS_USER
             : cpu->cr4 & CR4_SMAP && !(cpu->rflags & FLAG_AC) ? SOFT_AS_SMAP
                                                               : SOFT_AS_SUPERVISOR;
   cpu->tlb = cpu->tlbs[set];
@@ -63,6 +64,9 @@ static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_acces
   if (entry->add != add || (entry->read != page && !written && entry->fetch != page)) {
     *entry = no_entry;
     entry->add = add;
+  }
+  if (access != SOFT_FETCH && cpu->tlb == cpu->tlbs[SOFT_AS_CHECKED]) {
+    return;
   }
   switch (access) {
     case SOFT_READ:
