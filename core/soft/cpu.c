@@ -68,6 +68,7 @@ static void reset_lasting(soft_cpu *cpu) {
   cpu->misc_enable = 1;
   cpu->apic_base = UINT64_C(0xfee00800) | (cpu->id == 0 ? 0x100 : 0);
   cpu->xcr0 = 1;
+  cpu->pkru = 0;
   cpu->clock_gpa = 0;
   soft_vector_reset(cpu);
 }

@@ -190,10 +190,10 @@ struct soft_cpu {
   uint64_t star, lstar, cstar, sfmask, kernel_gs, tsc_aux;
   uint64_t sysenter[3];
   uint64_t tsc_offset;
+  uint32_t pkru;
   uint64_t pat, misc_enable;
   uint64_t other_msrs[SOFT_OTHER_MSRS];
   uint64_t clock_gpa; /* kvmclock's page, with its enable bit */
-  bool cpuid_osxsave; /* what the table in `cpuid` says */
   struct kvm_cpuid2 *cpuid;
 
   /* Events. */

@@ -59,18 +59,7 @@ bool soft_set_cr3(soft_cpu *cpu, uint64_t value) {
   return true;
 }
 
-static void update_osxsave(soft_cpu *cpu) {
-  for (uint32_t i = 0; cpu->cpuid && i < cpu->cpuid->nent; i++) {
-    struct kvm_cpuid_entry2 *entry = &cpu->cpuid->entries[i];
-    if (entry->function == 1) {
-      uint32_t bit = 1u << 27;
-      entry->ecx = cpu->cr4 & CR4_OSXSAVE ? entry->ecx | bit : entry->ecx & ~bit;
-    }
-  }
-}
-
 void soft_cr4_changed(soft_cpu *cpu) {
-  update_osxsave(cpu);
   soft_tlb_flush(cpu);
   soft_tlb_select(cpu);
 }
@@ -270,5 +259,37 @@ SOFT_OP(xsetbv) {
   soft_park(cpu);
   cpu->xcr0 = value;
   cpu->vector_ready = 0;
+  SOFT_END;
+}
+
+/* ---- PKRU ---- */
+
+static void need_pke(soft_cpu *cpu, const soft_insn *insn, bool wrong) {
+  cpu->current = insn;
+  if (!(cpu->cr4 & CR4_PKE)) {
+    soft_raise(cpu, VECTOR_UD);
+  }
+  if (wrong) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+}
+
+void soft_set_pkru(soft_cpu *cpu, uint32_t value) {
+  if (cpu->pkru != value) {
+    cpu->pkru = value;
+    soft_tlb_flush(cpu);
+  }
+}
+
+SOFT_OP(rdpkru) {
+  need_pke(cpu, insn, (uint32_t)cpu->r[RCX] != 0);
+  soft_set_gpr(cpu, RAX, cpu->pkru, 32);
+  soft_set_gpr(cpu, RDX, 0, 32);
+  SOFT_NEXT;
+}
+
+SOFT_OP(wrpkru) {
+  need_pke(cpu, insn, (uint32_t)cpu->r[RCX] || (uint32_t)cpu->r[RDX]);
+  soft_set_pkru(cpu, (uint32_t)cpu->r[RAX]);
   SOFT_END;
 }

@@ -9,6 +9,7 @@
 bool soft_set_cr0(soft_cpu *cpu, uint64_t value);
 bool soft_set_cr3(soft_cpu *cpu, uint64_t value);
 bool soft_set_cr4(soft_cpu *cpu, uint64_t value);
+void soft_set_pkru(soft_cpu *cpu, uint32_t value);
 /* What depends on CR4, after it was set. */
 void soft_cr4_changed(soft_cpu *cpu);
 

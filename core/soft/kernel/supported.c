@@ -23,8 +23,8 @@ enum {
   OWN_7_EBX = BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20),
   /* GFNI, VAES, VPCLMULQDQ. */
   HOST_7_ECX = BIT(8) | BIT(9) | BIT(10),
-  /* UMIP, RDPID. */
-  OWN_7_ECX = BIT(2) | BIT(22),
+  /* UMIP, PKU, RDPID. */
+  OWN_7_ECX = BIT(2) | BIT(3) | BIT(22),
   /* Leaf 0x80000001, ECX: LAHF, LZCNT, SSE4A, misaligned SSE, PREFETCHW. */
   HOST_81_ECX = BIT(6) | BIT(7),
   OWN_81_ECX = BIT(0) | BIT(5) | BIT(8),

@@ -15,6 +15,7 @@ enum {
   ERROR_USER = 1 << 2,
   ERROR_RESERVED = 1 << 3,
   ERROR_FETCH = 1 << 4,
+  ERROR_KEY = 1 << 5,
   ADDRESS_BITS = 48 /* as CPUID leaf 0x80000008 has it */
 };
 #define ADDRESS_MASK (((UINT64_C(1) << ADDRESS_BITS) - 1) & ~UINT64_C(0xfff))
@@ -110,6 +111,17 @@ static bool allowed(const soft_cpu *cpu, uint64_t both, bool no_execute, soft_ri
   return !(user_page && cpu->cr4 & CR4_SMAP && !(cpu->rflags & FLAG_AC));
 }
 
+/* Whether the protection key of a user page keeps the access out (SDM volume 3, 4.6.2). */
+static bool key_denies(const soft_cpu *cpu, uint64_t entry, uint64_t both, soft_rights rights) {
+  if (!(cpu->cr4 & CR4_PKE) || !soft_is_long(cpu) || !(both & PAGE_USER) ||
+      rights.access == SOFT_FETCH) {
+    return false;
+  }
+  unsigned denied = cpu->pkru >> (entry >> 59 & 15) * 2;
+  bool minds = rights.user || cpu->cr0 & CR0_WP;
+  return denied & 1 || (denied & 2 && rights.access == SOFT_WRITE && minds);
+}
+
 static uint32_t error_of(const soft_cpu *cpu, soft_rights rights) {
   bool fetches = rights.access == SOFT_FETCH &&
                  ((cpu->efer & EFER_NXE && cpu->cr4 & CR4_PAE) || cpu->cr4 & CR4_SMEP);
@@ -182,7 +194,9 @@ bool soft_translate(soft_cpu *cpu, uint64_t linear, soft_rights rights, soft_wal
   walk->error |= ERROR_PRESENT;
   walk->writable = both & PAGE_WRITE;
   walk->user = both & PAGE_USER;
-  if (!allowed(cpu, both, no_execute, rights)) {
+  bool denied = key_denies(cpu, entries[count - 1], both, rights);
+  walk->error |= denied ? ERROR_KEY : 0;
+  if (denied || !allowed(cpu, both, no_execute, rights)) {
     return false;
   }
   if (!rights.look) {
