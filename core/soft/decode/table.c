@@ -105,7 +105,10 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     PLAIN(FXSAVE, fxsave, NULL), PLAIN(FXSAVE64, fxsave, NULL), PLAIN(FXRSTOR, fxrstor, NULL),
     PLAIN(FXRSTOR64, fxrstor, NULL), PLAIN(XSAVE, xsave, NULL), PLAIN(XSAVE64, xsave, NULL),
     PLAIN(XSAVEOPT, xsave, NULL), PLAIN(XSAVEOPT64, xsave, NULL), PLAIN(XRSTOR, xrstor, NULL),
-    PLAIN(XRSTOR64, xrstor, NULL), PLAIN(RDPKRU, rdpkru, NULL), PLAIN_END(WRPKRU, wrpkru, NULL),
+    PLAIN(XRSTOR64, xrstor, NULL), PLAIN(XSAVEC, xsavec, NULL), PLAIN(XSAVEC64, xsavec, NULL),
+    PLAIN(XSAVES, xsaves, NULL), PLAIN(XSAVES64, xsaves, NULL), PLAIN(XRSTORS, xrstors, NULL),
+    PLAIN(XRSTORS64, xrstors, NULL), PLAIN(RDPKRU, rdpkru, NULL),
+    PLAIN_END(WRPKRU, wrpkru, NULL),
 };
 /* clang-format on */
 

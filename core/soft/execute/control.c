@@ -233,17 +233,20 @@ SOFT_OP(wbinvd) {
 
 /* ---- XCR0 ---- */
 
+/* XCR0, or with ECX 1 those of its components that are in use. */
 SOFT_OP(xgetbv) {
   cpu->current = insn;
   if (!(cpu->cr4 & CR4_OSXSAVE)) {
     soft_raise(cpu, VECTOR_UD);
   }
-  if ((uint32_t)cpu->r[RCX]) {
+  uint32_t number = (uint32_t)cpu->r[RCX];
+  if (number > 1) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
-  soft_set_gpr(cpu, RAX, cpu->xcr0, 32);
-  soft_set_gpr(cpu, RDX, cpu->xcr0 >> 32, 32);
-  SOFT_NEXT;
+  uint64_t value = number ? cpu->xcr0 & soft_xinuse(cpu) : cpu->xcr0;
+  soft_set_gpr(cpu, RAX, value, 32);
+  soft_set_gpr(cpu, RDX, value >> 32, 32);
+  SOFT_NEXT_BY_LOOP;
 }
 
 SOFT_OP(xsetbv) {

@@ -2,13 +2,17 @@
  * CPUID, time, random numbers, performance counters. */
 #include "soft/execute/control.h"
 #include "soft/execute/execute.h"
+#include "soft/vector/vector.h"
 
-/* What the table's bits for OSXSAVE and OSPKE are now. */
-static void adjust(const soft_cpu *cpu, uint32_t leaf, uint32_t index, uint32_t *ecx) {
+/* What the table's bits for OSXSAVE and OSPKE and the sizes of XSAVE's areas are now. */
+static void adjust(const soft_cpu *cpu, uint32_t leaf, uint32_t index, uint32_t *ebx,
+                   uint32_t *ecx) {
   if (leaf == 1) {
     *ecx = (*ecx & ~(1u << 27)) | (cpu->cr4 & CR4_OSXSAVE ? 1u << 27 : 0);
   } else if (leaf == 7 && index == 0) {
     *ecx = (*ecx & ~(1u << 4)) | (cpu->cr4 & CR4_PKE ? 1u << 4 : 0);
+  } else if (leaf == 0xd && index < 2 && *ebx) {
+    *ebx = soft_xsave_size(cpu->xcr0, index);
   }
 }
 
@@ -27,10 +31,10 @@ const struct kvm_cpuid_entry2 *soft_cpuid(const soft_cpu *cpu, uint32_t leaf, ui
 SOFT_OP(cpuid) {
   uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
   const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, index);
-  uint32_t ecx = entry->ecx;
-  adjust(cpu, leaf, index, &ecx);
+  uint32_t ebx = entry->ebx, ecx = entry->ecx;
+  adjust(cpu, leaf, index, &ebx, &ecx);
   soft_set_gpr(cpu, RAX, entry->eax, 32);
-  soft_set_gpr(cpu, RBX, entry->ebx, 32);
+  soft_set_gpr(cpu, RBX, ebx, 32);
   soft_set_gpr(cpu, RCX, ecx, 32);
   soft_set_gpr(cpu, RDX, entry->edx, 32);
   SOFT_END;

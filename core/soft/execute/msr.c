@@ -14,6 +14,7 @@ enum {
   MSR_PAT = 0x277,
   MSR_TSC_DEADLINE = 0x6e0,
   MSR_X2APIC = 0x800,
+  MSR_XSS = 0xda0,
   MSR_KVM_WALL_CLOCK_OLD = 0x11,
   MSR_KVM_SYSTEM_TIME_OLD = 0x12,
   MSR_KVM_WALL_CLOCK = 0x4b564d00,
@@ -112,6 +113,9 @@ bool soft_msr_get(soft_cpu *cpu, uint32_t msr, uint64_t *value) {
     case MSR_APIC_BASE:
       *value = cpu->apic_base;
       return true;
+    case MSR_XSS: /* no component is a supervisor's */
+      *value = 0;
+      return true;
     case MSR_MTRR_CAP:
       *value = 0x508; /* eight variable ranges, fixed ones, write-combining */
       return true;
@@ -174,6 +178,8 @@ bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host) {
       return true;
     case MSR_APIC_BASE:
       return soft_set_apic_base(cpu, value, host);
+    case MSR_XSS:
+      return value == 0;
     case MSR_MTRR_CAP:
       return host && value == 0x508;
     case MSR_KVM_SYSTEM_TIME:

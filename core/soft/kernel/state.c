@@ -185,6 +185,19 @@ static int set_xsave(soft_cpu *cpu, const uint8_t *area) {
   }
   memcpy(cpu->xsave, area, SOFT_XSAVE_SIZE);
   memset(cpu->xsave + AT_COMPONENTS + sizeof components, 0, HEADER_REST);
+  uint32_t pkru = 0;
+  if (components & SOFT_XCR0_PKRU) {
+    memcpy(&pkru, area + soft_pkru_at(), sizeof pkru);
+  }
+  soft_set_pkru(cpu, pkru);
+  return 0;
+}
+
+static int get_xsave(soft_cpu *cpu, uint8_t *area) {
+  uint64_t components = soft_xinuse(cpu);
+  memcpy(area, cpu->xsave, SOFT_XSAVE_SIZE);
+  memcpy(area + AT_COMPONENTS, &components, sizeof components);
+  memcpy(area + soft_pkru_at(), &cpu->pkru, sizeof cpu->pkru);
   return 0;
 }
 
@@ -260,8 +273,7 @@ int soft_state_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
       return soft_set_events(cpu, argument);
     case KVM_GET_XSAVE:
     case KVM_GET_XSAVE2:
-      memcpy(argument, cpu->xsave, SOFT_XSAVE_SIZE);
-      return 0;
+      return get_xsave(cpu, argument);
     case KVM_SET_XSAVE:
       return set_xsave(cpu, argument);
     case KVM_GET_XCRS:

@@ -2,6 +2,7 @@
  * KVM_GET_SUPPORTED_CPUID: what the host's processor has and the software CPU does, and what the
  * software CPU has by itself. */
 #include "soft/kernel/kernel.h"
+#include "soft/vector/vector.h"
 
 #include <errno.h>
 #include <string.h>
@@ -42,7 +43,7 @@ static const struct {
   uint32_t indices;
 } leaves[] = {
     {0, 1},          {1, 1},          {2, 1},          {4, 5},          {5, 1},
-    {6, 1},          {7, 1},          {0xb, 2},        {0xd, 3},        {0x40000000, 1},
+    {6, 1},          {7, 1},          {0xb, 2},        {0xd, 10},       {0x40000000, 1},
     {0x40000001, 1}, {0x80000000, 1}, {0x80000001, 1}, {0x80000002, 1}, {0x80000003, 1},
     {0x80000004, 1}, {0x80000005, 1}, {0x80000006, 1}, {0x80000007, 1}, {0x80000008, 1},
 };
@@ -57,15 +58,23 @@ static void clear(struct kvm_cpuid_entry2 *entry) {
   entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
 }
 
-/* XSAVE's areas: x87, SSE and AVX, one behind the other. */
+/* XSAVE's areas: x87, SSE, AVX and PKRU. */
 static void set_xsave(struct kvm_cpuid_entry2 *entry) {
-  if (entry->index == 0) {
-    entry->eax &= 7;
-    entry->ebx = entry->ecx = entry->eax & 4 ? 832 : 576;
+  uint32_t known = (uint32_t)soft_xcr0_known(), index = entry->index;
+  if (index == 0) {
+    entry->eax = known;
+    entry->ebx = entry->ecx = soft_xsave_size(known, false);
     entry->edx = 0;
-  } else if (entry->index == 1) {
+  } else if (index == 1) {
     clear(entry);
-    entry->eax = BIT(0); /* XSAVEOPT */
+    entry->eax = 15; /* XSAVEOPT, XSAVEC, XGETBV with ECX 1, XSAVES */
+    entry->ebx = soft_xsave_size(known, true);
+  } else if (index == 9) {
+    entry->eax = 8;
+    entry->ebx = soft_pkru_at();
+    entry->ecx = entry->edx = 0;
+  } else if (!(known >> index & 1)) {
+    clear(entry);
   }
 }
 

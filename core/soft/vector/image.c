@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * FXSAVE, XSAVE and their counterparts: copies between memory and the parked state. */
+#include "soft/execute/control.h"
 #include "soft/execute/execute.h"
 #include "soft/vector/vector.h"
 
@@ -13,10 +14,13 @@ enum {
   HEADER_END = 576,
   AVX_AT = 576,
   AVX_SIZE = 256,
+  MXCSR_INITIAL = 0x1f80,
+  BEHIND_ALL = 2688, /* the components of AVX-512 too */
   X87 = 1,
   SSE = 2,
   AVX = 4
 };
+#define COMPACT (UINT64_C(1) << 63) /* in XCOMP_BV */
 
 static uint64_t in_use(const soft_cpu *cpu) {
   return soft_peek(cpu->xsave + AT_HEADER, 64);
@@ -94,10 +98,40 @@ SOFT_OP(fxrstor) {
   SOFT_NEXT_BY_LOOP;
 }
 
-static uint64_t requested(soft_cpu *cpu, const soft_insn *insn) {
+/* ---- XSAVE's areas, standard and compacted ---- */
+
+unsigned soft_pkru_at(void) {
+  uint32_t eax = 0xd, ebx, ecx = 9, edx;
+  __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  return eax && ebx ? ebx : BEHIND_ALL;
+}
+
+/* Of PKRU; the other components are at the same place in both. */
+static unsigned pkru_place(uint64_t layout, bool compact) {
+  return !compact ? soft_pkru_at() : layout & AVX ? AVX_AT + AVX_SIZE : AVX_AT;
+}
+
+uint32_t soft_xsave_size(uint64_t components, bool compact) {
+  if (components & SOFT_XCR0_PKRU) {
+    return pkru_place(components, compact) + 8;
+  }
+  return components & AVX ? AVX_AT + AVX_SIZE : AVX_AT;
+}
+
+uint64_t soft_xinuse(soft_cpu *cpu) {
+  soft_park(cpu);
+  uint64_t components = in_use(cpu) & ~(uint64_t)SOFT_XCR0_PKRU;
+  return components | (cpu->pkru ? SOFT_XCR0_PKRU : 0);
+}
+
+/* The components that EDX:EAX asks for; `system` is for ring 0 alone. */
+static uint64_t requested(soft_cpu *cpu, const soft_insn *insn, bool system) {
   cpu->current = insn;
   if (!(cpu->cr4 & CR4_OSXSAVE)) {
     soft_raise(cpu, VECTOR_UD);
+  }
+  if (system) {
+    soft_need_ring_0(cpu, insn);
   }
   if (cpu->cr0 & CR0_TS) {
     soft_raise(cpu, VECTOR_NM);
@@ -105,27 +139,58 @@ static uint64_t requested(soft_cpu *cpu, const soft_insn *insn) {
   return (soft_gpr(cpu, RDX, 32) << 32 | soft_gpr(cpu, RAX, 32)) & cpu->xcr0;
 }
 
-SOFT_OP(xsave) {
-  uint64_t wanted = requested(cpu, insn);
-  uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
-  soft_park(cpu);
-  settle(cpu);
-  uint64_t header = soft_load(cpu, linear + AT_HEADER, 64);
-  if (wanted & X87) {
+static void store_components(soft_cpu *cpu, uint64_t linear, uint64_t which, uint64_t layout,
+                             bool compact) {
+  if (which & X87) {
     soft_store_bytes(cpu, linear, cpu->xsave, AT_MXCSR);
     soft_store_bytes(cpu, linear + AT_X87, cpu->xsave + AT_X87, AT_XMM - AT_X87);
   }
-  if (wanted & (SSE | AVX)) {
+  if (which & SSE) {
+    soft_store_bytes(cpu, linear + AT_XMM, cpu->xsave + AT_XMM, soft_is_64(cpu) ? 256 : 128);
+  }
+  if (which & SSE || (which & AVX && !compact)) {
     soft_poke(cpu->xsave + 28, 0xffff, 32);
     soft_store_bytes(cpu, linear + AT_MXCSR, cpu->xsave + AT_MXCSR, 8);
   }
-  if (wanted & SSE) {
-    soft_store_bytes(cpu, linear + AT_XMM, cpu->xsave + AT_XMM, soft_is_64(cpu) ? 256 : 128);
-  }
-  if (wanted & AVX) {
+  if (which & AVX) {
     soft_store_bytes(cpu, linear + AVX_AT, cpu->xsave + AVX_AT, AVX_SIZE);
   }
-  soft_store(cpu, linear + AT_HEADER, (header & ~wanted) | (in_use(cpu) & wanted), 64);
+  if (which & SOFT_XCR0_PKRU) {
+    soft_store(cpu, linear + pkru_place(layout, compact), cpu->pkru, 64);
+  }
+}
+
+SOFT_OP(xsave) {
+  uint64_t wanted = requested(cpu, insn, false);
+  uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
+  uint64_t used = soft_xinuse(cpu);
+  settle(cpu);
+  uint64_t header = soft_load(cpu, linear + AT_HEADER, 64);
+  store_components(cpu, linear, wanted, 0, false);
+  soft_store(cpu, linear + AT_HEADER, (header & ~wanted) | (used & wanted), 64);
+  SOFT_NEXT_BY_LOOP;
+}
+
+/* Only components in use are written; MXCSR counts as SSE's. */
+static void save_compact(soft_cpu *cpu, const soft_insn *insn, bool system) {
+  uint64_t wanted = requested(cpu, insn, system);
+  uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
+  uint64_t used = soft_xinuse(cpu);
+  settle(cpu);
+  used |= soft_peek(cpu->xsave + AT_MXCSR, 32) == MXCSR_INITIAL ? 0 : SSE;
+  store_components(cpu, linear, wanted & used, wanted, true);
+  soft_store(cpu, linear + AT_HEADER, wanted & used, 64);
+  soft_store(cpu, linear + AT_HEADER + 8, COMPACT | wanted, 64);
+}
+
+SOFT_OP(xsavec) {
+  save_compact(cpu, insn, false);
+  SOFT_NEXT_BY_LOOP;
+}
+
+/* IA32_XSS is 0: no component beside XCR0's. */
+SOFT_OP(xsaves) {
+  save_compact(cpu, insn, true);
   SOFT_NEXT_BY_LOOP;
 }
 
@@ -133,25 +198,20 @@ static void load_component(soft_cpu *cpu, uint64_t linear, unsigned at, unsigned
   soft_load_bytes(cpu, linear + at, cpu->xsave + at, size);
 }
 
-SOFT_OP(xrstor) {
-  uint64_t wanted = requested(cpu, insn);
-  uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_READ);
-  uint64_t there = soft_load(cpu, linear + AT_HEADER, 64);
-  if (there & ~cpu->xcr0 || soft_load(cpu, linear + AT_HEADER + 8, 64) ||
-      soft_load(cpu, linear + AT_HEADER + 16, 64)) {
+/* What XRSTOR refuses in the header, at `linear`. */
+static void check_header(soft_cpu *cpu, uint64_t linear, uint64_t there, uint64_t layout) {
+  uint64_t rest = 0;
+  for (unsigned i = 16; i < (layout ? 64 : 24); i += 8) {
+    rest |= soft_load(cpu, linear + i, 64);
+  }
+  uint64_t may = layout ? layout & ~COMPACT : cpu->xcr0;
+  if (rest || there & ~may || may & ~cpu->xcr0 || (layout && !(layout & COMPACT))) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
-  uint64_t control = wanted & (SSE | AVX) ? soft_load(cpu, linear + AT_MXCSR, 32) : 0;
-  check_mxcsr(cpu, control);
-  uint64_t from = wanted & there;
-  if (from & AVX) { /* all pages are there before anything changes */
-    soft_load_slow(cpu, linear + AVX_AT + AVX_SIZE - 8, 8);
-  }
-  soft_park(cpu);
-  settle(cpu);
-  if (wanted & (SSE | AVX)) {
-    soft_poke(cpu->xsave + AT_MXCSR, control, 32);
-  }
+}
+
+static void load_components(soft_cpu *cpu, uint64_t linear, uint64_t from, uint64_t wanted,
+                            uint32_t pkru) {
   if (from & X87) {
     load_component(cpu, linear, 0, AT_MXCSR);
     load_component(cpu, linear, AT_X87, AT_XMM - AT_X87);
@@ -162,6 +222,48 @@ SOFT_OP(xrstor) {
   if (from & AVX) {
     load_component(cpu, linear, AVX_AT, AVX_SIZE);
   }
-  set_in_use(cpu, (in_use(cpu) & ~wanted) | from);
-  SOFT_NEXT_BY_LOOP;
+  set_in_use(cpu, (in_use(cpu) & ~wanted) | (from & (X87 | SSE | AVX)));
+  if (wanted & SOFT_XCR0_PKRU) {
+    soft_set_pkru(cpu, pkru);
+  }
+}
+
+/* XRSTORS is for systems, and takes the compacted form alone. */
+static void restore(soft_cpu *cpu, const soft_insn *insn, bool system) {
+  uint64_t wanted = requested(cpu, insn, system);
+  uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_READ);
+  uint64_t there = soft_load(cpu, linear + AT_HEADER, 64);
+  uint64_t layout = soft_load(cpu, linear + AT_HEADER + 8, 64);
+  bool compact = layout & COMPACT;
+  if (system && !compact) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+  check_header(cpu, linear + AT_HEADER, there, layout);
+  uint64_t from = wanted & there;
+  bool controls = compact ? from & SSE : wanted & (SSE | AVX);
+  uint64_t control = controls ? soft_load(cpu, linear + AT_MXCSR, 32) : MXCSR_INITIAL;
+  check_mxcsr(cpu, control);
+  uint32_t pkru = 0;
+  if (from & SOFT_XCR0_PKRU) {
+    pkru = (uint32_t)soft_load(cpu, linear + pkru_place(layout, compact), 32);
+  }
+  if (from & AVX) { /* all pages are there before anything changes */
+    soft_load_slow(cpu, linear + AVX_AT + AVX_SIZE - 8, 8);
+  }
+  soft_park(cpu);
+  settle(cpu);
+  if (controls || (compact && wanted & SSE)) {
+    soft_poke(cpu->xsave + AT_MXCSR, control, 32);
+  }
+  load_components(cpu, linear, from, wanted, pkru);
+}
+
+SOFT_OP(xrstor) {
+  restore(cpu, insn, false);
+  SOFT_END;
+}
+
+SOFT_OP(xrstors) {
+  restore(cpu, insn, true);
+  SOFT_END;
 }

@@ -128,7 +128,7 @@ void soft_vector_reset(soft_cpu *cpu) {
 uint64_t soft_xcr0_known(void) {
   uint32_t low, high;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low & 7;
+  return (low & 7) | SOFT_XCR0_PKRU;
 }
 
 bool soft_xcr0_right(const soft_cpu *cpu, uint64_t value) {

@@ -44,6 +44,10 @@ enum {
   SOFT_LIVE_AVX = 4
 };
 
+enum {
+  SOFT_XCR0_PKRU = 1 << 9 /* which the host's processor does not hold for the guest */
+};
+
 /* Loads what instructions of the kind use. */
 void soft_live(soft_cpu *cpu, soft_vector_kind kind);
 void soft_park(soft_cpu *cpu);
@@ -52,6 +56,12 @@ void soft_vector_reset(soft_cpu *cpu);
 /* What the guest may enable: XCR0's bits. */
 uint64_t soft_xcr0_known(void);
 bool soft_xcr0_right(const soft_cpu *cpu, uint64_t value);
+/* image.c: where XSAVE's standard area has PKRU: as on the host, so that states fit there. */
+unsigned soft_pkru_at(void);
+/* Bytes of an area with the components, standard or compacted. */
+uint32_t soft_xsave_size(uint64_t components, bool compact);
+/* The components that are not in their initial state. */
+uint64_t soft_xinuse(soft_cpu *cpu);
 /* Raises what the instruction may not get past; used by all that touch vector state. */
 void soft_vector_check(soft_cpu *cpu, soft_vector_kind kind);
 
