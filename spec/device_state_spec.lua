@@ -104,6 +104,22 @@ describe("time", function()
     assert.is_nil(source.armed)
     raises("this clock goes by itself", function() clock:advance(1) end)
   end)
+
+  it("asks its source for the next of several that come again and again", function()
+    local source = { moment = 0 }
+    function source:time() return self.moment end
+    function source:arm(moment) self.armed = moment end
+    local clock, calls = device.clock(source), 0
+    for i = 1, 3 do
+      source.moment = i
+      clock:every(1e-6, function() calls = calls + 1 end)
+    end
+    for _ = 1, 30 do
+      source.moment = source.armed
+      clock:fire()
+    end
+    assert.equal(30, calls)
+  end)
 end)
 
 describe("reset", function()

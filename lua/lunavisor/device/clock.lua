@@ -26,7 +26,7 @@ local nanoseconds = M.nanoseconds
 
 -- clock.alarms is a list by moment, then by age; devices have few. An alarm: { moment, serial, fn,
 -- period }.
-local function insert(self, alarm)
+local function place(self, alarm)
   local alarms = self.alarms
   local at = #alarms + 1
   while at > 1 and alarms[at - 1].moment > alarm.moment do
@@ -34,7 +34,11 @@ local function insert(self, alarm)
     at = at - 1
   end
   alarms[at] = alarm
-  if at == 1 then self.source:arm(alarm.moment) end
+  return at
+end
+
+local function insert(self, alarm)
+  if place(self, alarm) == 1 then self.source:arm(alarm.moment) end
 end
 
 local function remove(self, alarm)
@@ -107,10 +111,9 @@ function methods.fire(self)
     table.remove(self.alarms, 1)
     if alarm.period then
       alarm.moment = alarm.moment + alarm.period
-      insert(self, alarm)
-    else
-      self.source:arm(self.alarms[1] and self.alarms[1].moment)
+      place(self, alarm)
     end
+    self.source:arm(self.alarms[1] and self.alarms[1].moment)
     alarm.fn(alarm)
     alarm = self.alarms[1]
   end
