@@ -41,6 +41,12 @@ helper.block("a device's table", function()
     ]], "a region without registers has a size and two functions, read and write")
   end)
 
+  it("has a region", function()
+    refused([[
+      regions = {} -- <-- here
+    ]], "a region expected")
+  end)
+
   it("may not keep what it has not", function()
     refused([[
       registers = {}, state = { a = 1 },

@@ -253,6 +253,7 @@ function M.new(info, name, spec)
   else
     region_of(layout, blame, "", "main", { registers = spec.registers, size = spec.size }, spec)
   end
+  if not layout.regions[1] then blame("", "a region expected", nil, "regions") end
   place(layout)
   for _, register in ipairs(layout.registers) do
     follow(layout, blame, register.path, register, register)
