@@ -22,7 +22,8 @@ end
 -- they have specs of their own.
 local elsewhere = {
   "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "lunavisor/testing/",
-  "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/replace.lua", "exit/unowned.lua",
+  "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/record.lua", "vm/replace.lua",
+  "exit/unowned.lua",
 }
 
 -- The first literal of each error() in a source, as a pattern.

@@ -16,7 +16,7 @@ describe("the annotations of lunavisor.testing", function()
   end)
 
   for class, module in pairs { bus = "bus", guest = "guest", console = "console",
-    screen = "screen" } do
+    screen = "screen", replay = "replay" } do
     it("name every method of a " .. class, function()
       local made = require("lunavisor.testing." .. module)
       assert.same(names_of(made.methods or made.class.__index),

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- What the device kit costs: the own cost of an access to a register of a table, over the fake KVM
--- of the tests and without what that takes, as a ratio to the same device written by hand; and
--- nanoseconds of a line's change that reaches the input of another device.
+-- of the tests and without what that takes, as a ratio to the same device written by hand;
+-- nanoseconds of a line's change that reaches the input of another device; milliseconds in which a
+-- recording of 100,000 accesses is replayed.
 
 local rounds = require "rounds"
 local device = require "lunavisor.device"
@@ -128,6 +129,29 @@ local function line_change()
   end), function() return 0 end, ROUNDS, CHANGES)
 end
 
+local REPLAYED = 20000 -- a fifth of those that the figure is for
+
+local function replay()
+  local t = require "lunavisor.testing"
+  local uart = require "lunavisor.device.models.uart16550"
+  local path, bus = os.tmpname(), t.bus(uart)
+  local recording = assert(bus:record(path))
+  bus:write8("FCR", 1)
+  for i = 1, REPLAYED / 4 do
+    bus:write8("THR", i % 256)
+    bus:write8("SCR", i % 256)
+    bus:read8("SCR")
+    bus:read8(i % 2 == 0 and "LSR" or "IIR")
+    bus:pass(87e-6)
+  end
+  recording:close()
+  local samples = rounds.samples(rounds.difference, rounds.timed(function()
+    assert(t.replay(path, t.bus(uart)).accesses > REPLAYED)
+  end), function() return 0 end, 3, 1e6 / 5)
+  os.remove(path)
+  return samples
+end
+
 return {
   access("kit_read", PLAIN, true),
   access("kit_write", PLAIN, false),
@@ -135,4 +159,5 @@ return {
   access("kit_w1c_line", STATUS, false),
   access("kit_hooked", HOOKED, false),
   { name = "kit_line", unit = "ns", limit = { luajit = 300 }, measure = line_change },
+  { name = "kit_replay", unit = "ms", limit = { luajit = 1000 }, measure = replay },
 }

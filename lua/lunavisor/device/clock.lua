@@ -102,9 +102,7 @@ function methods.move(self, alarm, seconds)
   insert(self, alarm)
 end
 
---- Calls what is due: for sources.
-function methods.fire(self)
-  mine(self)
+local function fire(self)
   local now = self.source:time()
   local alarm = self.alarms[1]
   while alarm and alarm.moment <= now do
@@ -117,6 +115,14 @@ function methods.fire(self)
     alarm.fn(alarm)
     alarm = self.alarms[1]
   end
+end
+
+--- Calls what is due: for sources.
+function methods.fire(self)
+  mine(self)
+  local source = self.source
+  if source.around then return source:around(fire, self) end -- a recording
+  fire(self)
 end
 
 --- Lets time pass, if it is a script's: alarms are called in their order, each at its own moment.

@@ -5,6 +5,7 @@
 local raw = require "lunavisor.binding.backend"
 local blocks = require "lunavisor.exit.block"
 local exits = require "lunavisor.exit.record"
+local recorder = require "lunavisor.device.recorder"
 local spaces = require "lunavisor.memory.space"
 local u64 = require "lunavisor.text.u64"
 local unowned = require "lunavisor.exit.unowned"
@@ -193,6 +194,8 @@ M.debug_handler = nil
 --- `enter` is what the guest was entered with.
 function M.handle(cpu, kind, enter)
   local exit = exits.new(cpu)
+  local recording = cpu.vm.recording
+  if recording then recorder.exit(recording, exit) end
   local handler
   if kind == DEBUG then
     handler = M.debug_handler(cpu, exit, enter)

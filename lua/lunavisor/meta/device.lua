@@ -252,6 +252,10 @@ function vm:detach(target) end
 ---@param number integer
 ---@return luna.line
 function vm:line(number) end
+---What comes to devices, and what they do of it, in a file for t.replay.
+---@param path string
+---@return luna.recording?, string?, string?
+function vm:record(path) end
 ---@param old luna.kit_device
 ---@param new luna.kit_device|function|string
 ---@return luna.kit_device?, string[]|string, string?
@@ -262,6 +266,14 @@ function vm:unknown() end
 ---@param fn? fun(access: table)
 ---@return { close: fun() }
 function vm:watch(wanted, fn) end
+
+---@class luna.recording
+---@field path string
+---@field accesses integer so far
+---@field closed boolean
+local recording = {}
+---Ends it: the file is whole.
+function recording:close() end
 
 ---@class luna.trap
 ---@field hits integer accesses that came to the device

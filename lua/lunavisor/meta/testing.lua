@@ -118,6 +118,10 @@ function bus:edges(name) end
 ---@param failure? luna.dma_failure the next access where nil
 ---@return fun() undo
 function bus:fail_dma(failure) end
+---What comes to the device, and what it does of it, in a file for t.replay.
+---@param path string
+---@return luna.recording?, string?, string?
+function bus:record(path) end
 ---@param where luna.place? all where nil
 ---@param fn fun(bus: luna.bus, value: nil, offset: integer, size: integer)
 ---@return fun() undo
@@ -156,10 +160,26 @@ function bus:after_write(where, fn) end
 function testing.guest(source, options) end
 ---Closes what tests have made here, which busted does after each test.
 function testing.close() end
+---Drives devices through a recording; fails at the first difference. LUNA_GOLDEN=renew in the
+---environment: writes the file anew.
+---@param path string
+---@param what? luna.bus|table<string, luna.bus> by the recorded names; nil: only reads the file
+---@return luna.replay
+function testing.replay(path, what) end
 ---Notes the edges of a line from here on, for assert.edges.
 ---@param line luna.line
 ---@return luna.line
 function testing.watch(line) end
+
+---@class luna.replay
+---@field path string
+---@field accesses integer
+local replay = {}
+---Up to behind so many accesses; with a VM, its devices get the states.
+---@param count integer
+---@param vm? luna.vm
+---@return luna.replay
+function replay:to(count, vm) end
 
 ---@class luna.guest
 ---@field vm luna.vm

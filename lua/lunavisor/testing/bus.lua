@@ -8,6 +8,7 @@ local dmas = require "lunavisor.device.dma"
 local lines = require "lunavisor.device.line"
 local memories = require "lunavisor.testing.memory"
 local places = require "lunavisor.testing.place"
+local recorder = require "lunavisor.device.recorder"
 local u64 = require "lunavisor.text.u64"
 local wires = require "lunavisor.testing.wire"
 
@@ -47,7 +48,6 @@ local function read_at(self, place, size)
   local port = port_of(self, place)
   local value = port.read(port, place.offset, size)
   if hooks.after_read[1] then value = call_hooks(hooks.after_read, self, place, size, value) end
-  if self.heard then self.heard("r", place.offset, size, value, place.region) end
   return value
 end
 
@@ -56,11 +56,9 @@ local function write_at(self, place, size, value)
   if hooks.before_write[1] then
     value = call_hooks(hooks.before_write, self, place, size, value)
   end
-  if self.hears then self.hears("w", place.offset, size, value, place.region) end
   local port = port_of(self, place)
   port.write(port, place.offset, size, value)
   if hooks.after_write[1] then call_hooks(hooks.after_write, self, place, size) end
-  if self.heard then self.heard("w", place.offset, size, value, place.region) end
 end
 
 M.read_at, M.write_at = read_at, write_at
@@ -165,7 +163,6 @@ function methods.pass(self, seconds)
     error(("bus:pass: a time in seconds expected, got %s"):format(tostring(seconds)), 2)
   end
   self.clock:advance(seconds)
-  if self.passed then self.passed(seconds) end
 end
 
 -- The wire of a line or input.
@@ -221,6 +218,22 @@ function methods.fail_dma(self, rule)
   return undo
 end
 
+--- Writes to a file all that comes to the device from here on, and what it answers and does of it:
+--- for t.replay, as vm:record does. Returns the recording, whose close() ends it; nil, message,
+--- code where the file cannot be written.
+function methods.record(self, path)
+  mine(self)
+  if type(path) ~= "string" then
+    error(("bus:record: the path of a file expected, got %s"):format(class.describe(path)), 2)
+  elseif not self.places then
+    error("bus:record: a device of the kit expected; this one is made by hand", 2)
+  end
+  local made, message, code = recorder.new(path)
+  if not made then return nil, message, code end
+  recorder.add(made, self.name, self.device)
+  return made
+end
+
 -- ---- Hooks ----
 
 --- bus:before_read(where, fn), after_read, before_write, after_write: fn(bus, value, offset, size)
@@ -246,7 +259,7 @@ for _, name in ipairs { "before_read", "after_read", "before_write", "after_writ
 end
 
 class.define(Bus, methods, "device name clock memory lines dma_log said",
-  "places wires port hooks first heard hears passed store")
+  "places wires port hooks first store")
 
 function Bus.__tostring(self)
   return ("bus with device %s"):format(self.name)
@@ -331,7 +344,6 @@ function M.new(what, options)
   local self = setmetatable({ device = dev, said = said, wires = {}, store = store,
     port = port, memory = dmas.new("the memory", store), dma_log = port.log,
     hooks = { before_read = {}, after_read = {}, before_write = {}, after_write = {} },
-    heard = false, hears = false, passed = false,
     places = places.new(dev) or false, clock = false, first = false,
     name = type(rawget(dev, "name")) == "string" and dev.name or "(made by hand)" }, Bus)
   if self.places then

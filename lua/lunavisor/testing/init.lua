@@ -7,6 +7,7 @@ local assertions = require "lunavisor.testing.assertions"
 local bus = require "lunavisor.testing.bus"
 local failures = require "lunavisor.testing.fail"
 local guest = require "lunavisor.testing.guest"
+local replay = require "lunavisor.testing.replay"
 local tests = require "lunavisor.testing.tests"
 local wire = require "lunavisor.testing.wire"
 
@@ -15,6 +16,7 @@ local t = {
   registers = tests.registers,
   derive = tests.list,
   guest = guest.new,
+  replay = replay.new,
   close = failures.close,
 }
 

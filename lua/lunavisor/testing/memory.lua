@@ -81,13 +81,12 @@ end
 local function done(self, access, gpa, size, data, why)
   local entry = { access = access, gpa = gpa, size = size, data = data, failed = why }
   self.log[#self.log + 1] = entry
-  if self.heard then self.heard(entry) end
 end
 
 function Port.read(self, gpa, size)
   local data, why = nil, failure(self, "r", gpa, size)
   if not why then
-    data, why = (self.feed or self.store.read)(self.store, gpa, size)
+    data, why = self.store:read(gpa, size)
   end
   done(self, "r", gpa, size, data, why)
   return data, why
@@ -102,7 +101,7 @@ end
 
 --- What a device's DMA goes through: the store, a log, and failures.
 function M.port(store)
-  return setmetatable({ store = store, log = {}, failures = {}, heard = false, feed = false }, Port)
+  return setmetatable({ store = store, log = {}, failures = {} }, Port)
 end
 
 local known = { gpa = true, size = true, access = true, count = true, message = true }

@@ -8,6 +8,7 @@ local clocks = require "lunavisor.device.clock"
 local device = require "lunavisor.device"
 local lines = require "lunavisor.device.line"
 local raw = require "lunavisor.binding.backend"
+local record = require "lunavisor.vm.record"
 local timers = require "lunavisor.vm.timer"
 local trace = require "lunavisor.exit.trace"
 local traps = require "lunavisor.exit.trap"
@@ -208,6 +209,7 @@ function M.add(methods)
     M.settle(self, dev, options.space)
     self.attached.entries[name] = entry
     for _, pair in ipairs(targets) do pair[1]:connect(pair[2]) end
+    if self.recording then record.add(self, name, entry) end
     return dev
   end
 

@@ -5,6 +5,8 @@ local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
 local lines = require "lunavisor.device.line"
+local record = require "lunavisor.vm.record"
+local recorder = require "lunavisor.device.recorder"
 local trace = require "lunavisor.exit.trace"
 local traps = require "lunavisor.exit.trap"
 
@@ -75,7 +77,7 @@ return function(methods)
   --- mistake or the regions are others, and the old one stays.
   function methods.replace(self, dev, new)
     open(self)
-    local entry = attach.entry(self, dev)
+    local entry, name = attach.entry(self, dev)
     if not entry then error("vm:replace: that device is not attached to this VM", 2) end
     if type(new) == "string" then
       local made, message = load_file(new)
@@ -93,7 +95,9 @@ return function(methods)
     if rawget(dev, "timed") then new:use_clock(dev.clock) else attach.settle(self, new) end
     ok, differs = new:load(dev:save(), { partial = true })
     if not ok then return nil, "vm:replace: " .. differs, "state" end
+    if self.recording then recorder.drop(self.recording, dev) end
     exchange(self, entry, new)
+    if self.recording then record.add(self, name, entry) end
     return new, differs
   end
 end

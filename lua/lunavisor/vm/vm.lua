@@ -9,6 +9,7 @@ local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
 local map = require "lunavisor.memory.map"
 local accels = require "lunavisor.vm.accel"
+local record = require "lunavisor.vm.record"
 local runner = require "lunavisor.vm.runner"
 local spaces = require "lunavisor.memory.space"
 local unowned = require "lunavisor.exit.unowned"
@@ -90,6 +91,7 @@ local function new(options)
     unowned = unowned.new(options.unknown),       -- accesses that nobody took
     attached = { entries = {}, lines = {} },      -- vm/attach.lua: devices of the kit
     watches = {},                                 -- vm/watch.lua
+    recording = false,                            -- vm/record.lua
     clock = options.clock or false,               -- of devices
     devices = false,                              -- a view of what is attached
     special = {},                                 -- the same for what is no plain read and write
@@ -127,6 +129,7 @@ function methods.close(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   timers.close(self)
   for i = #self.vcpus, 1, -1 do self.vcpus[i]:close() end
+  if self.recording then self.recording:close() end
   self.held = {}
   raw.close(self)
 end
@@ -226,10 +229,11 @@ for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace" } do
   require("lunavisor.vm." .. part)(methods)
 end
 attach.add(methods)
+record.add_to(methods)
 
 class.define(VM, methods, "default vcpus spaces devices clock accel accel_reason", [[
-  served hits watchers watches unowned attached special traps started timers next_timer runner
-  serving stopping polled due held]])
+  served hits watchers watches recording unowned attached special traps started timers next_timer
+  runner serving stopping polled due held]])
 VM.__close = methods.close
 
 function VM.__tostring(self)
