@@ -175,3 +175,61 @@ describe("any access", function()
     end)
   end
 end)
+
+describe("a register with block functions", function()
+  local function port(more)
+    local entry = { at = 0, width = 1, read = function(d) return d.given end,
+      block = { read = function(d, count)
+        d.given = d.given + count
+        return ("xyzabcdefgh"):sub(1, count)
+      end, write = function(d, bytes) d.taken = d.taken .. bytes end } }
+    for key, value in pairs(more or {}) do entry[key] = value end
+    return make { width = 1, size = 4, registers = { PORT = entry, NEXT = { at = 1, reset = 9 } },
+      state = { given = 0, taken = "" },
+      lines = { much = function(d) return d.given > 5 or #d.taken > 5 end } }
+  end
+
+  it("takes and gives string I/O in one call", function()
+    local dev = port()
+    assert.equal("xyzabcde", dev.regions.main.read_block(nil, 0, 2, 4))
+    assert.equal(8, dev:read(0, 1))
+    assert.is_true(dev.lines.much)
+    dev:reset()
+    dev:update()
+    assert.is_false(dev.lines.much)
+    dev:write_block(0, 2, "abcdef")
+    assert.equal("abcdef", dev.taken)
+    assert.is_true(dev.lines.much)
+  end)
+
+  it("takes accesses that are wider than it, and leaves those to its neighbours", function()
+    local dev = port()
+    assert.equal(0x617a7978, dev:read(0, 4))
+    assert.equal(0x7978, dev:read(0, 2))
+    assert.equal(9, dev:read(1, 1))
+    dev:write(0, 4, 0x44434241)
+    assert.equal("ABCD", dev.taken)
+    dev:write(0, 1, 7)
+    assert.same({ 7, "ABCD", 9 }, { dev.PORT, dev.taken, dev.NEXT })
+  end)
+
+  it("leaves string I/O elsewhere to single accesses", function()
+    local dev = port()
+    assert.equal("\9\9\9", dev:read_block(1, 1, 3))
+    dev:write_block(1, 1, "\1\2")
+    assert.equal(2, dev.NEXT)
+    dev = port { when = function(d) return d.NEXT == 1 end }
+    assert.equal("\255\9", dev:read_block(0, 2, 1))
+    dev.NEXT = 1
+    assert.equal("xy", dev:read_block(0, 2, 1))
+  end)
+
+  it("says what its function gave, where that is no block", function()
+    local dev = port { block = { read = function() return "abc" end } }
+    local _, message = pcall(dev.read, dev, 0, 4)
+    assert.equal("PORT: block.read gave one of 3, and a string of 4 bytes is expected", message)
+    assert.is_nil(dev.write_block)
+    dev:write(0, 2, 0x0102)
+    assert.same({ 2, 1 }, { dev.PORT, dev.NEXT })
+  end)
+end)

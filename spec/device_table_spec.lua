@@ -47,6 +47,18 @@ helper.block("a device's table", function()
     ]], "a region expected")
   end)
 
+  it("has block functions, of registers that are one", function()
+    refused([[
+      registers = { A = { at = 0, count = 2, block = {} } } -- <-- here
+    ]], "A: block: a table with read, write or both")
+    refused([[
+      registers = { A = { at = 0, block = { raed = print } } } -- <-- here
+    ]], "A: block has no 'raed'; did you mean 'read'?")
+    refused([[
+      registers = { A = { at = 0, block = { read = 5 } } } -- <-- here
+    ]], "A: read: a function expected, got number")
+  end)
+
   it("may not keep what it has not", function()
     refused([[
       registers = {}, state = { a = 1 },

@@ -3,6 +3,7 @@
 -- wide as that, and is put together or taken apart where it is not; and what nobody owns.
 
 local bits = require "lunavisor.device.bits"
+local blocks = require "lunavisor.device.block"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -86,6 +87,8 @@ local function piece(d, faces, at, stop)
 end
 
 local function read_slow(d, region, offset, size)
+  local stream = blocks.at(d, region, "read", offset, size)
+  if stream then return blocks.read(d, stream, size) end
   local list, done = {}, 0
   local big = region.endian == "big"
   while done < size do
@@ -128,6 +131,8 @@ local function write_piece(d, region, face, list, done, at, count)
 end
 
 local function write_slow(d, region, offset, size, value)
+  local stream = blocks.at(d, region, "write", offset, size)
+  if stream then return blocks.write(d, stream, size, value) end
   local list, done = bits.bytes(value, size), 0
   while done < size do
     local at = offset + done
@@ -247,6 +252,7 @@ function M.region(layout, region)
   region.write_access = entry(name .. " write", region, entries(region, region.write, "put",
     function(at, width) return function(d, v) unknown(d, region, at, width, v) end end),
     write_slow, ", v")
+  blocks.region(region)
 end
 
 return M

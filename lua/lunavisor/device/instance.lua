@@ -19,7 +19,7 @@ M.OWN = {
   read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
   inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
   seen = true, logger = true, now = true, class = true, timed = true, vm = true,
-  ports = true,
+  ports = true, read_block = true, write_block = true,
 }
 
 --- The methods of all devices: dump.lua and state.lua add theirs.
@@ -135,12 +135,16 @@ local function add_regions(d, layout)
   for _, region in ipairs(layout.regions) do
     local read, write = region.read_access, region.write_access
     local name = #layout.regions > 1 and d.name .. "." .. region.name or d.name
+    local get, put = region.read_block, region.write_block
     d.regions[region.name] = { name = name, owner = d, size = region.size,
+      read_block = get and function(_, ...) return get(d, ...) end,
+      write_block = put and function(_, ...) return put(d, ...) end,
       read = function(_, offset, size) return read(d, offset, size) end,
       write = function(_, offset, size, value) return write(d, offset, size, value) end }
   end
   local main = layout.regions.main or layout.regions[1]
   d.read, d.write = main.read_access, main.write_access
+  d.read_block, d.write_block = main.read_block, main.write_block
 end
 
 -- The registers, FIFOs and declared fields as they are at power-on, but those of `keeps`.

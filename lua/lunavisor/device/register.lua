@@ -21,6 +21,7 @@ local REGISTER = {
   fifo = true, trigger = true, when = true, todo = true, precious = true, read = true, write = true,
   narrow = true, rest = true, doc = true, follows = true, after = true, match = true,
   sequence = true, pair = true, first = true, shared = true, bank = true, index = true, step = true,
+  block = true,
 }
 local FIELD = {
   [1] = true, [2] = true, bits = true, access = true, reset = true, enum = true, todo = true,
@@ -236,6 +237,19 @@ local function reset_of(blame, path, spec, register)
   return reset
 end
 
+local BLOCK = { read = true, write = true }
+
+local function check_block(blame, path, spec)
+  local block = spec.block
+  if block == nil then return end
+  if type(block) ~= "table" or spec.fifo or spec.count then
+    blame(path, "block: a table with read, write or both, of a register without FIFO and count, "
+      .. "expected")
+  end
+  check_keys(blame, path, block, BLOCK, "block")
+  for key in pairs(BLOCK) do check_function(blame, path, block, key) end
+end
+
 local widths = { [1] = true, [2] = true, [4] = true, [8] = true }
 
 local function check_numbers(blame, path, spec)
@@ -275,12 +289,13 @@ function M.new(blame, path, name, spec, region)
     precious = spec.precious or false, narrow = spec.narrow or region.narrow, doc = spec.doc,
     read = check_function(blame, path, spec, "read"),
     write = check_function(blame, path, spec, "write"),
-    follows = spec.follows, after = spec.after,
+    follows = spec.follows, after = spec.after, block = spec.block or false,
     masks = {}, hidden = bits.zero, reserved = bits.zero, const = bits.zero, leads = {},
   }
   if register.count and register.stride < width then
     blame(path, ("stride %d is less than the width %d"):format(register.stride, width))
   end
+  check_block(blame, path, spec)
   if register.fifo and (spec.fields or register.count) then
     blame(path, "a FIFO has neither fields nor a count")
   end

@@ -21,6 +21,10 @@ error "annotations are not to be required"
 ---@field write? luna.write_hook
 ---@field doc? string
 
+---@class luna.block_hooks
+---@field read? fun(dev: luna.kit_device, count: integer): string
+---@field write? fun(dev: luna.kit_device, bytes: string)
+
 ---@class luna.register
 ---@field at integer|false false: not on the bus
 ---@field width? 1|2|4|8
@@ -38,6 +42,7 @@ error "annotations are not to be required"
 ---@field todo? string
 ---@field precious? boolean
 ---@field narrow? "merge"|"refuse"
+---@field block? luna.block_hooks any number of bytes in one call
 ---@field match? table<string, fun(dev: luna.kit_device, fields: table)> by pattern of bits
 ---@field sequence? table registers that are written one after the other
 ---@field pair? string the wider register whose bytes come one after the other
