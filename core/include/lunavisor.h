@@ -492,8 +492,8 @@ LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 #include "lunavisor/linear.h"
 #include "lunavisor/memory.h"
 #include "lunavisor/state.h"
+#include "lunavisor/stream.h"
 #include "lunavisor/thread.h"
-
 #if !defined(LUNA_CDEF) && defined(__cplusplus)
 }
 #endif

@@ -224,6 +224,7 @@ for name, value in pairs {
 end
 for _, part in ipairs {
   "buffer", "space", "vcpu", "state", "linear", "event", "exit", "debug", "interrupt", "thread",
+  "stream",
 } do
   require("lunavisor.binding.ffi_" .. part)(M, shared)
 end

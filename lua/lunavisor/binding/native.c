@@ -264,5 +264,6 @@ int luaopen_lunavisor_binding_native(lua_State *L) {
   luaL_setfuncs(L, luna_debug_functions, 0);
   luaL_setfuncs(L, luna_interrupt_functions, 0);
   luaL_setfuncs(L, luna_thread_functions, 0);
+  luaL_setfuncs(L, luna_stream_functions, 0);
   return 1;
 }

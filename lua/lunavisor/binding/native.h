@@ -105,5 +105,6 @@ extern const luaL_Reg luna_exit_functions[];
 extern const luaL_Reg luna_debug_functions[];
 extern const luaL_Reg luna_interrupt_functions[];
 extern const luaL_Reg luna_thread_functions[];
+extern const luaL_Reg luna_stream_functions[];
 
 #endif

@@ -78,6 +78,7 @@ error "annotations are not to be required"
 ---@field keeps? string names of fields and timers that a reset leaves as they are
 ---@field options? table what instances can be made with besides
 ---@field init? fun(dev: luna.kit_device, options: table)
+---@field attached? fun(dev: luna.kit_device, vm: luna.vm|false) when it comes to a VM, or leaves it
 ---@field methods? table<string, function>
 ---@field version? integer
 ---@field upgrade? fun(state: table, version: integer): table

@@ -167,6 +167,12 @@ function M.instance(what, value)
   return value
 end
 
+--- Calls what the table has for a device that comes to a VM, or leaves it (vm is false).
+function M.tell(dev, vm)
+  local attached = rawget(dev, "class").layout.spec.attached
+  if attached then attached(dev, vm) end
+end
+
 --- Gives a device the VM's time and memory where it has none of its own.
 function M.settle(vm, dev, space)
   if not rawget(dev, "timed") then dev:use_clock(vm.clock) end
@@ -174,6 +180,7 @@ function M.settle(vm, dev, space)
     dev.dma.memory = setmetatable({ space = space or vm.default }, Memory)
   end
   rawset(dev, "vm", vm)
+  M.tell(dev, vm)
 end
 
 -- ---- Methods ----
@@ -224,6 +231,7 @@ function M.add(methods)
       for _, target in ipairs { unpack(line.targets) } do line:disconnect(target) end
     end
     self.attached.entries[name] = nil
+    M.tell(dev, false)
   end
 
   --- The line that sets an interrupt line of the VM, for line:connect: up while one of those that

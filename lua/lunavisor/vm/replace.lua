@@ -65,6 +65,7 @@ local function exchange(vm, entry, new)
   end
   move_lines(entry.dev, new)
   for name in pairs(rawget(entry.dev, "alarms")) do entry.dev:cancel(name) end
+  attach.tell(entry.dev, false)
   entry.dev = new
   attach.settle(vm, new)
 end

@@ -11,7 +11,6 @@ return device "debug_console" {
     PRESENT = { at = 0, access = "ro", read = function(d) return d.options.present end },
     OUT = { at = 0, access = "wo", write = function(d, byte) d.writer(string.char(byte)) end },
   },
-  init = function(d, options)
-    d.writer = stream.writer("debug_console", options.output, 4)
-  end,
+  init = function(d) d.writer = stream.connect(d, "debug_console") end,
+  attached = stream.serve,
 }

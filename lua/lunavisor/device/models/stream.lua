@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The host's end of devices that send characters: a function, an object with write (an open file,
--- io.stdout), or a ring buffer that keeps the last of what was sent.
+-- io.stdout), a ring buffer that keeps the last of what was sent, or a channel (channel.lua), from
+-- which characters come too.
 
 local class = require "lunavisor.class"
 
@@ -17,13 +18,14 @@ function M.ring(size)
     error(("stream.ring: size: a number of characters from 1 expected, got %s"):format(
       tostring(size)), 2)
   end
-  return setmetatable({ size = size, parts = {}, length = 0 }, Ring)
+  return setmetatable({ size = size, parts = {}, length = 0, lost = 0 }, Ring)
 end
 
 --- All that it keeps, as a string; it stays.
 function methods.text(self)
   mine(self)
   local text = table.concat(self.parts):sub(-self.size)
+  self.lost = self.lost + self.length - #text
   self.parts, self.length = { text }, #text
   return text
 end
@@ -45,7 +47,7 @@ function methods.write(self, text)
   return self
 end
 
-class.define(Ring, methods, "size", "parts length")
+class.define(Ring, methods, "size lost", "parts length")
 
 function Ring.__tostring(self)
   return ("ring buffer (%d of %d)"):format(math.min(self.length, self.size), self.size)
@@ -68,6 +70,26 @@ function M.writer(what, output, level)
     end
   end
   return function(text) output:write(text) end
+end
+
+--- The same for a device d, and where its `output` is a channel: feed(d, text) gets what comes, at
+--- most room(d) bytes at once. Both nil: nothing is received.
+function M.connect(d, what, feed, room)
+  local output = d.options.output
+  local writer = M.writer(what, output, 5)
+  if class.of(output) == "channel" then
+    output:receive(feed and function(text) feed(d, text) end, room and function()
+      return room(d)
+    end)
+  end
+  return writer
+end
+
+--- What a device does when it is attached to a VM, or taken out (vm is false): the VM's timers look
+--- after its channel.
+function M.serve(d, vm)
+  local output = d.options.output
+  if class.of(output) == "channel" then output:serve(vm or nil) end
 end
 
 return M

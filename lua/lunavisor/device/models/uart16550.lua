@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- A 16550A UART; sections are of National's PC16550D datasheet (1995). Option output (stream.lua)
--- takes what is written, at once; uart:feed(text) gives what is received.
+-- takes what is written, at once; uart:feed(text), or a channel, gives what is received.
 
 local device = require "lunavisor.device"
 local stream = require "lunavisor.device.models.stream"
@@ -107,9 +107,9 @@ return device "uart16550" {
   inputs = { cts = modem, dsr = modem, ri = modem, dcd = modem },
   lines = { dtr = true, rts = true, out1 = true, out2 = true, -- a PC's OUT2 is the interrupt's gate
     irq = function(d) return cause(d) ~= 1 and (not d.options.gated or d.lines.out2) end },
-  timers = { late = function(d) d.late = true end },
+  timers = { late = function(d) d.late = true end }, attached = stream.serve,
   init = function(d, options)
-    d.writer = stream.writer("uart16550", options.output, 4)
+    d.writer = stream.connect(d, "uart16550", feed, function() return 4096 - #d.waiting end)
     for _, name in ipairs { "cts", "dsr", "dcd" } do d.inputs[name]:set(options.carrier) end
   end,
   reset = function(d)
