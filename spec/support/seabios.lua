@@ -20,9 +20,9 @@ local function memory(vm, bios)
   return ram
 end
 
-local bridge = device "i440fx" { regions = { config = model("pci").config {
+local bridge = model("pci").device "i440fx" { pci = {
   vendor = 0x8086, device = 0x1237, class = 0x060000, subsystem_vendor = 0x1af4,
-  subsystem = 0x1100, registers = { PAM = { at = 0x58, width = 1, count = 8 } } } } }
+  subsystem = 0x1100, registers = { PAM = { at = 0x58, width = 1, count = 8 } } } }
 
 -- CMOS memory as SeaBIOS reads it: 15 MB above the first.
 local CMOS = { [0x30] = 0x00, [0x31] = 0x3c }

@@ -196,6 +196,7 @@ function methods.load(d, saved, options)
     local level = saved.lines[about.name]
     if not about.ruled and type(level) == "boolean" then d[about.slot]:set(level) end
   end
+  if layout.spec.loaded then layout.spec.loaded(d) end
   methods.update(d)
   return true, partial and list or nil
 end

@@ -35,6 +35,13 @@ function word.insert(value, low, count, part)
   return floor(value + (part % 2 ^ count - word.bits(value, low, count)) * 2 ^ low)
 end
 
+--- The number of the only bit of a number; nil where it has not exactly one.
+function word.only(value)
+  if type(value) ~= "number" or value < 1 or value == math.huge then return nil end
+  local low = floor(math.log(value) / math.log(2) + 0.5)
+  return 2 ^ low == value and low or nil
+end
+
 --- Two decimal digits, one in each half of a byte, of a number from 0 to 99.
 function word.bcd(number)
   return floor(number / 10) * 16 + number % 10

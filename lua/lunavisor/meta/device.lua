@@ -79,6 +79,7 @@ error "annotations are not to be required"
 ---@field options? table what instances can be made with besides
 ---@field init? fun(dev: luna.kit_device, options: table)
 ---@field attached? fun(dev: luna.kit_device, vm: luna.vm|false) when it comes to a VM, or leaves it
+---@field loaded? fun(dev: luna.kit_device) when a state has been loaded
 ---@field methods? table<string, function>
 ---@field version? integer
 ---@field upgrade? fun(state: table, version: integer): table
