@@ -70,6 +70,7 @@ error "annotations are not to be required"
 ---@field system? integer gpa of the system area
 ---@field wait? boolean for INIT and SIPI
 ---@field cpuid? luna.cpuid_values[]|fun(answer: luna.cpuid_values): boolean?
+---@field registers? table<string, integer|luna.u64|table<string, integer|luna.u64>>
 
 ---Why a run ended. Those of vm:run without a vCPU have kind and value only.
 ---@class luna.exit

@@ -110,6 +110,43 @@ function M.set(cpu, name, value)
   return true
 end
 
+local function check_name(what, name, set)
+  if set[name] then return end
+  error(("%s: there is no %s%s"):format(what, tostring(name), class.hint(name, set)),
+    class.outside())
+end
+
+--- Checks `registers` of a vCPU's options: a table of registers by name, segments as tables of
+--- their fields.
+function M.check(what, list)
+  if type(list) ~= "table" then
+    error(("%s: a table of registers by name expected, got %s"):format(what, type(list)),
+      class.outside())
+  end
+  for name, value in pairs(list) do
+    check_name(what, name, M.names())
+    if groups[name] then
+      if type(value) ~= "table" then
+        error(("%s: %s: a table of its fields expected, got %s"):format(what, name, type(value)),
+          class.outside())
+      end
+      for field in pairs(value) do check_name(what .. ": " .. name, field, groups[name]) end
+    end
+  end
+end
+
+--- Writes rip, rsp and `registers` of a vCPU's options.
+function M.assign(cpu, options)
+  cpu.rip, cpu.rsp = options.rip or 0, options.rsp or cpu.rsp
+  for name, value in pairs(options.registers or {}) do
+    if groups[name] then
+      for field, one in pairs(value) do write(cpu, groups[name][field], one) end
+    else
+      write(cpu, ids[name], value)
+    end
+  end
+end
+
 local Set = class.define(class.class("set of registers", "regs"), {}, table.concat(order, " "))
 
 function Set.__tostring(set)

@@ -24,7 +24,7 @@ local inner = {} -- what the further subjects share
 
 local modes = { reset = 0, real = 1, protected = 2, long = 3, user = 4 } -- luna_mode
 local known_options = {
-  mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true,
+  mode = true, rip = true, rsp = true, system = true, wait = true, cpuid = true, registers = true,
 }
 local NO_FPU, NO_MSRS = 1, 2 -- luna_move_flag
 
@@ -58,7 +58,14 @@ local function leave(list, cpu)
   end
 end
 
---- vm:vcpu{ mode, rip, rsp, system, wait, cpuid }. The modes:
+-- What the options say that only a vCPU that is there can be told.
+local function begin(self, options)
+  if options.registers ~= nil then registers.assign(self, options) end
+  if options.cpuid ~= nil then return cpuid.begin(self, options.cpuid) end
+  return true
+end
+
+--- vm:vcpu{ mode, rip, rsp, system, wait, cpuid, registers }. The modes:
 ---   "real"       16-bit real mode, segments at 0 (the default)
 ---   "protected"  32-bit protected mode, flat segments, no paging
 ---   "long"       64-bit ring 0, the first 4 GiB mapped one to one
@@ -68,17 +75,19 @@ end
 --- memory at `system` (a multiple of 64 KiB in mapped, writable memory below 4 GiB), or where nil
 --- in memory that the library maps for it. With `wait`, and in mode "reset" with a number above 0,
 --- a vCPU with a LAPIC in KVM begins when another has sent it INIT and SIPI. `cpuid`, a function
---- for cpu.cpuid:filter or a list of answers, changes what CPUID answers.
+--- for cpu.cpuid:filter or a list of answers, changes what CPUID answers. `registers` are further
+--- ones by name, segments as tables of their fields: { rax = 1, ds = { base = 0x10000 } }.
 local function new(vm, options)
   options = check.options("vm:vcpu", options, known_options)
   local mode = check_mode(options.mode or "real")
   local rip, rsp = check_register("vm:vcpu: rip", options.rip),
     check_register("vm:vcpu: rsp", options.rsp)
-  local system, answers = options.system, options.cpuid
+  local system, answers, more = options.system, options.cpuid, options.registers
   if answers ~= nil and type(answers) ~= "table" and type(answers) ~= "function" then
     error(("vm:vcpu: cpuid: a function or a list of answers expected, got %s")
       :format(type(answers)), 2)
   end
+  if more ~= nil then registers.check("vm:vcpu: registers", more) end
   if system then system = check.whole("vm:vcpu: system", system, 0) end
   local wait = check.flag("vm:vcpu: wait", options.wait) and 1 or 0
   local handle, message, code = check.again(raw.vcpu_create, vm, mode, rip, rsp, system,
@@ -96,8 +105,8 @@ local function new(vm, options)
   }, VCPU)
   self.id = raw.vcpu_id(self)
   join(vm.vcpus, self)
-  if answers ~= nil then
-    local ok, result, refusal, kind = pcall(cpuid.begin, self, answers)
+  if answers ~= nil or more ~= nil then
+    local ok, result, refusal, kind = pcall(begin, self, options)
     if not (ok and result) then
       self:close()
       if not ok then error(result, 0) end

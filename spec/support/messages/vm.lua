@@ -26,6 +26,22 @@ return function(o)
     },
     { "vm:vcpu: rip: an integer expected, got x", function() vm:vcpu { rip = "x" } end },
     {
+      "vm:vcpu: registers: a table of registers by name expected, got number",
+      function() vm:vcpu { registers = 5 } end,
+    },
+    {
+      "vm:vcpu: registers: there is no rxa; did you mean 'rax'?",
+      function() vm:vcpu { registers = { rxa = 5 } } end,
+    },
+    {
+      "vm:vcpu: registers: cs: a table of its fields expected, got number",
+      function() vm:vcpu { registers = { cs = 5 } } end,
+    },
+    {
+      "vm:vcpu: registers: cs: there is no bse; did you mean 'base'?",
+      function() vm:vcpu { registers = { cs = { bse = 5 } } } end,
+    },
+    {
       "vm:vcpu: cpuid: a function or a list of answers expected, got number",
       function() vm:vcpu { cpuid = 5 } end,
     },
