@@ -4,9 +4,15 @@
 local luna = require "lunavisor"
 local annotations = require "spec.support.annotations"
 local helper = require "spec.support.helper"
-local read = require("spec.support.files").read
 local exits = require "lunavisor.exit.record"
 local raw = require "lunavisor.binding.backend"
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
 
 local function read_all(pattern)
   local texts = {}
@@ -99,6 +105,11 @@ describe("the annotations", function()
     end
   end)
 
+  it("name every method of symbols", function()
+    assert.same(methods_in "lua/lunavisor/load/symbols.lua",
+      annotated "function symbols:([%w_]+)%(")
+  end)
+
   it("name every method of a vcpu", function()
     local files = {}
     for name in ("vcpu debug exit interrupt linear run state thread"):gmatch "%l+" do
@@ -174,6 +185,7 @@ helper.kvm("the annotations of a VM's calls", function()
     check("break_options", function(o) cpu:breakpoint(0, o) end)
     check("step_options", function(o) cpu:step(1, o) end)
     check("trace_options", function(o) cpu:trace(print, o) end)
+    check("load_options", function(o) luna.load(vm, "x", o) end)
     check("route", function(o) vm:route { o } end)
   end)
 end)

@@ -4,7 +4,6 @@
 -- leaves it out.
 
 local helper = require "spec.support.helper"
-local write_file = require("spec.support.files").write
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -191,7 +190,9 @@ describe("scripts/setup", function()
   end)
 
   local function write(name, text)
-    write_file(directory .. "/" .. name, text)
+    local file = assert(io.open(directory .. "/" .. name, "w"))
+    file:write(text)
+    file:close()
   end
 
   it("refuses a system without apt-get and names the packages", function()

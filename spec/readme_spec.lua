@@ -3,7 +3,6 @@
 -- runs and prints what it says, and every link leads somewhere. spec/README.md tells how.
 
 local luna = require "lunavisor"
-local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local markdown = require "spec.support.markdown"
 
@@ -97,7 +96,9 @@ local function directory(page)
   for _, block in ipairs(page.blocks) do
     local name = block.text:match "^%-%- ([%w_/.]+)\n" or block.text:match "^/%* ([%w_/.]+) %*/\n"
     if name then
-      files.write(path .. "/" .. name, block.text)
+      local file = assert(io.open(path .. "/" .. name, "wb"))
+      file:write(block.text)
+      file:close()
     end
   end
   return path

@@ -3,13 +3,14 @@
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
-local write_file = require("spec.support.files").write
 
 local tree
 
 local function write(path, text)
   helper.sh(("mkdir -p %s/%s"):format(tree, path:match "^(.*)/"))
-  write_file(tree .. "/" .. path, text)
+  local file = assert(io.open(tree .. "/" .. path, "w"))
+  file:write(text)
+  file:close()
 end
 
 -- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.

@@ -15,6 +15,7 @@ local luna = {
   buffer = buffers.new,
   asm = require "lunavisor.text.asm",
   disasm = require("lunavisor.text.disasm").list,
+  load = require "lunavisor.load",
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,

@@ -242,5 +242,10 @@ return function(world)
         luna.with(luna.buffer "4K", tostring)
     end,
     asm = function() assert(luna.asm "hlt") end,
+    load = function()
+      local image = assert(luna.load(vm, { bytes = "\xf4" }, { format = "flat",
+        address = 0x5000 }))
+      return image.symbols:at(0), image.symbols:list(), image.symbols:find "x"
+    end,
   }
 end

@@ -4,7 +4,6 @@
 
 local assert = require "luassert"
 local busted = require "busted"
-local files = require "spec.support.files"
 local luna = require "lunavisor"
 
 local helper = {}
@@ -229,7 +228,9 @@ end
 --- The path of a file with that text, which is removed after the test.
 function helper.file(text)
   local path = os.tmpname()
-  files.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
   helper.keep { close = function() os.remove(path) end }
   return path
 end

@@ -3,7 +3,6 @@
 -- advanced while the guest halts. Run by seabios_spec.lua in a process of its own.
 
 local device = require "lunavisor.device"
-local files = require "spec.support.files"
 local luna = require "lunavisor"
 local stream = require "lunavisor.device.models.stream"
 
@@ -48,7 +47,9 @@ end
 
 --- A PC; console and serial are what it has said.
 function M.new()
-  local bios = files.read(M.FIRMWARE)
+  local file = assert(io.open(M.FIRMWARE, "rb"))
+  local bios = file:read "*a"
+  file:close()
   local pc = { console = stream.ring(), serial = stream.ring(), clock = device.clock() }
   local vm = assert(luna.vm { unknown = "ones", clock = pc.clock })
   pc.vm, pc.ram = vm, memory(vm, bios)

@@ -1,0 +1,114 @@
+-- SPDX-License-Identifier: MIT
+-- Names of addresses: the symbols of an executable, the labels of assembly source.
+
+local class = require "lunavisor.class"
+local u64 = require "lunavisor.text.u64"
+
+local methods = {}
+local Symbols = class.class "symbols"
+local mine = class.checker(Symbols)
+
+--- Makes a set of a list of { name, high, low, size }: the halves of the address, and how many
+--- bytes belong to it, 0 where nobody says. Of two with one name, the first counts.
+local function new(list)
+  local names, order = {}, {}
+  for i, symbol in ipairs(list) do
+    symbol.place, order[i] = i, symbol
+    if names[symbol[1]] == nil then names[symbol[1]] = symbol end
+  end
+  table.sort(order, function(a, b)
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    if a[3] ~= b[3] then return a[3] < b[3] end
+    return a.place < b.place
+  end)
+  return setmetatable({ names = names, order = order }, Symbols)
+end
+
+-- A number where that is exact, else a u64.
+local function address_of(symbol)
+  if symbol[2] < 2 ^ 21 then return math.floor(symbol[2] * 2 ^ 32 + symbol[3]) end
+  return u64(symbol[2], symbol[3])
+end
+
+--- The address of a name: a number, a u64 from 2^53 on; nil where there is none of that name.
+function methods.find(self, name)
+  mine(self)
+  local symbol = rawget(self, "names")[name]
+  return symbol and address_of(symbol)
+end
+
+-- How many symbols begin at or before the address.
+local function count_up_to(order, high, low)
+  local from, to = 0, #order
+  while from < to do
+    local middle = math.floor((from + to + 1) / 2)
+    local symbol = order[middle]
+    if symbol[2] < high or symbol[2] == high and symbol[3] <= low then
+      from = middle
+    else
+      to = middle - 1
+    end
+  end
+  return from
+end
+
+--- What is at an address, a number or u64: the name of the last symbol that begins there or before
+--- and, where it has a size, goes so far; and the distance from it. nil where there is none.
+function methods.at(self, address)
+  mine(self)
+  local exact = u64.exact(address)
+  if exact == nil then
+    error(("symbols:at: address: an integer expected, got %s"):format(tostring(address)), 2)
+  end
+  local high = u64.tonumber(u64.rshift(exact, 32))
+  local low = u64.tonumber(u64.band(exact, 0xffffffff))
+  local order = rawget(self, "order")
+  local count = count_up_to(order, high, low)
+  local symbol = order[count]
+  if not symbol then return nil end
+  while count > 1 and order[count - 1][2] == symbol[2] and order[count - 1][3] == symbol[3] do
+    count = count - 1
+    symbol = order[count]
+  end
+  local distance = math.floor((high - symbol[2]) * 2 ^ 32 + low - symbol[3])
+  local size = symbol[4] or 0
+  if distance >= 2 ^ 53 or size > 0 and distance >= size then return nil end
+  return symbol[1], distance
+end
+
+--- All of them in order of address, as a list of { name =, address =, size = }.
+function methods.list(self)
+  mine(self)
+  local list = {}
+  for i, symbol in ipairs(rawget(self, "order")) do
+    list[i] = { name = symbol[1], address = address_of(symbol), size = symbol[4] or 0 }
+  end
+  return list
+end
+
+class.announce(Symbols, methods, "", function() return {} end)
+
+function Symbols.__index(self, name)
+  if methods[name] then return methods[name] end
+  local symbol = rawget(self, "names")[name]
+  if symbol then return address_of(symbol) end
+  if not class.is_probe(name) then
+    error(("there is no symbol '%s'%s"):format(tostring(name),
+      class.hint(name, rawget(self, "names"))), 2)
+  end
+end
+
+function Symbols.__newindex(_, name)
+  error(("symbols cannot be set: '%s'"):format(tostring(name)), 2)
+end
+
+--- "0x1000 start", a line each.
+function Symbols.__tostring(self)
+  local lines = {}
+  for _, symbol in ipairs(methods.list(self)) do
+    lines[#lines + 1] = u64.hex(symbol.address) .. " " .. symbol.name
+  end
+  return table.concat(lines, "\n")
+end
+
+return { new = new, class = Symbols }
