@@ -63,8 +63,8 @@ SOFT_OP(monitor) {
   SOFT_NEXT;
 }
 
-/* A wait that may end at any time ends at once, as with KVM. Bit 0 of ECX is there where leaf 5 says
- * that masked interrupts may end it. */
+/* A wait that may end at any time ends at once, as with KVM. Bit 0 of ECX is there where leaf 5
+ * says that masked interrupts may end it. */
 SOFT_OP(mwait) {
   need_monitor(cpu, insn);
   uint32_t known = (soft_cpuid(cpu, 5, 0)->ecx & 3) == 3;
