@@ -55,8 +55,9 @@ programs = $(patsubst $(1)/%.c,$(BUILD)/$(2)/%,$(wildcard $(1)/$(3)))
 HEADERS := $(wildcard core/include/lunavisor/*.h)
 HVF_HEADERS := $(wildcard core/include/Hypervisor/*.h)
 WINGS := base kvm memory seat vcpu interrupt debug exit run
-# The software CPU reads instructions by Zydis; without it the library has none. Its guests' vector
-# state stays in the host's registers, which its own code then must not use.
+# The disassembler and the software CPU read instructions by Zydis; without it the library has
+# neither. The guests' vector state stays in the host's registers, which the software CPU's own code
+# then must not use.
 ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
 # What there is without it, of a list of files.
 of_soft = $(or $(findstring test_soft_,$(1)),\
@@ -90,7 +91,7 @@ SANITIZERS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all 
 COMPILE := $(CC) -std=c11 -D_GNU_SOURCE -pthread -fPIC -fvisibility=hidden -Icore/include -Icore \
   $(patsubst -I%,-isystem %,$(LUA_CFLAGS)) $(WARNINGS) $(SANITIZERS) $(CPPFLAGS) $(CFLAGS)
 LINK := $(CC) -pthread $(SANITIZERS) $(LDFLAGS)
-LIBS := $(if $(ZYDIS),-lZydis)
+LIBS := $(if $(ZYDIS),-lZydis -lZycore)
 link_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(NATIVE) -L$(BUILD) -llunavisor
 link_hv_native = $(LINK) -shared -Wl,-rpath,'$(2)' -o $(1) $(HV_NATIVE) -L$(BUILD) -lHypervisor \
   -llunavisor
@@ -115,7 +116,8 @@ fuzzers: $(FUZZERS)
 # Changes when the way of compiling does, so that everything is made anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(OUT) $(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(OUT) $(COMPILE) $(LINK)' >$@
+	@echo '$(OUT) $(COMPILE) $(LINK) $(LIBS)' | cmp -s - $@ || \
+	  echo '$(OUT) $(COMPILE) $(LINK) $(LIBS)' >$@
 
 # The C tests and benchmarks share the fake KVM and the fixtures of spec/core.
 $(BUILD)/obj/spec/core/%.o $(BUILD)/obj/spec/fuzz/%.o $(BUILD)/obj/scripts/bench.d/%.o: \
@@ -126,6 +128,7 @@ $(NATIVE) $(HV_NATIVE): EXTRA := -fno-plt
 $(SOFT): EXTRA := -mgeneral-regs-only $(if $(findstring clang,$(CC)),-fno-builtin,\
   -fno-tree-loop-distribute-patterns)
 $(BUILD)/obj/core/accelerator.o: EXTRA := $(if $(ZYDIS),-DLUNA_SOFT)
+$(BUILD)/obj/core/debug/disasm.o: EXTRA := $(if $(ZYDIS),-DLUNA_ZYDIS)
 
 # The framework's declarations, for both engines.
 $(BUILD)/hv/header.h: core/include/Hypervisor/Hypervisor.h $(HVF_HEADERS) $(BUILD)/flags

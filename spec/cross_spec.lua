@@ -182,7 +182,7 @@ helper.kvm("vm:run and exits", function()
   end)
 
   it("skips an instruction that the processor has not", function()
-    if not luna.disasm("\x90", { bits = 16 }) then pending "capstone is not installed" end
+    if not luna.disasm("\x90", { bits = 16 }) then pending "this build has no disassembler" end
     local vm, cpus = machine({ "mov bx, 1\n ud2\n inc bx\n hlt", "jmp $" })
     local vector = 0
     cpus[1]:on("instruction", function() vector = vector + 1 return "skip" end)

@@ -161,6 +161,55 @@ describe("packaging", function()
       luajit -e 'print(type(require "lunavisor.hv"))']])
   end)
 
+  -- Such a build, and what a script prints with it.
+  local function without_zydis(script)
+    at.script = at.tmp .. "/script.lua"
+    local file = assert(io.open(at.script, "w"))
+    file:write(script)
+    file:close()
+    return run [[cd @tree && CFLAGS=-O0 make -s ZYDIS= BUILD=@tmp/bare
+      eval "$(make -s ZYDIS= BUILD=@tmp/bare env)" && lua5.4 @script]]
+  end
+
+  it("says what a build without Zydis has not", function()
+    local neither = "this build of the library has neither a disassembler nor a software CPU: it "
+      .. "was made without Zydis (Debian: libzydis-dev)"
+    local output = without_zydis [[
+      local luna = require "lunavisor"
+      print(luna.disasm "\x90")
+      print(select(2, luna.vm { accel = "soft" }))
+    ]]
+    local disasm, soft = output:match "^(.-)\n(.*)$"
+    assert.equal("nil\tcannot disassemble: " .. neither .. "\tunsupported", disasm)
+    assert.matches("without Zydis %(Debian: libzydis%-dev%)", soft)
+  end)
+
+  helper.kvm("a build without Zydis", function()
+    it("has bytes in place of texts, and cannot skip", function()
+      local output = without_zydis [[
+        local luna = require "lunavisor"
+        local vm, ram = luna.vm { accel = "kvm" }, luna.buffer "64K"
+        vm:map_space(0, ram, 0)
+        ram:write(0x1000, "\x0f\x0b\xf4")
+        local cpu = vm:vcpu { mode = "long", rip = 0x1000, rsp = 0x8000 }
+        print(cpu:run { timeout = 10 })
+        print(select(3, cpu:instruction()))
+        cpu.rip = 0x1000
+        cpu:on("exception", function() return "skip" end)
+        print(select(2, pcall(cpu.run, cpu, { timeout = 10 })))
+        cpu.rip = 0x1000
+        cpu:on("exception", function() cpu.rip = cpu.rip + 2 return "skip" end)
+        print(cpu:run { timeout = 10 })
+      ]]
+      helper.contains("exception (#UD, error code 0x0) at rip 0x1000: bytes 0f 0b f4"
+        .. (" 00"):rep(12) .. "\nunsupported\n", output)
+      helper.contains('with "skip", and the length of the instruction is not known: cannot '
+        .. "disassemble: this build", output)
+      helper.contains('set cpu.rip behind it and answer "continue"', output)
+      helper.contains("hlt at rip 0x1003", output)
+    end)
+  end)
+
   for version, engine in pairs { ["5.4"] = "lua5.4", ["5.1"] = "luajit" } do
     it("makes a rock for Lua " .. version, function()
       if not has "luarocks" then

@@ -58,13 +58,12 @@ typedef struct luna_instruction {
   uint32_t size; /* bytes of it */
   uint32_t reserved;
   uint8_t bytes[16];
-  char text[192]; /* "mov eax, dword ptr [rbx]" */
+  char text[192]; /* "mov eax, [rbx]", as nasm reads it */
 } luna_instruction;
 
 /* Disassembles the first instruction in `size` bytes, which lie at `address` in code of 16, 32 or
- * 64 `bits`. _UNSUPPORTED where the capstone library is not there, _NOT_FOUND where the bytes are
- * no instruction. The library is looked for once, by its usual name or by that in the environment
- * variable LUNAVISOR_CAPSTONE. Any thread. */
+ * 64 `bits`. _UNSUPPORTED in a build without Zydis, _NOT_FOUND where the bytes are no instruction.
+ * Any thread. */
 LUNA_API int luna_disassemble(const void *bytes, size_t size, uint64_t address, uint32_t bits,
                               luna_instruction *instruction);
 /* The instruction at the vCPU's rip, which is its `address`. */

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Machine code as text, through the capstone library.
+-- Machine code as text, as luna.asm reads it.
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
@@ -54,7 +54,7 @@ end
 --- with address (u64), size, bytes and text. tostring of the list or of one gives lines.
 --- options.address: where the bytes lie, 0 by default; options.bits: 16, 32 or 64, 16 by default as
 --- for luna.asm; options.count: at most so many. A byte that begins no instruction is one of its
---- own, "db 0x..". nil, message, "unsupported" where the capstone library is not installed.
+--- own, "db 0x..". nil, message, "unsupported" where the library was built without Zydis.
 function M.list(bytes, options)
   if type(bytes) ~= "string" then
     error(("luna.disasm: a string of bytes expected, got %s"):format(type(bytes)), 2)

@@ -186,8 +186,8 @@ return function(methods)
   function methods.u64(self, gva, value) return check.result(access(self, 8, gva, value)) end
 
   --- The instruction at rip, as luna.disasm gives one; its address is rip. nil, message, code where
-  --- it cannot be read ("not_found"), is no instruction ("not_found"), or where the capstone
-  --- library is not installed ("unsupported").
+  --- it cannot be read ("not_found"), is no instruction ("not_found"), or where the library was
+  --- built without Zydis ("unsupported").
   function methods.instruction(self)
     open(self)
     return instruction_at(self, self.rip)

@@ -137,8 +137,9 @@ end
 ---                  cpu:run the same as "stop"
 ---   { inject = "#GP", error_code = n, address = u64 }   the guest takes an exception: cpu:inject
 --- An "instruction" exit, and an exception that an instruction failed with, are answered with
---- "skip" to go on behind the instruction, whose work the handler has done (capstone says how long
---- it is; a rip that the handler set stays), with "continue" where rip was set, or with "retry".
+--- "skip" to go on behind the instruction, whose work the handler has done (the disassembler says
+--- how long it is; a rip that the handler set stays), with "continue" where rip was set, or with
+--- "retry".
 --- cpu:on(kind, nil) takes the handler away.
 function methods.on(self, kind, handler)
   mine(self)

@@ -180,7 +180,7 @@ static void instruction_at_rip(void) {
   CHECK_EQ(found.address, 0x5ffe);
   CHECK_EQ(found.size, 4);
   CHECK(memcmp(found.bytes, "\x48\x8b\x43\x08", 5) == 0);
-  CHECK_TEXT(found.text, "mov rax, qword ptr [rbx + 8]");
+  CHECK_TEXT(found.text, "mov rax, [rbx + 8]");
   set(LUNA_RIP, 0x8000);
   CHECK_FAILS(luna_vcpu_instruction(vcpu, &found), LUNA_ERROR_NOT_FOUND, "0x8000 leads nowhere");
   set(LUNA_RIP, 0x7fff);
