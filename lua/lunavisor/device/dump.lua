@@ -111,6 +111,18 @@ local function field_of(field)
   }
 end
 
+-- Where a port leads.
+local function port_of(port)
+  if not port then return nil end
+  local steps = {}
+  for i, step in ipairs(port.steps or {}) do
+    steps[i] = { name = step.target.name, when = step.when }
+  end
+  return { kind = port.kind, steps = port.steps and steps, rest = port.rest and port.rest.name,
+    target = port.target and port.target.name, high_first = port.high_first,
+    region = port.region and port.region.name, index = port.index, step = port.step }
+end
+
 local function register_of(register)
   local fields = {}
   for i, field in ipairs(register.fields) do fields[i] = field_of(field) end
@@ -118,6 +130,7 @@ local function register_of(register)
     name = register.name, at = register.at, width = register.width, access = register.access,
     region = register.region.name, reset = bits.plain(register.reset, 8 * register.width),
     resets = copy(register.resets), port = register.port and register.port.kind,
+    leads_to = port_of(register.port),
     count = register.count, stride = register.count and register.stride, fifo = register.fifo,
     face = register.face, when = register.when, todo = register.todo,
     precious = register.precious, narrow = register.narrow, follows = register.follows,
@@ -128,16 +141,18 @@ end
 
 --- What a device (an instance or a class) is made of, as plain tables, made anew by each call:
 ---   name, version
----   regions    a list of { name =, size =, width =, endian =, narrow =, unknown = }
+---   regions    a list of { name =, size =, width =, endian =, narrow =, unknown =, whole = (it has
+---              functions in place of registers) }
 ---   registers  a list by region and offset of { name =, at =, width =, region =, access =,
 ---              reset =, count =, stride =, fifo =, face = ("read" or "write", where another
 ---              register has the other direction), when = (a function), todo =, precious =,
 ---              narrow =, follows =, hooked = { read =, write = }, fields =, masks = }; masks has
 ---              the bits of each kind of access (rw, ro, w1c, w1s, w0c, wc, toggle, rc, rs),
 ---              hidden, and reserved; at is false of one that is not on the bus; resets is a list
----              from 0 of an array whose elements differ; port is "sequence", "pair" or "bank"
+---              from 0 of an array whose elements differ; port is "sequence", "pair" or "bank", and
+---              leads_to says to which registers or region it leads
 ---   lines      a list of { name =, rule = (as in the table), ruled = }
----   timers, inputs, state, holds  lists of names
+---   timers, inputs, state, holds, keeps  lists of names
 function M.layout(device)
   local layout = M.layout_of(device)
   if not layout then error("device.layout: a device or a class of devices expected", 2) end
@@ -145,12 +160,13 @@ function M.layout(device)
   local made = { name = layout.name, version = spec.version or 1, doc = spec.doc,
     regions = {}, registers = {},
     lines = {}, timers = sorted(spec.timers or {}), state = sorted(spec.state or {}),
-    holds = sorted(layout.holds),
+    holds = sorted(layout.holds), keeps = sorted(layout.keeps),
     inputs = type(spec.inputs) == "table" and sorted(spec.inputs) or {} }
   for i = 1, type(spec.inputs) == "number" and spec.inputs or 0 do made.inputs[i] = i - 1 end
   for i, region in ipairs(layout.regions) do
     made.regions[i] = { name = region.name, size = region.size, width = region.width,
-      endian = region.endian, narrow = region.narrow, unknown = region.unknown }
+      endian = region.endian, narrow = region.narrow, unknown = region.unknown,
+      whole = region.whole and true or nil }
     for _, register in ipairs(region.registers) do
       made.registers[#made.registers + 1] = register_of(register)
     end

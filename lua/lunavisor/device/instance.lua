@@ -174,15 +174,18 @@ function methods.update(d)
   if layout.update then layout.update(d) end
 end
 
---- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end. The
---- fields and timers that `keeps` names go on, as behind a battery. Then the table's reset function
---- is called with what else is given.
+--- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end, and
+--- lines without a rule are down. The fields and timers that `keeps` names go on, as behind a
+--- battery. Then the table's reset function is called with what else is given.
 function methods.reset(d, ...)
   local layout = rawget(d, "class").layout
   for name in pairs(rawget(d, "alarms")) do
     if not layout.keeps[name] then methods.cancel(d, name) end
   end
   clear(d, layout, layout.keeps)
+  for _, about in ipairs(layout.lines) do
+    if not about.ruled then d[about.slot]:set(false) end
+  end
   if layout.spec.reset then layout.spec.reset(d, ...) end
   methods.update(d)
 end

@@ -51,6 +51,7 @@ local function sequence(layout, register, spec)
   if spec.sequence.rest ~= nil then
     rest = reference(layout, register, "sequence: rest", spec.sequence.rest)
   end
+  register.port.steps, register.port.rest = steps, rest
   local ready = false
   local get, put
   local function bind()
@@ -101,6 +102,7 @@ local function pair(layout, register, spec)
   elseif spec.first ~= nil and spec.first ~= "low" and spec.first ~= "high" then
     blame(path, ("first: 'low' or 'high' expected, got %s"):format(tostring(spec.first)))
   end
+  register.port.target, register.port.high_first = target, spec.first == "high"
   local count, high_first, shared = target.width, spec.first == "high", spec.shared or false
   local get, put
   local function advance(at, what)
@@ -147,6 +149,7 @@ local function bank(layout, register, spec)
   local index, field = layouts.reference(layout, blame, path, "index", spec.index)
   local step = spec.step or 0
   if not registers.is_whole(step, 0, 256) then blame(path, "step: a whole number expected") end
+  register.port.region, register.port.index, register.port.step = region, spec.index, step
   local slot, width, size = index.slot, register.width, region.width
   local function number(d)
     if field then return field.get(d, slot) end

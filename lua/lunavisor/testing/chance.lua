@@ -30,7 +30,7 @@ end
 
 --- An access to a device of the shape: mostly to whole registers, else anywhere in a region.
 function M.access(random, shape)
-  local registers, regions = shape.layout.registers, shape.layout.regions
+  local registers, regions = shape.mapped, shape.layout.regions
   local access
   if #registers > 0 and random(10) < 7 then
     local register = registers[random(#registers) + 1]

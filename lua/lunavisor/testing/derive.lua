@@ -5,6 +5,7 @@
 local bits = require "lunavisor.device.bits"
 local buses = require "lunavisor.testing.bus"
 local models = require "lunavisor.testing.model"
+local ports = require "lunavisor.testing.port"
 local shapes = require "lunavisor.testing.shape"
 local u64 = require "lunavisor.text.u64"
 
@@ -43,7 +44,7 @@ end
 
 -- Whether the register is the one that answers a whole access now.
 local function answers(self, dev, register, direction, index)
-  if register.face and register.face ~= direction then return false end
+  if not register.at or register.face and register.face ~= direction then return false end
   local parts = shapes.parts(self.shape, dev, register.region, direction,
     register.at + index * (register.stride or 0), register.width)
   return #parts == 1 and parts[1].face ~= nil and parts[1].face.register == register
@@ -68,9 +69,10 @@ end
 local function reset(self, register)
   local bus = bus_of(self)
   for index, value in pairs(shapes.stored(bus.device, register)) do
-    if value ~= u64.exact(register.reset) then
+    local wanted = register.resets and register.resets[index] or register.reset
+    if value ~= u64.exact(wanted) then
       return ("%s is %s in a new device, and the table says %s"):format(register.name,
-        u64.hex(value), u64.hex(register.reset)) .. (register.count and (" (element %d)"):format(
+        u64.hex(value), u64.hex(wanted)) .. (register.count and (" (element %d)"):format(
         index) or "")
     end
   end
@@ -237,6 +239,8 @@ function M.register(self, register, add)
     add(register.name .. " " .. what, function() return fn(self, register, more) end)
   end
   if not register.follows then test("has its reset value", reset) end
+  if not register.at then return end
+  if register.port then ports.register(self, register, add, ready) end
   local own = register.hooked.write or register.leads or register.follows ~= nil
   for _, field in ipairs(register.fields) do own = own or field.follows ~= nil end
   if not register.fifo then
@@ -251,7 +255,7 @@ function M.register(self, register, add)
           name == "rc" and "cleared" or "set"), by_reading, name)
       end
     end
-    if band(register.exact.reserved, register.exact.hidden) ~= zero then
+    if band(register.exact.reserved, register.exact.hidden) ~= zero and not register.port then
       test("reads reserved bits as zero", reserved)
     end
   end

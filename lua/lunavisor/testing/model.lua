@@ -150,7 +150,9 @@ local function foretell(self, access, parts)
   local answer = { bytes = {}, known = {}, own = false, unknown = false }
   for _, part in ipairs(parts) do
     local register = part.face and part.face.register
-    if not register then
+    if not register and about.whole then
+      answer.own = true
+    elseif not register then
       answer.unknown = true
       answer.own = answer.own or type(about.unknown) == "function"
     else
@@ -167,8 +169,9 @@ local function foretell(self, access, parts)
       end
       for i = 0, part.count - 1 do
         local at, inner = part.at + i - access.offset, register and part.at + i - part.face.at
-        answer.bytes[at] = register and value[inner] or nobody[about.unknown] or 0
-        answer.known[at] = register and known[inner] or nobody[about.unknown] and 255 or 0
+        local unowned = not about.whole and nobody[about.unknown] or nil
+        answer.bytes[at] = register and value[inner] or unowned or 0
+        answer.known[at] = register and known[inner] or unowned and 255 or 0
       end
     end
   end
@@ -202,9 +205,9 @@ function M.perform(bus, access)
 end
 
 --- An access as text: "write16 of 0x1234 to ISR (offset 0x24)".
-function Model.text(self, access)
+function M.text(shape, access)
   local direction = access.value and "write" or "read"
-  local faces = self.shape.regions[access.region][direction][access.offset]
+  local faces = shape.regions[access.region][direction][access.offset]
   local name = faces and name_of(faces[1].register, faces[1].index)
   local size = ("%d-byte "):format(access.size)
   return ("%s%s at %s"):format(size .. direction,
@@ -224,8 +227,8 @@ function Model.access(self, access)
     and self.shape.regions[access.region].about.unknown == "error"
   if ok == refuses then
     self:sync()
-    return ok and self:text(access) .. " raises no error, where no register is"
-      or self:text(access) .. " raises an error: " .. tostring(value)
+    return ok and M.text(self.shape, access) .. " raises no error, where no register is"
+      or M.text(self.shape, access) .. " raises an error: " .. tostring(value)
   elseif not ok then
     self:sync()
     return nil
@@ -240,7 +243,7 @@ function Model.access(self, access)
   end
   local line = not wrong and self:wrong_line()
   wrong = wrong or line and "left a difference: " .. line or nil
-  return wrong and self:text(access) .. " " .. wrong or nil
+  return wrong and M.text(self.shape, access) .. " " .. wrong or nil
 end
 
 return M

@@ -59,21 +59,27 @@ local function exact_masks(register)
   return masks
 end
 
---- The shape of a device or class, for all its instances.
+--- The shape of a device or class, for all its instances; `mapped` are the registers that are on
+--- the bus.
 function M.new(kind)
   local layout = device.layout(kind)
-  local shape = { layout = layout, regions = {}, by = {} }
+  local shape = { layout = layout, regions = {}, by = {}, mapped = {} }
   for _, region in ipairs(layout.regions) do
     shape.regions[region.name] = { read = {}, write = {}, about = region }
   end
   local leads = leaders(layout)
   for _, register in ipairs(layout.registers) do
+    -- What a port does is what the registers do to which it leads.
+    if register.port then register.hooked = { read = true, write = true } end
     register.exact = exact_masks(register)
     register.leads = leads[register.name] or false
     register.all = bits.all(register.width)
     shape.by[register.name] = register
-    for _, direction in ipairs { "read", "write" } do
-      add(shape.regions[register.region], direction, register)
+    if register.at then
+      shape.mapped[#shape.mapped + 1] = register
+      for _, direction in ipairs { "read", "write" } do
+        add(shape.regions[register.region], direction, register)
+      end
     end
   end
   return shape

@@ -79,10 +79,7 @@ return device "acpi_pm" {
   },
   timers = { epoch = ticks.epoch, overflow = catch_up },
   init = ticks.start,
-  reset = function(d)
-    ticks.start(d)
-    d.off:set(false)
-  end,
+  reset = ticks.start,
   methods = {
     --- The power button, and the sleep button, is pressed.
     press_power = function(d) arrived(d, "power") end,
