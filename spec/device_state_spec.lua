@@ -308,3 +308,13 @@ describe("the layout", function()
     assert.is_nil(device.is {})
   end)
 end)
+
+it("tells a device that its state was loaded, once all of it is there", function()
+  local seen
+  local kind = device "told" { registers = { A = { at = 0 } }, state = { b = 1 },
+    loaded = function(d) seen = { d.A, d.b } end }
+  local one = kind()
+  one.A, one.b = 5, 6
+  assert(kind():load(one:save()))
+  assert.same({ 5, 6 }, seen)
+end)

@@ -227,3 +227,82 @@ helper.kvm("replacing a device", function()
     assert.equal(old, vm.devices.counter)
   end)
 end)
+
+helper.kvm("a region that is memory for a while", function()
+  -- A region of 8 KB whose functions answer 0x11 and note writes, and a flag that a guest sets.
+  local function window(more)
+    local spec = {
+      regions = {
+        window = { size = 0x2000, read = function() return 0x11 end,
+          write = function(d, offset) d.written = offset end },
+        control = { registers = { ON = { at = 0, write = function(d, on)
+          d:expose("window", on > 0 and { buffer = d.options.memory, at = 0x1000,
+            rights = on == 2 and "r-x" or nil })
+        end } } },
+      },
+      options = { memory = false }, state = { written = -1 },
+    }
+    for key, value in pairs(more or {}) do spec[key] = value end
+    return device "window"(spec)
+  end
+
+  local function try(source, options)
+    local g = guest(source)
+    local memory = helper.keep(luna.buffer "64K")
+    memory:fill(0x22, 0, 0x1000)
+    local said = {}
+    local dev = window() { memory = memory, log = function(text) said[#said + 1] = text end }
+    g.vm:attach(dev, { mmio = { window = options and options.at or 0xd0000000,
+      control = 0xd0010000 } })
+    g:stops "hlt"
+    return g, dev, memory, said
+  end
+
+  local ON = "mov rbx, 0xd0000000\n mov dword [rbx + 0x10000], %d\n mov al, [rbx]\n "
+    .. "mov ah, [rbx + 0x1000]\n mov byte [rbx + 0x1005], 0x33\n hlt"
+
+  it("is the guest's where the device says so, with the rights that it says", function()
+    local g, dev, memory = try(ON:format(1))
+    assert.equal(0x2211, luna.u64.tonumber(g.cpu.rax) % 0x10000)
+    assert.same({ -1, 0x33 }, { dev.written, memory:u8(5) })
+    g, dev, memory = try(ON:format(2))
+    assert.equal(0x2211, luna.u64.tonumber(g.cpu.rax) % 0x10000)
+    assert.same({ 0x1005, 0x22 }, { dev.written, memory:u8(5) })
+    g, dev, memory = try(ON:format(0))
+    assert.equal(0x1111, luna.u64.tonumber(g.cpu.rax) % 0x10000)
+    assert.same({ 0x1005, 0x22 }, { dev.written, memory:u8(5) })
+  end)
+
+  it("is memory no more when it is detached, and in its other place", function()
+    local g, dev = try(ON:format(1))
+    assert.equal(0x22, g.vm.default:u8(0xd0001000))
+    g.vm:detach(dev)
+    assert.is_nil((g.vm.default:try_read(0xd0001000, 1)))
+    g.vm:attach(dev, { mmio = { window = 0xe0000000 } })
+    assert.equal(0x22, g.vm.default:u8(0xe0001000))
+    g.vm:replace(dev, window() { memory = dev.options.memory })
+    assert.is_nil((g.vm.default:try_read(0xe0001000, 1)))
+  end)
+
+  it("is the device's where it cannot be mapped, and that is said", function()
+    local g, dev, _, said = try("hlt", { at = 0x10000000 })
+    assert(g.vm.default:map(helper.keep(luna.buffer "4K"), 0x10001000))
+    dev.regions.control.write(nil, 0, 4, 1)
+    assert.equal(1, #said)
+    helper.contains("expose: cannot map gpa 0x10001000..0x10001fff in space 0", said[1])
+    assert.equal(0, g.vm.default:u8(0x10001000))
+  end)
+
+  it("is refused where it is no piece of both", function()
+    local dev = window() {}
+    local memory = helper.keep(luna.buffer "4K")
+    raises("dev:expose: window has no region windw; did you mean 'window'?",
+      function() dev:expose("windw", false) end)
+    raises("dev:expose: 0x2000 bytes at offset 0x1000 of region window.window, which has 0x2000",
+      function() dev:expose("window", { buffer = memory, at = 0x1000, size = "8K" }) end)
+    raises("dev:expose: buffer: a buffer expected, got nil",
+      function() dev:expose("window", {}) end)
+    raises("dev:expose: unknown option 'size_'",
+      function() dev:expose("window", { buffer = memory, size_ = 1 }) end)
+  end)
+end)

@@ -9,6 +9,7 @@ local dmas = require "lunavisor.device.dma"
 local dump = require "lunavisor.device.dump"
 local explore = require "lunavisor.device.explore"
 local lines = require "lunavisor.device.line"
+require "lunavisor.device.expose"
 require "lunavisor.device.state"
 
 local device = {

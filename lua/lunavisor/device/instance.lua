@@ -136,7 +136,8 @@ local function add_regions(d, layout)
     local read, write = region.read_access, region.write_access
     local name = #layout.regions > 1 and d.name .. "." .. region.name or d.name
     local get, put = region.read_block, region.write_block
-    d.regions[region.name] = { name = name, owner = d, size = region.size,
+    d.regions[region.name] = { name = name, owner = d, size = region.size, exposed = false,
+      places = {},
       read_block = get and function(_, ...) return get(d, ...) end,
       write_block = put and function(_, ...) return put(d, ...) end,
       read = function(_, offset, size) return read(d, offset, size) end,

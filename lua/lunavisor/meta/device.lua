@@ -91,6 +91,13 @@ error "annotations are not to be required"
 ---@field dma? table memory: read(self, gpa, size), write(self, gpa, bytes)
 ---@field log? false|fun(text: string, dev: luna.kit_device)
 
+---@class luna.exposed
+---@field buffer luna.buffer
+---@field offset? integer into the buffer
+---@field at? integer into the region
+---@field size? luna.size
+---@field rights? luna.rights
+
 ---An instance; its registers, lines and declared fields are fields by name.
 ---@class luna.kit_device : luna.device
 ---@field name string
@@ -115,6 +122,9 @@ function dev:dump() end
 ---@param seconds number
 ---@param name string
 function dev:every(seconds, name) end
+---@param region string
+---@param piece? false|luna.exposed nothing where nil or false
+function dev:expose(region, piece) end
 ---@param name string
 ---@return number?
 function dev:left(name) end

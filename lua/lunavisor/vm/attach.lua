@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
 local device = require "lunavisor.device"
+local expose = require "lunavisor.device.expose"
 local lines = require "lunavisor.device.line"
 local raw = require "lunavisor.binding.backend"
 local record = require "lunavisor.vm.record"
@@ -138,11 +139,14 @@ local function claim(vm, entry, place)
     place.device)
   if not trap then return nil, message, code end
   entry.claims[#entry.claims + 1] = { trap = trap, place = place }
+  if place.kind == "mmio" then expose.enter(place.region, vm.default, place.first) end
   return true
 end
 
-local function release(entry)
+local function release(vm, entry)
   for i = #entry.claims, 1, -1 do
+    local place = entry.claims[i].place
+    expose.leave(place.region, vm.default, place.first)
     entry.claims[i].trap:close()
     entry.claims[i] = nil
   end
@@ -209,7 +213,7 @@ function M.add(methods)
     for _, place in ipairs(places) do
       local ok, message, code = claim(self, entry, place)
       if not ok then
-        release(entry)
+        release(self, entry)
         return check.result(nil, message, code)
       end
     end
@@ -225,7 +229,7 @@ function M.add(methods)
     open(self)
     local entry, name = M.entry(self, dev)
     if not entry then error("vm:detach: that device is not attached to this VM", 2) end
-    release(entry)
+    release(self, entry)
     for _, about in ipairs(device.layout(dev).lines) do
       local line = rawget(dev, about.name)
       for _, target in ipairs { unpack(line.targets) } do line:disconnect(target) end

@@ -4,6 +4,7 @@
 local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
+local expose = require "lunavisor.device.expose"
 local lines = require "lunavisor.device.line"
 local record = require "lunavisor.vm.record"
 local recorder = require "lunavisor.device.recorder"
@@ -59,7 +60,10 @@ end
 local function exchange(vm, entry, new)
   for _, claimed in ipairs(entry.claims) do
     local region = rawget(new.regions, claimed.place.key)
-    claimed.place.region, claimed.place.device = region, attach.server(new, region)
+    local place = claimed.place
+    expose.leave(place.region, vm.default, place.first)
+    place.region, place.device = region, attach.server(new, region)
+    if place.kind == "mmio" then expose.enter(region, vm.default, place.first) end
     rawset(claimed.trap, "device", claimed.place.device)
     traps.install(claimed.trap)
   end

@@ -7,6 +7,7 @@ local classes = require "lunavisor.device.class"
 local describe = require "lunavisor.device.describe"
 local device = require "lunavisor.device"
 local class = require "lunavisor.class"
+local expose = require "lunavisor.device.expose"
 local msi = require "lunavisor.device.models.pci_msi"
 local word = require "lunavisor.device.word"
 
@@ -238,12 +239,16 @@ function M.mapper(vm)
   local traps = {}
   return function(d, region, way, base)
     local key = d.name .. "." .. region
-    if traps[key] then traps[key]:close() end
+    if traps[key] then
+      expose.leave(d.regions[region], vm.default, traps[key].first)
+      traps[key]:close()
+    end
     traps[key] = nil
     if not base then return end
     local trap, why = vm[way](vm, base, d.regions[region].size, d.regions[region])
     if not trap then d:log(("%s is nowhere: %s"):format(region, why)) end
     traps[key] = trap
+    if trap and way == "mmio" then expose.enter(d.regions[region], vm.default, base) end
   end
 end
 
