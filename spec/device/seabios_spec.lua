@@ -44,4 +44,89 @@ describe("SeaBIOS", function()
     local ticks = tonumber(output:match "ticks in two seconds:%s*(%d+)")
     assert.is_true(ticks >= 35 and ticks <= 38, output)
   end)
+
+  it("boots from a disk, shows text and graphics, and takes what is typed", function()
+    local output = run([[
+      local luna = require "lunavisor"
+      local disk = luna.buffer "1M"
+      disk:write(0, luna.asm([=[
+        xor ax, ax
+        mov ds, ax
+        mov es, ax
+        mov ss, ax
+        mov sp, 0x7c00
+        mov ax, 0x0201          ; read: one sector, the second
+        mov cx, 2
+        mov dx, 0x80
+        mov bx, 0x7e00
+        int 0x13
+        mov si, 0x7e00
+        next:
+        lodsb
+        test al, al
+        jz typed
+        call say
+        jmp next
+        typed:
+        mov ah, 0
+        int 0x16                ; a key
+        call say
+        cmp al, 13
+        jne typed
+        mov ax, 0x0301          ; write what was read to the third
+        mov cx, 3
+        mov bx, 0x7e00
+        int 0x13
+        mov ah, 0
+        int 0x16
+        mov ax, 0x13            ; 320 by 200
+        int 0x10
+        mov ax, 0xa000
+        mov es, ax
+        mov byte [es:5], 4
+        mov ah, 0
+        int 0x16
+        mov ax, 0x4f02          ; VBE, 640 by 480, 16 bits, linear
+        mov bx, 0x4111
+        int 0x10
+        mov ah, 0
+        int 0x16
+        say:
+        mov ah, 0x0e
+        mov bx, 7
+        int 0x10
+        ret
+      ]=], { bits = 16, org = 0x7c00 }))
+      disk:write(510, "\x55\xaa")
+      disk:write(512, "Hello from the second sector\r\n\0")
+      pc = seabios.new(disk)
+      local vga = pc.vga
+      local function wait(what, fn)
+        local ok, exit = seabios.run(pc, fn, 30)
+        print(what, ok, ok and "" or exit)
+      end
+      local function shows(text)
+        return function() return table.concat(vga:text(), "\n"):find(text, 1, true) end
+      end
+      wait("sector", shows "second sector")
+      pc.keyboard:type "dir A:\n"
+      wait("typed", function() return shows "dir A:" () and vga:cursor() == 0 end)
+      print(table.concat(vga:text(), "\n"))
+      print("cursor", vga:cursor())
+      pc.keyboard:type "x"
+      wait("mode 13h", function() return vga.linear:u8(5) == 4 end)
+      print("written", disk:string(1024, 10))
+      local path = os.tmpname()
+      print("screenshot", vga:screenshot(path))
+      os.remove(path)
+      pc.keyboard:type "x"
+      wait("VBE", function() return vga.VBE[4] % 2 == 1 end)
+      print(vga.VBE[1], vga.VBE[2], vga.VBE[3], #vga:text())
+    ]]):gsub("[ \t]+", " ")
+    for _, line in ipairs { "sector true", "typed true", "SeaBIOS (version 1.", "\nHello from the "
+      .. "second sector\ndir A:", "cursor 0 3", "mode 13h true", "written Hello from",
+      "screenshot true", "VBE true", "640 480 16 0" } do
+      assert.truthy(output:find(line, 1, true), ("%q is not in:\n%s"):format(line, output))
+    end
+  end)
 end)
