@@ -83,9 +83,17 @@ local function serve_msr(cpu, device, offset, value, access)
 end
 
 --- A function (cpu, offset, size, value, access) -> answer, or nil if it is given already, for a
---- device that serve is not enough for; nil for one that it is.
+--- device that serve is not enough for; nil for one that it is. device.of_vcpu(cpu) gives the
+--- device that answers where each vCPU has its own at one place.
 function M.special(kind, device)
-  if kind == "msr" then
+  local of_vcpu = rawget(device, "of_vcpu")
+  if of_vcpu then
+    return function(cpu, offset, size, value, access)
+      local own = of_vcpu(cpu)
+      if kind == "msr" then return serve_msr(cpu, own, offset, value, access) end
+      return serve(own, offset, size, value, access)
+    end
+  elseif kind == "msr" then
     return function(cpu, offset, _, value, access)
       return serve_msr(cpu, device, offset, value, access)
     end
