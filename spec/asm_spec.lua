@@ -25,10 +25,24 @@ describe("luna.asm", function()
       luna.asm("dq $", { bits = 64, org = 0xabfffffff0 }))
   end)
 
-  it("names the line of an error in the source, and what nasm says", function()
+  it("gives the labels of all sections, without constants and those of macros", function()
+    local code, labels = luna.asm("five equ 5\nstart: mov rax, 1\n.again: jmp .again\n"
+      .. "%macro m 0\n%%l: nop\n%endmacro\n m\nsection .data\nvalue: dq 1\n"
+      .. "section .bss\nroom: resb 5", { bits = 64, org = 0xffffff8000 })
+    assert.equal(16, #code)
+    assert.equal("0xffffff8000 start\n0xffffff8005 start.again\n0xffffff8008 value\n"
+      .. "0xffffff8010 room", tostring(labels))
+    assert.equal(0xffffff8005, labels["start.again"])
+    assert.same({ "start", 2 }, { labels:at(0xffffff8002) })
+    assert.equal("start.again+0x1", labels:name(0xffffff8006))
+    assert.same({}, select(2, luna.asm "nop"):list())
+  end)
+
+  it("names the line of an error in the source, what nasm says and the line itself", function()
     raises("luna.asm: nasm refuses the source\nline 3: error: ", function()
       luna.asm("nop\n\nmov ax, [\nnop")
     end)
+    raises("\n    mov ax, [", function() luna.asm("nop\n\n  mov ax, [\nnop") end)
     raises("line 1: error: symbol `nowhere' ", function() luna.asm "jmp nowhere" end)
     local ok, message = pcall(luna.asm, "nop\nmov eax, nowhere\nhlt\nmov cl, elsewhere\n")
     assert.is_false(ok)

@@ -35,16 +35,10 @@ local registers = {
 }
 
 -- The offsets of the labels, from the assembler.
-local function labels(mode, source)
+local function places(mode, source)
   local bits = mode == "real" and 16 or mode == "protected" and 32 or 64
-  local word = bits == 16 and "dw" or bits == 32 and "dd" or "dq"
-  local code = helper.code(source .. ("\n %s back0, back1, here"):format(word), bits, 0x1000)
-  local size, found = bits / 8, {}
-  for i = 0, 2 do
-    local at = #code - size * (3 - i)
-    found[i + 1] = code:byte(at + 1) + 256 * code:byte(at + 2)
-  end
-  return found
+  local _, labels = assert(luna.asm(source, { bits = bits, org = 0x1000 }))
+  return { labels.back0, labels.back1, labels.here }
 end
 
 local function rips(trace)
@@ -58,7 +52,7 @@ helper.kvm("cpu:backtrace", function()
     it("finds the callers in mode " .. mode, function()
       local source = chain(names[1], names[2])
       local guest = helper.guest { mode = mode, source = source }
-      local at = labels(mode, source)
+      local at = places(mode, source)
       guest:stops "pio"
       guest.cpu:answer()
       local trace = guest.cpu:backtrace()

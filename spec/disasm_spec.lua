@@ -242,3 +242,67 @@ helper.kvm("the text of an exit", function()
       (tostring(guest:stops "fault"):gsub(" at rip 0x%x+$", "")))
   end)
 end)
+
+helper.block("names of addresses", function()
+  local SOURCE = "start: call put\n hlt\nput: push rbp\n mov rbp, rsp\n.again: jmp .again"
+
+  -- A vCPU at `start`, with the labels as the VM's symbols.
+  local function guest()
+    local one = helper.guest { mode = "long", source = SOURCE }
+    one.vm.symbols = select(2, luna.asm(SOURCE, { bits = 64, org = 0x1000 }))
+    return one
+  end
+
+  cit("are in cpu:disasm, which marks the instruction at rip", function()
+    local one = guest()
+    local cpu, symbols = one.cpu, one.vm.symbols
+    assert.equal("start:\n=> 0x1000: e8 01 00 00 00  call 0x1006 <put>\n"
+      .. "   0x1005: f4              hlt\nput:\n   0x1006: 55              push rbp",
+      tostring(cpu:disasm(3)))
+    local list = cpu:disasm(2, symbols.put)
+    assert.same({ "put", "put+0x1" }, { list[1].symbol, list[2].symbol })
+    assert.equal("put:\n0x1006: 55        push rbp\n0x1007: 48 89 e5  mov rbp, rsp", tostring(list))
+    assert.equal(8, #cpu:disasm())
+    assert.equal("0x1000 start: e8 01 00 00 00  call 0x1006 <put>", tostring(cpu:instruction()))
+    assert.equal("put.again", cpu:disasm(1, symbols["put.again"])[1].target)
+  end)
+
+  cit("are none without symbols; what is no instruction is data", function()
+    local one = helper.guest { mode = "long", source = "nop\ndb 0x06\nhlt" }
+    assert.equal("=> 0x1000: 90  nop\n   0x1001: 06  db 0x06\n   0x1002: f4  hlt",
+      tostring(one.cpu:disasm(3)))
+  end)
+
+  cit("end where nothing can be read", function()
+    local one = helper.guest { mode = "long", source = "nop" }
+    one.ram:write(0xffffe, "\x90\x90")
+    assert.equal(2, #one.cpu:disasm(5, 0xffffe))
+    helper.refused("not_found", "0x100000", one.cpu:disasm(1, 0x100000))
+  end)
+
+  it("are what vm:symbol says, and in the texts of exits and backtraces", function()
+    local one = guest()
+    local vm, cpu = one.vm, one.cpu
+    assert.equal("put+0x1", vm:symbol(0x1007))
+    assert.is_nil(vm:symbol(0xfff))
+    local exit = cpu:run { timeout = 0.01 }
+    helper.contains("at rip 0x100a <put.again>", tostring(exit))
+    if not missing then
+      helper.contains("#0  rip 0x100a  rbp 0x7ff0  put.again  jmp 0x100a\n#1  rip 0x1005",
+        tostring(cpu:backtrace()))
+      helper.contains("start+0x5  hlt", tostring(cpu:backtrace()))
+    end
+  end)
+
+  it("come from an image that has some", function()
+    local image = require "spec.support.image"
+    local one = guest()
+    local vm = one.vm
+    local bytes = image.elf { entry = 0x3000, segments = { { data = "\xf4", vaddr = 0x3000 } },
+      symbols = { { name = "main", value = 0x3000 } } }
+    assert(luna.load(vm, { bytes = bytes }))
+    assert.equal("main", vm:symbol(0x3000))
+    assert(luna.load(vm, { bytes = "\xf4" }, { format = "flat" }))
+    assert.equal("main+0x1", vm:symbol(0x3001))
+  end)
+end)

@@ -106,7 +106,7 @@ describe("the annotations", function()
   end)
 
   it("name every method of symbols", function()
-    assert.same(methods_in "lua/lunavisor/load/symbols.lua",
+    assert.same(methods_in "lua/lunavisor/text/symbols.lua",
       annotated "function symbols:([%w_]+)%(")
   end)
 

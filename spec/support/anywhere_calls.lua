@@ -140,7 +140,7 @@ return function(world)
       cpu:u32(0x5000, 1)
       cpu:u64(0x5000, 1)
       cpu:write(0x5000, "abc")
-      return cpu:instruction(), cpu:backtrace(4)
+      return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4)
     end,
     answer = function()
       cpu.rip = 0x2800
@@ -245,7 +245,8 @@ return function(world)
     load = function()
       local image = assert(luna.load(vm, { bytes = "\xf4" }, { format = "flat",
         address = 0x5000 }))
-      return image.symbols:at(0), image.symbols:list(), image.symbols:find "x"
+      local symbols = image.symbols
+      return symbols:at(0), symbols:list(), symbols:find "x", symbols:name(0), vm:symbol(0)
     end,
   }
 end

@@ -276,12 +276,18 @@ local texts = {
   end,
 }
 
+-- What the VM's symbols call the rip.
+local function symbol_text(exit)
+  local name = exit.cpu and exit.cpu.vm:symbol(exit.rip)
+  return name and " <" .. name .. ">" or ""
+end
+
 function Exit.__tostring(exit)
   local text = texts[exit.kind]
   local what = text and text(exit)
   local code = code_of(exit)
   return exit.kind .. (what and " (" .. what .. ")" or "")
-    .. (exit.rip and " at rip " .. u64.hex(exit.rip) or "")
+    .. (exit.rip and " at rip " .. u64.hex(exit.rip) .. symbol_text(exit) or "")
     .. (code and ": " .. disasm.text(code[1], code[2], exit.rip) or "")
 end
 

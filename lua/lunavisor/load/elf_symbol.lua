@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The symbols of an ELF file: those of .symtab, or of .dynsym where that was stripped.
 
-local symbols = require "lunavisor.load.symbols"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local SHT_SYMTAB, SHT_STRTAB, SHT_DYNSYM = 2, 3, 11

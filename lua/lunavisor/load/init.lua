@@ -7,7 +7,7 @@ local option = require "lunavisor.load.option"
 local plans = require "lunavisor.load.plan"
 local reader = require "lunavisor.load.reader"
 local registers = require "lunavisor.vcpu.registers"
-local symbols = require "lunavisor.load.symbols"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 local vms = require "lunavisor.vm.vm"
 
@@ -93,6 +93,7 @@ local function load(source, options)
   local found = format.load(image, plan, options)
   if options.cpu then check_cpu(image, options.cpu, found.entry) end
   plan:commit()
+  if found.symbols and found.symbols:list()[1] then options.space.vm.symbols = found.symbols end
   if options.cpu then registers.assign(options.cpu, found.entry) end
   return setmetatable({
     format = format.name, title = found.title or format.title, name = image.name,

@@ -21,11 +21,15 @@ error "annotations are not to be required"
 ---@field size integer bytes
 ---@field bytes string
 ---@field text string
+---@field symbol string? what vm.symbols calls the address
+---@field target string? and where it jumps
+---@field marked boolean? cpu:disasm: it is at rip
 
 ---@class luna.frame
 ---@field rip luna.u64
 ---@field rbp luna.u64
 ---@field instruction string?
+---@field symbol string?
 
 ---@class luna.vcpu
 local vcpu = {}
@@ -57,6 +61,10 @@ function vcpu:u32(gva, value) end
 function vcpu:u64(gva, value) end
 ---@return luna.instruction?, string?, string?
 function vcpu:instruction() end
+---@param count? integer 8 where nil
+---@param rip? integer|luna.u64
+---@return luna.instruction[]?, string?, string?
+function vcpu:disasm(count, rip) end
 ---@param max? integer
 ---@return luna.frame[]
 function vcpu:backtrace(max) end

@@ -69,6 +69,9 @@ function symbols:find(name) end
 ---@return string? name
 ---@return integer? distance
 function symbols:at(address) end
+---@param address integer|luna.u64
+---@return string? "main" or "main+0x12"
+function symbols:name(address) end
 ---@return { name: string, address: integer|luna.u64, size: integer }[] in order of address
 function symbols:list() end
 

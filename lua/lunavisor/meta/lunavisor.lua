@@ -123,7 +123,11 @@ error "annotations are not to be required"
 ---@field vcpus luna.vcpu[] in the order of their numbers
 ---@field accel "kvm"|"soft" what runs its vCPUs
 ---@field accel_reason string why that one
+---@field symbols luna.symbols of what was loaded last, or set by a script
 local vm = {}
+---@param address integer|luna.u64
+---@return string? "main" or "main+0x12"
+function vm:symbol(address) end
 function vm:close() end
 ---@return luna.space?, string?, string?
 function vm:space() end
@@ -272,7 +276,9 @@ function luna.vm(options) end
 function luna.buffer(options) end
 ---@param source string
 ---@param options? { bits: 16|32|64, org: integer }
----@return string?, string?, string?
+---@return string? code
+---@return luna.symbols|string? labels, or a message
+---@return string? error_code
 function luna.asm(source, options) end
 ---@return luna.probe
 function luna.probe() end

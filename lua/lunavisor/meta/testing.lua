@@ -188,7 +188,7 @@ function replay:to(count, vm) end
 ---@field console luna.console|false
 ---@field screen luna.screen
 ---@field exit luna.exit|false the last
----@field labels table<string, integer> addresses of the source's labels
+---@field labels luna.symbols addresses of the source's labels, as vm.symbols
 ---@field devices table[]
 ---@field timeout number
 ---@field bits 16|32|64

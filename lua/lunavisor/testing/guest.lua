@@ -9,6 +9,7 @@ local failures = require "lunavisor.testing.fail"
 local luna = require "lunavisor"
 local report = require "lunavisor.testing.report"
 local screens = require "lunavisor.testing.screen"
+local symbols = require "lunavisor.text.symbols"
 
 local M = {}
 
@@ -165,13 +166,11 @@ end
 
 -- Machine code at an address, and its labels.
 local function code_of(source, options, mode, org)
-  if options.binary then return source, {} end
-  local labels, whole = report.labels(source)
-  local ok, code, message = pcall(luna.asm, whole, { bits = modes[mode], org = org })
-  local found = labels()
+  if options.binary then return source, symbols.new {} end
+  local ok, code, labels = pcall(luna.asm, source, { bits = modes[mode], org = org })
   if not ok then error(code, 0) end
-  if not code then error("t.guest: " .. message, 0) end
-  return code, found
+  if not code then error("t.guest: " .. labels, 0) end
+  return code, labels
 end
 
 --- A guest of assembly source, ready to run, that is closed after the test. options: mode ("real"
@@ -189,6 +188,7 @@ function M.new(source, options)
   local self = setmetatable({ timeout = options.timeout or TIMEOUT, labels = labels, devices = {},
     bits = modes[mode], exit = false, console = false, recording = false, source = source }, Guest)
   self.vm = vm_of(options)
+  self.vm.symbols = labels
   failures.keep(self)
   self.ram = assert(luna.buffer(options.memory or "1M"))
   assert(self.vm.default:map(self.ram, 0))

@@ -6,38 +6,6 @@ local u64 = require "lunavisor.text.u64"
 
 local M = {}
 
--- ---- Names ----
-
---- The labels of an assembly source and what nasm has to be told for them: a function that reads
---- them, behind the assembly, and the source with the request in it.
-function M.labels(source)
-  local path = os.tmpname()
-  return function()
-    local file = io.open(path, "rb")
-    local labels = {}
-    if file then
-      for at, name in file:read("*a"):gmatch "\n%s+%x+%s+(%x+)%s+(%S+)" do
-        labels[name] = tonumber(at, 16)
-      end
-      file:close()
-    end
-    os.remove(path)
-    return labels
-  end, source .. "\n[map symbols " .. path .. "]"
-end
-
---- "loop+0x3": the label before an address and how far behind; nil where there is none.
-function M.name(labels, address)
-  local best, at
-  for name, place in pairs(labels) do
-    if place <= address and (not at or place > at or place == at and name < best) then
-      best, at = name, place
-    end
-  end
-  if not best then return nil end
-  return address == at and best or ("%s+0x%x"):format(best, address - at)
-end
-
 -- ---- What it did ----
 
 local MOST = 8
@@ -73,14 +41,12 @@ end
 -- ---- All of it ----
 
 local function add_place(lines, guest)
-  local rip = u64.tonumber(guest.cpu.rip)
-  local name = rip and M.name(guest.labels, rip)
+  local name = guest.labels:name(guest.cpu.rip)
   lines[#lines + 1] = ("it is at rip %s%s"):format(u64.hex(guest.cpu.rip),
     name and " (" .. name .. ")" or "")
   local ok, trace = pcall(guest.cpu.backtrace, guest.cpu, 8)
   for i = 2, ok and type(trace) == "table" and #trace or 0 do
-    local at = u64.tonumber(trace[i].rip)
-    local caller = at and M.name(guest.labels, at)
+    local caller = guest.labels:name(trace[i].rip)
     lines[#lines + 1] = ("  called from %s%s"):format(u64.hex(trace[i].rip),
       caller and " (" .. caller .. ")" or "")
   end

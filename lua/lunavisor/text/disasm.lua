@@ -17,24 +17,60 @@ end
 
 M.hex = hex
 
-local Instruction = class.define(class.class "instruction", {}, "address size bytes text")
+local Instruction = class.define(class.class "instruction", {},
+  "address size bytes text symbol target marked")
 
---- "0x1000: 66 b8 01 00 00 00  mov eax, 1"
+-- What is called at the address to which an instruction goes, behind its text.
+local function target_text(self)
+  return self.target and (" <%s>"):format(self.target) or ""
+end
+
+--- "0x1000: 66 b8 01 00 00 00  mov eax, 1", or with names "0x1000 main+0x4: ... call 0x2000 <put>"
 function Instruction.__tostring(self)
-  return ("%s: %s  %s"):format(u64.hex(self.address), hex(self.bytes), self.text)
+  return ("%s%s: %s  %s%s"):format(u64.hex(self.address), self.symbol and " " .. self.symbol or "",
+    hex(self.bytes), self.text, target_text(self))
 end
 
 local Listing = class.define(class.class("list of instructions", "listing"), {})
 
---- One line an instruction, the texts below each other.
+--- One line an instruction, the texts below each other. Where one is marked, its line begins with
+--- "=>", and the others are indented; a symbol has a line of its own in front of its instruction.
 function Listing.__tostring(self)
-  local lines, widest = {}, 0
-  for _, instruction in ipairs(self) do widest = math.max(widest, instruction.size) end
-  local form = ("%%s: %%-%ds  %%s"):format(math.max(1, widest * 3 - 1))
-  for i, instruction in ipairs(self) do
-    lines[i] = form:format(u64.hex(instruction.address), hex(instruction.bytes), instruction.text)
+  local lines, widest, marked = {}, 0, false
+  for _, instruction in ipairs(self) do
+    widest = math.max(widest, instruction.size)
+    marked = marked or instruction.marked
+  end
+  local form = ("%%s%%s: %%-%ds  %%s%%s"):format(math.max(1, widest * 3 - 1))
+  for i, one in ipairs(self) do
+    if one.symbol and (i == 1 or not one.symbol:find "%+0x%x+$") then
+      lines[#lines + 1] = one.symbol .. ":"
+    end
+    lines[#lines + 1] = form:format(marked and (one.marked and "=> " or "   ") or "",
+      u64.hex(one.address), hex(one.bytes), one.text, target_text(one))
   end
   return table.concat(lines, "\n")
+end
+
+--- A list of instructions, which prints as lines.
+function M.listing(list)
+  return setmetatable(list, Listing)
+end
+
+-- Instructions that go to an address that is in them.
+local function target_of(text)
+  local name, digits = text:match "^(%l+) (0x%x+)$"
+  if name and (name:sub(1, 1) == "j" or name == "call" or name:sub(1, 4) == "loop") then
+    return u64(digits)
+  end
+end
+
+--- Gives an instruction the names of its address and of where it goes, out of a set of symbols.
+function M.name(instruction, symbols)
+  local target = target_of(instruction.text)
+  instruction.symbol = symbols:name(instruction.address)
+  instruction.target = target and symbols:name(target)
+  return instruction
 end
 
 --- The instruction that begins `skip` bytes into `bytes`; nil, message, code where there is none.
@@ -45,10 +81,13 @@ function M.one(bytes, skip, address, bits)
     bytes = bytes:sub(skip + 1, skip + size), text = text }, Instruction)
 end
 
+--- The byte there, which begins no instruction, as data.
 local function byte_of_data(bytes, skip, address)
   return setmetatable({ address = u64(address), size = 1, bytes = bytes:sub(skip + 1, skip + 1),
     text = ("db 0x%02x"):format(bytes:byte(skip + 1)) }, Instruction)
 end
+
+M.data = byte_of_data
 
 --- luna.disasm(bytes, options): the instructions in a string of machine code, as a list of tables
 --- with address (u64), size, bytes and text. tostring of the list or of one gives lines.

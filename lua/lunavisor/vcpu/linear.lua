@@ -90,10 +90,11 @@ local function caller_of(read, width, rbp)
   return saved, back
 end
 
-local Frame = class.define(class.class "frame", {}, "rip rbp instruction")
+local Frame = class.define(class.class "frame", {}, "rip rbp instruction symbol")
 
 function Frame.__tostring(self)
-  return ("rip %s  rbp %s%s"):format(u64.hex(self.rip), u64.hex(self.rbp),
+  return ("rip %s  rbp %s%s%s"):format(u64.hex(self.rip), u64.hex(self.rbp),
+    self.symbol and "  " .. self.symbol or "",
     self.instruction and "  " .. self.instruction or "")
 end
 
@@ -108,7 +109,19 @@ end
 
 local function frame_at(self, rip, rbp)
   local found = instruction_at(self, rip)
-  return setmetatable({ rip = rip, rbp = rbp, instruction = found and found.text }, Frame)
+  return setmetatable({ rip = rip, rbp = rbp, instruction = found and found.text,
+    symbol = self.vm:symbol(rip) }, Frame)
+end
+
+-- ---- Disassembly ----
+
+-- The instruction at an offset in the code segment; where there is none, its first byte as data.
+local function line_at(self, rip)
+  local bytes, bits, code = raw.code(self, rip)
+  if not bytes then return nil, bits, code end
+  local found, message, why = disasm.one(bytes, 0, rip, bits)
+  if not found and why ~= "not_found" then return nil, message, why end
+  return found or disasm.data(bytes, 0, rip)
 end
 
 -- ---- Methods ----
@@ -190,14 +203,41 @@ return function(methods)
   --- built without Zydis ("unsupported").
   function methods.instruction(self)
     open(self)
-    return instruction_at(self, self.rip)
+    local found, message, code = instruction_at(self, self.rip)
+    if not found then return nil, message, code end
+    return disasm.name(found, self.vm.symbols)
+  end
+
+  --- The next `count` instructions (8 where nil) from `rip` on, an offset in the code segment (the
+  --- vCPU's own where nil): a list as luna.disasm gives it, with the names that vm.symbols has for
+  --- each address (symbol) and for where it jumps (target); the one at the vCPU's rip is marked.
+  --- tostring gives lines. It ends where nothing can be read; nil, message, code where that is at
+  --- once, or where the capstone library is not installed ("unsupported").
+  function methods.disasm(self, count, rip)
+    open(self)
+    count = check.whole("cpu:disasm: count", count or 8, 1, 2 ^ 16)
+    local here = self.rip
+    local at = rip == nil and here or u64.exact(rip)
+    if at == nil then
+      error(("cpu:disasm: rip: an integer expected, got %s"):format(tostring(rip)), 2)
+    end
+    local list = {}
+    while #list < count do
+      local found, message, code = line_at(self, at)
+      if not found and (#list == 0 or code ~= "not_found") then return nil, message, code end
+      if not found then break end
+      found.marked = at == here or nil
+      list[#list + 1] = disasm.name(found, self.vm.symbols)
+      at = at + u64(found.size)
+    end
+    return disasm.listing(list)
   end
 
   --- The frames of the call chain by frame pointers (RBP, EBP or BP, as the code has 64, 32 or 16
-  --- bits): a list of { rip =, rbp =, instruction = text or nil }, the innermost first, at most
-  --- `max` (64 where nil). It ends where a frame pointer is 0, leads nowhere or does not grow, or
-  --- where the return address is 0. tostring gives lines. Only code that begins with push rbp; mov
-  --- rbp, rsp and calls nearby is seen.
+  --- bits): a list of { rip =, rbp =, instruction = text or nil, symbol = name or nil }, the
+  --- innermost first, at most `max` (64 where nil). It ends where a frame pointer is 0, leads
+  --- nowhere or does not grow, or where the return address is 0. tostring gives lines. Only code
+  --- that begins with push rbp; mov rbp, rsp and calls nearby is seen.
   function methods.backtrace(self, max)
     open(self)
     max = check.whole("cpu:backtrace: max", max or MOST_FRAMES, 1, 2 ^ 20)

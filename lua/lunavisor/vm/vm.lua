@@ -15,6 +15,7 @@ local spaces = require "lunavisor.memory.space"
 local unowned = require "lunavisor.exit.unowned"
 local timers = require "lunavisor.vm.timer"
 local traps = require "lunavisor.exit.trap"
+local symbols = require "lunavisor.text.symbols"
 local vcpus = require "lunavisor.vcpu.vcpu"
 
 local VM = class.class "vm"
@@ -107,6 +108,7 @@ local function new(options)
     held = {},                                    -- eventfds, and irqfds with whose they are
     polled = false,                               -- whether vm:fd was asked for
     due = false,                                  -- whether a stop waits for vm:poll
+    symbols = symbols.new {},                     -- names of addresses, of what was loaded last
   }, VM)
   self.accel, self.accel_reason = accels.of(self)
   attach.begin(self)
@@ -224,6 +226,16 @@ function methods.vcpu(self, options)
   return vcpus.new(self, options) -- a tail call, so that its checks blame the caller
 end
 
+--- What vm.symbols calls an address, a number or u64: "main", "main+0x12", or nil. vm.symbols are
+--- those of the image that luna.load has put in last, if it has any, or what a script sets, such as
+--- the labels of luna.asm.
+function methods.symbol(self, address)
+  mine(self)
+  check.object("vm:symbol: vm.symbols", self.symbols, symbols.class)
+  local name = self.symbols:name(address)
+  return name
+end
+
 -- The further subjects, one file each: functions that add methods.
 for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace" } do
   require("lunavisor.vm." .. part)(methods)
@@ -231,7 +243,7 @@ end
 attach.add(methods)
 record.add_to(methods)
 
-class.define(VM, methods, "default vcpus spaces devices clock accel accel_reason", [[
+class.define(VM, methods, "default vcpus spaces devices clock accel accel_reason symbols", [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
   runner serving stopping polled due held]])
 VM.__close = methods.close

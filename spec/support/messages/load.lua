@@ -102,6 +102,21 @@ return function(o)
       "symbols:find: a symbols expected, got number; call it with a colon: symbols:find(...)",
       function() symbols.find(5) end,
     },
+    {
+      "symbols:at: address: an integer expected, got 1.5",
+      function() symbols:name(1.5) end,
+    },
+    {
+      "symbols:at: address: an integer expected, got x",
+      function() vm:symbol "x" end,
+    },
+    {
+      "vm:symbol: vm.symbols: a symbols expected, got table",
+      function()
+        other.symbols = {}
+        other:symbol(0)
+      end,
+    },
     { "there is no symbol 'mian'", function() local _ = symbols.mian end },
     { "symbols cannot be set: 'main'", function() symbols.main = 5 end },
   }

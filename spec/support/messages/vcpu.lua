@@ -8,6 +8,11 @@ return function(o)
   return {
     { "cpu:run: a table of options expected, got number", function() cpu:run(5) end },
     {
+      "cpu:disasm: count: a whole number from 1 to 0x10000 expected, got 0",
+      function() cpu:disasm(0) end,
+    },
+    { "cpu:disasm: rip: an integer expected, got x", function() cpu:disasm(1, "x") end },
+    {
       "cpu:run: unknown option 'time'; the options are deadline, max_exits, timeout, "
       .. "until_gpa, until_rip",
       function() cpu:run { time = 5 } end,

@@ -58,7 +58,8 @@ function methods.at(self, address)
   mine(self)
   local exact = u64.exact(address)
   if exact == nil then
-    error(("symbols:at: address: an integer expected, got %s"):format(tostring(address)), 2)
+    error(("symbols:at: address: an integer expected, got %s"):format(tostring(address)),
+      class.outside())
   end
   local high = u64.tonumber(u64.rshift(exact, 32))
   local low = u64.tonumber(u64.band(exact, 0xffffffff))
@@ -76,6 +77,13 @@ function methods.at(self, address)
   return symbol[1], distance
 end
 
+--- The name of an address for people: "main", or "main+0x12"; nil where there is none.
+function methods.name(self, address)
+  mine(self)
+  local name, distance = methods.at(self, address)
+  return name and (distance == 0 and name or ("%s+0x%x"):format(name, distance))
+end
+
 --- All of them in order of address, as a list of { name =, address =, size = }.
 function methods.list(self)
   mine(self)
@@ -86,7 +94,7 @@ function methods.list(self)
   return list
 end
 
-class.announce(Symbols, methods, "", function() return {} end)
+class.announce(Symbols, methods)
 
 function Symbols.__index(self, name)
   if methods[name] then return methods[name] end
