@@ -66,6 +66,10 @@ local function fresh(options)
 end
 
 before_each(function() fresh() end)
+after_each(function()
+  hd, image = nil, nil
+  helper.clean()
+end)
 
 describe("a drive", function()
   it("reads sectors, one a block and an interrupt", function()

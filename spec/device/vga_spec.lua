@@ -78,10 +78,10 @@ local function picture()
   end
 end
 
-before_each(function()
-  dev = vga { log = false }
-  helper.keep(dev.planes)
-  helper.keep(dev.linear)
+before_each(function() dev = vga { log = false } end)
+after_each(function()
+  dev = nil
+  helper.clean()
 end)
 
 describe("registers behind an index", function()
@@ -415,6 +415,7 @@ helper.kvm("a guest", function()
     assert.equal(0x55, dev.linear:u8(63999))
     assert.equal(0x33221100, dev.linear:u32(0x20000))
     assert.is_true(g.cpu.exits < 12)
+    dev = nil
   end)
 end)
 
