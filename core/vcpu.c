@@ -14,6 +14,7 @@
 #include "run/loop.h"
 #include "run/move.h"
 #include "run/thread.h"
+#include "run/trail.h"
 #include "seat/fresh.h"
 #include "seat/seat.h"
 #include "vcpu/check.h"
@@ -82,6 +83,7 @@ typedef struct whole {
   luna_vcpu vcpu;
   luna_lookup lookup;
   luna_thread thread;
+  luna_trail trail;
 } whole;
 
 static luna_vcpu *assemble(void) {
@@ -95,6 +97,7 @@ static luna_vcpu *assemble(void) {
   vcpu->finisher = &luna_loop_finisher;
   vcpu->lookup = &made->lookup;
   vcpu->thread = &made->thread;
+  vcpu->trail = &made->trail;
   luna_lookup_forget(vcpu);
   return vcpu;
 }

@@ -81,6 +81,8 @@ int luna_vcpu_answer(luna_vcpu *vcpu, uint64_t value) {
   }
   if (e->access == LUNA_READ) {
     memcpy(vcpu->pending.data, &value, e->size);
+    vcpu->pending.answered = true;
+    vcpu->pending.answer = value;
   }
   close_part(vcpu);
   return LUNA_OK;

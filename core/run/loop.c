@@ -17,6 +17,7 @@
 #include "kvm/kvm.h"
 #include "run/decode.h"
 #include "run/move.h"
+#include "run/trail.h"
 #include "vcpu/account.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/record.h"
@@ -78,6 +79,7 @@ static int settle(luna_vcpu *vcpu) {
   if (vcpu->leave.kept) { /* luna_vcpu_run has to give that exit first */
     return (int)vcpu->exit.kind;
   }
+  luna_trail_leave(vcpu);
   while (vcpu->pending.incomplete) {
     if (vcpu->target) {
       luna_state_want_all(vcpu);
@@ -337,6 +339,7 @@ int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
 
 int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
                       int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
+  luna_trail_leave(vcpu);
   int kind = vcpu->pending.open                               ? luna_exit_offer(vcpu, true)
              : vcpu->pending.untold && !luna_exit_stale(vcpu) ? (int)vcpu->exit.kind
                                                               : 0;
@@ -344,6 +347,7 @@ int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
   kind = kind == 0 ? bring(vcpu, deadline) : kind;
   uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
   atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
+  luna_trail_note(vcpu, kind, exits + 1);
   return kind;
 }
 

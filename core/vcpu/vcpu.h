@@ -31,15 +31,17 @@ typedef struct luna_state {
 
 /* The exit that the script has to answer, or what is left of it inside KVM. */
 typedef struct luna_pending {
-  bool open;        /* waits for luna_vcpu_answer or luna_vcpu_retry */
-  bool untold;      /* of a stopped thread: nobody has been given it */
-  bool met;         /* when a state was taken: nobody has been given it either */
-  bool dropped;     /* the vCPU was put elsewhere since */
-  bool incomplete;  /* KVM finishes the instruction when it is entered again */
-  bool reads;       /* and overwrites registers when it does */
-  uint8_t *data;    /* where a read's answer goes, or a write's data is; in the run page */
-  uint32_t size;    /* of an element, which may come in parts to several traps */
-  uint32_t part;    /* how much of that comes before the part that the exit is for */
+  bool open;       /* waits for luna_vcpu_answer or luna_vcpu_retry */
+  bool untold;     /* of a stopped thread: nobody has been given it */
+  bool met;        /* when a state was taken: nobody has been given it either */
+  bool dropped;    /* the vCPU was put elsewhere since */
+  bool incomplete; /* KVM finishes the instruction when it is entered again */
+  bool reads;      /* and overwrites registers when it does */
+  uint8_t *data;   /* where a read's answer goes, or a write's data is; in the run page */
+  uint32_t size;   /* of an element, which may come in parts to several traps */
+  uint32_t part;   /* how much of that comes before the part that the exit is for */
+  bool answered;   /* with this value, by luna_vcpu_answer; not reset before the next exit */
+  uint64_t answer;
   uint64_t asked;   /* the trap whose function did not want it: luna_trap.serial */
   uint32_t element; /* of a string I/O exit */
   uint32_t elements;
@@ -122,6 +124,7 @@ struct luna_vcpu {
   struct luna_lookup *lookup; /* exit/ */
   struct luna_debug *debug;   /* debug/; NULL until something is debugged */
   struct luna_thread *thread; /* run/ */
+  struct luna_trail *trail;   /* run/ */
 };
 
 /* Lets KVM finish the instruction under way without running the guest further. The kind of another

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Part of lunavisor.h: breakpoints, watchpoints and single steps. They belong to the vCPU, not to
- * the guest: its debug registers and memory do not show them, and they go along when it moves to
- * another space. */
+ * Part of lunavisor.h: breakpoints, watchpoints and single steps; the last exits. Breakpoints
+ * belong to the vCPU, not to the guest: its debug registers and memory do not show them, and they
+ * go along when it moves to another space. */
 #ifndef LUNAVISOR_DEBUG_H
 #define LUNAVISOR_DEBUG_H
 
@@ -43,5 +43,31 @@ LUNA_API int luna_vcpu_step(luna_vcpu *vcpu, uint64_t deadline);
  * may take a system call. _NOT_FOUND where the guest's page tables lead nowhere; `*gva` is set all
  * the same. */
 LUNA_API int luna_vcpu_place(luna_vcpu *vcpu, uint64_t *gva, uint64_t *gpa);
+
+enum {
+  LUNA_LAST_EXITS = 64, /* how many of a vCPU are kept */
+  LUNA_KNOWN_RIP = 1,   /* bits of luna_last_exit.known */
+  LUNA_KNOWN_VALUE = 2
+};
+
+/* One of the last exits of a vCPU, in short. */
+typedef struct luna_last_exit {
+  uint64_t serial;  /* which one: what luna_vcpu_exits gave with it */
+  uint64_t rip;     /* as the registers had it, where `known` has LUNA_KNOWN_RIP: where somebody has
+                       asked for a register since about that time, or it is the last */
+  uint64_t address; /* as in luna_exit */
+  uint64_t value;   /* as in luna_exit; of a read what luna_vcpu_answer gave it, where `known` has
+                       LUNA_KNOWN_VALUE */
+  uint32_t kind;    /* luna_exit_kind */
+  uint32_t size;    /* as in luna_exit */
+  uint32_t access;  /* the same */
+  uint32_t known;   /* LUNA_KNOWN_* */
+} luna_last_exit;
+
+/* The last exits that luna_vcpu_run, luna_vcpu_step or the vCPU's own thread has met, up to `most`
+ * of them, the oldest first, for whoever asks how the guest came to where it is. They are always
+ * kept. `*count` is how many were written to `list`. _STATE while the vCPU's thread has it. */
+LUNA_API int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most,
+                                  uint32_t *count);
 
 #endif

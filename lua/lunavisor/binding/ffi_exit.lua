@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Raw calls for LuaJIT: blocks of string I/O, names of KVM's exits, time spent in the guest.
+-- Raw calls for LuaJIT: blocks of string I/O, names of KVM's exits, time spent in the guest,
+-- the last exits.
 
 return function(M, shared)
   local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
@@ -50,6 +51,24 @@ return function(M, shared)
     local status = C.luna_vcpu_time(vcpu_of(object), exec_out, idle_out)
     if status < 0 then return fail(status) end
     return tonumber(exec_out[0]), tonumber(idle_out[0])
+  end
+
+  local KNOWN_RIP, KNOWN_VALUE = 1, 2 -- LUNA_KNOWN_*
+  local last_out, count_out = ffi.new "luna_last_exit[64]", ffi.new "uint32_t[1]"
+
+  -- vcpu, how many at most: a list of the last exits, the oldest first.
+  function M.last_exits(object, most)
+    local status = C.luna_vcpu_last_exits(vcpu_of(object), last_out, math.min(most, 64), count_out)
+    if status < 0 then return fail(status) end
+    local list = {}
+    for i = 1, count_out[0] do
+      local one = last_out[i - 1]
+      local has_rip, has_value = one.known % 2 >= KNOWN_RIP, one.known >= KNOWN_VALUE
+      list[i] = { serial = tonumber(one.serial), kind = one.kind, address = one.address,
+        size = one.size, access = one.access, rip = has_rip and one.rip or nil,
+        value = has_value and one.value or nil }
+    end
+    return list
   end
 
   function M.hypercalls(object)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Raw calls for Lua 5.4: blocks of string I/O, names of KVM's exits, time spent in the guest. */
+ * Raw calls for Lua 5.4: blocks of string I/O, names of KVM's exits, time spent in the guest,
+ * the last exits. */
 #include "native.h"
 
 #include <string.h>
@@ -64,6 +65,41 @@ static int raw_time(lua_State *L) {
   return 2;
 }
 
+static void set_number(lua_State *L, const char *name, uint64_t value) {
+  lua_pushinteger(L, (lua_Integer)value);
+  lua_setfield(L, -2, name);
+}
+
+/* vcpu, how many at most: a list of the last exits, the oldest first */
+static int raw_last_exits(lua_State *L) {
+  luna_last_exit list[LUNA_LAST_EXITS];
+  uint32_t count;
+  lua_Integer most = luaL_checkinteger(L, 2);
+  int status = luna_vcpu_last_exits(
+      luna_check_vcpu(L), list, most < LUNA_LAST_EXITS ? (uint32_t)most : LUNA_LAST_EXITS, &count);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_createtable(L, (int)count, 0);
+  for (uint32_t i = 0; i < count; i++) {
+    const luna_last_exit *one = &list[i];
+    lua_createtable(L, 0, 8);
+    set_number(L, "serial", one->serial);
+    set_number(L, "kind", one->kind);
+    set_number(L, "address", one->address);
+    set_number(L, "size", one->size);
+    set_number(L, "access", one->access);
+    if (one->known & LUNA_KNOWN_RIP) {
+      set_number(L, "rip", one->rip);
+    }
+    if (one->known & LUNA_KNOWN_VALUE) {
+      set_number(L, "value", one->value);
+    }
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
 static int raw_hypercalls(lua_State *L) {
   return luna_push_done(L, luna_vm_hypercalls(luna_check_vm(L)));
 }
@@ -76,6 +112,7 @@ const luaL_Reg luna_exit_functions[] = {
     {"reason_text", raw_reason_text},
     {"account", raw_account},
     {"time", raw_time},
+    {"last_exits", raw_last_exits},
     {"hypercalls", raw_hypercalls},
     {NULL, NULL},
 };

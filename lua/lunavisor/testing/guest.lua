@@ -78,11 +78,10 @@ function methods.close(self)
   mine(self)
   if self.vm then self.vm:close() end
   if self.ram then self.ram:close() end
-  if self.recording then self.recording:close() end
 end
 
 class.define(Guest, methods, "vm ram cpu console screen exit labels devices timeout bits",
-  "accesses recording source")
+  "source")
 
 function Guest.__tostring(self)
   return ("guest (%s)"):format(self.exit and tostring(self.exit) or "not run yet")
@@ -186,14 +185,13 @@ function M.new(source, options)
   local org = options.org or 0x1000
   local code, labels = code_of(source, options, mode, org)
   local self = setmetatable({ timeout = options.timeout or TIMEOUT, labels = labels, devices = {},
-    bits = modes[mode], exit = false, console = false, recording = false, source = source }, Guest)
+    bits = modes[mode], exit = false, console = false, source = source }, Guest)
   self.vm = vm_of(options)
   self.vm.symbols = labels
   failures.keep(self)
   self.ram = assert(luna.buffer(options.memory or "1M"))
   assert(self.vm.default:map(self.ram, 0))
   self.ram:write(org, code)
-  self.accesses = report.accesses(self.vm)
   self.screen = screens.new(self.vm.default)
   if options.console ~= false then
     self.console = consoles.new(self)

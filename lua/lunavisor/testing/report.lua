@@ -2,7 +2,10 @@
 -- Where a guest is: the names of its source, what it did last, and the instructions there.
 
 local disasm = require "lunavisor.text.disasm"
+local pasts = require "lunavisor.exit.past"
 local u64 = require "lunavisor.text.u64"
+
+local unpack = rawget(table, "unpack") or unpack
 
 local M = {}
 
@@ -10,32 +13,38 @@ local M = {}
 
 local MOST = 8
 
---- Notes the last accesses of a VM's guest to devices: a list, the same one after another once.
-function M.accesses(vm)
-  local list = {}
-  vm:watch(function(access)
-    local last = list[#list]
-    if last and last.address == access.address and last.access == access.access
-      and last.value == access.value and last.size == access.size then
-      last.count = last.count + 1
-      return
+-- The name of the device that an exit went to, nil where it has none.
+local function device_of(vm, past)
+  local address = past.port or past.gpa or past.msr
+  local kind = past.port and "pio" or past.gpa and "mmio" or "msr"
+  for _, trap in pairs(vm.traps) do
+    if address and trap.kind == kind and address >= trap.first
+      and address < trap.first + trap.length then
+      return rawget(trap.device, "name")
     end
-    access.count = 1
-    list[#list + 1] = access
-    if #list > MOST then table.remove(list, 1) end
-  end)
-  return list
+  end
+  return nil
 end
 
-local places = { pio = "port", mmio = "gpa", msr = "MSR" }
-
-local function access_text(access)
-  local value = access.value ~= nil and u64.exact(access.value) ~= nil and u64.hex(access.value)
-    or "a block"
-  return ("  %s of %d byte%s at %s 0x%x%s: %s%s"):format(access.access == "r" and "read" or "write",
-    access.size, access.size == 1 and "" or "s", places[access.kind], access.address,
-    access.name and " (" .. access.name .. ")" or "", value,
-    access.count > 1 and (", %d times"):format(access.count) or "")
+-- The last exits, a line each, the same one after another once.
+local function exits_of(guest)
+  local lines, last, times = {}, nil, 0
+  local function close()
+    if last and times > 1 then lines[#lines] = ("%s, %d times"):format(lines[#lines], times) end
+  end
+  for _, past in ipairs(guest.cpu:last_exits() or {}) do
+    local name = device_of(guest.vm, past)
+    local text = pasts.text(past) .. (name and " of " .. name or "")
+    if text == last then
+      times = times + 1
+    else
+      close()
+      lines[#lines + 1] = "  " .. text
+      last, times = text, 1
+    end
+  end
+  close()
+  return { select(math.max(1, #lines - MOST + 1), unpack(lines)) }
 end
 
 -- ---- All of it ----
@@ -64,8 +73,9 @@ function M.text(guest, headline)
   local lines = { headline }
   add_place(lines, guest)
   add_code(lines, guest)
-  if #guest.accesses > 0 then lines[#lines + 1] = "the last accesses to devices:" end
-  for _, access in ipairs(guest.accesses) do lines[#lines + 1] = access_text(access) end
+  local exits = exits_of(guest)
+  if #exits > 0 then lines[#lines + 1] = "the last exits:" end
+  for _, line in ipairs(exits) do lines[#lines + 1] = line end
   if guest.console and guest.console.output ~= "" then
     lines[#lines + 1] = "the last that it printed:"
     lines[#lines + 1] = guest.console:tail()

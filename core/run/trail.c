@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ * Completing the last exits, and giving them out. */
+#include "run/trail.h"
+
+#include "vcpu/guard.h"
+#include "vcpu/state.h"
+
+void luna_trail_complete(luna_vcpu *vcpu) {
+  luna_last_exit *last = vcpu->trail->last;
+  const luna_pending *pending = &vcpu->pending;
+  if (last->access == LUNA_READ && pending->answered) {
+    uint64_t mask = last->size >= 8 ? UINT64_MAX : (UINT64_C(1) << 8 * last->size) - 1;
+    last->value = pending->answer & mask;
+    last->known |= LUNA_KNOWN_VALUE;
+  }
+  if (vcpu->state.regs_known) { /* else it would be a system call */
+    const struct kvm_regs *regs =
+        vcpu->sync_regs & KVM_SYNC_X86_REGS ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
+    last->rip = regs->rip;
+    last->known |= LUNA_KNOWN_RIP;
+  }
+}
+
+int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most, uint32_t *count) {
+  *count = 0;
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  luna_trail *trail = vcpu->trail;
+  if (trail->last) {
+    if (!luna_state_regs(vcpu)) {
+      return LUNA_ERROR_SYSTEM;
+    }
+    luna_trail_complete(vcpu);
+  }
+  uint64_t exits = luna_vcpu_exits(vcpu);
+  uint64_t first = exits > LUNA_LAST_EXITS ? exits - LUNA_LAST_EXITS + 1 : 1;
+  first = exits - first + 1 > most ? exits - most + 1 : first;
+  for (uint64_t serial = first; serial <= exits; serial++) {
+    const luna_last_exit *one = &trail->exits[serial % LUNA_LAST_EXITS];
+    if (one->serial == serial) { /* runs that failed count too */
+      list[(*count)++] = *one;
+    }
+  }
+  return LUNA_OK;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ * The last exits of a vCPU, which are always kept: what an exit costs for that is some stores. */
+#ifndef LUNA_TRAIL_H
+#define LUNA_TRAIL_H
+
+#include "vcpu/vcpu.h"
+
+/* In each vCPU. An exit's place is by its serial number. */
+typedef struct luna_trail {
+  luna_last_exit exits[LUNA_LAST_EXITS];
+  luna_last_exit *last; /* the vCPU stands at it; NULL once it has gone on */
+} luna_trail;
+
+/* Notes an exit that somebody is given. */
+static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
+  luna_trail *trail = vcpu->trail;
+  if (kind <= 0) {
+    trail->last = NULL;
+    return;
+  }
+  const luna_exit *e = &vcpu->exit;
+  luna_last_exit *last = &trail->exits[serial % LUNA_LAST_EXITS];
+  last->serial = serial;
+  last->address = e->address;
+  last->value = e->value;
+  last->kind = (uint32_t)kind;
+  last->size = e->size;
+  last->access = e->access;
+  last->known = e->access == LUNA_READ ? 0 : LUNA_KNOWN_VALUE;
+  trail->last = last;
+  vcpu->pending.answered = false;
+}
+
+/* Completes the last exit, as far as that is known by now, before the vCPU goes on. */
+void luna_trail_complete(luna_vcpu *vcpu);
+
+static inline void luna_trail_leave(luna_vcpu *vcpu) {
+  if (vcpu->trail->last) {
+    luna_trail_complete(vcpu);
+    vcpu->trail->last = NULL;
+  }
+}
+
+#endif
