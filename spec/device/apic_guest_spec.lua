@@ -243,6 +243,30 @@ helper.kvm("LAPICs in Lua, 64 bits", function()
     assert.equal(0x30, lapic.TPR.level)
   end)
 
+  it("are held back by CR8, which is no exit when it is raised", function()
+    local guest = helper.guest { mode = "long", source = [[
+      mov ebx, 0xfee00000
+      mov dword [rbx + 0xf0], 0x1ff
+      mov dword [rbx + 0x300], 0x40051
+      mov eax, 6
+      mov cr8, rax
+      sti
+      nop
+      nop
+      out 0x10, al
+      xor eax, eax
+      mov cr8, rax
+      nop
+      nop
+      hlt ]] }
+    local lapic = assert(buses.new():vcpu(guest.cpu, { log = false }))
+    guest:stops "pio"
+    assert.equal(0x20000, lapic.IRR[2])
+    guest.cpu:answer()
+    assert.equal("interrupt 0x51", guest:stops("exception").name)
+    assert.equal(0x20000, lapic.ISR[2])
+  end)
+
   it("wait for a deadline of the time-stamp counter", function()
     local guest = helper.guest { source = [[
       mov dword [fs:0xf0], 0x1ff
