@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+enum {
+  LONGEST = 15 /* bytes of an instruction */
+};
+
 static ZydisDecoder decoders[3];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -127,7 +131,7 @@ static bool shape(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
 bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t size, unsigned most,
                  unsigned page_offset) {
   soft_parsed parsed;
-  size_t at = 0;
+  size_t at = 0, seen = 0;
   bool ends = false;
   pthread_once(&once, make_decoders);
   const ZydisDecoder *decoder = &decoders[block->key & 3];
@@ -149,8 +153,10 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
     insn->offset = (uint16_t)(page_offset + at);
     if (!ZYAN_SUCCESS(status)) {
       insn->run = soft_op_unknown;
+      insn->extra = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
       insn->length = 1;
       ends = true;
+      seen = at + (size - at < LONGEST ? size - at : LONGEST); /* any of them may have made it so */
     } else {
       ZydisDecoderDecodeOperands(decoder, &context, &parsed.all, parsed.operands,
                                  parsed.all.operand_count);
@@ -163,8 +169,8 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
   memset(end, 0, sizeof *end);
   end->run = soft_op_end;
   end->offset = (uint16_t)(page_offset + at);
-  block->bytes = (uint16_t)at;
-  memcpy(block->copy, bytes, at);
+  block->bytes = (uint16_t)(seen > at ? seen : at);
+  memcpy(block->copy, bytes, block->bytes);
   for (unsigned i = 0; i <= block->count; i++) {
     block->insns[i].count = block->count;
   }

@@ -26,9 +26,12 @@ SOFT_OP(ud) {
   soft_raise(cpu, VECTOR_UD);
 }
 
-/* Bytes that are no instruction. */
+/* Bytes that are no instruction, or one of more than 15 bytes. */
 SOFT_OP(unknown) {
   cpu->current = insn;
+  if (insn->extra) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
   soft_raise(cpu, VECTOR_UD);
 }
 

@@ -125,6 +125,18 @@ static void code_that_the_guest_changes_is_seen(void) {
   guest_close(&guest);
 }
 
+/* lock mov, which is none, and lock add in its place */
+static void code_that_was_no_instruction_is_looked_at_again(void) {
+  static const uint8_t before[] = {0xf0, 0x8b, 0x06, 0xf4}, after[] = {0xf0, 0x01, 0x06, 0xf4};
+  soft_guest guest = guest_open(0);
+  struct kvm_regs regs = {.rflags = 2, .rsi = 0x2000, .rax = 5};
+  CHECK_EQ(guest_run(&guest, before, sizeof before, &regs), KVM_EXIT_SHUTDOWN);
+  regs.rflags = 2;
+  CHECK_EQ(guest_run(&guest, after, sizeof after, &regs), KVM_EXIT_HLT);
+  CHECK_EQ(guest.ram[0x2000], 5);
+  guest_close(&guest);
+}
+
 /* mov eax, [0x2000] */
 static void memory_that_the_host_takes_away_is_efault(void) {
   static const uint8_t code[] = {0x8b, 0x04, 0x25, 0, 0x20, 0, 0, 0xf4};
@@ -160,6 +172,7 @@ int main(void) {
   RUN(a_device_is_read_once_and_written_once);
   RUN(code_that_the_host_changes_is_seen);
   RUN(code_that_the_guest_changes_is_seen);
+  RUN(code_that_was_no_instruction_is_looked_at_again);
   RUN(memory_that_the_host_takes_away_is_efault);
   RUN(a_triple_fault_leaves_what_a_processor_does);
   return test_end();
