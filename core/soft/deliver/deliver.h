@@ -59,8 +59,9 @@ __attribute__((noreturn)) void soft_fault_selector(soft_cpu *cpu, int vector, un
 /* False where the selector lies outside its table. */
 bool soft_descriptor_find(soft_cpu *cpu, unsigned selector, soft_descriptor *found);
 soft_descriptor soft_descriptor_need(soft_cpu *cpu, unsigned selector, int vector);
-/* The second half of a system descriptor of long mode: bits 63:32 of its address. */
-uint64_t soft_descriptor_high(soft_cpu *cpu, soft_descriptor d);
+/* Bits 63:32 of the address, from the second half that a system's descriptor has in long mode: #GP
+ * unless that is there and of no type itself. */
+uint64_t soft_descriptor_high(soft_cpu *cpu, unsigned selector, soft_descriptor d);
 void soft_set_accessed(soft_cpu *cpu, soft_descriptor d);
 struct kvm_segment soft_segment_from(unsigned selector, soft_descriptor d);
 struct kvm_segment soft_null_segment(const soft_cpu *cpu, int n, unsigned selector);

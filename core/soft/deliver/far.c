@@ -82,7 +82,7 @@ static void transfer_gate(soft_cpu *cpu, soft_descriptor gate, unsigned gate_sel
   }
   unsigned selector = gate.bits >> 16 & 0xffff;
   uint64_t offset =
-      (gate.bits & 0xffff) | (wide ? (gate.bits >> 48) << 16 : 0) | soft_descriptor_high(cpu, gate);
+      (gate.bits & 0xffff) | (wide ? (gate.bits >> 48) << 16 : 0) | soft_descriptor_high(cpu, gate_selector, gate);
   soft_descriptor code = soft_code_descriptor(cpu, selector);
   unsigned dpl = soft_dpl(code);
   bool inner = call && !soft_is_conforming(code) && dpl < cpu->cpl;

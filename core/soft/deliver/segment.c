@@ -32,8 +32,21 @@ soft_descriptor soft_descriptor_need(soft_cpu *cpu, unsigned selector, int vecto
   return found;
 }
 
-uint64_t soft_descriptor_high(soft_cpu *cpu, soft_descriptor d) {
-  return soft_is_long(cpu) ? soft_load_system(cpu, d.linear + 8, 4) << 32 : 0;
+uint64_t soft_descriptor_high(soft_cpu *cpu, unsigned selector, soft_descriptor d) {
+  if (!soft_is_long(cpu)) {
+    return 0;
+  }
+  uint64_t limit = selector & 4 ? cpu->ldt.limit : cpu->gdt.limit;
+  uint64_t upper = 0;
+  bool wrong = (selector & 0xfff8) + 15 > limit;
+  if (!wrong) {
+    upper = soft_load_system(cpu, d.linear + 8, 8);
+    wrong = upper >> 40 & 31;
+  }
+  if (wrong) {
+    soft_fault_selector(cpu, VECTOR_GP, selector);
+  }
+  return upper << 32;
 }
 
 void soft_set_accessed(soft_cpu *cpu, soft_descriptor d) {
@@ -154,6 +167,17 @@ void soft_set_cs(soft_cpu *cpu, unsigned selector, soft_descriptor d, unsigned c
   soft_mode_changed(cpu);
 }
 
+/* The LDT's or a TSS's, whose base long mode keeps in 64 bits. */
+static struct kvm_segment system_segment(soft_cpu *cpu, unsigned selector, soft_descriptor d) {
+  uint64_t high = soft_descriptor_high(cpu, selector, d);
+  struct kvm_segment segment = soft_segment_from(selector, d);
+  segment.base |= high;
+  if (soft_is_long(cpu) && !soft_canonical(cpu, segment.base)) {
+    soft_fault_selector(cpu, VECTOR_GP, selector);
+  }
+  return segment;
+}
+
 void soft_load_ldt(soft_cpu *cpu, unsigned selector) {
   if (soft_is_null(selector)) {
     cpu->ldt = (struct kvm_segment){.selector = (uint16_t)selector, .unusable = 1};
@@ -169,9 +193,7 @@ void soft_load_ldt(soft_cpu *cpu, unsigned selector) {
   if (!soft_present(d)) {
     soft_fault_selector(cpu, VECTOR_NP, selector);
   }
-  uint64_t high = soft_descriptor_high(cpu, d);
-  cpu->ldt = soft_segment_from(selector, d);
-  cpu->ldt.base |= high;
+  cpu->ldt = system_segment(cpu, selector, d);
 }
 
 void soft_load_tr(soft_cpu *cpu, unsigned selector) {
@@ -186,11 +208,10 @@ void soft_load_tr(soft_cpu *cpu, unsigned selector) {
   if (!soft_present(d)) {
     soft_fault_selector(cpu, VECTOR_NP, selector);
   }
-  uint64_t high = soft_descriptor_high(cpu, d);
+  struct kvm_segment next = system_segment(cpu, selector, d);
   soft_store_system(cpu, d.linear + 5, (d.bits >> 40 & 0xff) | 2, 1);
-  cpu->tr = soft_segment_from(selector, d);
+  cpu->tr = next;
   cpu->tr.type |= 2;
-  cpu->tr.base |= high;
 }
 
 void soft_tss_stack(soft_cpu *cpu, unsigned cpl, unsigned ist, unsigned *selector, uint64_t *sp) {
