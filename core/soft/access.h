@@ -59,6 +59,15 @@ SOFT_INLINE uint64_t soft_load(soft_cpu *cpu, uint64_t linear, int bits) {
   return soft_load_slow(cpu, linear, (unsigned)bits / 8);
 }
 
+/* The load of an instruction that stores to the same place: its faults are a store's. */
+SOFT_INLINE uint64_t soft_load_modify(soft_cpu *cpu, uint64_t linear, int bits) {
+  const soft_tlb *entry = soft_entry(cpu, linear);
+  if (soft_unlikely(entry->read != ((linear + (uint64_t)(bits / 8) - 1) & ~UINT64_C(0xfff)))) {
+    soft_page_check(cpu, linear, (unsigned)bits / 8, SOFT_WRITE);
+  }
+  return soft_load(cpu, linear, bits);
+}
+
 SOFT_INLINE void soft_store(soft_cpu *cpu, uint64_t linear, uint64_t value, int bits) {
   const soft_tlb *entry = soft_entry(cpu, linear);
   if (soft_likely(entry->write == ((linear + (uint64_t)(bits / 8) - 1) & ~UINT64_C(0xfff)))) {
@@ -204,7 +213,7 @@ SOFT_INLINE uint64_t soft_read_to(soft_cpu *cpu, const soft_insn *insn, uint64_t
     return soft_get(cpu, insn->to, bits);
   }
   *linear = soft_address(cpu, insn, (unsigned)bits / 8, access);
-  return soft_load(cpu, *linear, bits);
+  return soft_load_modify(cpu, *linear, bits);
 }
 
 SOFT_INLINE void soft_write_to(soft_cpu *cpu, const soft_insn *insn, uint64_t linear,

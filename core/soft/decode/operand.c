@@ -57,6 +57,18 @@ void soft_set_memory(soft_insn *insn, const soft_parsed *parsed,
   }
 }
 
+/* The stack that an instruction uses without saying so: what is not canonical there is #SS. */
+static void set_stack(soft_insn *insn, const soft_parsed *parsed) {
+  bool shown = insn->to_kind == SOFT_MEMORY || insn->from_kind == SOFT_MEMORY;
+  for (unsigned i = parsed->all.operand_count_visible; !shown && i < parsed->all.operand_count;
+       i++) {
+    const ZydisDecodedOperand *operand = &parsed->operands[i];
+    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->mem.segment == ZYDIS_REGISTER_SS) {
+      insn->segment = SEG_SS;
+    }
+  }
+}
+
 void soft_set_operands(soft_insn *insn, const soft_parsed *parsed) {
   const ZydisDecodedOperand *operands = parsed->operands;
   unsigned count = parsed->all.operand_count_visible;
@@ -81,4 +93,5 @@ void soft_set_operands(soft_insn *insn, const soft_parsed *parsed) {
         break;
     }
   }
+  set_stack(insn, parsed);
 }

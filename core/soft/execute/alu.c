@@ -72,7 +72,7 @@ SOFT_INLINE const soft_insn *alu_slow(soft_cpu *cpu, const soft_insn *insn, soft
     }
   } else {
     do {
-      a = soft_load(cpu, linear, bits);
+      a = keeps ? soft_load(cpu, linear, bits) : soft_load_modify(cpu, linear, bits);
       result = compute(cpu, operation, a, second(cpu, insn, form, bits), &carries);
     } while (!keeps && !soft_exchange(cpu, insn, linear, a, soft_trim(result, bits), bits));
   }

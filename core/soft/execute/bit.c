@@ -43,8 +43,9 @@ SOFT_INLINE const soft_insn *test_bit(soft_cpu *cpu, const soft_insn *insn, bit_
     linear = bit_place(cpu, insn, number, change == BIT_KEEP ? SOFT_READ : SOFT_WRITE, bits);
   }
   do {
-    value =
-        insn->to_kind == SOFT_MEMORY ? soft_load(cpu, linear, bits) : soft_get(cpu, insn->to, bits);
+    value = insn->to_kind != SOFT_MEMORY ? soft_get(cpu, insn->to, bits)
+            : change == BIT_KEEP         ? soft_load(cpu, linear, bits)
+                                         : soft_load_modify(cpu, linear, bits);
   } while (change != BIT_KEEP &&
            !soft_exchange(cpu, insn, linear, value, change_bit(value, UINT64_C(1) << which, change),
                           bits));

@@ -58,10 +58,11 @@ SOFT_OP(syscall) {
 
 /* The privilege level of the segments' selectors is 3 whatever STAR has. */
 SOFT_OP(sysret) {
-  soft_need_ring_0(cpu, insn);
+  cpu->current = insn;
   if (!(cpu->efer & EFER_SCE) || soft_is_real(cpu)) {
     soft_raise(cpu, VECTOR_UD);
   }
+  soft_need_ring_0(cpu, insn);
   uint64_t selector = cpu->star >> 48;
   bool wide = insn->operand_size == 8;
   if (soft_is_long(cpu)) {

@@ -86,7 +86,7 @@ __attribute__((noreturn)) static void page_fault(soft_cpu *cpu, uint64_t linear,
   soft_fault(cpu, VECTOR_PF, error);
 }
 
-uint8_t *soft_page(soft_cpu *cpu, uint64_t linear, soft_access access, bool user, uint64_t *gpa) {
+static uint64_t walk_to(soft_cpu *cpu, uint64_t linear, soft_rights rights) {
   if (!soft_is_long(cpu)) {
     linear &= 0xffffffff;
   } else if (!soft_canonical(cpu, linear)) {
@@ -94,11 +94,27 @@ uint8_t *soft_page(soft_cpu *cpu, uint64_t linear, soft_access access, bool user
     soft_fault(cpu, stack ? VECTOR_SS : VECTOR_GP, 0);
   }
   soft_walk walk;
-  if (!soft_translate(cpu, linear, (soft_rights){access, user, false}, &walk)) {
+  if (!soft_translate(cpu, linear, rights, &walk)) {
     page_fault(cpu, linear, walk.error);
   }
-  *gpa = walk.gpa;
-  uint8_t *host = soft_host(cpu, walk.gpa, access == SOFT_WRITE);
+  return walk.gpa;
+}
+
+void soft_page_check(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
+  soft_rights rights = {access, cpu->cpl == 3, true};
+  uint64_t last = linear + size - 1;
+  walk_to(cpu, linear, rights);
+  if ((linear ^ last) & ~UINT64_C(0xfff)) {
+    walk_to(cpu, last & ~UINT64_C(0xfff), rights);
+  }
+}
+
+uint8_t *soft_page(soft_cpu *cpu, uint64_t linear, soft_access access, bool user, uint64_t *gpa) {
+  if (!soft_is_long(cpu)) {
+    linear &= 0xffffffff;
+  }
+  *gpa = walk_to(cpu, linear, (soft_rights){access, user, false});
+  uint8_t *host = soft_host(cpu, *gpa, access == SOFT_WRITE);
   if (host && user == (cpu->cpl == 3) && !soft_watches_page(cpu, linear)) {
     fill(cpu, linear, host, access);
   }
