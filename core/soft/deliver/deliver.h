@@ -73,6 +73,8 @@ void soft_load_segment(soft_cpu *cpu, int n, unsigned selector);
 struct kvm_segment soft_stack_segment(soft_cpu *cpu, unsigned selector, unsigned cpl, int vector);
 /* The code segment's checks that all transfers share. */
 soft_descriptor soft_code_descriptor(soft_cpu *cpu, unsigned selector);
+/* Whether the segment has the offset: by its limit, or a canonical address of 64-bit code. */
+bool soft_code_reaches(const soft_cpu *cpu, unsigned selector, soft_descriptor d, uint64_t offset);
 /* The transfer itself. */
 void soft_set_cs(soft_cpu *cpu, unsigned selector, soft_descriptor d, unsigned cpl, uint64_t rip);
 void soft_load_ldt(soft_cpu *cpu, unsigned selector);

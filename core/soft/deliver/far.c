@@ -23,10 +23,7 @@ static void check_code(soft_cpu *cpu, unsigned selector, soft_descriptor d) {
 }
 
 static void check_offset(soft_cpu *cpu, unsigned selector, soft_descriptor d, uint64_t offset) {
-  bool inside = soft_is_long(cpu) && soft_is_long_code(d)
-                    ? soft_canonical(cpu, offset)
-                    : offset <= soft_segment_from(selector, d).limit;
-  if (!inside) {
+  if (!soft_code_reaches(cpu, selector, d, offset)) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
 }

@@ -201,6 +201,9 @@ static void deliver_protected(soft_cpu *cpu, const soft_event *event, uint64_t r
     soft_frame_check(cpu, &stack, sp,
                      size * (3u + (outer ? 2 : 0) + (from_vm86 ? 4 : 0) + event->has_error));
   }
+  if (!soft_code_reaches(cpu, through.selector, code, through.offset)) {
+    soft_fault_selector(cpu, VECTOR_GP, 0);
+  }
   push_frame(cpu, &frame, event, outer, rip);
   soft_set_accessed(cpu, code);
   bool masks = !(through.type & 1);

@@ -159,6 +159,13 @@ soft_descriptor soft_code_descriptor(soft_cpu *cpu, unsigned selector) {
   return d;
 }
 
+bool soft_code_reaches(const soft_cpu *cpu, unsigned selector, soft_descriptor d,
+                       uint64_t offset) {
+  return soft_is_long(cpu) && soft_is_long_code(d)
+             ? soft_canonical(cpu, offset)
+             : offset <= soft_segment_from(selector, d).limit;
+}
+
 void soft_set_cs(soft_cpu *cpu, unsigned selector, soft_descriptor d, unsigned cpl, uint64_t rip) {
   cpu->seg[SEG_CS] = soft_segment_from((selector & ~3u) | cpl, d);
   cpu->rip = rip;
@@ -222,7 +229,7 @@ void soft_tss_stack(soft_cpu *cpu, unsigned cpl, unsigned ist, unsigned *selecto
     size = 8;
   } else {
     offset = wide ? 4 + cpl * 8 : 2 + cpl * 4;
-    size = wide ? 8 : 4;
+    size = wide ? 6 : 4;
   }
   if (offset + size - 1 > cpu->tr.limit) {
     soft_fault_selector(cpu, VECTOR_TS, cpu->tr.selector);
@@ -232,7 +239,7 @@ void soft_tss_stack(soft_cpu *cpu, unsigned cpl, unsigned ist, unsigned *selecto
     *sp = soft_load_system(cpu, at, 8);
     *selector = cpl;
   } else {
-    *sp = soft_load_system(cpu, at, size / 2);
-    *selector = (unsigned)soft_load_system(cpu, at + size / 2, 2);
+    *sp = soft_load_system(cpu, at, size - 2);
+    *selector = (unsigned)soft_load_system(cpu, at + size - 2, 2);
   }
 }
