@@ -3,6 +3,12 @@
 #include "soft/deliver/deliver.h"
 #include "soft/flags.h"
 
+static void check_real(soft_cpu *cpu, uint64_t offset, unsigned size) {
+  if (soft_trim(offset, (int)size * 8) > cpu->seg[SEG_CS].limit) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+}
+
 static void transfer_real(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size) {
   cpu->rip = size == 2 ? offset & 0xffff : offset & 0xffffffff;
   soft_real_segment(cpu, SEG_CS, selector);
@@ -53,6 +59,9 @@ static void call_inner(soft_cpu *cpu, soft_descriptor gate, unsigned selector, s
   soft_frame frame = soft_frame_on(cpu, &stack, sp, size);
   unsigned parameters = soft_is_long(cpu) ? 0 : gate.bits >> 32 & 31;
   if (soft_is_long(cpu)) {
+    if (!soft_canonical(cpu, sp)) {
+      soft_fault(cpu, VECTOR_SS, 0);
+    }
     frame.base = 0;
     frame.mask = ~UINT64_C(0);
   } else {
@@ -132,6 +141,7 @@ static void transfer(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned
   uint64_t sp = cpu->r[RSP];
   selector &= 0xffff;
   if (soft_is_real(cpu) || soft_is_vm86(cpu)) {
+    check_real(cpu, offset, size);
     if (call) {
       push_two(cpu, &sp, back, size);
       soft_set_stack(cpu, sp);
@@ -176,6 +186,7 @@ void soft_ret_far(soft_cpu *cpu, unsigned size, unsigned extra) {
   unsigned selector = (unsigned)soft_pop(cpu, &sp, size) & 0xffff;
   sp += extra;
   if (soft_is_real(cpu) || soft_is_vm86(cpu)) {
+    check_real(cpu, rip, size);
     soft_set_stack(cpu, sp);
     transfer_real(cpu, selector, rip, size);
     return;

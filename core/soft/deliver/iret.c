@@ -21,6 +21,9 @@ static back pop_back(soft_cpu *cpu, uint64_t *sp, unsigned size) {
 
 static void to_real(soft_cpu *cpu, back to, uint64_t sp, uint64_t keep, unsigned size) {
   uint64_t old = soft_flags(cpu);
+  if (to.rip > cpu->seg[SEG_CS].limit) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
   keep |= size == 2 ? ~UINT64_C(0xffff) : 0;
   soft_set_stack(cpu, sp);
   soft_set_flags(cpu, (to.flags & ~keep & FLAGS_ALL) | (old & keep));
@@ -55,6 +58,9 @@ static void iret_to_vm86(soft_cpu *cpu, back to, uint64_t sp) {
   unsigned selectors[5];
   for (int i = 0; i < 5; i++) {
     selectors[i] = (unsigned)soft_pop(cpu, &sp, 4) & 0xffff;
+  }
+  if (to.rip > 0xffff) {
+    soft_fault(cpu, VECTOR_GP, 0);
   }
   static const uint8_t order[] = {SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS};
   soft_set_flags(cpu, to.flags & FLAGS_ALL);
