@@ -47,6 +47,12 @@ bool soft_near_breakpoint(const soft_cpu *cpu) {
   return breakpoints(cpu, linear_rip(cpu), BLOCK_REACH);
 }
 
+/* What the handler reads, which GD is cleared for. */
+static void report(soft_cpu *cpu, uint32_t status) {
+  cpu->dr[6] = (cpu->dr[6] & ~UINT64_C(15)) | status;
+  cpu->dr[7] &= ~(uint64_t)DR7_GD;
+}
+
 bool soft_code_breakpoint(soft_cpu *cpu) {
   uint32_t met = breakpoints(cpu, linear_rip(cpu), 1);
   if (!met) {
@@ -57,7 +63,7 @@ bool soft_code_breakpoint(soft_cpu *cpu) {
     return true;
   }
   if (!(cpu->rflags & FLAG_RF)) {
-    cpu->dr[6] = (cpu->dr[6] & ~UINT64_C(15)) | met;
+    report(cpu, met);
     soft_raise(cpu, VECTOR_DB);
   }
   return false;
@@ -84,7 +90,7 @@ bool soft_after_step(soft_cpu *cpu) {
 }
 
 void soft_queue_trap(soft_cpu *cpu) {
-  cpu->dr[6] = (cpu->dr[6] & ~UINT64_C(15)) | cpu->pending_debug;
+  report(cpu, cpu->pending_debug);
   cpu->pending_debug = 0;
   cpu->injected = true;
   cpu->pends = false;

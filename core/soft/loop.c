@@ -240,6 +240,7 @@ static int turn(soft_cpu *cpu) {
 }
 
 static void forget_answers(soft_cpu *cpu) {
+  cpu->watched = 0;
   cpu->single = cpu->step_once = false;
   cpu->answers_made = cpu->answers_used = 0;
   cpu->batch_size = cpu->batch_used = 0;
@@ -254,9 +255,11 @@ static int turns(soft_cpu *cpu) {
       }
       break;
     case SOFT_ESCAPE_STEP:
+      cpu->watched = 0;
       cpu->step_once = true;
       break;
     case SOFT_ESCAPE_EXIT:
+      cpu->watched = 0;
       cpu->single = cpu->step_once = false;
       return 0;
     case SOFT_ESCAPE_HOST:

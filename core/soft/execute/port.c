@@ -8,8 +8,7 @@ enum {
 };
 
 /* Against IOPL and the permission map of the TSS (SDM volume 1, 19.5). */
-static void check_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size) {
-  cpu->current = insn;
+static void check_rights(soft_cpu *cpu, uint16_t port, unsigned size) {
   if (soft_is_real(cpu) || (!soft_is_vm86(cpu) && cpu->cpl <= soft_iopl(cpu))) {
     return;
   }
@@ -23,6 +22,14 @@ static void check_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsi
   uint64_t bits = soft_load_system(cpu, cpu->tr.base + map + port / 8, 2) >> (port & 7);
   if (bits & ((1u << size) - 1)) {
     soft_fault(cpu, VECTOR_GP, 0);
+  }
+}
+
+static void check_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size) {
+  cpu->current = insn;
+  check_rights(cpu, port, size);
+  if (soft_unlikely(cpu->no_links)) {
+    soft_watch_port(cpu, port, size);
   }
 }
 

@@ -115,6 +115,7 @@ SOFT_OP(into) {
 }
 
 SOFT_OP(int1) {
+  cpu->dr[7] &= ~(uint64_t)DR7_GD; /* as for any debug exception */
   return interrupt(cpu, insn, VECTOR_DB, SOFT_FROM_INT1);
 }
 

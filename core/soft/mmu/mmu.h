@@ -47,6 +47,7 @@ void soft_page_check(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access 
 void soft_watch_changed(soft_cpu *cpu);
 bool soft_watches_page(const soft_cpu *cpu, uint64_t linear);
 void soft_watch(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access);
+void soft_watch_port(soft_cpu *cpu, uint16_t port, unsigned size);
 
 /* access.c: what the fast path does not serve. */
 uint64_t soft_load_slow(soft_cpu *cpu, uint64_t linear, unsigned size);

@@ -169,7 +169,7 @@ const uint8_t *soft_fetch(soft_cpu *cpu, uint64_t rip, uint64_t *linear) {
 typedef struct watch {
   uint64_t linear;
   uint64_t size;
-  unsigned kind; /* R/W of DR7: 1 writes, 3 reads and writes */
+  unsigned kind; /* R/W of DR7: 1 writes, 2 ports, 3 reads and writes */
 } watch;
 
 /* Those that user space debugs with come before the guest's own, as with KVM. */
@@ -187,7 +187,7 @@ static bool watch_of(const soft_cpu *cpu, unsigned number, watch *found) {
   uint64_t dr7;
   const uint64_t *registers = debug_registers(cpu, &dr7);
   unsigned control = (unsigned)(dr7 >> (16 + 4 * number) & 15);
-  if (!(dr7 >> 2 * number & 3) || !(control & 1)) {
+  if (!(dr7 >> 2 * number & 3) || !(control & 3)) {
     return false;
   }
   uint64_t size = sizes[control >> 2];
@@ -209,22 +209,34 @@ void soft_watch_changed(soft_cpu *cpu) {
 bool soft_watches_page(const soft_cpu *cpu, uint64_t linear) {
   watch found;
   for (unsigned i = 0; cpu->no_links && i < 4; i++) {
-    if (watch_of(cpu, i, &found) && found.linear >> 12 == linear >> 12) {
+    bool data = watch_of(cpu, i, &found) && found.kind & 1;
+    if (data && found.linear >> 12 == linear >> 12) {
       return true;
     }
   }
   return false;
 }
 
-void soft_watch(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
+/* The breakpoints of the kinds (one bit each) that the access meets. */
+static void meet(soft_cpu *cpu, uint64_t at, unsigned size, unsigned kinds) {
   watch found;
   for (unsigned i = 0; cpu->no_links && i < 4; i++) {
-    if (watch_of(cpu, i, &found) && (access == SOFT_WRITE || found.kind == 3) &&
-        linear < found.linear + found.size && found.linear < linear + size) {
+    if (watch_of(cpu, i, &found) && kinds >> found.kind & 1 && at < found.linear + found.size &&
+        found.linear < at + size) {
       if (!cpu->single) { /* the trap comes behind this very instruction */
         soft_leave(cpu, SOFT_ESCAPE_STEP);
       }
       cpu->watched |= 1u << i;
     }
+  }
+}
+
+void soft_watch(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
+  meet(cpu, linear, size, access == SOFT_WRITE ? 1u << 1 | 1u << 3 : 1u << 3);
+}
+
+void soft_watch_port(soft_cpu *cpu, uint16_t port, unsigned size) {
+  if (cpu->cr4 & CR4_DE) {
+    meet(cpu, port, size, 1u << 2);
   }
 }
