@@ -80,8 +80,9 @@ bool soft_after_step(soft_cpu *cpu) {
     soft_debug_exit(cpu, DR6_BS);
     return true;
   }
-  cpu->pending_debug |= cpu->watched | (cpu->trap_flag ? DR6_BS : 0);
-  if (cpu->pending_debug && cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS) {
+  bool shadow = cpu->shadow == KVM_X86_SHADOW_INT_MOV_SS; /* which a step's trap does not outlive */
+  cpu->pending_debug |= cpu->watched | (cpu->trap_flag && !shadow ? DR6_BS : 0);
+  if (cpu->pending_debug && !shadow) {
     soft_queue_trap(cpu);
   }
   cpu->watched = 0;

@@ -228,7 +228,7 @@ static int turn(soft_cpu *cpu) {
     if (number != GO_ON) {
       return number == AGAIN ? GO_ON : number;
     }
-    if (cpu->no_links && soft_code_breakpoint(cpu)) {
+    if (cpu->no_links && cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS && soft_code_breakpoint(cpu)) {
       return 0;
     }
   }
