@@ -69,6 +69,8 @@ struct kvm_segment soft_null_segment(const soft_cpu *cpu, int n, unsigned select
 void soft_real_segment(soft_cpu *cpu, int n, unsigned selector);
 /* As MOV and POP load data and stack segments. */
 void soft_load_segment(soft_cpu *cpu, int n, unsigned selector);
+/* A data segment of protected mode; `vector` is what a bad one raises. */
+void soft_load_data(soft_cpu *cpu, int n, unsigned selector, int vector);
 /* The stack of a privilege level; `vector` is what a bad one raises. */
 struct kvm_segment soft_stack_segment(soft_cpu *cpu, unsigned selector, unsigned cpl, int vector);
 /* The code segment's checks that all transfers share. */
@@ -77,7 +79,8 @@ soft_descriptor soft_code_descriptor(soft_cpu *cpu, unsigned selector);
 bool soft_code_reaches(const soft_cpu *cpu, unsigned selector, soft_descriptor d, uint64_t offset);
 /* The transfer itself. */
 void soft_set_cs(soft_cpu *cpu, unsigned selector, soft_descriptor d, unsigned cpl, uint64_t rip);
-void soft_load_ldt(soft_cpu *cpu, unsigned selector);
+/* `vector` for one that is no LDT, `absent` for one that is not present. */
+void soft_load_ldt(soft_cpu *cpu, unsigned selector, int vector, int absent);
 void soft_load_tr(soft_cpu *cpu, unsigned selector);
 /* The stack that the TSS has for a privilege level, or long mode's IST. */
 void soft_tss_stack(soft_cpu *cpu, unsigned cpl, unsigned ist, unsigned *selector, uint64_t *sp);
@@ -115,8 +118,8 @@ bool soft_take_exception(soft_cpu *cpu);
 /* iret.c, far.c */
 void soft_iret(soft_cpu *cpu, unsigned size);
 void soft_ret_far(soft_cpu *cpu, unsigned size, unsigned extra);
-/* JMP and CALL; `back` is where a call returns to. */
-void soft_jump_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size);
+/* JMP and CALL; `back` is where a call returns to, and where a task that is left goes on. */
+void soft_jump_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size, uint64_t back);
 void soft_call_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size, uint64_t back);
 /* Data segments that the new privilege level may not use become null. */
 void soft_drop_segments(soft_cpu *cpu);

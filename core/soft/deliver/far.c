@@ -87,8 +87,8 @@ static void transfer_gate(soft_cpu *cpu, soft_descriptor gate, unsigned gate_sel
     soft_fault_selector(cpu, VECTOR_NP, gate_selector);
   }
   unsigned selector = gate.bits >> 16 & 0xffff;
-  uint64_t offset =
-      (gate.bits & 0xffff) | (wide ? (gate.bits >> 48) << 16 : 0) | soft_descriptor_high(cpu, gate_selector, gate);
+  uint64_t offset = (gate.bits & 0xffff) | (wide ? (gate.bits >> 48) << 16 : 0) |
+                    soft_descriptor_high(cpu, gate_selector, gate);
   soft_descriptor code = soft_code_descriptor(cpu, selector);
   unsigned dpl = soft_dpl(code);
   bool inner = call && !soft_is_conforming(code) && dpl < cpu->cpl;
@@ -129,7 +129,7 @@ static void transfer_system(soft_cpu *cpu, soft_descriptor d, unsigned selector,
     soft_fault_selector(cpu, VECTOR_GP, selector);
   } else if (type == SYSTEM_TASK_GATE) {
     soft_task_gate(cpu, d, selector, by, back);
-  } else if (type == SYSTEM_TSS || type == SYSTEM_TSS16) {
+  } else if ((type == SYSTEM_TSS || type == SYSTEM_TSS16) && !(selector & 4)) {
     soft_task_switch(cpu, selector, d, by, back);
   } else {
     soft_fault_selector(cpu, VECTOR_GP, selector);
@@ -171,8 +171,9 @@ static void transfer(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned
   soft_set_cs(cpu, selector, d, cpl, offset);
 }
 
-void soft_jump_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size) {
-  transfer(cpu, selector, offset, size, false, 0);
+void soft_jump_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size,
+                   uint64_t back) {
+  transfer(cpu, selector, offset, size, false, back);
 }
 
 void soft_call_far(soft_cpu *cpu, unsigned selector, uint64_t offset, unsigned size,

@@ -93,17 +93,28 @@ void soft_real_segment(soft_cpu *cpu, int n, unsigned selector) {
   soft_segment_changed(cpu, n);
 }
 
-static void check_data(soft_cpu *cpu, soft_descriptor d, unsigned selector) {
+static void check_data(soft_cpu *cpu, soft_descriptor d, unsigned selector, int vector) {
   unsigned type = soft_type(d), rpl = selector & 3;
-  if ((type & (SEGMENT_CODE | SEGMENT_WRITE)) == SEGMENT_CODE) {
-    soft_fault_selector(cpu, VECTOR_GP, selector);
-  }
-  if (!soft_is_conforming(d) && (rpl > soft_dpl(d) || cpu->cpl > soft_dpl(d))) {
-    soft_fault_selector(cpu, VECTOR_GP, selector);
+  bool readable = (type & (SEGMENT_CODE | SEGMENT_WRITE)) != SEGMENT_CODE;
+  bool inner = !soft_is_conforming(d) && (rpl > soft_dpl(d) || cpu->cpl > soft_dpl(d));
+  if (soft_is_system(d) || !readable || inner) {
+    soft_fault_selector(cpu, vector, selector);
   }
   if (!soft_present(d)) {
     soft_fault_selector(cpu, VECTOR_NP, selector);
   }
+}
+
+void soft_load_data(soft_cpu *cpu, int n, unsigned selector, int vector) {
+  if (soft_is_null(selector)) {
+    cpu->seg[n] = soft_null_segment(cpu, n, selector);
+  } else {
+    soft_descriptor d = soft_descriptor_need(cpu, selector, vector);
+    check_data(cpu, d, selector, vector);
+    soft_set_accessed(cpu, d);
+    cpu->seg[n] = soft_segment_from(selector, d);
+  }
+  soft_segment_changed(cpu, n);
 }
 
 struct kvm_segment soft_stack_segment(soft_cpu *cpu, unsigned selector, unsigned cpl, int vector) {
@@ -125,26 +136,15 @@ struct kvm_segment soft_stack_segment(soft_cpu *cpu, unsigned selector, unsigned
 void soft_load_segment(soft_cpu *cpu, int n, unsigned selector) {
   if (soft_is_real(cpu) || soft_is_vm86(cpu)) {
     soft_real_segment(cpu, n, selector);
-    return;
-  }
-  if (soft_is_null(selector)) {
-    bool may = n != SEG_SS || (soft_is_64(cpu) && cpu->cpl != 3 && (selector & 3) == cpu->cpl);
-    if (!may) {
-      soft_fault(cpu, VECTOR_GP, 0);
-    }
-    cpu->seg[n] = soft_null_segment(cpu, n, selector);
-  } else if (n == SEG_SS) {
-    cpu->seg[n] = soft_stack_segment(cpu, selector, cpu->cpl, VECTOR_GP);
+  } else if (n != SEG_SS) {
+    soft_load_data(cpu, n, selector, VECTOR_GP);
   } else {
-    soft_descriptor d = soft_descriptor_need(cpu, selector, VECTOR_GP);
-    if (soft_is_system(d)) {
-      soft_fault_selector(cpu, VECTOR_GP, selector);
-    }
-    check_data(cpu, d, selector);
-    soft_set_accessed(cpu, d);
-    cpu->seg[n] = soft_segment_from(selector, d);
+    bool null =
+        soft_is_null(selector) && soft_is_64(cpu) && cpu->cpl != 3 && (selector & 3) == cpu->cpl;
+    cpu->seg[n] = null ? soft_null_segment(cpu, n, selector)
+                       : soft_stack_segment(cpu, selector, cpu->cpl, VECTOR_GP);
+    soft_segment_changed(cpu, n);
   }
-  soft_segment_changed(cpu, n);
 }
 
 soft_descriptor soft_code_descriptor(soft_cpu *cpu, unsigned selector) {
@@ -159,11 +159,9 @@ soft_descriptor soft_code_descriptor(soft_cpu *cpu, unsigned selector) {
   return d;
 }
 
-bool soft_code_reaches(const soft_cpu *cpu, unsigned selector, soft_descriptor d,
-                       uint64_t offset) {
-  return soft_is_long(cpu) && soft_is_long_code(d)
-             ? soft_canonical(cpu, offset)
-             : offset <= soft_segment_from(selector, d).limit;
+bool soft_code_reaches(const soft_cpu *cpu, unsigned selector, soft_descriptor d, uint64_t offset) {
+  return soft_is_long(cpu) && soft_is_long_code(d) ? soft_canonical(cpu, offset)
+                                                   : offset <= soft_segment_from(selector, d).limit;
 }
 
 void soft_set_cs(soft_cpu *cpu, unsigned selector, soft_descriptor d, unsigned cpl, uint64_t rip) {
@@ -185,20 +183,20 @@ static struct kvm_segment system_segment(soft_cpu *cpu, unsigned selector, soft_
   return segment;
 }
 
-void soft_load_ldt(soft_cpu *cpu, unsigned selector) {
+void soft_load_ldt(soft_cpu *cpu, unsigned selector, int vector, int absent) {
   if (soft_is_null(selector)) {
     cpu->ldt = (struct kvm_segment){.selector = (uint16_t)selector, .unusable = 1};
     return;
   }
   if (selector & 4) {
-    soft_fault_selector(cpu, VECTOR_GP, selector);
+    soft_fault_selector(cpu, vector, selector);
   }
-  soft_descriptor d = soft_descriptor_need(cpu, selector, VECTOR_GP);
+  soft_descriptor d = soft_descriptor_need(cpu, selector, vector);
   if (!soft_is_system(d) || soft_type(d) != SYSTEM_LDT) {
-    soft_fault_selector(cpu, VECTOR_GP, selector);
+    soft_fault_selector(cpu, vector, selector);
   }
   if (!soft_present(d)) {
-    soft_fault_selector(cpu, VECTOR_NP, selector);
+    soft_fault_selector(cpu, absent, selector);
   }
   cpu->ldt = system_segment(cpu, selector, d);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Task switches between 16- and 32-bit tasks (SDM volume 3, 7.3). */
 #include "soft/deliver/deliver.h"
+#include "soft/execute/control.h"
 #include "soft/flags.h"
 
 /* Where a TSS has its fields. */
@@ -50,9 +51,9 @@ static void set_own_busy(soft_cpu *cpu, bool busy) {
 /* The registers of the new task; segments follow, for they may fault in it. */
 static void load(soft_cpu *cpu, const layout *use, unsigned *selectors) {
   uint64_t at = cpu->tr.base;
+  bool right = true;
   if (use->cr3 && cpu->cr0 & CR0_PG) {
-    cpu->cr3 = soft_load_system(cpu, at + use->cr3, 4);
-    soft_tlb_flush(cpu);
+    right = soft_set_cr3(cpu, soft_load_system(cpu, at + use->cr3, 4));
   }
   cpu->rip = soft_load_system(cpu, at + use->ip, use->size);
   soft_set_flags(cpu, soft_load_system(cpu, at + use->flags, use->size) & FLAGS_ALL);
@@ -65,6 +66,9 @@ static void load(soft_cpu *cpu, const layout *use, unsigned *selectors) {
                        : 0;
   }
   selectors[6] = (unsigned)soft_load_system(cpu, at + use->ldt, 2);
+  if (!right) { /* PAE's pointers: in the new task */
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
 }
 
 static void load_code(soft_cpu *cpu, unsigned selector) {
@@ -89,7 +93,7 @@ static void load_segments(soft_cpu *cpu, const unsigned *selectors) {
   for (int i = SEG_ES; i <= SEG_GS; i++) {
     cpu->seg[i] = soft_null_segment(cpu, i, selectors[i]);
   }
-  soft_load_ldt(cpu, selectors[6]);
+  soft_load_ldt(cpu, selectors[6], VECTOR_TS, VECTOR_TS);
   if (soft_is_vm86(cpu)) {
     for (int i = SEG_ES; i <= SEG_GS; i++) {
       soft_real_segment(cpu, i, selectors[i]);
@@ -102,7 +106,7 @@ static void load_segments(soft_cpu *cpu, const unsigned *selectors) {
   cpu->seg[SEG_SS] = soft_stack_segment(cpu, selectors[SEG_SS], cpu->cpl, VECTOR_TS);
   soft_segment_changed(cpu, SEG_SS);
   for (int i = 0; i < 4; i++) {
-    soft_load_segment(cpu, data[i], selectors[data[i]]);
+    soft_load_data(cpu, data[i], selectors[data[i]], VECTOR_TS);
   }
 }
 

@@ -144,7 +144,7 @@ SOFT_OP(jmp_far) {
   uint64_t offset;
   cpu->current = insn;
   unsigned selector = far_pointer(cpu, insn, &offset);
-  soft_jump_far(cpu, selector, offset, insn->operand_size);
+  soft_jump_far(cpu, selector, offset, insn->operand_size, soft_rip_after(cpu, insn));
   return NULL;
 }
 
@@ -318,7 +318,7 @@ static void need_protected(soft_cpu *cpu, const soft_insn *insn) {
 SOFT_OP(lldt) {
   need_protected(cpu, insn);
   soft_need_ring_0(cpu, insn);
-  soft_load_ldt(cpu, (unsigned)read_sized(cpu, insn, 2));
+  soft_load_ldt(cpu, (unsigned)read_sized(cpu, insn, 2), VECTOR_GP, VECTOR_NP);
   SOFT_NEXT_BY_LOOP;
 }
 
