@@ -23,7 +23,7 @@ bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host);
 unsigned soft_msr_list(uint32_t *msrs, unsigned room);
 
 /* kernel/filter.c: whether user space wants to answer the access instead. */
-bool soft_msr_filtered(soft_vm *vm, uint32_t msr, bool write);
+bool soft_msr_filtered(soft_cpu *cpu, uint32_t msr, bool write);
 /* The reasons (KVM_MSR_EXIT_REASON_*) that it wants exits for. */
 uint32_t soft_msr_exits(soft_vm *vm);
 

@@ -252,7 +252,7 @@ SOFT_OP(rdmsr) {
   uint64_t value = 0;
   if (cpu->answers_used < cpu->answers_made) {
     value = soft_peek(cpu->answers[cpu->answers_used++], 64);
-  } else if (soft_msr_filtered(cpu->vm, msr, false)) {
+  } else if (soft_msr_filtered(cpu, msr, false)) {
     ask(cpu, msr, 0, false, KVM_MSR_EXIT_REASON_FILTER);
   } else if (!soft_msr_get(cpu, msr, &value)) {
     ask(cpu, msr, 0, false, KVM_MSR_EXIT_REASON_UNKNOWN);
@@ -268,7 +268,7 @@ SOFT_OP(wrmsr) {
   uint64_t value = soft_gpr(cpu, RDX, 32) << 32 | soft_gpr(cpu, RAX, 32), unused;
   if (cpu->answers_used < cpu->answers_made) {
     cpu->answers_used++;
-  } else if (soft_msr_filtered(cpu->vm, msr, true)) {
+  } else if (soft_msr_filtered(cpu, msr, true)) {
     ask(cpu, msr, value, true, KVM_MSR_EXIT_REASON_FILTER);
   } else if (!soft_msr_set(cpu, msr, value, false)) {
     bool known = soft_msr_get(cpu, msr, &unused);

@@ -2,6 +2,7 @@
  * Which MSRs user space wants to answer (api.rst, KVM_X86_SET_MSR_FILTER). */
 #include "soft/execute/control.h"
 #include "soft/kernel/kernel.h"
+#include "soft/vector/vector.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -85,10 +86,12 @@ static bool denies(const struct kvm_msr_filter *filter, uint32_t msr, bool write
 }
 
 /* x2APIC's registers are never filtered. */
-bool soft_msr_filtered(soft_vm *vm, uint32_t msr, bool write) {
+bool soft_msr_filtered(soft_cpu *cpu, uint32_t msr, bool write) {
+  soft_vm *vm = cpu->vm;
   if (!atomic_load_explicit(&vm->filters, memory_order_relaxed) || (msr >= 0x800 && msr <= 0x8ff)) {
     return false;
   }
+  soft_park(cpu);
   pthread_mutex_lock(&vm->exits);
   bool filtered = denies(&vm->filter, msr, write);
   pthread_mutex_unlock(&vm->exits);
