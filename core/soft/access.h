@@ -93,6 +93,11 @@ SOFT_INLINE void soft_put(soft_cpu *cpu, unsigned offset, uint64_t value, int bi
   }
 }
 
+/* What the whole register is then; the upper part of one of 8 or 16 bits is anything. */
+SOFT_INLINE uint64_t soft_whole(uint64_t value, int bits) {
+  return bits == 32 ? (uint32_t)value : value;
+}
+
 SOFT_INLINE uint64_t soft_gpr(const soft_cpu *cpu, int number, int bits) {
   return soft_get(cpu, (unsigned)number * 8, bits);
 }
@@ -114,8 +119,11 @@ SOFT_INLINE uint64_t soft_linear(soft_cpu *cpu, unsigned segment, uint64_t offse
   return soft_linear_slow(cpu, segment, offset, size, access);
 }
 
+SOFT_INLINE uint64_t soft_offset_from(const soft_cpu *cpu, const soft_insn *insn, uint64_t base) {
+  return base + (cpu->r[insn->index] << insn->shift) + (uint64_t)insn->displacement;
+}
 SOFT_INLINE uint64_t soft_offset(const soft_cpu *cpu, const soft_insn *insn) {
-  return cpu->r[insn->base] + (cpu->r[insn->index] << insn->shift) + (uint64_t)insn->displacement;
+  return soft_offset_from(cpu, insn, cpu->r[insn->base]);
 }
 
 SOFT_INLINE uint64_t soft_place(soft_cpu *cpu, const soft_insn *insn, uint64_t offset,
@@ -157,9 +165,9 @@ SOFT_INLINE void *soft_quick_at(const soft_cpu *cpu, uint64_t linear, unsigned s
 
 /* Where the memory operand is in the host, and its linear address; NULL where the TLB or a segment
  * has to be looked at. It calls nothing, so that a handler around it saves no registers. */
-SOFT_INLINE void *soft_quick_linear(soft_cpu *cpu, const soft_insn *insn, unsigned size,
-                                    soft_access access, uint64_t *at) {
-  uint64_t linear = soft_offset(cpu, insn);
+SOFT_INLINE void *soft_quick_from(soft_cpu *cpu, const soft_insn *insn, uint64_t base,
+                                  unsigned size, soft_access access, uint64_t *at) {
+  uint64_t linear = soft_offset_from(cpu, insn, base);
   cpu->current = insn;
   if (soft_unlikely(insn->form != SOFT_FLAT)) {
     const struct kvm_segment *segment = &cpu->seg[insn->segment];
@@ -180,6 +188,10 @@ SOFT_INLINE void *soft_quick_linear(soft_cpu *cpu, const soft_insn *insn, unsign
   return soft_quick_at(cpu, linear, size, access);
 }
 
+SOFT_INLINE void *soft_quick_linear(soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                                    soft_access access, uint64_t *at) {
+  return soft_quick_from(cpu, insn, cpu->r[insn->base], size, access, at);
+}
 SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size,
                              soft_access access) {
   uint64_t linear;

@@ -46,8 +46,12 @@ typedef struct soft_block soft_block;
 typedef struct soft_stats soft_stats;
 typedef struct soft_stub soft_stub;
 
-/* Where a handler goes on: an instruction, or NULL for the loop, with soft_cpu.rip set. */
-typedef const soft_insn *(*soft_handler)(soft_cpu *cpu, const soft_insn *insn);
+/* Where a handler goes on: an instruction, or NULL for the loop, with soft_cpu.rip set. What is
+ * passed is what the instruction before has put into its register: soft_take. */
+typedef const soft_insn *(*soft_handler)(soft_cpu *cpu, const soft_insn *insn, uint64_t passed);
+#define SOFT_HANDLER(name)                                                                         \
+  const soft_insn *name(soft_cpu *cpu, const soft_insn *insn,                                      \
+                        __attribute__((unused)) uint64_t passed)
 
 /* Why a handler or what it calls has left by soft_leave. */
 typedef enum soft_escape {
@@ -159,6 +163,7 @@ struct soft_cpu {
   uint32_t parity;
   uint32_t adjust;
   uint64_t rflags;     /* the other flags */
+  uint64_t passed;     /* by the last handler, where they go on by the loop */
   soft_tlb *tlb;       /* the set in use */
   int64_t budget;      /* instructions until the loop looks around */
   uint64_t generation; /* of links and the jump cache */

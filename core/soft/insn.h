@@ -50,15 +50,20 @@ struct soft_insn {
   uint8_t extra; /* a register number, or what the handler says */
   bool locked;
   uint8_t effect;  /* decode/polish.c: on flags */
+  uint8_t gives;   /* bytes of `to` that are its value to the next one's handler */
+  bool chooses;    /* takes is set */
+  bool forgets;    /* the first of a block that writes all flags before anything sees them */
   uint16_t offset; /* in its page */
   uint16_t count;  /* instructions of its block */
   int64_t displacement;
   uint64_t immediate;
-  /* Where a branch went last: link_linear, valid for link_generation. */
-  soft_block *link;
-  uint64_t link_generation;
+  union {
+    soft_block *link;          /* where a branch went last: link_linear */
+    const soft_handler *takes; /* its handlers, by soft_take; NULL where there is but one */
+    const void *aux;           /* vector/: the stub */
+  };
+  uint64_t link_generation; /* that link is valid for */
   uint64_t link_linear;
-  const void *aux; /* vector/: the stub */
 };
 
 /* Instructions in a row within one page of memory, then one that ends it. */
@@ -86,7 +91,7 @@ enum {
   X(inc) X(dec) X(neg) X(not) X(shl) X(shr) X(sar) X(rol) X(ror) X(rcl) X(rcr) X(shld) X(shrd)     \
   X(mul) X(imul) X(imul_to) X(div) X(idiv) X(xchg) X(cmpxchg) X(xadd) X(movzx8) X(movzx16)         \
   X(movsx8) X(movsx16) X(movsx32) X(cmov) X(bt) X(bts) X(btr) X(btc) X(bsf) X(bsr) X(tzcnt)        \
-  X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(pop) X(lea) X(movs) X(cmps) X(stos) X(lods)       \
+  X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(pop) X(movs) X(cmps) X(stos) X(lods)       \
   X(scas) X(call) X(ret) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
 
 /* Handlers that know their size. */
@@ -110,8 +115,7 @@ enum {
 SOFT_SIZED(SOFT_DECLARE_SIZED)
 #undef SOFT_DECLARE_SIZED
 
-#define SOFT_DECLARE_PLAIN(name)                                                                   \
-  const soft_insn *soft_op_##name(soft_cpu *cpu, const soft_insn *insn);
+#define SOFT_DECLARE_PLAIN(name) SOFT_HANDLER(soft_op_##name);
 SOFT_PLAIN(SOFT_DECLARE_PLAIN)
 #undef SOFT_DECLARE_PLAIN
 
@@ -139,9 +143,23 @@ typedef enum soft_form {
   SOFT_FORMS
 } soft_form;
 
-extern const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS];
-/* The first two forms without flags; NULL where there is none. */
-extern const soft_handler soft_op_quiet[SOFT_ALUS][4][2];
+/* What a handler takes from the one before instead of loading it: a value that has just been stored
+ * to a register comes back from the host's memory some eight cycles later, and most instructions
+ * are about the result of the one before. */
+typedef enum soft_take {
+  SOFT_TAKE_NONE,
+  SOFT_TAKE_TO,
+  SOFT_TAKE_FROM,
+  SOFT_TAKE_BASE,
+  SOFT_TAKE_INDEX,
+  SOFT_TAKES
+} soft_take;
+
+/* Here and below NULL is where there is none. */
+extern const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES];
+/* The first two forms without flags. */
+extern const soft_handler soft_op_quiet[SOFT_ALUS][4][2][SOFT_TAKES];
+extern const soft_handler soft_op_lea_takes[4][SOFT_TAKES];
 extern const soft_handler soft_op_jump_if[16];
 /* CMP, TEST or DEC of registers (or with an immediate) and the conditional jump behind it; only
  * for 8, 32 and 64 bits. */

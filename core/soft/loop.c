@@ -186,7 +186,7 @@ static int step(soft_cpu *cpu) {
   cpu->single = true;
   cpu->budget--;
   cpu->retired++;
-  const soft_insn *insn = block->insns[0].run(cpu, &block->insns[0]);
+  const soft_insn *insn = block->insns[0].run(cpu, &block->insns[0], 0);
   if (insn) { /* the record behind it, which would look for the next block */
     cpu->rip = soft_rip_at(cpu, insn);
   }
@@ -214,7 +214,7 @@ static void run_block(soft_cpu *cpu) {
   cpu->budget -= block->count;
   cpu->r[R_BLOCK] = cpu->rip - insn->offset;
   do {
-    insn = insn->run(cpu, insn);
+    insn = insn->run(cpu, insn, cpu->passed);
   } while (insn);
 }
 

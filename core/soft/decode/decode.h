@@ -45,6 +45,7 @@ uint8_t soft_segment_number(ZydisRegister number);
 void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operation);
 bool soft_shape_mov(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_double_shift(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_step(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_one(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_imul(soft_insn *insn, const soft_parsed *parsed);

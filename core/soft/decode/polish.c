@@ -14,13 +14,48 @@ static void leave_flags_out(soft_block *block) {
     soft_insn *insn = &block->insns[i];
     if (insn->effect == SOFT_EFFECT_ALL) {
       bool immediate = insn->from_kind == SOFT_IMMEDIATE;
-      soft_handler quiet = soft_op_quiet[insn->extra][size_of(insn)][immediate];
-      if (!wanted && quiet) {
-        insn->run = quiet;
+      const soft_handler *quiet = soft_op_quiet[insn->extra][size_of(insn)][immediate];
+      if (!wanted && quiet[SOFT_TAKE_NONE]) {
+        insn->takes = quiet;
+        insn->run = quiet[SOFT_TAKE_NONE];
       }
       wanted = false;
     } else if (insn->effect == SOFT_EFFECT_UNKNOWN) {
       wanted = true;
+    }
+  }
+  block->insns[0].forgets = !wanted;
+}
+
+/* The value of `from` is in a register of the host when `insn` begins: what it can be there. */
+static soft_take take_of(const soft_insn *from, const soft_insn *insn) {
+  bool wide = from->gives == 8;
+  if (!from->gives || !insn->chooses) {
+    return SOFT_TAKE_NONE;
+  }
+  if (insn->to_kind == SOFT_REGISTER && insn->to == from->to && insn->size <= from->gives &&
+      insn->takes[SOFT_TAKE_TO]) {
+    return SOFT_TAKE_TO;
+  }
+  if (insn->from_kind == SOFT_REGISTER && insn->from == from->to && insn->size <= from->gives &&
+      insn->takes[SOFT_TAKE_FROM]) {
+    return SOFT_TAKE_FROM;
+  }
+  if (wide && insn->base * 8 == from->to && insn->takes[SOFT_TAKE_BASE]) {
+    return SOFT_TAKE_BASE;
+  }
+  if (wide && insn->index * 8 == from->to && insn->takes[SOFT_TAKE_INDEX]) {
+    return SOFT_TAKE_INDEX;
+  }
+  return SOFT_TAKE_NONE;
+}
+
+static void pass_values(soft_block *block) {
+  for (unsigned i = 1; i < block->count; i++) {
+    soft_insn *insn = &block->insns[i];
+    soft_take take = take_of(insn - 1, insn);
+    if (take != SOFT_TAKE_NONE) {
+      insn->run = insn->takes[take];
     }
   }
 }
@@ -49,5 +84,6 @@ static void join(soft_block *block) {
 
 void soft_polish(soft_block *block) {
   leave_flags_out(block);
+  pass_values(block);
   join(block);
 }

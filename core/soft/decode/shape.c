@@ -2,6 +2,11 @@
  * What single instructions need beyond their operands. */
 #include "soft/decode/decode.h"
 
+/* Its handler passes on what it has put into its register: all of it, but for short ones. */
+static void gives(soft_insn *insn) {
+  insn->gives = insn->size == 4 ? 8 : insn->size;
+}
+
 void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operation) {
   soft_form form =
       insn->to_kind == SOFT_MEMORY
@@ -9,7 +14,12 @@ void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operati
       : insn->from_kind == SOFT_IMMEDIATE ? SOFT_REGISTER_IMMEDIATE
       : insn->from_kind == SOFT_MEMORY    ? SOFT_REGISTER_MEMORY
                                           : SOFT_REGISTER_REGISTER;
-  insn->run = soft_op_alu[operation][soft_size_index(parsed->operands[0].size)][form];
+  insn->takes = soft_op_alu[operation][soft_size_index(parsed->operands[0].size)][form];
+  insn->run = insn->takes[SOFT_TAKE_NONE];
+  insn->chooses = true;
+  if (insn->to_kind == SOFT_REGISTER && operation != SOFT_CMP && operation != SOFT_TEST) {
+    gives(insn);
+  }
   if (form == SOFT_REGISTER_REGISTER || form == SOFT_REGISTER_IMMEDIATE) {
     bool carries = operation == SOFT_ADC || operation == SOFT_SBB;
     insn->extra = (uint8_t)operation;
@@ -107,6 +117,7 @@ void soft_shape_movzx(soft_insn *insn, const soft_parsed *parsed) {
                              : soft_op_movsx32[to];
   }
   insn->effect = insn->from_kind == SOFT_REGISTER ? SOFT_EFFECT_NONE : SOFT_EFFECT_UNKNOWN;
+  gives(insn);
 }
 
 void soft_shape_crc32(soft_insn *insn, const soft_parsed *parsed) {
@@ -216,8 +227,19 @@ void soft_shape_relative(soft_insn *insn, const soft_parsed *parsed) {
 }
 
 void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed) {
-  (void)parsed;
+  insn->takes = soft_op_lea_takes[soft_size_index(parsed->operands[0].size)];
+  insn->run = insn->takes[SOFT_TAKE_NONE];
+  insn->chooses = true;
   insn->effect = SOFT_EFFECT_NONE;
+  gives(insn);
+}
+
+/* INC and DEC. */
+void soft_shape_step(soft_insn *insn, const soft_parsed *parsed) {
+  (void)parsed;
+  if (insn->to_kind == SOFT_REGISTER) {
+    gives(insn);
+  }
 }
 
 static void shape_transfer(soft_insn *insn, const soft_parsed *parsed, soft_handler near,

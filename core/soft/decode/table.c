@@ -15,7 +15,8 @@
 /* clang-format off */
 static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* Arithmetic. */
-    SIZED(INC, inc, NULL), SIZED(DEC, dec, NULL), SIZED(NEG, neg, NULL), SIZED(NOT, not, NULL),
+    SIZED(INC, inc, soft_shape_step), SIZED(DEC, dec, soft_shape_step), SIZED(NEG, neg, NULL),
+    SIZED(NOT, not, NULL),
     SIZED(SHL, shl, NULL), SIZED(SHR, shr, NULL), SIZED(SAR, sar, NULL), SIZED(ROL, rol, NULL),
     SIZED(ROR, ror, NULL), SIZED(RCL, rcl, NULL), SIZED(RCR, rcr, NULL),
     SIZED(SHLD, shld, soft_shape_double_shift), SIZED(SHRD, shrd, soft_shape_double_shift),
@@ -38,7 +39,7 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     PLAIN(LAHF, lahf, NULL), PLAIN(SAHF, sahf, NULL), PLAIN(SALC, salc, NULL),
     PLAIN(CLAC, clac, NULL), PLAIN(STAC, stac, NULL),
     /* Moves and the stack. */
-    SIZED(LEA, lea, soft_shape_lea), SIZED(MOVZX, movzx8, soft_shape_movzx),
+    PLAIN(LEA, nop, soft_shape_lea), SIZED(MOVZX, movzx8, soft_shape_movzx),
     SIZED(MOVSX, movsx8, soft_shape_movzx), SIZED(MOVSXD, movsx32, soft_shape_movzx),
     SIZED(PUSH, push, soft_shape_push), SIZED(POP, pop, soft_shape_pop),
     PLAIN(PUSHA, pusha, NULL), PLAIN(PUSHAD, pusha, NULL), PLAIN(POPA, popa, NULL),

@@ -58,11 +58,13 @@ SOFT_INLINE const soft_insn *alu_slow(soft_cpu *cpu, const soft_insn *insn, soft
   uint64_t carries, result, a;
   if (operation == SOFT_MOV) {
     if (loads) {
-      soft_put(cpu, insn->to, soft_load(cpu, linear, bits), bits);
+      result = soft_load(cpu, linear, bits);
+      soft_put(cpu, insn->to, result, bits);
     } else {
-      soft_store(cpu, linear, second(cpu, insn, form, bits), bits);
+      result = second(cpu, insn, form, bits);
+      soft_store(cpu, linear, result, bits);
     }
-    SOFT_NEXT;
+    SOFT_NEXT_WITH(result);
   }
   if (loads) {
     uint64_t b = soft_load(cpu, linear, bits);
@@ -77,69 +79,74 @@ SOFT_INLINE const soft_insn *alu_slow(soft_cpu *cpu, const soft_insn *insn, soft
     } while (!keeps && !soft_exchange(cpu, insn, linear, a, soft_trim(result, bits), bits));
   }
   soft_set_result(cpu, result, carries, bits);
-  SOFT_NEXT;
-}
-
-SOFT_INLINE const soft_insn *move(soft_cpu *cpu, const soft_insn *insn, soft_form form, int bits,
-                                  void *host) {
-  if (form == SOFT_MEMORY_REGISTER || form == SOFT_MEMORY_IMMEDIATE) {
-    soft_poke(host, second(cpu, insn, form, bits), bits);
-  } else {
-    soft_put(cpu, insn->to, host ? soft_peek(host, bits) : second(cpu, insn, form, bits), bits);
-  }
-  SOFT_NEXT;
+  SOFT_NEXT_WITH(soft_whole(result, bits));
 }
 
 /* Calls nothing that returns, so that no register has to be saved. */
-SOFT_INLINE const soft_insn *alu(soft_cpu *cpu, const soft_insn *insn, soft_alu operation,
-                                 soft_form form, int bits, bool quiet, soft_handler slow) {
+SOFT_INLINE const soft_insn *alu(soft_cpu *cpu, const soft_insn *insn, uint64_t passed,
+                                 soft_alu operation, soft_form form, soft_take take, int bits,
+                                 bool quiet, soft_handler slow) {
   bool keeps = operation == SOFT_CMP || operation == SOFT_TEST;
   bool stores = form == SOFT_MEMORY_REGISTER || form == SOFT_MEMORY_IMMEDIATE;
-  uint64_t carries, result, a;
+  uint64_t carries, result, a = 0, b, linear;
   uint8_t *host = NULL;
   if (has_memory(form)) {
-    host = soft_quick(cpu, insn, (unsigned)bits / 8, stores && !keeps ? SOFT_WRITE : SOFT_READ);
+    uint64_t base = take == SOFT_TAKE_BASE ? passed : cpu->r[insn->base];
+    host = soft_quick_from(cpu, insn, base, (unsigned)bits / 8,
+                           stores && !keeps ? SOFT_WRITE : SOFT_READ, &linear);
     if (soft_unlikely(!host || (stores && insn->locked))) {
-      return slow(cpu, insn);
+      return slow(cpu, insn, 0);
     }
   }
+  b = form == SOFT_REGISTER_MEMORY ? soft_peek(host, bits)
+      : take == SOFT_TAKE_FROM     ? soft_trim(passed, bits)
+                                   : second(cpu, insn, form, bits);
   if (operation == SOFT_MOV) {
-    return move(cpu, insn, form, bits, host);
+    result = b;
+  } else {
+    a = stores                 ? soft_peek(host, bits)
+        : take == SOFT_TAKE_TO ? soft_trim(passed, bits)
+                               : soft_get(cpu, insn->to, bits);
+    result = compute(cpu, operation, a, b, &carries);
   }
-  a = stores ? soft_peek(host, bits) : soft_get(cpu, insn->to, bits);
-  result =
-      compute(cpu, operation, a,
-              form == SOFT_REGISTER_MEMORY ? soft_peek(host, bits) : second(cpu, insn, form, bits),
-              &carries);
   if (!keeps && stores) {
     soft_poke(host, result, bits);
   } else if (!keeps) {
     soft_put(cpu, insn->to, result, bits);
   }
-  if (!quiet) {
+  if (!quiet && operation != SOFT_MOV) {
     soft_set_result(cpu, result, carries, bits);
   }
-  SOFT_NEXT;
+  SOFT_NEXT_WITH(soft_whole(result, bits));
 }
 
-#define ONE(operation, bits, form, suffix)                                                         \
-  static const soft_insn *operation##_##bits##_##suffix(soft_cpu *cpu, const soft_insn *insn) {    \
-    return alu(cpu, insn, operation, form, bits, false, NULL);                                     \
+#define ONE(operation, bits, form, suffix, take)                                                   \
+  static SOFT_HANDLER(operation##_##bits##_##suffix##_##take) {                                    \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false, NULL);           \
   }
-#define ONE_MEMORY(operation, bits, form, suffix)                                                  \
-  static SOFT_COLD const soft_insn *operation##_##bits##_##suffix##_slow(soft_cpu *cpu,            \
-                                                                         const soft_insn *insn) {  \
+#define ONE_SLOW(operation, bits, form, suffix)                                                    \
+  static SOFT_COLD SOFT_HANDLER(operation##_##bits##_##suffix##_slow) {                            \
     return alu_slow(cpu, insn, operation, form, bits);                                             \
-  }                                                                                                \
-  static const soft_insn *operation##_##bits##_##suffix(soft_cpu *cpu, const soft_insn *insn) {    \
-    return alu(cpu, insn, operation, form, bits, false, operation##_##bits##_##suffix##_slow);     \
+  }
+#define ONE_MEMORY(operation, bits, form, suffix, take)                                            \
+  static SOFT_HANDLER(operation##_##bits##_##suffix##_##take) {                                    \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false,                  \
+               operation##_##bits##_##suffix##_slow);                                              \
   }
 #define FORMS(operation, bits)                                                                     \
-  ONE(operation, bits, SOFT_REGISTER_REGISTER, rr)                                                 \
-  ONE(operation, bits, SOFT_REGISTER_IMMEDIATE, ri)                                                \
-  ONE_MEMORY(operation, bits, SOFT_REGISTER_MEMORY, rm)                                            \
-  ONE_MEMORY(operation, bits, SOFT_MEMORY_REGISTER, mr)                                            \
-  ONE_MEMORY(operation, bits, SOFT_MEMORY_IMMEDIATE, mi)
+  ONE(operation, bits, SOFT_REGISTER_REGISTER, rr, NONE)                                           \
+  ONE(operation, bits, SOFT_REGISTER_REGISTER, rr, TO)                                             \
+  ONE(operation, bits, SOFT_REGISTER_REGISTER, rr, FROM)                                           \
+  ONE(operation, bits, SOFT_REGISTER_IMMEDIATE, ri, NONE)                                          \
+  ONE(operation, bits, SOFT_REGISTER_IMMEDIATE, ri, TO)                                            \
+  ONE_SLOW(operation, bits, SOFT_REGISTER_MEMORY, rm)                                              \
+  ONE_MEMORY(operation, bits, SOFT_REGISTER_MEMORY, rm, NONE)                                      \
+  ONE_MEMORY(operation, bits, SOFT_REGISTER_MEMORY, rm, BASE)                                      \
+  ONE_SLOW(operation, bits, SOFT_MEMORY_REGISTER, mr)                                              \
+  ONE_MEMORY(operation, bits, SOFT_MEMORY_REGISTER, mr, NONE)                                      \
+  ONE_MEMORY(operation, bits, SOFT_MEMORY_REGISTER, mr, FROM)                                      \
+  ONE_SLOW(operation, bits, SOFT_MEMORY_IMMEDIATE, mi)                                             \
+  ONE_MEMORY(operation, bits, SOFT_MEMORY_IMMEDIATE, mi, NONE)
 #define SIZES(operation)                                                                           \
   FORMS(operation, 8) FORMS(operation, 16) FORMS(operation, 32) FORMS(operation, 64)
 
@@ -154,28 +161,37 @@ SIZES(SOFT_CMP)
 SIZES(SOFT_TEST)
 SIZES(SOFT_MOV)
 
-#define ROW(operation, bits)                                                                       \
+#define ROW(o, bits)                                                                               \
   {                                                                                                \
-    operation##_##bits##_rr, operation##_##bits##_ri, operation##_##bits##_rm,                     \
-        operation##_##bits##_mr, operation##_##bits##_mi                                           \
+    [SOFT_REGISTER_REGISTER] = {o##_##bits##_rr_NONE, o##_##bits##_rr_TO, o##_##bits##_rr_FROM},   \
+    [SOFT_REGISTER_IMMEDIATE] = {o##_##bits##_ri_NONE, o##_##bits##_ri_TO},                        \
+    [SOFT_REGISTER_MEMORY] = {o##_##bits##_rm_NONE, [SOFT_TAKE_BASE] = o##_##bits##_rm_BASE},      \
+    [SOFT_MEMORY_REGISTER] = {o##_##bits##_mr_NONE, [SOFT_TAKE_FROM] = o##_##bits##_mr_FROM},      \
+    [SOFT_MEMORY_IMMEDIATE] = {                                                                    \
+      o##_##bits##_mi_NONE                                                                         \
+    }                                                                                              \
   }
 #define TABLE(operation)                                                                           \
   [operation] = {ROW(operation, 8), ROW(operation, 16), ROW(operation, 32), ROW(operation, 64)}
 
-const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS] = {
+const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES] = {
     TABLE(SOFT_ADD), TABLE(SOFT_OR),  TABLE(SOFT_ADC), TABLE(SOFT_SBB),  TABLE(SOFT_AND),
     TABLE(SOFT_SUB), TABLE(SOFT_XOR), TABLE(SOFT_CMP), TABLE(SOFT_TEST), TABLE(SOFT_MOV)};
 
 /* Where the flags that follow are nobody's. */
-#define QUIET(operation, bits)                                                                     \
-  static const soft_insn *operation##_##bits##_rr_quiet(soft_cpu *cpu, const soft_insn *insn) {    \
-    return alu(cpu, insn, operation, SOFT_REGISTER_REGISTER, bits, true, NULL);                    \
-  }                                                                                                \
-  static const soft_insn *operation##_##bits##_ri_quiet(soft_cpu *cpu, const soft_insn *insn) {    \
-    return alu(cpu, insn, operation, SOFT_REGISTER_IMMEDIATE, bits, true, NULL);                   \
+#define QUIET(operation, bits, form, suffix, take)                                                 \
+  static SOFT_HANDLER(operation##_##bits##_##suffix##_##take##_quiet) {                            \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, true, NULL);            \
   }
+#define QUIET_FORMS(operation, bits)                                                               \
+  QUIET(operation, bits, SOFT_REGISTER_REGISTER, rr, NONE)                                         \
+  QUIET(operation, bits, SOFT_REGISTER_REGISTER, rr, TO)                                           \
+  QUIET(operation, bits, SOFT_REGISTER_REGISTER, rr, FROM)                                         \
+  QUIET(operation, bits, SOFT_REGISTER_IMMEDIATE, ri, NONE)                                        \
+  QUIET(operation, bits, SOFT_REGISTER_IMMEDIATE, ri, TO)
 #define QUIET_SIZES(operation)                                                                     \
-  QUIET(operation, 8) QUIET(operation, 16) QUIET(operation, 32) QUIET(operation, 64)
+  QUIET_FORMS(operation, 8)                                                                        \
+  QUIET_FORMS(operation, 16) QUIET_FORMS(operation, 32) QUIET_FORMS(operation, 64)
 
 QUIET_SIZES(SOFT_ADD)
 QUIET_SIZES(SOFT_OR)
@@ -183,15 +199,19 @@ QUIET_SIZES(SOFT_AND)
 QUIET_SIZES(SOFT_SUB)
 QUIET_SIZES(SOFT_XOR)
 
-#define QUIET_ROW(operation, bits)                                                                 \
-  { operation##_##bits##_rr_quiet, operation##_##bits##_ri_quiet }
+#define QUIET_ROW(o, bits)                                                                         \
+  {                                                                                                \
+    {o##_##bits##_rr_NONE_quiet, o##_##bits##_rr_TO_quiet, o##_##bits##_rr_FROM_quiet}, {          \
+      o##_##bits##_ri_NONE_quiet, o##_##bits##_ri_TO_quiet                                         \
+    }                                                                                              \
+  }
 #define QUIET_TABLE(operation)                                                                     \
   [operation] = {QUIET_ROW(operation, 8), QUIET_ROW(operation, 16), QUIET_ROW(operation, 32),      \
                  QUIET_ROW(operation, 64)}
 
-const soft_handler soft_op_quiet[SOFT_ALUS][4][2] = {QUIET_TABLE(SOFT_ADD), QUIET_TABLE(SOFT_OR),
-                                                     QUIET_TABLE(SOFT_AND), QUIET_TABLE(SOFT_SUB),
-                                                     QUIET_TABLE(SOFT_XOR)};
+const soft_handler soft_op_quiet[SOFT_ALUS][4][2][SOFT_TAKES] = {
+    QUIET_TABLE(SOFT_ADD), QUIET_TABLE(SOFT_OR), QUIET_TABLE(SOFT_AND), QUIET_TABLE(SOFT_SUB),
+    QUIET_TABLE(SOFT_XOR)};
 
 /* CF stays. */
 SOFT_INLINE const soft_insn *step_memory(soft_cpu *cpu, const soft_insn *insn, uint64_t by,
@@ -208,19 +228,19 @@ SOFT_INLINE const soft_insn *step_memory(soft_cpu *cpu, const soft_insn *insn, u
 SOFT_INLINE const soft_insn *step(soft_cpu *cpu, const soft_insn *insn, uint64_t by, int bits,
                                   soft_handler memory) {
   if (soft_unlikely(insn->to_kind != SOFT_REGISTER)) {
-    return memory(cpu, insn);
+    return memory(cpu, insn, 0);
   }
   uint64_t a = soft_get(cpu, insn->to, bits), result = soft_trim(a + by, bits);
   soft_put(cpu, insn->to, result, bits);
   soft_set_step(cpu, a, result, by, bits);
-  SOFT_NEXT;
+  SOFT_NEXT_WITH(result);
 }
 
 #define STEP(name, by, bits)                                                                       \
-  static SOFT_COLD const soft_insn *name##_memory_##bits(soft_cpu *cpu, const soft_insn *insn) {   \
+  static SOFT_COLD SOFT_HANDLER(name##_memory_##bits) {                                            \
     return step_memory(cpu, insn, by, bits);                                                       \
   }                                                                                                \
-  static const soft_insn *name##_##bits(soft_cpu *cpu, const soft_insn *insn) {                    \
+  static SOFT_HANDLER(name##_##bits) {                                                             \
     return step(cpu, insn, by, bits, name##_memory_##bits);                                        \
   }
 #define STEP_SIZES(name, by)                                                                       \

@@ -35,13 +35,13 @@ SOFT_INLINE void check_target(soft_cpu *cpu, const soft_insn *insn, uint64_t tar
   }
 }
 
-SOFT_COLD const soft_insn *soft_branch_slow(soft_cpu *cpu, const soft_insn *insn) {
+SOFT_COLD SOFT_HANDLER(soft_branch_slow) {
   uint64_t target = soft_target(cpu, insn);
   check_target(cpu, insn, target);
   return chain(cpu, insn, target);
 }
 
-SOFT_COLD const soft_insn *soft_fall_slow(soft_cpu *cpu, const soft_insn *insn) {
+SOFT_COLD SOFT_HANDLER(soft_fall_slow) {
   return chain(cpu, insn, soft_rip_at(cpu, insn));
 }
 
@@ -85,11 +85,11 @@ SOFT_OP(end) {
   if (soft_linked(cpu, insn, rip)) {
     SOFT_GO(soft_enter(cpu, insn->link, rip));
   }
-  return soft_fall_slow(cpu, insn);
+  return soft_fall_slow(cpu, insn, 0);
 }
 
 #define JUMP_IF(condition)                                                                         \
-  static const soft_insn *jump_if_##condition(soft_cpu *cpu, const soft_insn *insn) {              \
+  static SOFT_HANDLER(jump_if_##condition) {                                                       \
     return soft_condition(cpu, condition) ? soft_branch(cpu, insn) : soft_fall(cpu, insn);         \
   }
 JUMP_IF(0)
@@ -139,7 +139,7 @@ SOFT_INLINE const soft_insn *call(soft_cpu *cpu, const soft_insn *insn, int bits
   cpu->current = insn;
   void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
   if (soft_unlikely(!host) || !soft_linked(cpu, insn, target)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   soft_poke(host, soft_rip_after(cpu, insn), bits);
   set_stack(cpu, sp, bits);
@@ -175,12 +175,12 @@ SOFT_INLINE const soft_insn *ret(soft_cpu *cpu, const soft_insn *insn, int bits,
   cpu->current = insn;
   const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
   if (soft_unlikely(!host)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   uint64_t target = soft_peek(host, bits);
   const soft_block *block = cached(cpu, target);
   if (soft_unlikely(!block)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   set_stack(cpu, sp + (unsigned)bits / 8 + insn->immediate, bits);
   SOFT_GO(soft_enter(cpu, block, target));

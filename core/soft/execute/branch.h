@@ -7,8 +7,8 @@
 #include "soft/execute/execute.h"
 
 /* branch.c: checks the target, and looks for its block; what the loop runs next. */
-const soft_insn *soft_branch_slow(soft_cpu *cpu, const soft_insn *insn);
-const soft_insn *soft_fall_slow(soft_cpu *cpu, const soft_insn *insn);
+SOFT_HANDLER(soft_branch_slow);
+SOFT_HANDLER(soft_fall_slow);
 
 /* The target was checked when the link was made, but for a limit. */
 SOFT_INLINE bool soft_linked(const soft_cpu *cpu, const soft_insn *insn, uint64_t rip) {
@@ -35,7 +35,7 @@ SOFT_INLINE const soft_insn *soft_branch(soft_cpu *cpu, const soft_insn *insn) {
   if (soft_linked(cpu, insn, target)) {
     SOFT_GO(soft_enter(cpu, insn->link, target));
   }
-  return soft_branch_slow(cpu, insn);
+  return soft_branch_slow(cpu, insn, 0);
 }
 
 /* The record that ends the block has the other link. */
@@ -44,7 +44,7 @@ SOFT_INLINE const soft_insn *soft_fall(soft_cpu *cpu, const soft_insn *insn) {
   if (soft_linked(cpu, insn + 1, rip)) {
     SOFT_GO(soft_enter(cpu, insn[1].link, rip));
   }
-  return soft_fall_slow(cpu, insn + 1);
+  return soft_fall_slow(cpu, insn + 1, 0);
 }
 
 #endif

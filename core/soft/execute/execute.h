@@ -27,15 +27,27 @@
 #endif
 #if !defined(__OPTIMIZE__) || defined(SOFT_SANITIZED)
 #define SOFT_GO(next) return (next)
-#define SOFT_NEXT return insn + 1
+/* With what it has put into its register, which the next handler may take (soft_take). */
+#define SOFT_NEXT_WITH(result)                                                                     \
+  do {                                                                                             \
+    cpu->passed = (result);                                                                        \
+    return insn + 1;                                                                               \
+  } while (0)
 #else
-#define SOFT_NEXT return insn[1].run(cpu, insn + 1)
 #define SOFT_GO(next)                                                                              \
   do {                                                                                             \
     const soft_insn *soft_next = (next);                                                           \
-    return soft_next->run(cpu, soft_next);                                                         \
+    return soft_next->run(cpu, soft_next, 0);                                                      \
+  } while (0)
+/* The address is hidden from the compiler, which else makes it twice. */
+#define SOFT_NEXT_WITH(result)                                                                     \
+  do {                                                                                             \
+    const soft_insn *soft_next = insn + 1;                                                         \
+    __asm__("" : "+r"(soft_next));                                                                 \
+    return soft_next->run(cpu, soft_next, (result));                                               \
   } while (0)
 #endif
+#define SOFT_NEXT SOFT_NEXT_WITH(0)
 
 /* For handlers that the compiler would not end in a jump: they give out the address of a local. */
 #define SOFT_NEXT_BY_LOOP return insn + 1
@@ -46,30 +58,30 @@
     return NULL;                                                                                   \
   } while (0)
 
-#define SOFT_OP(name) const soft_insn *soft_op_##name(soft_cpu *cpu, const soft_insn *insn)
+#define SOFT_OP(name) SOFT_HANDLER(soft_op_##name)
 
 /* `name` is a function with the size in bits as its third argument: makes the four handlers. */
 #define SOFT_BY_SIZE(name)                                                                         \
-  static const soft_insn *name##_8(soft_cpu *cpu, const soft_insn *insn) {                         \
+  static SOFT_HANDLER(name##_8) {                                                                  \
     return name(cpu, insn, 8);                                                                     \
   }                                                                                                \
-  static const soft_insn *name##_16(soft_cpu *cpu, const soft_insn *insn) {                        \
+  static SOFT_HANDLER(name##_16) {                                                                 \
     return name(cpu, insn, 16);                                                                    \
   }                                                                                                \
-  static const soft_insn *name##_32(soft_cpu *cpu, const soft_insn *insn) {                        \
+  static SOFT_HANDLER(name##_32) {                                                                 \
     return name(cpu, insn, 32);                                                                    \
   }                                                                                                \
-  static const soft_insn *name##_64(soft_cpu *cpu, const soft_insn *insn) {                        \
+  static SOFT_HANDLER(name##_64) {                                                                 \
     return name(cpu, insn, 64);                                                                    \
   }                                                                                                \
   const soft_handler soft_op_##name[4] = {name##_8, name##_16, name##_32, name##_64};
 
 /* The same with a fourth: the handler of name_slow, which goes the long way. */
 #define SOFT_ONE_OR_SLOW(name, bits)                                                               \
-  static SOFT_COLD const soft_insn *name##_slow_##bits(soft_cpu *cpu, const soft_insn *insn) {     \
+  static SOFT_COLD SOFT_HANDLER(name##_slow_##bits) {                                              \
     return name##_slow(cpu, insn, bits);                                                           \
   }                                                                                                \
-  static const soft_insn *name##_##bits(soft_cpu *cpu, const soft_insn *insn) {                    \
+  static SOFT_HANDLER(name##_##bits) {                                                             \
     return name(cpu, insn, bits, name##_slow_##bits);                                              \
   }
 #define SOFT_BY_SIZE_OR_SLOW(name)                                                                 \

@@ -7,21 +7,21 @@
   (insn->from_kind == SOFT_REGISTER ? (uint8_t *)cpu->r + insn->from                               \
                                     : soft_quick(cpu, insn, (unsigned)(bits) / 8, SOFT_READ))
 
-#define EXTEND(name, source, value)                                                                \
+#define EXTEND(name, source, widened)                                                              \
   SOFT_INLINE const soft_insn *name##_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {       \
     uint64_t from = soft_from(cpu, insn, source);                                                  \
-    soft_put(cpu, insn->to, value, bits);                                                          \
-    SOFT_NEXT;                                                                                     \
+    soft_put(cpu, insn->to, widened, bits);                                                        \
+    SOFT_NEXT_WITH(soft_whole(widened, bits));                                                     \
   }                                                                                                \
   SOFT_INLINE const soft_insn *name(soft_cpu *cpu, const soft_insn *insn, int bits,                \
                                     soft_handler slow) {                                           \
     const void *host = SOURCE(source);                                                             \
     if (soft_unlikely(!host)) {                                                                    \
-      return slow(cpu, insn);                                                                      \
+      return slow(cpu, insn, 0);                                                                   \
     }                                                                                              \
     uint64_t from = soft_peek(host, source);                                                       \
-    soft_put(cpu, insn->to, value, bits);                                                          \
-    SOFT_NEXT;                                                                                     \
+    soft_put(cpu, insn->to, widened, bits);                                                        \
+    SOFT_NEXT_WITH(soft_whole(widened, bits));                                                     \
   }                                                                                                \
   SOFT_BY_SIZE_OR_SLOW(name)
 
@@ -43,7 +43,7 @@ SOFT_INLINE const soft_insn *cmov(soft_cpu *cpu, const soft_insn *insn, int bits
                                   soft_handler slow) {
   const void *from = SOURCE(bits);
   if (soft_unlikely(!from)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   bool moves = soft_condition(cpu, insn->condition);
   soft_put(cpu, insn->to, soft_peek(moves ? from : (uint8_t *)cpu->r + insn->to, bits), bits);
@@ -56,15 +56,34 @@ SOFT_OP(setcc) {
   SOFT_NEXT;
 }
 
-SOFT_INLINE const soft_insn *lea(soft_cpu *cpu, const soft_insn *insn, int bits) {
-  uint64_t offset = soft_offset(cpu, insn);
+SOFT_INLINE const soft_insn *lea(soft_cpu *cpu, const soft_insn *insn, uint64_t passed, int bits,
+                                 soft_take take) {
+  uint64_t base = take == SOFT_TAKE_BASE ? passed : cpu->r[insn->base];
+  uint64_t index = take == SOFT_TAKE_INDEX ? passed : cpu->r[insn->index];
+  uint64_t offset = base + (index << insn->shift) + (uint64_t)insn->displacement;
   if (soft_unlikely(insn->address_size * 8 < bits)) {
     offset = soft_trim(offset, insn->address_size * 8);
   }
   soft_put(cpu, insn->to, offset, bits);
-  SOFT_NEXT;
+  SOFT_NEXT_WITH(soft_whole(offset, bits));
 }
-SOFT_BY_SIZE(lea)
+
+#define LEA(bits, take)                                                                            \
+  static SOFT_HANDLER(lea_##bits##_##take) {                                                       \
+    return lea(cpu, insn, passed, bits, SOFT_TAKE_##take);                                         \
+  }
+#define LEA_TAKES(bits) LEA(bits, NONE) LEA(bits, BASE) LEA(bits, INDEX)
+LEA_TAKES(16)
+LEA_TAKES(32)
+LEA_TAKES(64)
+
+#define LEA_ROW(bits)                                                                              \
+  {                                                                                                \
+    [SOFT_TAKE_NONE] = lea_##bits##_NONE, [SOFT_TAKE_BASE] = lea_##bits##_BASE,                    \
+    [SOFT_TAKE_INDEX] = lea_##bits##_INDEX                                                         \
+  }
+const soft_handler soft_op_lea_takes[4][SOFT_TAKES] = {
+    [1] = LEA_ROW(16), [2] = LEA_ROW(32), [3] = LEA_ROW(64)};
 
 SOFT_INLINE const soft_insn *push_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t value = soft_from(cpu, insn, bits), sp = cpu->r[RSP];
@@ -87,7 +106,7 @@ SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits
   cpu->current = insn;
   void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
   if (soft_unlikely(!host || insn->from_kind == SOFT_MEMORY)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   uint64_t value = insn->from_kind == SOFT_REGISTER ? soft_get(cpu, insn->from, bits)
                                                     : soft_trim(insn->immediate, bits);
@@ -124,7 +143,7 @@ SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits,
   cpu->current = insn;
   const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
   if (soft_unlikely(!host || insn->to_kind != SOFT_REGISTER)) {
-    return slow(cpu, insn);
+    return slow(cpu, insn, 0);
   }
   uint64_t value = soft_peek(host, bits);
   if (bits == 64) {

@@ -1,13 +1,24 @@
 /* SPDX-License-Identifier: MIT
  * Two instructions in one handler: CMP, TEST or DEC of a register and the conditional jump behind
- * it, which the comparison itself answers. The flags are there for what follows. */
+ * it, which the comparison itself answers. The flags are there for what follows, unless that writes
+ * them all before anything can see them: then they are not worked out. */
 #include "soft/execute/branch.h"
 
-/* The condition after CMP. */
-SOFT_INLINE bool compared(const soft_cpu *cpu, unsigned condition, uint64_t a, uint64_t b,
-                          int bits) {
-  int64_t signed_a = soft_extend(a, bits), signed_b = soft_extend(b, bits);
+/* Whether the operands themselves tell the condition. */
+SOFT_INLINE bool is_answered(soft_pair kind, unsigned condition) {
+  unsigned what = condition >> 1;
+  bool zero = what == 2, sign = what == 4, order = what == 3 || what >= 6;
+  return zero || (kind == SOFT_CMP_JUMP    ? order || what == 1
+                  : kind == SOFT_TEST_JUMP ? order || sign
+                                           : sign);
+}
+
+SOFT_INLINE bool answer(soft_pair kind, unsigned condition, uint64_t a, uint64_t b, int bits) {
   bool value;
+  if (kind == SOFT_TEST_JUMP) { /* the result is compared with 0 */
+    a &= b;
+    b = 0;
+  }
   switch (condition >> 1) {
     case 1:
       value = a < b;
@@ -18,40 +29,59 @@ SOFT_INLINE bool compared(const soft_cpu *cpu, unsigned condition, uint64_t a, u
     case 3:
       value = a <= b;
       break;
-    case 6:
-      value = signed_a < signed_b;
+    case 4:
+      value = soft_extend(a - b, bits) < 0;
       break;
-    case 7:
-      value = signed_a <= signed_b;
+    case 6:
+      value = soft_extend(a, bits) < soft_extend(b, bits);
       break;
     default:
-      return soft_condition(cpu, condition);
+      value = soft_extend(a, bits) <= soft_extend(b, bits);
+      break;
   }
   return value != (condition & 1);
 }
 
+SOFT_INLINE void set_flags(soft_cpu *cpu, soft_pair kind, uint64_t a, uint64_t b, int bits) {
+  if (kind == SOFT_DEC_JUMP) {
+    soft_set_step(cpu, a, soft_trim(a - 1, bits), ~UINT64_C(0), bits);
+  } else if (kind == SOFT_CMP_JUMP) {
+    soft_set_result(cpu, a - b, soft_borrows(a, b, a - b), bits);
+  } else {
+    soft_set_result(cpu, a & b, 0, bits);
+  }
+}
+
 SOFT_INLINE const soft_insn *pair(soft_cpu *cpu, const soft_insn *insn, soft_pair kind,
                                   bool immediate, int bits, unsigned condition) {
-  uint64_t a = soft_get(cpu, insn->to, bits), result;
-  bool taken;
+  uint64_t a = soft_get(cpu, insn->to, bits);
+  uint64_t b = immediate ? soft_trim(insn->immediate, bits) : soft_get(cpu, insn->from, bits);
   if (kind == SOFT_DEC_JUMP) {
-    result = soft_trim(a - 1, bits);
-    soft_put(cpu, insn->to, result, bits);
-    soft_set_step(cpu, a, result, ~UINT64_C(0), bits);
-    taken = soft_condition(cpu, condition);
-  } else {
-    uint64_t b = immediate ? soft_trim(insn->immediate, bits) : soft_get(cpu, insn->from, bits);
-    bool compares = kind == SOFT_CMP_JUMP;
-    result = compares ? a - b : a & b;
-    soft_set_result(cpu, result, compares ? soft_borrows(a, b, result) : 0, bits);
-    taken = compares ? compared(cpu, condition, a, b, bits) : soft_condition(cpu, condition);
+    b = 1;
+    soft_put(cpu, insn->to, a - 1, bits);
   }
-  return taken ? soft_branch(cpu, insn + 1) : soft_fall(cpu, insn + 1);
+  if (is_answered(kind, condition)) {
+    if (answer(kind, condition, a, b, bits)) {
+      uint64_t target = soft_target(cpu, insn + 1);
+      if (soft_linked(cpu, insn + 1, target)) {
+        const soft_block *block = insn[1].link;
+        if (!block->insns[0].forgets) {
+          set_flags(cpu, kind, a, b, bits);
+        }
+        SOFT_GO(soft_enter(cpu, block, target));
+      }
+      set_flags(cpu, kind, a, b, bits);
+      return soft_branch_slow(cpu, insn + 1, 0);
+    }
+    set_flags(cpu, kind, a, b, bits);
+    return soft_fall(cpu, insn + 1);
+  }
+  set_flags(cpu, kind, a, b, bits);
+  return soft_condition(cpu, condition) ? soft_branch(cpu, insn + 1) : soft_fall(cpu, insn + 1);
 }
 
 #define ONE(kind, bits, immediate, condition)                                                      \
-  static const soft_insn *kind##_##bits##_##immediate##_##condition(soft_cpu *cpu,                 \
-                                                                    const soft_insn *insn) {       \
+  static SOFT_HANDLER(kind##_##bits##_##immediate##_##condition) {                                 \
     return pair(cpu, insn, kind, immediate, bits, condition);                                      \
   }
 #define CONDITIONS(X, kind, bits, immediate)                                                       \

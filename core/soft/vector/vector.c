@@ -216,7 +216,7 @@ SOFT_BARE const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn
 }
 
 /* Where a stub goes on when its result is a copy that has to be stored. */
-static SOFT_BARE const soft_insn *stop(soft_cpu *cpu, const soft_insn *insn) {
+static SOFT_BARE SOFT_HANDLER(stop) {
   (void)cpu;
   (void)insn;
   return NULL;
@@ -264,7 +264,7 @@ SOFT_INLINE const soft_insn *in_memory(soft_cpu *cpu, const soft_insn *insn, sof
   void *host = soft_quick_linear(cpu, insn, vector->size, access, &linear);
   bool ready = cpu->vector_ready >> vector->kind & 1;
   if (soft_unlikely(!host || !ready || linear & vector->align)) {
-    return soft_op_vector(cpu, insn);
+    return soft_op_vector(cpu, insn, 0);
   }
   return vector->code(host, insn, cpu);
 }

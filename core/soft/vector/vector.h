@@ -32,8 +32,8 @@ typedef struct soft_vector {
 } soft_vector;
 
 /* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
-const soft_insn *soft_op_vector_load(soft_cpu *cpu, const soft_insn *insn);
-const soft_insn *soft_op_vector_store(soft_cpu *cpu, const soft_insn *insn);
+SOFT_HANDLER(soft_op_vector_load);
+SOFT_HANDLER(soft_op_vector_store);
 const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
 const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags);
 

@@ -302,34 +302,6 @@ static const char *text_of(const one *made) {
   return text;
 }
 
-static void give_registers(struct kvm_regs *regs, const native_state *from) {
-  const uint64_t *r = from->r;
-  *regs = (struct kvm_regs){.rax = r[0],
-                            .rcx = r[1],
-                            .rdx = r[2],
-                            .rbx = r[3],
-                            .rsp = GUEST_STACK,
-                            .rbp = r[5],
-                            .rsi = r[6],
-                            .rdi = r[7],
-                            .r8 = r[8],
-                            .r9 = r[9],
-                            .r10 = r[10],
-                            .r11 = r[11],
-                            .r12 = r[12],
-                            .r13 = r[13],
-                            .r14 = r[14],
-                            .r15 = r[15],
-                            .rflags = from->flags};
-}
-
-static void take_registers(const struct kvm_regs *regs, uint64_t *r) {
-  const uint64_t all[16] = {regs->rax, regs->rcx, regs->rdx, regs->rbx, 0,         regs->rbp,
-                            regs->rsi, regs->rdi, regs->r8,  regs->r9,  regs->r10, regs->r11,
-                            regs->r12, regs->r13, regs->r14, regs->r15};
-  memcpy(r, all, sizeof all);
-}
-
 /* ---- The test ---- */
 
 static void fill_state(bool vectors) {
@@ -374,7 +346,7 @@ static void fill_state(bool vectors) {
 static void compare(const one *made, const soft_guest *guest, const struct kvm_regs *regs,
                     bool vectors) {
   uint64_t r[16];
-  take_registers(regs, r);
+  native_take(regs, r);
   for (int i = 0; i < 16; i++) {
     if (i != 4 && r[i] != native->out.r[i]) {
       test_fail(__FILE__, __LINE__,
@@ -427,7 +399,7 @@ static bool try(one *made, const soft_guest *guest, bool vectors) {
     CHECK_EQ(guest_call(guest->cpu, KVM_SET_XSAVE, native->in.xsave), 0);
   }
   struct kvm_regs regs;
-  give_registers(&regs, &native->in);
+  native_give(&regs);
   CHECK_EQ(guest_run(guest, made->bytes, size + 2, &regs), KVM_EXIT_SHUTDOWN);
   bool faulted = regs.rip != GUEST_CODE + size;
   if (faulted != (raised != 0)) {
