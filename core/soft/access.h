@@ -171,8 +171,8 @@ SOFT_INLINE void *soft_quick_from(soft_cpu *cpu, const soft_insn *insn, uint64_t
   cpu->current = insn;
   if (soft_unlikely(insn->form != SOFT_FLAT)) {
     const struct kvm_segment *segment = &cpu->seg[insn->segment];
-    if (insn->form >= SOFT_SEGMENT_32) {
-      linear &= insn->form == SOFT_SEGMENT_16 ? 0xffff : 0xffffffff;
+    if (soft_likely(insn->form >= SOFT_SEGMENT_32)) {
+      linear &= insn->offset_mask;
       int64_t last =
           access == SOFT_WRITE ? cpu->write_to[insn->segment] : cpu->read_to[insn->segment];
       if (soft_unlikely((int64_t)(linear + size - 1) > last)) {
@@ -247,26 +247,21 @@ SOFT_INLINE void soft_to(soft_cpu *cpu, const soft_insn *insn, uint64_t value, i
 
 /* ---- The stack ---- */
 
-SOFT_INLINE uint64_t soft_stack_mask(const soft_cpu *cpu) {
-  return soft_is_64(cpu) ? ~UINT64_C(0) : cpu->seg[SEG_SS].db ? 0xffffffff : 0xffff;
-}
-
 SOFT_INLINE void soft_set_stack(soft_cpu *cpu, uint64_t sp) {
-  uint64_t mask = soft_stack_mask(cpu);
-  cpu->r[RSP] = mask == 0xffff ? (cpu->r[RSP] & ~mask) | (sp & mask) : sp & mask;
+  cpu->r[RSP] = (cpu->r[RSP] & cpu->stack_kept) | (sp & cpu->stack_mask);
 }
 
 SOFT_INLINE uint64_t soft_stack(soft_cpu *cpu, uint64_t sp, unsigned size, soft_access access) {
   return soft_likely(soft_is_64(cpu))
              ? sp
-             : soft_linear(cpu, SEG_SS, sp & soft_stack_mask(cpu), size, access);
+             : soft_linear(cpu, SEG_SS, sp & cpu->stack_mask, size, access);
 }
 
-/* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's. */
+/* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's, four are not. */
 SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned size,
                                    soft_access access) {
-  if (size != 8 && !soft_is_64(cpu)) {
-    sp &= cpu->seg[SEG_SS].db ? 0xffffffff : 0xffff;
+  if (size == 4 || (size == 2 && !soft_is_64(cpu))) {
+    sp &= cpu->stack_mask;
     int64_t last = access == SOFT_WRITE ? cpu->write_to[SEG_SS] : cpu->read_to[SEG_SS];
     if (soft_unlikely((int64_t)(sp + size - 1) > last)) {
       return NULL;

@@ -181,6 +181,8 @@ struct soft_cpu {
   struct kvm_segment seg[6];
   int64_t read_to[6]; /* the last offset that may be read; -1 where seg has to be looked at */
   int64_t write_to[6];
+  uint64_t stack_mask;        /* of the part of RSP that is the stack pointer */
+  uint64_t stack_kept;        /* and of what a change of it leaves alone */
   _Atomic unsigned attention; /* SOFT_ATTEND_*; any thread */
 
   /* System state. */

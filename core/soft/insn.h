@@ -49,12 +49,13 @@ struct soft_insn {
   uint8_t address_size;
   uint8_t extra; /* a register number, or what the handler says */
   bool locked;
-  uint8_t effect;  /* decode/polish.c: on flags */
-  uint8_t gives;   /* bytes of `to` that are its value to the next one's handler */
-  bool chooses;    /* takes is set */
-  bool forgets;    /* the first of a block that writes all flags before anything sees them */
-  uint16_t offset; /* in its page */
-  uint16_t count;  /* instructions of its block */
+  uint8_t effect;       /* decode/polish.c: on flags */
+  uint8_t gives;        /* bytes of `to` that are its value to the next one's handler */
+  bool chooses;         /* takes is set */
+  bool forgets;         /* the first of a block that writes all flags before anything sees them */
+  uint32_t offset_mask; /* of SOFT_SEGMENT_16 and _32 */
+  uint16_t offset;      /* in its page */
+  uint16_t count;       /* instructions of its block */
   int64_t displacement;
   uint64_t immediate;
   union {
@@ -72,6 +73,7 @@ struct soft_block {
   uint32_t key;        /* the mode and SOFT_BLOCK_* */
   uint16_t bytes;
   uint16_t count;
+  uint8_t heat;      /* how often it was found at work */
   uint64_t verified; /* the epoch in which it was compared with memory */
   soft_block *next;
   uint8_t copy[64];
@@ -91,8 +93,8 @@ enum {
   X(inc) X(dec) X(neg) X(not) X(shl) X(shr) X(sar) X(rol) X(ror) X(rcl) X(rcr) X(shld) X(shrd)     \
   X(mul) X(imul) X(imul_to) X(div) X(idiv) X(xchg) X(cmpxchg) X(xadd) X(movzx8) X(movzx16)         \
   X(movsx8) X(movsx16) X(movsx32) X(cmov) X(bt) X(bts) X(btr) X(btc) X(bsf) X(bsr) X(tzcnt)        \
-  X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(pop) X(movs) X(cmps) X(stos) X(lods)       \
-  X(scas) X(call) X(ret) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
+  X(lzcnt) X(popcnt) X(bswap) X(movbe) X(push) X(push_register) X(pop) X(movs) X(cmps) X(stos)     \
+  X(lods) X(scas) X(call) X(ret) X(ins) X(outs) X(in) X(out) X(crc32) X(mulx)
 
 /* Handlers that know their size. */
 #define SOFT_PLAIN(X)                                                                              \

@@ -48,6 +48,7 @@ void soft_set_memory(soft_insn *insn, const soft_parsed *parsed,
   insn->segment = operand->mem.segment == ZYDIS_REGISTER_NONE
                       ? SEG_DS
                       : soft_segment_number(operand->mem.segment);
+  insn->offset_mask = insn->address_size == 2 ? 0xffff : 0xffffffff;
   if (parsed->mode != SOFT_MODE_64) {
     insn->form = insn->address_size == 2 ? SOFT_SEGMENT_16 : SOFT_SEGMENT_32;
   } else if (insn->address_size == 4) {

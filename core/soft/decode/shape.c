@@ -151,7 +151,8 @@ void soft_shape_push(soft_insn *insn, const soft_parsed *parsed) {
     insn->from_kind = SOFT_IMMEDIATE;
     insn->immediate = parsed->operands[0].imm.value.u;
   }
-  insn->run = soft_op_push[soft_size_index(insn->operand_size * 8u)];
+  unsigned size = soft_size_index(insn->operand_size * 8u);
+  insn->run = insn->from_kind == SOFT_REGISTER ? soft_op_push_register[size] : soft_op_push[size];
 }
 
 void soft_shape_pop(soft_insn *insn, const soft_parsed *parsed) {

@@ -99,17 +99,15 @@ SOFT_INLINE const soft_insn *push_slow(soft_cpu *cpu, const soft_insn *insn, int
   SOFT_NEXT;
 }
 
-/* Of a register or an immediate; the stack pointer is all of RSP, or its lower half. */
-SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits,
-                                  soft_handler slow) {
+/* Of a register or an immediate. */
+SOFT_INLINE const soft_insn *push_quick(soft_cpu *cpu, const soft_insn *insn, uint64_t value,
+                                        int bits, soft_handler slow) {
   uint64_t sp = cpu->r[RSP] - (unsigned)bits / 8;
   cpu->current = insn;
   void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
-  if (soft_unlikely(!host || insn->from_kind == SOFT_MEMORY)) {
+  if (soft_unlikely(!host)) {
     return slow(cpu, insn, 0);
   }
-  uint64_t value = insn->from_kind == SOFT_REGISTER ? soft_get(cpu, insn->from, bits)
-                                                    : soft_trim(insn->immediate, bits);
   soft_poke(host, value, bits);
   if (bits == 64) {
     cpu->r[RSP] = sp;
@@ -118,7 +116,24 @@ SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits
   }
   SOFT_NEXT;
 }
+
+SOFT_INLINE const soft_insn *push(soft_cpu *cpu, const soft_insn *insn, int bits,
+                                  soft_handler slow) {
+  return insn->from_kind == SOFT_IMMEDIATE
+             ? push_quick(cpu, insn, soft_trim(insn->immediate, bits), bits, slow)
+             : slow(cpu, insn, 0);
+}
 SOFT_BY_SIZE_OR_SLOW(push)
+
+#define PUSH_REGISTER(bits)                                                                        \
+  static SOFT_HANDLER(push_register_##bits) {                                                      \
+    return push_quick(cpu, insn, soft_get(cpu, insn->from, bits), bits, push_slow_##bits);         \
+  }
+PUSH_REGISTER(16)
+PUSH_REGISTER(32)
+PUSH_REGISTER(64)
+const soft_handler soft_op_push_register[4] = {NULL, push_register_16, push_register_32,
+                                               push_register_64};
 
 /* An address that uses RSP sees it behind the pop. */
 SOFT_INLINE const soft_insn *pop_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {

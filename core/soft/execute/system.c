@@ -205,7 +205,7 @@ SOFT_OP(pop_segment) {
   uint64_t sp = cpu->r[RSP];
   cpu->current = insn;
   uint64_t selector = soft_load(cpu, soft_stack(cpu, sp, 2, SOFT_READ), 16);
-  uint64_t mask = soft_stack_mask(cpu);
+  uint64_t mask = cpu->stack_mask;
   soft_load_segment(cpu, insn->extra, (unsigned)selector);
   sp += insn->operand_size;
   cpu->r[RSP] = mask == 0xffff ? (cpu->r[RSP] & ~mask) | (sp & mask) : sp & mask;

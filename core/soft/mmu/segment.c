@@ -17,11 +17,20 @@ static bool expands_down(const struct kvm_segment *segment) {
   return (segment->type & 12) == 4;
 }
 
+static void stack_changed(soft_cpu *cpu) {
+  bool narrow = !soft_is_64(cpu) && !cpu->seg[SEG_SS].db;
+  cpu->stack_mask = soft_is_64(cpu) ? ~UINT64_C(0) : narrow ? 0xffff : 0xffffffff;
+  cpu->stack_kept = narrow ? ~UINT64_C(0xffff) : 0;
+}
+
 void soft_segment_changed(soft_cpu *cpu, int n) {
   const struct kvm_segment *segment = &cpu->seg[n];
   bool plain = !expands_down(segment);
   cpu->read_to[n] = plain && has_rights(cpu, segment, SOFT_READ) ? (int64_t)segment->limit : -1;
   cpu->write_to[n] = plain && has_rights(cpu, segment, SOFT_WRITE) ? (int64_t)segment->limit : -1;
+  if (n == SEG_SS) {
+    stack_changed(cpu);
+  }
 }
 
 uint64_t soft_linear_slow(soft_cpu *cpu, unsigned number, uint64_t offset, unsigned size,
