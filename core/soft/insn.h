@@ -83,6 +83,7 @@ struct soft_block {
 enum {
   SOFT_BLOCK_SINGLE = 4,  /* one instruction */
   SOFT_BLOCK_CROSSES = 8, /* the same, over the end of its page */
+  SOFT_BLOCK_HOT = 2,     /* its heat when it is worth machine code */
   SOFT_BLOCK_INSNS = 24,
   SOFT_BLOCK_BYTES = 48 /* further instructions begin below this */
 };
@@ -182,6 +183,8 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
 soft_block *soft_block_find(soft_cpu *cpu, bool single);
 /* The same, but for one instruction alone, by the jump cache. */
 soft_block *soft_block_next(soft_cpu *cpu);
+/* The block was found at work: where that is so again, its runs become machine code. */
+void soft_block_heat(soft_cpu *cpu, soft_block *block);
 /* Whether memory still has the block's bytes. */
 bool soft_block_true(soft_cpu *cpu, soft_block *block);
 /* `size` bytes, aligned, that live as long as the block that is being made. */

@@ -208,8 +208,12 @@ static bool has_to_step(const soft_cpu *cpu) {
          (cpu->no_links && soft_near_breakpoint(cpu));
 }
 
+/* The blocks at which slices end are a fair sample of those that run most. */
 static void run_block(soft_cpu *cpu) {
-  const soft_block *block = soft_block_next(cpu);
+  soft_block *block = soft_block_next(cpu);
+  if (soft_unlikely(cpu->budget == SLICE)) {
+    soft_block_heat(cpu, block);
+  }
   const soft_insn *insn = block->insns;
   cpu->budget -= block->count;
   cpu->r[R_BLOCK] = cpu->rip - insn->offset;

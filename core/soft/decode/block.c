@@ -4,6 +4,7 @@
  * line that code was made of, and when another vCPU may have written: so whoever changes code, the
  * change is seen. */
 #include "soft/access.h"
+#include "soft/decode/decode.h"
 #include "soft/vector/stub.h"
 
 enum {
@@ -147,6 +148,7 @@ static soft_block *make(soft_cpu *cpu, const uint8_t *host, uint32_t key, const 
   soft_block *block = (soft_block *)(void *)(cpu->arena + cpu->arena_used);
   block->host = host;
   block->key = key;
+  block->heat = 0;
   block->verified = cpu->epoch;
   if (!soft_decode(cpu, block, bytes, size, most, page_offset)) {
     return NULL;
@@ -157,6 +159,13 @@ static soft_block *make(soft_cpu *cpu, const uint8_t *host, uint32_t key, const 
   block->next = *at;
   *at = block;
   return block;
+}
+
+void soft_block_heat(soft_cpu *cpu, soft_block *block) {
+  if (block->heat < SOFT_BLOCK_HOT && ++block->heat == SOFT_BLOCK_HOT && has_room(cpu)) {
+    soft_park(cpu);
+    soft_make_runs(cpu, block);
+  }
 }
 
 /* One instruction over the end of a page: its bytes are put together, and compared at each use, for

@@ -83,6 +83,10 @@ enum {
 /* polish.c: leaves out flags that nothing reads, and makes pairs one. */
 void soft_polish(soft_block *block);
 
+/* native.c: machine code for the block's runs; there has to be room for stubs, and vector state has
+ * to be parked. */
+void soft_make_runs(soft_cpu *cpu, soft_block *block);
+
 /* vector/stub.c: makes a vector instruction of it; the stub goes into the arena. */
 void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed);
 
