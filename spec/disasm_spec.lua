@@ -74,7 +74,8 @@ describe("luna.disasm", function()
     [32] = {
       "mov eax, [ebx + esi*8 + 0x1000]", "add dword [ecx], -1", "mov eax, [0x40000000]",
       "mov fs, ax", "mov eax, cr0", "mov dr7, eax", "lock cmpxchg8b qword [esi]", "aam 0x10",
-      "pushad", "jmp 8:0x1000", "jmp dword far [eax]", "bound eax, [ebx]", "les edi, [ebp + 8]", "retf",
+      "pushad", "jmp 8:0x1000", "jmp dword far [eax]", "bound eax, [ebx]", "les edi, [ebp + 8]",
+      "retf",
       "push word 9", "mov ax, [bx + si]", "fld tword [eax]", "fstp qword [esp + 4]",
       "fadd st0, st1",
     },
