@@ -9,7 +9,7 @@ local t = require "lunavisor.testing"
 
 -- What they are made with, where that is not nothing: so that time stands, and that no function of
 -- the table's gives a register another value than the table says.
-local OPTIONS = { mc146818 = { time = 0 }, uart16550 = { carrier = false } }
+local OPTIONS = { i8042 = { config = 0 }, mc146818 = { time = 0 }, uart16550 = { carrier = false } }
 
 local classes, names = {}, {}
 for file in helper.sh("ls lua/lunavisor/device/models"):gmatch "([%w_]+)%.lua" do

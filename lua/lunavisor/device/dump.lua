@@ -131,6 +131,8 @@ local function register_of(register)
     region = register.region.name, reset = bits.plain(register.reset, 8 * register.width),
     resets = copy(register.resets), port = register.port and register.port.kind,
     leads_to = port_of(register.port),
+    block = register.block and { read = register.block.read ~= nil,
+      write = register.block.write ~= nil } or nil,
     count = register.count, stride = register.count and register.stride, fifo = register.fifo,
     face = register.face, when = register.when, todo = register.todo,
     precious = register.precious, narrow = register.narrow, follows = register.follows,
@@ -150,7 +152,8 @@ end
 ---              the bits of each kind of access (rw, ro, w1c, w1s, w0c, wc, toggle, rc, rs),
 ---              hidden, and reserved; at is false of one that is not on the bus; resets is a list
 ---              from 0 of an array whose elements differ; port is "sequence", "pair" or "bank", and
----              leads_to says to which registers or region it leads
+---              leads_to says to which registers or region it leads; block = { read =, write = }
+---              says which block functions it has
 ---   lines      a list of { name =, rule = (as in the table), ruled = }
 ---   timers, inputs, state, holds, keeps  lists of names
 function M.layout(device)

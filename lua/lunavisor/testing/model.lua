@@ -150,7 +150,8 @@ local function foretell(self, access, parts)
   local answer = { bytes = {}, known = {}, own = false, unknown = false }
   for _, part in ipairs(parts) do
     local register = part.face and part.face.register
-    if not register and about.whole then
+    local own = about.whole or part.stream
+    if not register and own then
       answer.own = true
     elseif not register then
       answer.unknown = true
@@ -169,7 +170,7 @@ local function foretell(self, access, parts)
       end
       for i = 0, part.count - 1 do
         local at, inner = part.at + i - access.offset, register and part.at + i - part.face.at
-        local unowned = not about.whole and nobody[about.unknown] or nil
+        local unowned = not own and nobody[about.unknown] or nil
         answer.bytes[at] = register and value[inner] or unowned or 0
         answer.known[at] = register and known[inner] or unowned and 255 or 0
       end

@@ -96,11 +96,27 @@ local function owner(dev, faces, byte)
   return plain, #(faces[byte] or {}) > 1
 end
 
+-- Whether a register's block function takes an access.
+local function is_stream(dev, faces, direction, offset, size)
+  for _, face in ipairs(faces[offset] or {}) do
+    local register = face.register
+    if face.at == offset and register.block and register.block[direction]
+      and size > register.width and (not register.when or register.when(dev)) then
+      return true
+    end
+  end
+  return false
+end
+
 --- The parts of an access, lowest first: { at =, count =, face = (nil: nobody's), whole = }; and
---- whether who answers depends on a `when`.
+--- whether who answers depends on a `when`. One that a block function takes is one part: { at =,
+--- count =, stream = true }.
 function M.parts(shape, dev, region, direction, offset, size)
   local faces, list, varies = shape.regions[region][direction], {}, false
   local at, stop = offset, offset + size
+  if is_stream(dev, faces, direction, offset, size) then
+    return { { at = offset, count = size, stream = true, whole = true } }, false
+  end
   while at < stop do
     local face, depends = owner(dev, faces, at)
     varies = varies or depends or face ~= nil and face.register.when ~= nil
