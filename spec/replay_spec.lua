@@ -149,6 +149,25 @@ describe("bus:record", function()
     assert.equal(first, text_of(path))
   end)
 
+  it("has blocks of string I/O", function()
+    local function disk(byte)
+      return device "disk" { width = 1, registers = { DATA = { at = 0,
+        read = function() return byte end,
+        block = { read = function(_, count) return string.char(byte):rep(count) end,
+          write = function(dev, bytes) dev.LAST = bytes:byte(-1) end } }, LAST = { at = 1 } } }
+    end
+    recorded(disk(7), function(bus)
+      local region = bus.device.regions.main
+      region:write_block(0, 1, "abc")
+      assert.equal("\7\7\7\7", region:read_block(0, 2, 2))
+      bus:read8("LAST")
+    end)
+    contains("\nB1 0 1 616263\nb1 0 2 07070707\nr1 1 1 63\n", text_of(path))
+    assert.equal(3, t.replay(path, t.bus(disk(7))).accesses)
+    contains("access 2: block from 2 bytes at offset 0x0 differs:\n  0x0: 08 08 08 08",
+      said(t.replay, path, t.bus(disk(8))))
+  end)
+
   it("passes on what a device raises, and goes on", function()
     local kind = device "moody" { unknown = "error", registers = { A = { at = 0 } } }
     recorded(kind, function(bus)

@@ -2,6 +2,7 @@
 -- A recording's events, one after the other, to the devices that are there: with a check of what
 -- they answer and do, or written down as it is now.
 
+local compare = require "lunavisor.testing.compare"
 local players = require "lunavisor.testing.player"
 local recorder = require "lunavisor.device.recorder"
 local trace = require "lunavisor.exit.trace"
@@ -26,6 +27,8 @@ local places = {
   w = function(event, player)
     return ("access %%s (write of %s to %s)"):format(shown(event.value), player:name(event))
   end,
+  b = function(event, player) return ("access %%s (block from %s)"):format(player:name(event)) end,
+  B = function(event, player) return ("access %%s (block to %s)"):format(player:name(event)) end,
   f = function() return "after access %s, when time had passed" end,
   i = function(event) return ("after access %%s, when input %s changed"):format(event.name) end,
   m = function(event) return ("after access %%s, in a call of %s"):format(event.name) end,
@@ -72,7 +75,16 @@ function check.w(run, event, player)
   player:act(event, run.moment)
 end
 
-check.i, check.f = check.w, check.w
+check.i, check.f, check.B = check.w, check.w, check.w
+
+function check.b(run, event, player)
+  begin(run, event, player)
+  local data = player:act(event, run.moment)
+  if data ~= event.data then
+    differs("access %s: block from %s differs:\n%s", thousands(run.count), player:name(event),
+      compare.bytes(0, tostring(data), event.data))
+  end
+end
 
 function check.m(run, event, player)
   begin(run, event, player)
@@ -122,7 +134,10 @@ local renew = {
   m = again(function(event, result)
     return event.line:sub(1, #event.line - #event.result) .. result
   end),
-  w = again(same_line), i = again(same_line), f = again(nothing),
+  b = again(function(event, data)
+    return (event.line:gsub("^(b%d+ %x+ %d) %x+", "%1 " .. recorder.bytes(data)))
+  end),
+  w = again(same_line), B = again(same_line), i = again(same_line), f = again(nothing),
   l = nothing, d = nothing, D = nothing, options = nothing, state = nothing,
   device = function(run, _, player)
     local about = player.about
@@ -142,7 +157,8 @@ local function player_of(run, event)
   return player
 end
 
-local outermost = { r = true, w = true, f = true, m = true }
+local accesses = { r = true, w = true, b = true, B = true }
+local outermost = { r = true, w = true, b = true, B = true, f = true, m = true }
 
 local function step(run, event)
   local op = event.op
@@ -165,7 +181,7 @@ local function drive(run, events, stop)
     local event = events[i]
     local op = event.op
     if outermost[op] and run.count >= stop then return end
-    if op == "r" or op == "w" then run.count = run.count + 1 end
+    if accesses[op] then run.count = run.count + 1 end
     step(run, event)
   end
   run.event = nil

@@ -187,6 +187,25 @@ end
 
 acts.r, acts.w = access, access
 
+-- What has the block functions of a place.
+local function streams(self, event)
+  local region = self.bus.places and self.dev.regions[self.where[event.place].region] or self.dev
+  if not region[event.op == "b" and "read_block" or "write_block"] then
+    error("the device takes no blocks there", 0)
+  end
+  return region
+end
+
+function acts.b(self, event)
+  local region = streams(self, event)
+  return region.read_block(region, event.offset, event.size, event.count)
+end
+
+function acts.B(self, event)
+  local region = streams(self, event)
+  region.write_block(region, event.offset, event.size, event.data)
+end
+
 function acts.i(self, event)
   local inputs = self.dev.inputs
   local input = rawget(inputs, event.name) or rawget(inputs, tonumber(event.name))
@@ -220,7 +239,7 @@ end
 --- Where an access is, for people: "LSR", or "2 bytes at offset 0x5" where that is no register.
 function Player.name(self, event)
   local layout = self.bus.places and device.layout(self.dev)
-  local direction = event.op == "r" and "read" or "write"
+  local direction = event.op:lower() == event.op and event.op ~= "w" and "read" or "write"
   for _, register in ipairs(layout and layout.registers or {}) do
     local index = register.at
       and (event.offset - register.at) / (register.stride or register.width)

@@ -42,6 +42,22 @@ local function access(op)
   end
 end
 
+-- The same for a block of string I/O.
+local function block(op)
+  return function(file, text)
+    local place, offset, size, digits, above = text:match "^.(%d+) (%x+) (%d) (%x+) ?(%d*)$"
+    local about = place and file.places[tonumber(place)]
+    size = tonumber(size)
+    if not about or size < 1 or #digits % (2 * size) ~= 0 then
+      return nil, about and "whole elements expected" or "a block of a place expected"
+    end
+    file.accesses = file.accesses + 1
+    return { op = op, place = about, device = about.device, offset = tonumber(offset, 16),
+      size = size, data = unhex(digits), count = #digits / 2 / size,
+      above = file.devices[tonumber(above)] }
+  end
+end
+
 -- The device whose number begins a line, and the rest.
 local function device_of(file, text)
   local number, rest = text:match "^%l*%u?(%d+) (.+)$"
@@ -151,7 +167,8 @@ local function plain_line(key)
 end
 
 local readers = {
-  r = access "r", w = access "w", i = level "i", l = level "l", d = dma "d", D = dma "D",
+  r = access "r", w = access "w", b = block "b", B = block "B",
+  i = level "i", l = level "l", d = dma "d", D = dma "D",
   m = method, ["@"] = moment, f = fire, x = function() return { op = "x" } end,
 }
 local words = {
