@@ -4,7 +4,8 @@
 local device = require "lunavisor.device"
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
-local raises, refused = helper.raises, helper.refused
+local t = require "lunavisor.testing"
+local contains, raises, refused = helper.contains, helper.raises, helper.refused
 
 local function counter(more)
   local spec = {
@@ -102,6 +103,31 @@ helper.kvm("a device that is attached", function()
     vm:detach(dev)
     vm:attach(kind { name = "second" }, { mmio = 0xd0000008 })
     raises("that device is not attached", function() vm:detach(dev) end)
+  end)
+
+  it("is called as it is attached, with its lines, inputs and regions", function()
+    local g = guest "mov ebx, 0xd0000000\n mov eax, [rbx]\n hlt"
+    local kind = device "twin" {
+      regions = { main = { registers = { A = { at = 0, read = function(dev) return dev.A end } } },
+        more = { registers = { B = { at = 0 } } } },
+      lines = { irq = true }, inputs = { go = function() end },
+    }
+    local one = g.vm:attach(kind, { name = "one", mmio = { main = 0xd0000000 } })
+    local two = g.vm:attach(kind, { name = "two", irq = one.inputs.go })
+    assert.same({ "one", "one.irq", "one.inputs.go", "one.main" },
+      { one.name, one.irq.name, one.inputs.go.name, one.regions.main.name })
+    contains("two\n  irq: down -> one.inputs.go", tostring(g.vm:devices()))
+    contains("line two.irq (down", tostring(two.irq))
+    raises("device two has no line irk; did you mean 'irq'?", function() return two.lines.irk end)
+    raises("device two has no input og", function() return two.inputs.og end)
+    assert.is_nil((two.dma:read(2 ^ 40, 1)))
+    contains("two: DMA cannot read", (select(2, two.dma:read(2 ^ 40, 1))))
+    local seen = 0
+    g.vm:watch("one", function() seen = seen + 1 end)
+    g:stops "hlt"
+    assert.equal(1, seen)
+    local bus = t.bus(kind, { options = { name = "third" } })
+    assert.equal("third.irq", bus:line("irq").name)
   end)
 
   it("is named in errors, with its register and the author's lines", function()

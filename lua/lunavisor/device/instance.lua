@@ -83,7 +83,7 @@ end
 local function add_lines(d, layout)
   local levels = {}
   for _, about in ipairs(layout.lines) do
-    local line = lines.new(layout.name .. "." .. about.name)
+    local line = lines.new(d.name .. "." .. about.name)
     line.ruled = about.ruled
     d[about.slot] = line
     rawset(d, about.name, line)
@@ -92,13 +92,13 @@ local function add_lines(d, layout)
     __index = function(_, name)
       local about = layout.lines[name]
       if about and type(name) == "string" then return d[about.slot].level end
-      error(("device %s has no line %s%s"):format(layout.name, tostring(name),
+      error(("device %s has no line %s%s"):format(d.name, tostring(name),
         class.hint(name, layout.lines)), 2)
     end,
     __newindex = function(_, name, level)
       local about = type(name) == "string" and layout.lines[name]
       if not about or about.ruled then
-        error(("device %s has no line %s that can be set%s"):format(layout.name, tostring(name),
+        error(("device %s has no line %s that can be set%s"):format(d.name, tostring(name),
           about and ": it follows its rule" or class.hint(name, layout.lines)), 2)
       end
       d[about.slot]:set(level)
@@ -108,7 +108,7 @@ local function add_lines(d, layout)
 end
 
 local function add_input(d, layout, key, fn)
-  d.inputs[key] = lines.new(("%s.inputs.%s"):format(layout.name, tostring(key)), function(level)
+  d.inputs[key] = lines.new(("%s.inputs.%s"):format(d.name, tostring(key)), function(level)
     fn(d, level)
     if layout.update then layout.update(d) end
   end)
@@ -125,16 +125,31 @@ local function add_inputs(d, layout, spec)
     for name, fn in pairs(inputs or {}) do add_input(d, layout, name, fn) end
   end
   setmetatable(d.inputs, { __index = function(_, key)
-    error(("device %s has no input %s%s"):format(layout.name, tostring(key),
+    error(("device %s has no input %s%s"):format(d.name, tostring(key),
       class.hint(key, type(inputs) == "table" and inputs or {})), 2)
   end })
+end
+
+local function region_name(d, layout, region)
+  return #layout.regions > 1 and d.name .. "." .. region.name or d.name
+end
+
+--- Calls a device otherwise, and with it what belongs to it: lines, inputs, regions, DMA.
+function M.rename(d, name)
+  local layout = rawget(d, "class").layout
+  d.name, d.dma.name = name, name
+  for _, about in ipairs(layout.lines) do d[about.slot].name = name .. "." .. about.name end
+  for key, input in pairs(d.inputs) do input.name = ("%s.inputs.%s"):format(name, tostring(key)) end
+  for _, region in ipairs(layout.regions) do
+    d.regions[region.name].name = region_name(d, layout, region)
+  end
 end
 
 local function add_regions(d, layout)
   d.regions = {}
   for _, region in ipairs(layout.regions) do
     local read, write = region.read_access, region.write_access
-    local name = #layout.regions > 1 and d.name .. "." .. region.name or d.name
+    local name = region_name(d, layout, region)
     local get, put = region.read_block, region.write_block
     d.regions[region.name] = { name = name, owner = d, size = region.size, exposed = false,
       places = {},

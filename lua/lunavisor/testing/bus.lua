@@ -306,12 +306,12 @@ end
 local function add_wires(self)
   local layout = self.places.layout
   for _, about in ipairs(layout.lines) do
-    self.wires[about.name] = wires.new(layout.name .. "." .. about.name, self.device[about.name])
+    self.wires[about.name] = wires.new(self.name .. "." .. about.name, self.device[about.name])
   end
   for _, input in ipairs(layout.inputs) do
     if not self.wires[input] then
-      local from = lines.new(("%s.%s"):format(layout.name, tostring(input)))
-      local wire = wires.new(("%s.%s on the bus"):format(layout.name, tostring(input)), from,
+      local from = lines.new(("%s.%s"):format(self.name, tostring(input)))
+      local wire = wires.new(("%s.%s on the bus"):format(self.name, tostring(input)), from,
         self.device.inputs[input])
       wire.input = true
       self.wires[input] = wire

@@ -7,6 +7,7 @@ local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
 local device = require "lunavisor.device"
 local expose = require "lunavisor.device.expose"
+local instances = require "lunavisor.device.instance"
 local lines = require "lunavisor.device.line"
 local raw = require "lunavisor.binding.backend"
 local record = require "lunavisor.vm.record"
@@ -193,10 +194,10 @@ end
 function M.add(methods)
   --- Gives a device of the kit (an instance or a class) its place in the VM. options: mmio, pio:
   --- the address of its region, or { region = address }; for each line of the device what it
-  --- drives: the number of an interrupt line (vm:irq), an input, a line or a function; name: under
-  --- which vm.devices has it, its own where nil; space: of its DMA, space 0 where nil. It goes by
-  --- vm.clock unless it was made with a clock. Places that overlap raise. Returns the device; nil,
-  --- message, code where the host refuses.
+  --- drives: the number of an interrupt line (vm:irq), an input, a line or a function; name: what
+  --- it is called from then on, and vm.devices has it by, its own name where nil; space: of its
+  --- DMA, space 0 where nil. It goes by vm.clock unless it was made with a clock. Places that
+  --- overlap raise. Returns the device; nil, message, code where the host refuses.
   function methods.attach(self, dev, options)
     open(self)
     dev = M.instance("vm:attach", dev)
@@ -217,6 +218,7 @@ function M.add(methods)
         return check.result(nil, message, code)
       end
     end
+    if name ~= dev.name then instances.rename(dev, name) end
     M.settle(self, dev, options.space)
     self.attached.entries[name] = entry
     for _, pair in ipairs(targets) do pair[1]:connect(pair[2]) end
