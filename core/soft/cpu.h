@@ -202,6 +202,7 @@ struct soft_cpu {
   uint64_t other_msrs[SOFT_OTHER_MSRS];
   uint64_t clock_gpa; /* kvmclock's page, with its enable bit */
   struct kvm_cpuid2 *cpuid;
+  bool lacks_rdtscp, lacks_rdpid, lacks_invpcid; /* by that table */
 
   /* Events. */
   soft_event event; /* being delivered, or raised by soft_fault */

@@ -64,10 +64,30 @@ void soft_cr4_changed(soft_cpu *cpu) {
   soft_tlb_select(cpu);
 }
 
+/* Bits that CPUID says there are not (as KVM has it: not all of them have a feature's bit). */
+static uint64_t cr4_absent(const soft_cpu *cpu) {
+  static const struct {
+    uint32_t bit, leaf;
+    soft_cpuid_register which;
+    unsigned feature;
+  } features[] = {
+      {CR4_UMIP, 7, SOFT_ECX, 2},   {CR4_LA57, 7, SOFT_ECX, 16},    {CR4_FSGSBASE, 7, SOFT_EBX, 0},
+      {CR4_PCIDE, 1, SOFT_ECX, 17}, {CR4_OSXSAVE, 1, SOFT_ECX, 26}, {CR4_SMEP, 7, SOFT_EBX, 7},
+      {CR4_SMAP, 7, SOFT_EBX, 20},  {CR4_PKE, 7, SOFT_ECX, 3},
+  };
+  uint64_t absent = 0;
+  for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+    if (!soft_cpuid_has(cpu, features[i].leaf, features[i].which, features[i].feature)) {
+      absent |= features[i].bit;
+    }
+  }
+  return absent;
+}
+
 bool soft_set_cr4(soft_cpu *cpu, uint64_t value) {
   uint64_t changed = value ^ cpu->cr4;
-  if (value & ~(uint64_t)CR4_ALL || (soft_is_long(cpu) && !(value & CR4_PAE)) ||
-      (soft_is_long(cpu) && changed & CR4_LA57)) {
+  if (value & ~(uint64_t)CR4_ALL || changed & value & cr4_absent(cpu) ||
+      (soft_is_long(cpu) && !(value & CR4_PAE)) || (soft_is_long(cpu) && changed & CR4_LA57)) {
     return false;
   }
   if (changed & value & CR4_PCIDE && (!soft_is_long(cpu) || cpu->cr3 & 0xfff)) {
@@ -211,6 +231,7 @@ SOFT_OP(invlpg) {
 
 /* Whatever it asks for, the whole TLB goes. */
 SOFT_OP(invpcid) {
+  soft_need(cpu, insn, !cpu->lacks_invpcid);
   soft_need_ring_0(cpu, insn);
   uint64_t type = soft_get(cpu, insn->to, soft_is_64(cpu) ? 64 : 32);
   uint64_t linear = soft_address(cpu, insn, 16, SOFT_READ);

@@ -15,6 +15,15 @@ void soft_cr4_changed(soft_cpu *cpu);
 
 /* identify.c: the leaf of the table that the vCPU was given; zeroes where it does not have it. */
 const struct kvm_cpuid_entry2 *soft_cpuid(const soft_cpu *cpu, uint32_t leaf, uint32_t index);
+/* Whether it shows a feature; all are there without a table. */
+typedef enum soft_cpuid_register {
+  SOFT_EBX,
+  SOFT_ECX,
+  SOFT_EDX
+} soft_cpuid_register;
+bool soft_cpuid_has(const soft_cpu *cpu, uint32_t leaf, soft_cpuid_register which, unsigned bit);
+/* After there is another table. */
+void soft_cpuid_changed(soft_cpu *cpu);
 
 /* msr.c. False for an MSR that there is not; `host` sets what a guest may not. */
 bool soft_msr_get(soft_cpu *cpu, uint32_t msr, uint64_t *value);

@@ -113,6 +113,14 @@ SOFT_INLINE bool soft_exchange(soft_cpu *cpu, const soft_insn *insn, uint64_t li
   return soft_exchange_locked(cpu, linear, old, value, (unsigned)bits / 8);
 }
 
+/* An instruction that CPUID does not show is none. */
+SOFT_INLINE void soft_need(soft_cpu *cpu, const soft_insn *insn, bool there) {
+  cpu->current = insn;
+  if (!there) {
+    soft_raise(cpu, VECTOR_UD);
+  }
+}
+
 SOFT_INLINE void soft_need_ring_0(soft_cpu *cpu, const soft_insn *insn) {
   cpu->current = insn;
   if (cpu->cpl) {

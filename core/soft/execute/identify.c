@@ -2,6 +2,7 @@
  * CPUID, time, random numbers, performance counters. */
 #include "soft/execute/control.h"
 #include "soft/execute/execute.h"
+#include "soft/irqchip/irqchip.h"
 #include "soft/vector/vector.h"
 
 /* What the table's bits for OSXSAVE and OSPKE and the sizes of XSAVE's areas are now. */
@@ -28,15 +29,30 @@ const struct kvm_cpuid_entry2 *soft_cpuid(const soft_cpu *cpu, uint32_t leaf, ui
   return &none;
 }
 
+bool soft_cpuid_has(const soft_cpu *cpu, uint32_t leaf, soft_cpuid_register which, unsigned bit) {
+  const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, 0);
+  uint32_t value = which == SOFT_EBX ? entry->ebx : which == SOFT_ECX ? entry->ecx : entry->edx;
+  return !cpu->cpuid || value >> bit & 1;
+}
+
+void soft_cpuid_changed(soft_cpu *cpu) {
+  cpu->lacks_rdtscp = !soft_cpuid_has(cpu, 0x80000001, SOFT_EDX, 27);
+  cpu->lacks_rdpid = !soft_cpuid_has(cpu, 7, SOFT_ECX, 22);
+  cpu->lacks_invpcid = !soft_cpuid_has(cpu, 7, SOFT_EBX, 10);
+}
+
 SOFT_OP(cpuid) {
   uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
   const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, index);
-  uint32_t ebx = entry->ebx, ecx = entry->ecx;
+  uint32_t ebx = entry->ebx, ecx = entry->ecx, edx = entry->edx;
   adjust(cpu, leaf, index, &ebx, &ecx);
+  if (leaf == 1 && !(cpu->apic_base & APIC_BASE_ON)) {
+    edx &= ~(1u << 9); /* a LAPIC that is off is not there */
+  }
   soft_set_gpr(cpu, RAX, entry->eax, 32);
   soft_set_gpr(cpu, RBX, ebx, 32);
   soft_set_gpr(cpu, RCX, ecx, 32);
-  soft_set_gpr(cpu, RDX, entry->edx, 32);
+  soft_set_gpr(cpu, RDX, edx, 32);
   SOFT_END;
 }
 
@@ -56,12 +72,14 @@ SOFT_OP(rdtsc) {
 }
 
 SOFT_OP(rdtscp) {
+  soft_need(cpu, insn, !cpu->lacks_rdtscp);
   read_tsc(cpu, insn);
   soft_set_gpr(cpu, RCX, cpu->tsc_aux, 32);
   SOFT_NEXT;
 }
 
 SOFT_OP(rdpid) {
+  soft_need(cpu, insn, !cpu->lacks_rdpid);
   soft_put(cpu, insn->to, cpu->tsc_aux, 64);
   SOFT_NEXT;
 }

@@ -116,6 +116,7 @@ static int set_cpuid(soft_cpu *cpu, const struct kvm_cpuid2 *table) {
   memcpy(copy, table, size);
   free(cpu->cpuid);
   cpu->cpuid = copy;
+  soft_cpuid_changed(cpu);
   return 0;
 }
 
