@@ -47,6 +47,13 @@ void soft_set_cpl(soft_cpu *cpu, unsigned cpl) {
   soft_links_select(cpu);
 }
 
+void soft_nmi_ended(soft_cpu *cpu) {
+  if (cpu->nmi_masked && atomic_load_explicit(&cpu->nmi, memory_order_relaxed) > 1) {
+    atomic_store(&cpu->nmi, 1);
+  }
+  cpu->nmi_masked = false;
+}
+
 static void reset_segments(soft_cpu *cpu) {
   for (int i = SEG_ES; i <= SEG_GS; i++) {
     cpu->seg[i] = (struct kvm_segment){.limit = 0xffff, .type = 3, .s = 1, .present = 1};
@@ -64,6 +71,7 @@ static void reset_lasting(soft_cpu *cpu) {
   cpu->star = cpu->lstar = cpu->cstar = cpu->sfmask = cpu->kernel_gs = cpu->tsc_aux = 0;
   memset(cpu->sysenter, 0, sizeof cpu->sysenter);
   memset(cpu->other_msrs, 0, sizeof cpu->other_msrs);
+  cpu->tsc_adjust = 0;
   cpu->pat = UINT64_C(0x0007040600070406);
   cpu->misc_enable = 1;
   cpu->apic_base = UINT64_C(0xfee00800) | (cpu->id == 0 ? 0x100 : 0);

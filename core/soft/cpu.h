@@ -196,7 +196,7 @@ struct soft_cpu {
   uint64_t dr[8];
   uint64_t star, lstar, cstar, sfmask, kernel_gs, tsc_aux;
   uint64_t sysenter[3];
-  uint64_t tsc_offset;
+  uint64_t tsc_offset, tsc_adjust;
   uint32_t pkru;
   uint64_t pat, misc_enable;
   uint64_t other_msrs[SOFT_OTHER_MSRS];
@@ -213,7 +213,8 @@ struct soft_cpu {
   soft_event inject;
   int interrupt; /* a vector that waits for delivery; -1 */
   bool nmi_masked;
-  _Atomic bool nmi; /* any thread */
+  _Atomic unsigned nmi; /* how many wait; any thread */
+  atomic_bool kicked;   /* a hypercall ends its HLT; any thread */
   bool halted;
   uint32_t pending_debug; /* DR6 bits of a trap that is due */
   uint32_t watched;       /* DR6 bits of data breakpoints that the instruction met */
@@ -308,6 +309,8 @@ void soft_set_flags(soft_cpu *cpu, uint64_t flags);
 /* After CR0, EFER, RFLAGS.VM, CS or the privilege level have changed. */
 void soft_mode_changed(soft_cpu *cpu);
 void soft_set_cpl(soft_cpu *cpu, unsigned cpl);
+/* At an IRET. Of the NMIs that came meanwhile one is kept, as a processor's latch does. */
+void soft_nmi_ended(soft_cpu *cpu);
 /* After seg[n] was written. */
 void soft_segment_changed(soft_cpu *cpu, int n);
 

@@ -84,6 +84,15 @@ static bool is_trap(const soft_event *event) {
   return event->vector == VECTOR_DB;
 }
 
+/* KVM keeps a second one of those that come at once (kvm_vcpu.nmi_pending). */
+static void take_nmi(soft_cpu *cpu) {
+  if (atomic_exchange(&cpu->nmi, 0) > 1) {
+    atomic_fetch_add(&cpu->nmi, 1);
+  }
+  cpu->nmi_masked = true;
+  interrupt(cpu, VECTOR_NMI);
+}
+
 /* One event at a time, the most urgent first; whether there was one. */
 static bool take_event(soft_cpu *cpu) {
   bool shadowed = cpu->shadow, open = cpu->rflags & FLAG_IF && !shadowed;
@@ -93,9 +102,7 @@ static bool take_event(soft_cpu *cpu) {
     soft_queue_trap(cpu);
   } else if (atomic_load_explicit(&cpu->nmi, memory_order_relaxed) && !cpu->nmi_masked &&
              !shadowed) {
-    atomic_store(&cpu->nmi, false);
-    cpu->nmi_masked = true;
-    interrupt(cpu, VECTOR_NMI);
+    take_nmi(cpu);
   } else if (cpu->interrupt >= 0 && open) {
     int vector = cpu->interrupt;
     cpu->interrupt = -1;

@@ -33,16 +33,15 @@ enum {
 /* Registers that only keep what is written: memory types, microcode, power, what AMD's Linux
  * driver asks for. */
 static const uint32_t others[] = {
-    MSR_TSC_ADJUST, 0x17,       0x34,       0x3a,       0x48,       0x8b,       0xce,
-    0x140,          0x179,      0x17a,      0x17b,      0x1b0,      0x1c9,      0x1d9,
-    0x2ff,          0x200,      0x201,      0x202,      0x203,      0x204,      0x205,
-    0x206,          0x207,      0x208,      0x209,      0x20a,      0x20b,      0x20c,
-    0x20d,          0x20e,      0x20f,      0x250,      0x258,      0x259,      0x268,
-    0x269,          0x26a,      0x26b,      0x26c,      0x26d,      0x26e,      0x26f,
-    0x4b564d00,     0x4b564d02, 0x4b564d03, 0x4b564d04, 0x11,       0xc0000104, 0xc0010000,
-    0xc0010001,     0xc0010002, 0xc0010003, 0xc0010004, 0xc0010005, 0xc0010006, 0xc0010007,
-    0xc0010010,     0xc0010015, 0xc001001f, 0xc0010055, 0xc0010058, 0xc0010061, 0xc0010062,
-    0xc0010063,     0xc0010064, 0xc0010117, 0xc0010299, 0xc0011029, 0xc001102a,
+    0x17,       0x34,       0x3a,       0x8b,       0xce,       0x140,      0x179,      0x17a,
+    0x17b,      0x1b0,      0x1c9,      0x1d9,      0x2ff,      0x200,      0x201,      0x202,
+    0x203,      0x204,      0x205,      0x206,      0x207,      0x208,      0x209,      0x20a,
+    0x20b,      0x20c,      0x20d,      0x20e,      0x20f,      0x250,      0x258,      0x259,
+    0x268,      0x269,      0x26a,      0x26b,      0x26c,      0x26d,      0x26e,      0x26f,
+    0x4b564d00, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x11,       0xc0000104, 0xc0010000, 0xc0010001,
+    0xc0010002, 0xc0010003, 0xc0010004, 0xc0010005, 0xc0010006, 0xc0010007, 0xc0010010, 0xc0010015,
+    0xc001001f, 0xc0010055, 0xc0010058, 0xc0010061, 0xc0010062, 0xc0010063, 0xc0010064, 0xc0010117,
+    0xc0010299, 0xc0011029, 0xc001102a,
 };
 _Static_assert(sizeof others / sizeof *others <= SOFT_OTHER_MSRS, "other_msrs is too small");
 
@@ -68,6 +67,8 @@ static uint64_t *plain(soft_cpu *cpu, uint32_t msr) {
       return &cpu->sysenter[0];
     case MSR_MISC_ENABLE:
       return &cpu->misc_enable;
+    case MSR_TSC_ADJUST:
+      return &cpu->tsc_adjust;
     default:
       return other(cpu, msr);
   }
@@ -151,6 +152,27 @@ static bool set_efer(soft_cpu *cpu, uint64_t value, bool host) {
   return true;
 }
 
+/* The guest sees it in IA32_TSC_ADJUST, and the other way round (SDM volume 3, 18.17.3). */
+static void move_tsc(soft_cpu *cpu, uint64_t by) {
+  cpu->tsc_offset += by;
+  atomic_fetch_or(&cpu->attention, SOFT_ATTEND_CLOCK);
+}
+
+static bool set_tsc(soft_cpu *cpu, uint64_t value, bool host) {
+  uint64_t by = value - soft_tsc(cpu);
+  cpu->tsc_adjust += host ? 0 : by;
+  move_tsc(cpu, by);
+  return true;
+}
+
+static bool set_tsc_adjust(soft_cpu *cpu, uint64_t value, bool host) {
+  if (!host) {
+    move_tsc(cpu, value - cpu->tsc_adjust);
+  }
+  cpu->tsc_adjust = value;
+  return true;
+}
+
 bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host) {
   uint64_t *kept = address(cpu, msr);
   if (kept) {
@@ -165,9 +187,9 @@ bool soft_msr_set(soft_cpu *cpu, uint32_t msr, uint64_t value, bool host) {
   }
   switch (msr) {
     case MSR_TSC:
-      cpu->tsc_offset += value - soft_tsc(cpu);
-      atomic_fetch_or(&cpu->attention, SOFT_ATTEND_CLOCK);
-      return true;
+      return set_tsc(cpu, value, host);
+    case MSR_TSC_ADJUST:
+      return set_tsc_adjust(cpu, value, host);
     case MSR_EFER:
       return set_efer(cpu, value, host);
     case MSR_PAT:

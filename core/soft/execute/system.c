@@ -42,12 +42,6 @@ SOFT_OP(hlt) {
   return NULL;
 }
 
-/* As KVM answers a hypercall that it does not know: -KVM_ENOSYS. */
-SOFT_OP(vmcall) {
-  cpu->r[RAX] = (uint64_t)-1000;
-  SOFT_NEXT;
-}
-
 /* There where the vCPU's table says so, and for ring 0 alone. */
 static void need_monitor(soft_cpu *cpu, const soft_insn *insn) {
   cpu->current = insn;
@@ -122,7 +116,7 @@ SOFT_OP(int1) {
 SOFT_OP(iret) {
   cpu->current = insn;
   soft_iret(cpu, insn->operand_size);
-  cpu->nmi_masked = false;
+  soft_nmi_ended(cpu);
   soft_look_around(cpu);
   return NULL;
 }

@@ -218,6 +218,10 @@ void soft_chip_poll(soft_cpu *cpu) {
 
 /* Whether a halted CPU has something to do. */
 static bool is_woken(soft_cpu *cpu) {
+  if (atomic_exchange(&cpu->kicked, false)) {
+    cpu->halted = false;
+    return true;
+  }
   if (cpu->halted) {
     bool open = cpu->rflags & FLAG_IF;
     const soft_chip *chip = &cpu->vm->chip;

@@ -43,6 +43,7 @@ enum {
   APIC_SELF = 0x3f0,
   APIC_ENABLED = 1 << 8, /* in the spurious vector's register */
   APIC_MASKED = 1 << 16, /* in entries of the local vector table */
+  APIC_TIMER_DEADLINE = 1 << 18,
   APIC_BASE_BSP = 1 << 8,
   APIC_BASE_X2 = 1 << 10,
   APIC_BASE_ON = 1 << 11

@@ -160,7 +160,8 @@ static void set_entry(soft_cpu *cpu, unsigned offset, uint32_t value) {
     value |= APIC_MASKED;
   }
   value &= valid[(offset - APIC_TIMER) / 16];
-  if (offset == APIC_TIMER && (value ^ get(cpu, offset)) & 0x60000) { /* another mode */
+  bool by_deadline = value & APIC_TIMER_DEADLINE;
+  if (offset == APIC_TIMER && by_deadline != !!(get(cpu, offset) & APIC_TIMER_DEADLINE)) {
     soft_timer_stop(cpu);
     set(cpu, APIC_TIMER_INITIAL, 0);
   }
@@ -234,6 +235,10 @@ void soft_lapic_write(soft_cpu *cpu, unsigned offset, uint32_t value) {
   }
 }
 
+static bool is_entry(unsigned offset) {
+  return offset >= APIC_TIMER && offset <= APIC_LVT_ERROR;
+}
+
 /* Registers of the x2APIC that may be written; reserved bits make #GP. */
 static bool write_x2(soft_cpu *cpu, unsigned offset, uint64_t value) {
   if (offset == APIC_COMMAND) {
@@ -243,13 +248,33 @@ static bool write_x2(soft_cpu *cpu, unsigned offset, uint64_t value) {
     return true;
   }
   bool may = offset == APIC_TPR || offset == APIC_SPURIOUS || offset == APIC_TIMER_INITIAL ||
-             offset == APIC_TIMER_DIVIDE || (offset >= APIC_TIMER && offset <= APIC_LVT_ERROR) ||
-             offset == APIC_SELF || ((offset == APIC_EOI || offset == APIC_ERROR) && !value);
-  if (!may || value >> 32 || (offset == APIC_TPR && value >> 8)) {
+             offset == APIC_TIMER_DIVIDE || is_entry(offset) || offset == APIC_SELF ||
+             ((offset == APIC_EOI || offset == APIC_ERROR) && !value);
+  bool is_byte = offset == APIC_TPR || offset == APIC_SELF;
+  if (!may || value >> 32 || (is_byte && value >> 8)) {
     return false;
   }
   soft_lapic_write(cpu, offset, (uint32_t)value);
   return true;
+}
+
+/* SDM volume 3, table 11-6: the others make #GP. */
+static bool reads_x2(unsigned offset) {
+  switch (offset) {
+    case APIC_ID:
+    case APIC_VERSION:
+    case APIC_TPR:
+    case APIC_PPR:
+    case APIC_LDR:
+    case APIC_SPURIOUS:
+    case APIC_ERROR:
+    case APIC_TIMER_INITIAL:
+    case APIC_TIMER_CURRENT:
+    case APIC_TIMER_DIVIDE:
+      return true;
+    default:
+      return is_entry(offset) || (offset >= APIC_ISR && offset < APIC_ERROR);
+  }
 }
 
 static bool read_x2(soft_cpu *cpu, unsigned offset, uint64_t *value) {
@@ -257,8 +282,7 @@ static bool read_x2(soft_cpu *cpu, unsigned offset, uint64_t *value) {
     *value = (uint64_t)get(cpu, APIC_COMMAND_HIGH) << 32 | get(cpu, APIC_COMMAND);
     return true;
   }
-  if (offset == APIC_EOI || offset == APIC_SELF || offset == APIC_COMMAND_HIGH ||
-      offset == APIC_DFR) {
+  if (!reads_x2(offset)) {
     return false;
   }
   *value = soft_lapic_read(cpu, offset);
@@ -277,7 +301,8 @@ bool soft_lapic_msr(soft_cpu *cpu, uint32_t msr, uint64_t *value, bool write) {
 bool soft_set_apic_base(soft_cpu *cpu, uint64_t value, bool host) {
   uint64_t modes = APIC_BASE_ON | APIC_BASE_X2, old = cpu->apic_base & modes;
   uint64_t known = modes | APIC_BASE_BSP | UINT64_C(0xfffffffff000);
-  if (value & ~known || (value & modes) == APIC_BASE_X2) {
+  bool lacks_x2 = value & APIC_BASE_X2 && !soft_cpuid_has(cpu, 1, SOFT_ECX, 21);
+  if (value & ~known || (value & modes) == APIC_BASE_X2 || lacks_x2) {
     return false;
   }
   bool leaves_x2 = old == modes && (value & modes) == APIC_BASE_ON;

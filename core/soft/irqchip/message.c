@@ -57,7 +57,7 @@ static bool deliver(soft_cpu *cpu, const soft_message *message) {
       }
       break;
     case DELIVER_NMI:
-      atomic_store(&cpu->nmi, true);
+      atomic_fetch_add(&cpu->nmi, 1);
       break;
     case DELIVER_INIT:
       atomic_store(&cpu->init, true);

@@ -147,7 +147,7 @@ void soft_get_events(const soft_cpu *cpu, struct kvm_vcpu_events *events) {
     events->interrupt.nr = (uint8_t)cpu->interrupt;
   }
   events->interrupt.shadow = cpu->shadow;
-  events->nmi.pending = atomic_load_explicit(&cpu->nmi, memory_order_relaxed);
+  events->nmi.pending = (uint8_t)atomic_load_explicit(&cpu->nmi, memory_order_relaxed);
   events->nmi.masked = cpu->nmi_masked;
 }
 
@@ -167,7 +167,7 @@ int soft_set_events(soft_cpu *cpu, const struct kvm_vcpu_events *events) {
     cpu->shadow = events->interrupt.shadow;
   }
   if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
-    atomic_store(&cpu->nmi, events->nmi.pending != 0);
+    atomic_store(&cpu->nmi, events->nmi.pending);
   }
   cpu->nmi_masked = events->nmi.masked;
   return 0;

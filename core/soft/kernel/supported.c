@@ -32,8 +32,9 @@ enum {
   /* EDX: SYSCALL, NX, 1-GiB pages, RDTSCP, long mode. */
   OWN_81_EDX = BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29),
   HOST_81_EDX = 0x0183f3ff | BIT(22),
-  /* kvmclock, old and new, stable; port 0x80 is not waited for: asm/kvm_para.h. */
-  KVM_FEATURES = BIT(0) | BIT(1) | BIT(3) | BIT(24),
+  /* kvmclock, old and new, stable; port 0x80 is not waited for; the hypercalls of
+   * irqchip/hypercall.c: asm/kvm_para.h. */
+  KVM_FEATURES = BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(11) | BIT(13) | BIT(24),
   ADDRESS_SIZES = 48 << 8 | 48
 };
 

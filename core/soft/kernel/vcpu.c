@@ -191,7 +191,7 @@ int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
     case KVM_INTERRUPT:
       return interrupt(cpu, argument);
     case KVM_NMI:
-      atomic_store(&cpu->nmi, true);
+      atomic_fetch_add(&cpu->nmi, 1);
       soft_wake(cpu, SOFT_ATTEND_EVENT);
       return 0;
     case KVM_GET_TSC_KHZ:
