@@ -141,7 +141,8 @@ typedef enum soft_access {
 } soft_access;
 
 enum {
-  SOFT_OTHER_MSRS = 96
+  SOFT_OTHER_MSRS = 96,
+  SOFT_ADDRESS_BITS = 48 /* physical, as CPUID leaf 0x80000008 has them */
 };
 
 #endif

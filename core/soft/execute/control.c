@@ -26,7 +26,8 @@ bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
     }
     efer &= ~(uint64_t)EFER_LMA;
   }
-  if (pages && !paged && cpu->cr4 & CR4_PAE && !(efer & EFER_LMA) && !soft_load_pdptes(cpu)) {
+  bool reads = pages && (value ^ cpu->cr0) & (CR0_PG | CR0_CD | CR0_NW);
+  if (reads && cpu->cr4 & CR4_PAE && !(efer & EFER_LMA) && !soft_load_pdptes(cpu)) {
     return false;
   }
   bool flush = (value ^ cpu->cr0) & (CR0_PG | CR0_WP | CR0_PE);
@@ -44,8 +45,8 @@ bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
 bool soft_set_cr3(soft_cpu *cpu, uint64_t value) {
   bool keeps = cpu->cr4 & CR4_PCIDE && value >> 63;
   uint64_t old = cpu->cr3;
-  value &= ~(UINT64_C(1) << 63);
-  if (soft_is_long(cpu) && value >> 52) {
+  value &= ~((uint64_t)keeps << 63);
+  if (soft_is_long(cpu) && value >> SOFT_ADDRESS_BITS) {
     return false;
   }
   cpu->cr3 = value;
@@ -236,8 +237,7 @@ SOFT_OP(invpcid) {
   uint64_t type = soft_get(cpu, insn->to, soft_is_64(cpu) ? 64 : 32);
   uint64_t linear = soft_address(cpu, insn, 16, SOFT_READ);
   uint64_t pcid = soft_load(cpu, linear, 64), address = soft_load(cpu, linear + 8, 64);
-  bool wrong = type > 3 || (type < 2 && pcid >> 12) ||
-               (type == 0 && !soft_canonical(cpu, address)) ||
+  bool wrong = type > 3 || pcid >> 12 || (type == 0 && !soft_canonical(cpu, address)) ||
                (type < 2 && pcid && !(cpu->cr4 & CR4_PCIDE));
   if (wrong) {
     soft_fault(cpu, VECTOR_GP, 0);

@@ -35,7 +35,7 @@ enum {
   /* kvmclock, old and new, stable; port 0x80 is not waited for; the hypercalls of
    * irqchip/hypercall.c: asm/kvm_para.h. */
   KVM_FEATURES = BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(11) | BIT(13) | BIT(24),
-  ADDRESS_SIZES = 48 << 8 | 48
+  ADDRESS_SIZES = 48 << 8 | SOFT_ADDRESS_BITS
 };
 
 /* Which leaves there are, and with how many indices. */

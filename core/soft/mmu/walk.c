@@ -15,11 +15,10 @@ enum {
   ERROR_USER = 1 << 2,
   ERROR_RESERVED = 1 << 3,
   ERROR_FETCH = 1 << 4,
-  ERROR_KEY = 1 << 5,
-  ADDRESS_BITS = 48 /* as CPUID leaf 0x80000008 has it */
+  ERROR_KEY = 1 << 5
 };
-#define ADDRESS_MASK (((UINT64_C(1) << ADDRESS_BITS) - 1) & ~UINT64_C(0xfff))
-#define RESERVED_HIGH (UINT64_C(0x000fffffffffffff) & ~((UINT64_C(1) << ADDRESS_BITS) - 1))
+#define ADDRESS_MASK (((UINT64_C(1) << SOFT_ADDRESS_BITS) - 1) & ~UINT64_C(0xfff))
+#define RESERVED_HIGH (UINT64_C(0x000fffffffffffff) & ~((UINT64_C(1) << SOFT_ADDRESS_BITS) - 1))
 #define NO_EXECUTE (UINT64_C(1) << 63)
 
 /* What paging is in use. */
