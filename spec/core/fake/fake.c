@@ -390,7 +390,7 @@ size_t fake_slots(struct kvm_userspace_memory_region *slots, size_t room) {
   size_t count = 0;
   pthread_mutex_lock(&fake_lock);
   const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
-  for (uint32_t i = 0; vm && i < fake_slots_max(); i++) {
+  for (uint32_t i = 0; vm && i < vm->slots_max; i++) {
     if (vm->slots[i].region.memory_size) {
       if (count < room) {
         slots[count] = vm->slots[i].region;

@@ -62,7 +62,7 @@ static uint64_t met(const fake_file *vcpu, uint64_t address, bool data) {
 }
 
 static uint8_t byte_at(const fake_file *vcpu, uint64_t gpa) {
-  for (uint32_t i = 0; i < fake_slots_max(); i++) {
+  for (uint32_t i = 0; i < vcpu->vm->slots_max; i++) {
     const struct kvm_userspace_memory_region *region = &vcpu->vm->slots[i].region;
     if (gpa >= region->guest_phys_addr && gpa - region->guest_phys_addr < region->memory_size) {
       const uint8_t *host = (const uint8_t *)(uintptr_t)region->userspace_addr;

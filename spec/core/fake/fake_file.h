@@ -46,6 +46,7 @@ typedef struct fake_file {
   uint64_t serial; /* the higher, the younger */
   /* A VM's. */
   fake_slot *slots;
+  uint32_t slots_max; /* as the host was when it was made */
   unsigned vcpus;
   bool *vcpu_ids; /* a vCPU stays until its VM goes, though its file is closed */
   bool manual_protect;

@@ -104,12 +104,13 @@ static int create_vm(void) {
     return fake_refuse(ENOMEM);
   }
   vm->slots = slots;
+  vm->slots_max = fake_slots_max();
   vm->vcpu_ids = ids;
   return vm->fd;
 }
 
 void fake_vm_free(fake_file *vm) {
-  for (uint32_t i = 0; vm->slots && i < fake_slots_max(); i++) {
+  for (uint32_t i = 0; i < vm->slots_max; i++) {
     free(vm->slots[i].log);
   }
   free(vm->slots);
@@ -139,9 +140,9 @@ int fake_device_ioctl(unsigned long request, void *argument) {
 
 /* ---- Memory slots ---- */
 
-static bool well_formed(const struct kvm_userspace_memory_region *region) {
+static bool well_formed(const fake_file *vm, const struct kvm_userspace_memory_region *region) {
   const uint64_t pages_max = (UINT64_C(1) << 31) - 1; /* KVM_MEM_MAX_NR_PAGES */
-  return region->slot < fake_slots_max() && region->memory_size % FAKE_PAGE == 0 &&
+  return region->slot < vm->slots_max && region->memory_size % FAKE_PAGE == 0 &&
          region->guest_phys_addr % FAKE_PAGE == 0 && region->userspace_addr % FAKE_PAGE == 0 &&
          region->userspace_addr < UINT64_C(1) << 47 &&
          region->memory_size / FAKE_PAGE <= pages_max &&
@@ -150,7 +151,7 @@ static bool well_formed(const struct kvm_userspace_memory_region *region) {
 }
 
 static bool overlaps(const fake_file *vm, const struct kvm_userspace_memory_region *region) {
-  for (uint32_t i = 0; i < fake_slots_max(); i++) {
+  for (uint32_t i = 0; i < vm->slots_max; i++) {
     const struct kvm_userspace_memory_region *other = &vm->slots[i].region;
     if (other->memory_size && i != region->slot &&
         other->guest_phys_addr < region->guest_phys_addr + region->memory_size &&
@@ -187,7 +188,7 @@ static int delete_slot(fake_slot *slot) {
 
 /* As __kvm_set_memory_region: create, delete, move or change flags. */
 static int set_region(fake_file *vm, const struct kvm_userspace_memory_region *region) {
-  if (!well_formed(region)) {
+  if (!well_formed(vm, region)) {
     return fake_refuse(EINVAL);
   }
   fake_slot *slot = &vm->slots[region->slot];
@@ -208,7 +209,7 @@ static int set_region(fake_file *vm, const struct kvm_userspace_memory_region *r
 }
 
 static fake_slot *logged_slot(fake_file *vm, uint32_t number) {
-  fake_slot *slot = number < fake_slots_max() ? &vm->slots[number] : NULL;
+  fake_slot *slot = number < vm->slots_max ? &vm->slots[number] : NULL;
   return slot && slot->log ? slot : NULL;
 }
 
@@ -249,7 +250,7 @@ bool fake_write(uint64_t gpa) {
   bool written = false;
   pthread_mutex_lock(&fake_lock);
   const fake_file *vm = fake_file_youngest(FAKE_FILE_VM);
-  for (uint32_t i = 0; vm && i < fake_slots_max(); i++) {
+  for (uint32_t i = 0; vm && i < vm->slots_max; i++) {
     const fake_slot *slot = &vm->slots[i];
     const struct kvm_userspace_memory_region *region = &slot->region;
     if (gpa >= region->guest_phys_addr && gpa - region->guest_phys_addr < region->memory_size &&
