@@ -127,6 +127,9 @@ $(BUILD)/obj/spec/core/%.o $(BUILD)/obj/spec/fuzz/%.o $(BUILD)/obj/scripts/bench
 $(NATIVE) $(HV_NATIVE): EXTRA := -fno-plt
 $(SOFT): EXTRA := -mgeneral-regs-only $(if $(findstring clang,$(CC)),-fno-builtin,\
   -fno-tree-loop-distribute-patterns)
+# The thread sanitizer's calls would change the guest's vector registers.
+$(BUILD)/obj/core/soft/vector/vector.o: EXTRA += $(if $(findstring thread,$(SANITIZE)),\
+  -fno-sanitize=thread -DSOFT_SANITIZED)
 $(BUILD)/obj/core/accelerator.o: EXTRA := $(if $(ZYDIS),-DLUNA_SOFT)
 $(BUILD)/obj/core/debug/disasm.o: EXTRA := $(if $(ZYDIS),-DLUNA_ZYDIS)
 

@@ -16,14 +16,8 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
     SOFT_HAS_FEATURE(address_sanitizer) || SOFT_HAS_FEATURE(thread_sanitizer) ||                   \
     SOFT_HAS_FEATURE(undefined_behavior_sanitizer)
-#define SOFT_SANITIZED 1
-#endif
-/* A function that runs while the guest's vector state is in the registers: the thread sanitizer's
- * calls at a function's begin and end would change it. */
-#ifdef __SANITIZE_THREAD__
-#define SOFT_BARE __attribute__((no_sanitize_thread))
-#else
-#define SOFT_BARE
+#undef SOFT_SANITIZED
+#define SOFT_SANITIZED 1 /* vector.c is told by the Makefile */
 #endif
 #if !defined(__OPTIMIZE__) || defined(SOFT_SANITIZED)
 #define SOFT_GO(next) return (next)

@@ -37,13 +37,21 @@ static struct sigaction old[4];
 
 /* ---- Faults ---- */
 
-/* The guest's vector state was in the registers: it is in the signal's frame. */
+/* What is live of the guest's vector state was in the registers: it is in the signal's frame, as the
+ * host's own control registers are where they are not the guest's. The handler has others, and leaves
+ * by longjmp. */
 static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   const uint8_t *frame = (const uint8_t *)context->uc_mcontext.fpregs;
   uint32_t size;
   uint64_t components;
   memcpy(&size, frame + AT_FRAME_SIZE, sizeof size);
   memcpy(&components, frame + AT_COMPONENTS, sizeof components);
+  if (!(cpu->vector_live & SOFT_LIVE_X87)) {
+    memcpy(&cpu->host_fcw, frame, sizeof cpu->host_fcw);
+  }
+  if (!(cpu->vector_live & SOFT_LIVE_SSE)) {
+    memcpy(&cpu->host_mxcsr, frame + AT_MXCSR, sizeof cpu->host_mxcsr);
+  }
   if (cpu->vector_live & SOFT_LIVE_X87) {
     memcpy(cpu->xsave, frame, AT_MXCSR);
     memcpy(cpu->xsave + AT_X87, frame + AT_X87, AT_XMM - AT_X87);
@@ -59,8 +67,7 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   memcpy(&image, cpu->xsave + AT_COMPONENTS, sizeof image);
   image = (image & ~(uint64_t)cpu->vector_live) | (components & cpu->vector_live);
   memcpy(cpu->xsave + AT_COMPONENTS, &image, sizeof image);
-  cpu->vector_live = 0;
-  cpu->vector_ready = 0;
+  soft_vector_abandon(cpu);
 }
 
 static bool is_guest_memory(const soft_cpu *cpu, const void *address) {
@@ -109,9 +116,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     pass_on(number, info, context);
     return;
   }
-  if (cpu->vector_live) {
-    park_from_frame(cpu, context);
-  }
+  park_from_frame(cpu, context);
   if (in_memory) {
     soft_leave(cpu, SOFT_ESCAPE_HOST);
   }

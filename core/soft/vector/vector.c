@@ -114,6 +114,15 @@ void soft_park(soft_cpu *cpu) {
   cpu->vector_ready = 0;
 }
 
+void soft_vector_abandon(soft_cpu *cpu) {
+  __asm__ volatile("fninit\n\tfldcw %0\n\tldmxcsr %1" : : "m"(cpu->host_fcw), "m"(cpu->host_mxcsr));
+  if (cpu->vector_live & SOFT_LIVE_AVX) {
+    __asm__ volatile("vzeroupper");
+  }
+  cpu->vector_live = 0;
+  cpu->vector_ready = 0;
+}
+
 void soft_vector_reset(soft_cpu *cpu) {
   cpu->vector_live = 0;
   cpu->vector_ready = 0;
@@ -171,6 +180,7 @@ static void take_pending(soft_cpu *cpu) {
   __asm__ volatile("fnstsw %0" : "=a"(status));
   if (soft_unlikely(status & 0x80)) {
     if (cpu->cr0 & CR0_NE) {
+      soft_park(cpu);
       soft_raise(cpu, VECTOR_MF);
     }
     __asm__ volatile("fnclex");
@@ -199,32 +209,38 @@ static void *operand(soft_cpu *cpu, const soft_insn *insn, const soft_vector *ve
   return memory;
 }
 
+/* A sanitizer's own code may use vector registers anywhere: this file goes without the thread
+ * sanitizer, and calls others with nothing live. */
+SOFT_INLINE void give_way(soft_cpu *cpu) {
+#ifdef SOFT_SANITIZED
+  soft_park(cpu);
+#else
+  (void)cpu;
+#endif
+}
+
 /* What stubs of instructions that write flags end in. */
-SOFT_BARE const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+const soft_insn *soft_vector_flags(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+  give_way(cpu);
   soft_set_flags(cpu, (cpu->rflags & ~(uint64_t)FLAGS_ARITHMETIC) | (flags & FLAGS_ARITHMETIC));
   return soft_vector_done(cpu, insn, flags);
 }
 
-SOFT_BARE const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
+const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t flags) {
   (void)flags;
-#ifdef SOFT_SANITIZED
-  soft_park(cpu); /* a sanitizer's own code may use vector registers anywhere */
-#else
-  (void)cpu;
-#endif
+  give_way(cpu);
   SOFT_NEXT;
 }
 
 /* Where a stub goes on when its result is a copy that has to be stored. */
-static SOFT_BARE SOFT_HANDLER(stop) {
+static SOFT_HANDLER(stop) {
   (void)cpu;
   (void)insn;
   return NULL;
 }
 static const soft_insn back[2] = {{.run = stop}, {.run = stop}};
 
-static SOFT_COLD SOFT_BARE const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn,
-                                                    uint64_t linear) {
+static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, uint64_t linear) {
   const soft_vector *vector = insn->aux;
   if (!(vector->access & SOFT_WRITE)) {
     return vector->code(cpu->bounce, insn, cpu);
@@ -236,23 +252,24 @@ static SOFT_COLD SOFT_BARE const soft_insn *on_copy(soft_cpu *cpu, const soft_in
 
 /* Any of them; the first of a kind after the state was parked, so that stubs may then do without
  * the checks. */
-SOFT_BARE SOFT_OP(vector) {
+SOFT_OP(vector) {
   const soft_vector *vector = insn->aux;
   void *memory = NULL;
   uint64_t linear = 0;
   bool copied = false;
   cpu->current = insn;
   soft_vector_check(cpu, vector->kind);
+  if (vector->flags_in) {
+    cpu->vector_flags = (soft_flags(cpu) & FLAGS_ARITHMETIC) | FLAG_ONE | FLAG_IF;
+  }
   soft_live(cpu, vector->kind);
   if (vector->waits) {
     take_pending(cpu);
   }
   if (vector->size) {
+    give_way(cpu);
     memory = operand(cpu, insn, vector, &linear, &copied);
     soft_live(cpu, vector->kind); /* a device may have parked it */
-  }
-  if (vector->flags_in) {
-    cpu->vector_flags = (soft_flags(cpu) & FLAGS_ARITHMETIC) | FLAG_ONE | FLAG_IF;
   }
   cpu->vector_ready |= (uint8_t)(1u << vector->kind);
   return copied ? on_copy(cpu, insn, linear) : vector->code(memory, insn, cpu);
