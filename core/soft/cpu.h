@@ -258,7 +258,8 @@ struct soft_cpu {
   jmp_buf escape;
 
   /* Blocks. */
-  uint64_t epoch; /* blocks are compared with memory once in each */
+  uint64_t epoch;      /* blocks are compared with memory once in each */
+  uint64_t compare_at; /* of `retired`: this one ends */
   uint64_t flushes;
   soft_block **hash;
   uint8_t *arena;

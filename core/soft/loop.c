@@ -12,13 +12,22 @@
 #include <errno.h>
 
 enum {
-  SLICE = 5000, /* instructions until signals and the clock are looked at */
+  SLICE = 5000,      /* instructions until signals and the clock are looked at */
+  COMPARE = 1 << 20, /* until blocks are compared with memory, though nobody has told of a change */
   GO_ON = -1,
   AGAIN = -2 /* from the start of the turn */
 };
 
+static void begin_epoch(soft_cpu *cpu) {
+  cpu->epoch++;
+  cpu->compare_at = cpu->retired + COMPARE;
+}
+
 static void refill(soft_cpu *cpu) {
   cpu->retired += cpu->slice - (uint64_t)cpu->budget;
+  if (soft_unlikely(cpu->retired >= cpu->compare_at)) {
+    begin_epoch(cpu);
+  }
   cpu->slice = SLICE;
   cpu->budget = SLICE;
 }
@@ -131,7 +140,7 @@ static void attend(soft_cpu *cpu) {
     soft_clock_update(cpu);
   }
   if (asked & SOFT_ATTEND_CODE) {
-    cpu->epoch++;
+    begin_epoch(cpu);
   }
 }
 
@@ -289,7 +298,7 @@ static int turns(soft_cpu *cpu) {
 /* A timer that has run out counts before signals do. */
 int soft_loop(soft_cpu *cpu) {
   soft_chip_poll(cpu);
-  cpu->epoch++;
+  begin_epoch(cpu);
   cpu->slice = (uint64_t)SLICE;
   cpu->budget = SLICE;
   cpu->step_once = cpu->answers_made || cpu->batch_size;

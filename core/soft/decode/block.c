@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The cache of decoded blocks, by the host address of their code. A block is compared with memory
  * at its first use in each epoch. An epoch ends when the vCPU enters the guest, when it writes to a
- * line that code was made of, and when another vCPU may have written: so whoever changes code, the
- * change is seen. */
+ * line that code was made of, when another vCPU may have written, and after a million instructions:
+ * so whoever changes code, the change is seen. */
 #include "soft/access.h"
 #include "soft/decode/decode.h"
 #include "soft/vector/stub.h"

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * What the software CPU does to the process around it: its mappings and the host's control
- * registers. */
+ * registers; and what others do to a guest's code while it runs. */
 #include "fixture/soft_guest.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 enum {
   AT_MXCSR = 24, /* in the image of KVM_GET_XSAVE */
@@ -58,7 +62,7 @@ static uint16_t word_now(void) {
   return value;
 }
 
-/* Of code whose last instruction is divss xmm0, xmm1, of 1 and 3, which is inexact: #XM, and no IDT */
+/* Of code that ends with divss xmm0, xmm1, of 1 and 3, which is inexact: #XM, and no IDT. */
 static void check_control(const uint8_t *code, size_t size) {
   static uint8_t area[4096];
   const float values[2] = {1, 3};
@@ -97,8 +101,52 @@ static void an_exception_leaves_the_host_s_control_registers(void) {
   check_control(code + 2, sizeof code - 2);
 }
 
+/* ---- Code that others change ---- */
+
+static soft_guest watched;
+static atomic_bool done;
+
+static void sleep_ms(unsigned ms) {
+  const struct timespec time = {.tv_nsec = (long)ms * 1000000};
+  nanosleep(&time, NULL);
+}
+
+/* jmp $ becomes hlt; ends the guest by force after ten seconds. */
+static void *write_hlt(void *argument) {
+  (void)argument;
+  sleep_ms(20);
+  __atomic_store_n((uint16_t *)(void *)(watched.ram + GUEST_CODE), (uint16_t)0x90f4,
+                   __ATOMIC_SEQ_CST);
+  for (int i = 0; i < 1000 && !atomic_load(&done); i++) {
+    sleep_ms(10);
+  }
+  watched.run->immediate_exit = 1;
+  return NULL;
+}
+
+static void code_that_changes_while_it_runs_is_seen(void) {
+#ifdef __SANITIZE_THREAD__
+  test_skip("a guest's memory is everybody's at once, which the thread sanitizer calls a race");
+#endif
+  static const uint8_t code[] = {0xeb, 0xfe};
+  watched = guest_open(0);
+  struct kvm_regs regs = {.rflags = 2, .rip = GUEST_CODE};
+  memcpy(watched.ram + GUEST_CODE, code, sizeof code);
+  CHECK_EQ(guest_call(watched.cpu, KVM_SET_REGS, &regs), 0);
+  pthread_t thread;
+  atomic_store(&done, false);
+  CHECK_EQ(pthread_create(&thread, NULL, write_hlt, NULL), 0);
+  int status = guest_call(watched.cpu, KVM_RUN, NULL);
+  atomic_store(&done, true);
+  pthread_join(thread, NULL);
+  CHECK_EQ(status, 0);
+  CHECK_EQ(watched.run->exit_reason, KVM_EXIT_HLT);
+  guest_close(&watched);
+}
+
 int main(void) {
   RUN(no_memory_is_writable_and_executable);
   RUN(an_exception_leaves_the_host_s_control_registers);
+  RUN(code_that_changes_while_it_runs_is_seen);
   return test_end();
 }
