@@ -31,7 +31,8 @@ local function difference(one, other, path)
 end
 
 local function compare(one, other, what)
-  local path, a, b = difference(one, other, "")
+  local path, a, b = difference(one.registers, other.registers, ".registers")
+  if not path then path, a, b = difference(one, other, "") end
   if not path then return nil end
   return ("%s: %s was %s and is %s"):format(what, path:sub(2), a, b)
 end
