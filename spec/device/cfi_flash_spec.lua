@@ -25,7 +25,6 @@ end
 
 helper.block("the chip", function()
   before_each(function() fresh() end)
-  after_each(function() flash, image = nil, nil end)
 
   it("gives its array, at power-on and when it is asked", function()
     image:u32(0x123, 0x11223344)
@@ -129,8 +128,15 @@ helper.block("the chip", function()
   it("is refused with an image that has no whole blocks", function()
     raises("cfi_flash: image: 0x10000 bytes, and up to 64 MB in whole blocks of 0x20000",
       function() cfi_flash { image = image, block = "128K" } end)
-    raises("cfi_flash: image: the path of a file, or a buffer, expected, got boolean",
-      function() cfi_flash {} end)
+    raises("cfi_flash: image: the path of a file, or a buffer, expected, got number",
+      function() cfi_flash { image = 5 } end)
+  end)
+
+  it("is empty where it has no image", function()
+    flash = cfi_flash { size = "8K", log = false }
+    assert.equal(0x2000, flash.regions.main.size)
+    assert.equal(0xffffffff, flash:read(0x1ffc, 4))
+    flash = nil
   end)
 end)
 

@@ -1,9 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- A flash chip of 8 bits with the Common Flash Interface (JEDEC JESD68.01) and Intel's command set,
 -- by the datasheet of the 28F320J3 (Numonyx, 208032), whose headings are in quotes. Options image,
--- read_only, copy: as disk.lua has them; block: bytes that are erased at once; idle: its status
--- without a bit of an error: 0x80, and 0 for OVMF, which takes QEMU's chip for the only one.
+-- read_only, copy: as disk.lua has them, an empty chip of `size` where there is none; block: bytes
+-- that are erased at once; idle: its status without a bit of an error: 0x80, and 0 for OVMF, which
+-- takes QEMU's chip for the only one.
 
+local buffers = require "lunavisor.memory.buffer"
 local check = require "lunavisor.check"
 local device = require "lunavisor.device"
 local disk = require "lunavisor.device.models.disk"
@@ -153,9 +155,16 @@ local function write(d, offset, size, value)
   end
 end
 
+local function empty(size)
+  local buffer = assert(buffers.new { size = size })
+  buffer:fill(255)
+  return buffer
+end
+
 local function open(d, options)
   local block = check.size("cfi_flash: block", options.block, 4)
-  local found = disk.new("cfi_flash", { image = options.image, copy = options.copy or nil,
+  local image = options.image or empty(check.size("cfi_flash: size", options.size, 4))
+  local found = disk.new("cfi_flash", { image = image, copy = options.copy or nil,
     read_only = options.read_only or nil }, 4)
   local size = found.sectors * 512
   if block < 4096 or block % 4096 ~= 0 or size % block ~= 0 or size > MOST
@@ -168,8 +177,8 @@ local function open(d, options)
 end
 
 return device "cfi_flash" {
-  options = { image = false, read_only = false, copy = false, block = 0x1000,
-    idle = 0x80 },
+  options = { image = false, read_only = false, copy = false, size = 0x20000,
+    block = 0x1000, idle = 0x80 },
   regions = { main = { size = MOST, read = read, write = write } }, holds = "disk query",
   state = { mode = "array", status = 0x80, command = 0, due = 0, taken = {}, locks = {} },
   init = open,
