@@ -5,6 +5,7 @@ local ata = require "lunavisor.device.models.ata"
 local helper = require "spec.support.helper"
 local luna = require "lunavisor"
 local random = require "spec.support.device"
+local t = require "lunavisor.testing"
 local raises = helper.raises
 
 local SECTORS = 2048 -- 1 MB: 2 cylinders of 16 heads and 63 sectors
@@ -415,4 +416,9 @@ end)
 
 random.describe("ata", function(log)
   return ata { log = log, master = helper.keep(luna.buffer "64K") }
+end)
+
+t.registers(function(options)
+  options.master = helper.keep(luna.buffer "64K")
+  return ata(options)
 end)

@@ -198,13 +198,14 @@ return device "i8042" {
     data = { registers = {
       OUTPUT = { at = 0, access = "ro", precious = true, read = taken },
       INPUT = { at = 0, access = "wo", write = input },
-      CONFIG = { at = false, fields = { keyboard_irq = 0, mouse_irq = 1, system = 2,
+      CONFIG = { at = false, reset = 0x47, fields = { keyboard_irq = 0, mouse_irq = 1, system = 2,
         no_keyboard = 4, no_mouse = 5, translate = 6 }, rest = "rw" },
       RAM = { at = false, count = 32 },
     } },
     control = { registers = {
-      STATUS = { at = 0, access = "ro", fields = { output = 0, input = 1, system = 2, command = 3,
-        unlocked = { 4, reset = 1 }, mouse = 5, timeout = 6, parity = 7 } },
+      STATUS = { at = 0, access = "ro", fields = { output = 0, input = 1, command = 3,
+        system = { 2, reset = 1 }, unlocked = { 4, reset = 1 }, mouse = 5, timeout = 6,
+        parity = 7 } },
       COMMAND = { at = 0, access = "wo", match = commands },
     } },
   },
