@@ -371,6 +371,16 @@ describe("VBE", function()
   end)
 end)
 
+it("has its BIOS in a ROM of PCI, whose place the guest chooses", function()
+  local rom = vga { rom = "\85\170\3", log = false }.regions.rom
+  assert.equal(0xff03aa55, rom.read(nil, 0, 4))
+  rom.write(nil, 0, 4, 0)
+  assert.equal(0xaa55, rom.read(nil, 0, 2))
+  assert.equal(0xff, dev.regions.rom.read(nil, 0, 1))
+  helper.raises("vga: rom: a string of up to 65536 bytes expected, got number",
+    function() vga { rom = 5 } end)
+end)
+
 it("says where a screenshot cannot be", function()
   local ok, message = dev:screenshot "/no/such/folder/a.png"
   assert.is_nil(ok)

@@ -42,7 +42,8 @@ end
 
 -- Screen, keyboard and disk: what a user has of a PC.
 local function attach_user(pc, vm, host, disk)
-  pc.vga, pc.keyboard = model "vga" (), model "i8042" ()
+  pc.vga = model "vga" { rom = read_file(FOLDER .. "vgabios-stdvga.bin") }
+  pc.keyboard = model "i8042" ()
   host:add(pc.vga, 2)
   host:add(ide(), 1)
   pc.disk = model "ata" { master = disk }
@@ -65,9 +66,7 @@ local function attach(pc, vm, disk)
   vm:attach(rtc, { pio = 0x70, irq = slave.inputs[0] })
   vm:attach(serial, { pio = 0x3f8, irq = pic.inputs[4] })
   vm:attach(model "system_ports" { pit = pit }, { pio = { b = 0x61, a = 0x92 } })
-  vm:attach(model "fw_cfg" { items = { [5] = "\1\0" }, files = disk and {
-    ["pci1234,1111.rom"] = read_file(FOLDER .. "vgabios-stdvga.bin") } or nil },
-    { pio = { main = 0x510, dma = 0x514 } })
+  vm:attach(model "fw_cfg" { items = { [5] = "\1\0" } }, { pio = { main = 0x510, dma = 0x514 } })
   vm:attach(host, { pio = { main = 0xcf8, data = 0xcfc } })
   vm:attach(model "debug_console" { output = pc.console }, { pio = 0x402 })
   pc.pic, pc.slave = pic, slave

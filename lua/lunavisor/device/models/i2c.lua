@@ -111,10 +111,10 @@ local function on_clock(own)
   end
 end
 
---- A device's table for the kit, made of `spec`, with what the bus needs: inputs scl_low and sda_low,
+--- A device's table for the kit, made of `spec`, with what the bus needs: inputs scl_low, sda_low,
 --- a line sda_low, and the state i2c. `own` says what it does there: address(d); read(d) -> byte;
 --- write(d, byte), false where it is not acknowledged; if it likes start(d, reading), false where
---- it does not answer, and finish(d, stop) at each STOP, and at a START: stop is false.
+--- it does not answer, and finish(d, stop) at each STOP; and at a START, stop is false then.
 function M.device(own, spec)
   for key, value in pairs { inputs = { scl_low = on_clock(own), sda_low = on_data(own) },
     lines = { sda_low = true }, state = { i2c = { phase = "idle", bits = 0, byte = 0 } } } do

@@ -1,11 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- A VGA in colour, by IBM's PS/2 Hardware Interface Technical Reference, "Video Subsystem", and the
 -- VBE extension of Bochs (QEMU's docs/specs/standard-vga.rst). Regions io (0x3c0), window
--- (0xa0000), vbe (0x1ce), lfb, the linear framebuffer, and config, for a PCI host: BAR 0 is the
--- lfb. At power-on it is in text mode, as a BIOS leaves it.
+-- (0xa0000), vbe (0x1ce), lfb, the linear framebuffer, and for a PCI host config and rom: BAR 0 is
+-- the lfb. Option rom: the VGA BIOS, as a string. At power-on it is in text mode, as one leaves it.
 
 local buffers = require "lunavisor.memory.buffer"
-local device = require "lunavisor.device"
 local memory = require "lunavisor.device.models.vga_memory"
 local pci = require "lunavisor.device.models.pci"
 local picture = require "lunavisor.device.models.vga_picture"
@@ -13,7 +12,7 @@ local values = require "lunavisor.device.bits"
 local word = require "lunavisor.device.word"
 
 local bits, band, floor = word.bits, word.band, math.floor
-local LFB = 0x1000000 -- bytes of linear memory
+local LFB, ROM = 0x1000000, 0x10000 -- bytes of linear memory, and of the BIOS
 
 -- ---- Registers behind an index ----
 
@@ -175,14 +174,24 @@ local function bytes(size, read, write)
     end }
 end
 
-local function open(d)
+-- Where a BIOS looks for its part of this device; nothing is there without one.
+local function read_rom(d, at) return (d.options.rom or ""):byte(at + 1) or 255 end
+
+local function open(d, options)
+  if options.rom and (type(options.rom) ~= "string" or #options.rom > ROM) then
+    error(("vga: rom: a string of up to %d bytes expected, got %s"):format(ROM,
+      type(options.rom) == "string" and "one of " .. #options.rom or type(options.rom)), 4)
+  end
   d.planes = assert(buffers.new { size = 4 * memory.PLANE })
   d.linear = assert(buffers.new { size = LFB })
   d:expose("lfb", { buffer = d.linear })
 end
 
-return device "vga" {
-  width = 1, holds = "planes linear",
+return pci.device "vga" {
+  width = 1, holds = "planes linear", options = { rom = false },
+  pci = { vendor = 0x1234, device = 0x1111, class = 0x030000, revision = 2,
+    subsystem_vendor = 0x1af4, subsystem = 0x1100, rom = { region = "rom", size = ROM },
+    bars = { [0] = { region = "lfb", size = LFB, prefetchable = true } } },
   regions = {
     io = { size = 0x20, registers = {
       ATTRIBUTE = { at = 0x00, access = "wo", write = attribute },
@@ -218,9 +227,7 @@ return device "vga" {
     window = bytes(0x20000, memory.read, memory.write), vbe = vbe,
     lfb = bytes(LFB, function(d, at) return at < LFB and d.linear:u8(at) or 255 end,
       function(d, at, value) if at < LFB then d.linear:u8(at, value) end end),
-    config = pci.config { vendor = 0x1234, device = 0x1111, class = 0x030000, revision = 2,
-      subsystem_vendor = 0x1af4, subsystem = 0x1100,
-      bars = { [0] = { region = "lfb", size = LFB, prefetchable = true } } },
+    rom = bytes(ROM, read_rom, function() end),
   },
   state = { attribute = 0x20, flip = false, retrace = false, latches = { 0, 0, 0, 0 },
     dac_index = 0, dac_part = 0, dac_state = 0, vbe_index = 0, palette = colours() },
