@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What holds interrupts, NMIs and debug exceptions back on the software CPU, for how long, and which
- * of several comes first (SDM volume 3, 6.7.1, 6.8 and 6.9). */
+ * What holds interrupts, NMIs and debug exceptions back on the software CPU, for how long, and
+ * which of several comes first (SDM volume 3, 6.7.1, 6.8 and 6.9). */
 #include "fixture/soft_system.h"
 
 enum {
