@@ -110,7 +110,7 @@ enum {
   X(into) X(int1) X(ud) X(unknown) X(vmcall) X(clac) X(stac) X(cmpxchg8b) X(cmpxchg16b)            \
   X(bound) X(mov_to_segment) X(mov_from_segment) X(push_segment) X(pop_segment) X(rdrand)          \
   X(arpl) X(movnti) X(monitor) X(mwait) X(vector) X(fxsave) X(fxrstor) X(xsave) X(xrstor)          \
-  X(xsavec) X(xsaves) X(xrstors) X(rdpkru) X(wrpkru)
+  X(xsavec) X(xsaves) X(xrstors) X(rdpkru) X(wrpkru) X(gather)
 
 /* clang-format on */
 

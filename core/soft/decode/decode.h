@@ -89,5 +89,7 @@ void soft_make_runs(soft_cpu *cpu, soft_block *block);
 
 /* vector/stub.c: makes a vector instruction of it; the stub goes into the arena. */
 void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed);
+/* vector/gather.c: false for what is none, or none that may be executed. */
+bool soft_decode_gather(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed);
 
 #endif

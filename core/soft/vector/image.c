@@ -30,8 +30,7 @@ static void set_in_use(soft_cpu *cpu, uint64_t components) {
   soft_poke(cpu->xsave + AT_HEADER, components, 64);
 }
 
-/* Initial state of components that XSAVE did not write. */
-static void settle(soft_cpu *cpu) {
+void soft_settle(soft_cpu *cpu) {
   uint64_t components = in_use(cpu);
   if (!(components & X87)) {
     for (unsigned i = 0; i < AT_XMM; i += 8) {
@@ -75,7 +74,7 @@ SOFT_OP(fxsave) {
   check(cpu, insn);
   uint64_t linear = area(cpu, insn, 512, 16, SOFT_WRITE);
   soft_park(cpu);
-  settle(cpu);
+  soft_settle(cpu);
   soft_poke(cpu->xsave + 28, 0xffff, 32);
   soft_store_bytes(cpu, linear, cpu->xsave, soft_is_64(cpu) ? FXSAVE_LONG : FXSAVE_LEGACY);
   SOFT_NEXT_BY_LOOP;
@@ -89,7 +88,7 @@ SOFT_OP(fxrstor) {
   soft_load_bytes(cpu, linear, image, size);
   check_mxcsr(cpu, soft_peek(image + AT_MXCSR, 32));
   soft_park(cpu);
-  settle(cpu);
+  soft_settle(cpu);
   for (unsigned i = 0; i < size; i += 8) {
     soft_poke(cpu->xsave + i, soft_peek(image + i, 64), 64);
   }
@@ -164,7 +163,7 @@ SOFT_OP(xsave) {
   uint64_t wanted = requested(cpu, insn, false);
   uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
   uint64_t used = soft_xinuse(cpu);
-  settle(cpu);
+  soft_settle(cpu);
   uint64_t header = soft_load(cpu, linear + AT_HEADER, 64);
   store_components(cpu, linear, wanted, 0, false);
   soft_store(cpu, linear + AT_HEADER, (header & ~wanted) | (used & wanted), 64);
@@ -176,7 +175,7 @@ static void save_compact(soft_cpu *cpu, const soft_insn *insn, bool system) {
   uint64_t wanted = requested(cpu, insn, system);
   uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
   uint64_t used = soft_xinuse(cpu);
-  settle(cpu);
+  soft_settle(cpu);
   used |= soft_peek(cpu->xsave + AT_MXCSR, 32) == MXCSR_INITIAL ? 0 : SSE;
   store_components(cpu, linear, wanted & used, wanted, true);
   soft_store(cpu, linear + AT_HEADER, wanted & used, 64);
@@ -251,7 +250,7 @@ static void restore(soft_cpu *cpu, const soft_insn *insn, bool system) {
     soft_load_slow(cpu, linear + AVX_AT + AVX_SIZE - 8, 8);
   }
   soft_park(cpu);
-  settle(cpu);
+  soft_settle(cpu);
   if (controls || (compact && wanted & SSE)) {
     soft_poke(cpu->xsave + AT_MXCSR, control, 32);
   }

@@ -311,7 +311,7 @@ static void set_flags(soft_stub_key *key, const ZydisAccessedFlags *flags) {
 void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
   const ZydisDecodedOperand *memory = memory_of(parsed);
   insn->run = soft_op_ud;
-  if (!is_known(parsed, memory)) {
+  if (soft_decode_gather(cpu, insn, parsed) || !is_known(parsed, memory)) {
     return;
   }
   soft_stub_key key = {.gpr = {-1, -1, -1}};

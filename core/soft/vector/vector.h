@@ -53,6 +53,8 @@ void soft_live(soft_cpu *cpu, soft_vector_kind kind);
 void soft_park(soft_cpu *cpu);
 /* The same without saving it: the host's own control registers come back. */
 void soft_vector_abandon(soft_cpu *cpu);
+/* Of the parked state: writes out the components that are in their initial state. */
+void soft_settle(soft_cpu *cpu);
 /* The state after reset. */
 void soft_vector_reset(soft_cpu *cpu);
 /* What the guest may enable: XCR0's bits. */
