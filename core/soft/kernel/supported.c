@@ -18,8 +18,8 @@ enum {
   HYPERVISOR = (int)BIT(31),
   /* Leaf 1, EDX: all from FPU to SSE2 but PSN, DS, ACPI; HTT as the host. */
   LEAF_1_EDX = 0x178bfbff,
-  /* Leaf 7, EBX: BMI1, BMI2, ADX, SHA and what caches do. Not AVX2: gathers are not there. */
-  HOST_7_EBX = BIT(3) | BIT(8) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29),
+  /* Leaf 7, EBX: BMI1, AVX2, BMI2, ADX, SHA and what caches do. */
+  HOST_7_EBX = BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29),
   /* FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP. */
   OWN_7_EBX = BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20),
   /* GFNI, VAES, VPCLMULQDQ. */
