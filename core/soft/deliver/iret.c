@@ -80,7 +80,9 @@ void soft_drop_segments(soft_cpu *cpu) {
     bool conforming = segment->type & SEGMENT_CODE && segment->type & SEGMENT_CONFORMING;
     if (i != SEG_CS && i != SEG_SS && !segment->unusable && segment->dpl < cpu->cpl &&
         !conforming) {
+      uint64_t base = segment->base; /* stays: in 64-bit mode FS and GS go on with theirs */
       cpu->seg[i] = soft_null_segment(cpu, i, 0);
+      cpu->seg[i].base = base;
       soft_segment_changed(cpu, i);
     }
   }

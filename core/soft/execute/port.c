@@ -120,8 +120,9 @@ static void ins_once(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
   check_port(cpu, insn, port, size);
   uint64_t linear =
       soft_linear(cpu, SEG_ES, soft_trim(cpu->r[RDI], insn->address_size * 8), size, SOFT_WRITE);
-  soft_reach(cpu, linear, size, SOFT_WRITE); /* before the device is read */
-  soft_store_slow(cpu, linear, read_port(cpu, port, size, batch_of(cpu, insn, size)), size);
+  bool plain = soft_reach(cpu, linear, size, SOFT_WRITE); /* before the device is read */
+  unsigned count = plain ? batch_of(cpu, insn, size) : 1;
+  soft_store_slow(cpu, linear, read_port(cpu, port, size, count), size);
   advance(cpu, insn, RDI, (int)size * 8);
 }
 

@@ -27,6 +27,16 @@ static void set_flat_stack(soft_cpu *cpu, uint64_t selector, unsigned cpl) {
                                           .db = 1};
 }
 
+/* TF counts as the instruction leaves it, not as it found it (SDM volume 2, SYSRET). */
+static void trap_at_end(soft_cpu *cpu) {
+  bool traps = cpu->rflags & FLAG_TF;
+  if (cpu->single) {
+    cpu->trap_flag = traps;
+  } else if (traps) {
+    cpu->pending_debug |= DR6_BS;
+  }
+}
+
 static const soft_insn *arrive(soft_cpu *cpu) {
   soft_tlb_select(cpu);
   soft_mode_changed(cpu);
@@ -52,7 +62,7 @@ SOFT_OP(syscall) {
   }
   set_flat(cpu, selector, 0, soft_is_long(cpu));
   set_flat_stack(cpu, (selector & 0xfffc) + 8, 0);
-  cpu->trap_flag = cpu->rflags & FLAG_TF;
+  trap_at_end(cpu);
   return arrive(cpu);
 }
 
@@ -78,7 +88,7 @@ SOFT_OP(sysret) {
     set_flat(cpu, selector, 3, false);
   }
   set_flat_stack(cpu, (selector & 0xfffc) + 8, 3);
-  cpu->trap_flag = cpu->rflags & FLAG_TF;
+  trap_at_end(cpu);
   return arrive(cpu);
 }
 

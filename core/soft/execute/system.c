@@ -108,7 +108,9 @@ SOFT_OP(into) {
   return interrupt(cpu, insn, VECTOR_OF, SOFT_FROM_INT3);
 }
 
+/* A data breakpoint that a load of SS has held back is this one's. */
 SOFT_OP(int1) {
+  cpu->pending_debug = 0;
   cpu->dr[7] &= ~(uint64_t)DR7_GD; /* as for any debug exception */
   return interrupt(cpu, insn, VECTOR_DB, SOFT_FROM_INT1);
 }
