@@ -1,0 +1,90 @@
+-- SPDX-License-Identifier: MIT
+-- The client linux: Debian's cloud kernel with a busybox of its packages, which are unpacked and
+-- not installed. The machine is made in linux_vm.lua; what runs in it, an initramfs, here.
+
+local cpio = require "cpio"
+local process = require "process"
+
+local M = { about = "Debian's cloud kernel with busybox, to its shell (LUNA_CLIENTS)" }
+
+local KERNEL, BUSYBOX = "boot/vmlinuz-*-cloud-amd64", "bin/busybox"
+local COMMAND = "console=ttyS0 panic=-1"
+
+-- Commands of /init; each prints a line that the test looks for.
+local tests = {
+  { name = "shell", cpus = 1, script = "echo abc | md5sum",
+    checks = { "0bee89b07a248e27c83fc3d5951213c1" } },
+  { name = "shell-2", cpus = 2, script = "echo abc | md5sum; echo cpus $(nproc)",
+    checks = { "0bee89b07a248e27c83fc3d5951213c1", "cpus 2\n" } },
+  { name = "work", cpus = 1, long = true, script = [[
+    head -c 8388608 /dev/zero | gzip | gunzip | md5sum
+    head -c 8388608 /dev/zero | sha256sum
+    i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; echo counted $i]],
+    checks = { "96995b58d4cbf6aaa9041b4f00c7f6ae",
+      "2daeb1f36095b44b318410b3f4e8b5d989dcc7bb023d1426c492dab0a3053e74", "counted 20000\n" } },
+  { name = "work-2", cpus = 2, long = true, script = [[
+    for i in 1 2; do head -c 8388608 /dev/zero | sha256sum & done; wait
+    echo cpus $(grep -c ^processor /proc/cpuinfo)]],
+    checks = { "2daeb1f36095b44b[^\n]*\n.*2daeb1f36095b44b", "cpus 2\n" } },
+}
+
+function M.missing()
+  return process.missing { { KERNEL, "linux-image-cloud-amd64" }, { BUSYBOX, "busybox-static" } }
+end
+
+function M.tests()
+  return tests
+end
+
+local function read_file(path)
+  local file = assert(io.open(path, "rb"))
+  local bytes = file:read "*a"
+  file:close()
+  return bytes
+end
+
+-- The file of an initramfs whose /init says that it is there, runs the test's script and ends.
+local function make_initrd(test)
+  local init = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc none /proc\n"
+    .. "echo init of $(uname -sr)\n" .. test.script .. "\necho done\npoweroff -f\n"
+  local archive = cpio { { "bin" }, { "dev" }, { "proc" },
+    { "dev/console", major = 5, minor = 1 }, { "dev/null", major = 1, minor = 3 },
+    { "dev/zero", major = 1, minor = 5 }, { "bin/busybox", read_file(process.find(BUSYBOX)) },
+    { "init", init } }
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(archive)
+  file:close()
+  return path
+end
+
+local function run(test, options, form, ...)
+  local initrd = make_initrd(test)
+  local arguments = { ... }
+  for i, argument in ipairs(arguments) do
+    arguments[i] = process.quote(argument == make_initrd and initrd or argument)
+  end
+  local text, status, seconds, used = process.run(form:format((table.unpack or unpack)(arguments)),
+    options.seconds)
+  os.remove(initrd)
+  local checks = { "init of Linux 6", "\ndone\n" }
+  for _, check in ipairs(test.checks) do checks[#checks + 1] = check end
+  local result = process.judge(checks, text, status, seconds)
+  result.used = used
+  return result
+end
+
+function M.ours(test, options)
+  return run(test, options, (arg[-1] or "luajit") .. " %s %s %s %s %s %s",
+    options.directory .. "/linux_vm.lua", process.find(KERNEL), make_initrd, options.accel,
+    test.cpus, COMMAND)
+end
+
+function M.other(test, options)
+  if not process.has_qemu() then return nil end
+  return run(test, options, "qemu-system-x86_64 -accel tcg -m 256 -nodefaults -display none "
+    .. "-serial stdio -no-reboot -kernel %s -initrd %s -smp %s -append %s",
+    process.find(KERNEL), make_initrd, test.cpus, COMMAND)
+end
+
+return M
