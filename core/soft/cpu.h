@@ -33,6 +33,7 @@ enum {
   SOFT_BLOCK_HASH = 1 << 16,
   SOFT_ARENA_SIZE = 64 << 20,
   SOFT_JUMPS = 1024,
+  SOFT_WORLDS = 16,
   SOFT_STUB_BUCKETS = 1024,
   SOFT_POSTS_MAX = 64,
   SOFT_ANSWERS_MAX = 64,
@@ -112,9 +113,20 @@ enum {
 /* A block that a branch has led to: an entry of the jump cache. */
 typedef struct soft_jump {
   uint64_t linear;
+  uint64_t stamp;
   uint64_t generation;
   soft_block *block;
 } soft_jump;
+
+/* What has to be as it was when a link was made, and a number for all of it: a link is asked for
+ * that number alone. */
+typedef struct soft_world {
+  uint64_t generation;
+  uint64_t epoch;
+  uint64_t cs_base;
+  uint64_t rip_last;
+  uint64_t stamp;
+} soft_world;
 
 /* ---- Exits ---- */
 
@@ -162,12 +174,12 @@ struct soft_cpu {
   uint64_t carry;
   uint32_t parity;
   uint32_t adjust;
-  uint64_t rflags;     /* the other flags */
-  uint64_t passed;     /* by the last handler, where they go on by the loop */
-  soft_tlb *tlb;       /* the set in use */
-  int64_t budget;      /* instructions until the loop looks around */
-  uint64_t generation; /* of links and the jump cache */
-  uint64_t cs_base;    /* 0 in 64-bit code */
+  uint64_t rflags;  /* the other flags */
+  uint64_t passed;  /* by the last handler, where they go on by the loop */
+  soft_tlb *tlb;    /* the set in use */
+  int64_t budget;   /* instructions until the loop looks around */
+  uint64_t stamp;   /* of the world as it is: links and the jump cache */
+  uint64_t cs_base; /* 0 in 64-bit code */
   uint64_t ip_mask;
   uint64_t rip_last;        /* the limit of code; all addresses with 64 bits */
   const soft_insn *current; /* what a fault would point at; NULL where rip says it */
@@ -261,6 +273,9 @@ struct soft_cpu {
   uint64_t epoch;      /* blocks are compared with memory once in each */
   uint64_t compare_at; /* of `retired`: this one ends */
   uint64_t flushes;
+  uint64_t generation; /* of translations: flushes, the mode and the privilege level */
+  uint64_t stamps;     /* given to worlds so far */
+  soft_world worlds[SOFT_WORLDS];
   soft_block **hash;
   uint8_t *arena;
   size_t arena_used; /* by blocks, from the start */

@@ -51,6 +51,7 @@ struct soft_insn {
   bool locked;
   uint8_t effect;       /* decode/polish.c: on flags */
   uint8_t gives;        /* bytes of `to` that are its value to the next one's handler */
+  bool steps_down;      /* DEC of a register */
   bool chooses;         /* takes is set */
   bool forgets;         /* the first of a block that writes all flags before anything sees them */
   uint32_t offset_mask; /* of SOFT_SEGMENT_16 and _32 */
@@ -59,12 +60,12 @@ struct soft_insn {
   int64_t displacement;
   uint64_t immediate;
   union {
-    soft_block *link;          /* where a branch went last: link_linear */
+    soft_block *link;          /* where a branch went last: link_rip */
     const soft_handler *takes; /* its handlers, by soft_take; NULL where there is but one */
     const void *aux;           /* vector/: the stub */
   };
-  uint64_t link_generation; /* that link is valid for */
-  uint64_t link_linear;
+  uint64_t link_stamp; /* of the world that link is valid in */
+  uint64_t link_rip;
 };
 
 /* Instructions in a row within one page of memory, then one that ends it. */
@@ -179,6 +180,10 @@ extern const soft_handler soft_op_pair[SOFT_PAIRS][4][2][16];
 bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t size, unsigned most,
                  unsigned page_offset);
 
+/* The same for a block whose bytes have changed within one instruction, which is as long as it was;
+ * false, and nothing has changed, where that is not so. */
+bool soft_decode_change(soft_cpu *cpu, soft_block *block, const uint8_t *bytes);
+
 /* decode/block.c: the block at rip, made where there is none. Faults as a fetch does. */
 soft_block *soft_block_find(soft_cpu *cpu, bool single);
 /* The same, but for one instruction alone, by the jump cache. */
@@ -195,9 +200,11 @@ void soft_blocks_drop(soft_cpu *cpu);
 void soft_blocks_clear(soft_cpu *cpu);
 /* A write to memory that the mark of its line says is code: after it, blocks are compared again. */
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size);
-/* Links and the jump cache end; and again for this mode and privilege level. */
+/* Links and the jump cache end; and again for this mode, privilege level and code segment. */
 void soft_links_drop(soft_cpu *cpu);
 void soft_links_select(soft_cpu *cpu);
+/* Code may have changed. */
+void soft_epoch_end(soft_cpu *cpu);
 
 SOFT_INLINE soft_jump *soft_jump_of(const soft_cpu *cpu, uint64_t linear) {
   return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 10) & (SOFT_JUMPS - 1)];

@@ -19,7 +19,7 @@ enum {
 };
 
 static void begin_epoch(soft_cpu *cpu) {
-  cpu->epoch++;
+  soft_epoch_end(cpu);
   cpu->compare_at = cpu->retired + COMPARE;
 }
 

@@ -26,7 +26,7 @@ add("out", "ns", { limit = 100 }, collect "out")
 add("vector", "ns", { limit = 5 }, collect "vector")
 add("live", "ns", { limit = 150 }, collect "live")     -- an OUT with vector state in registers
 add("store", "ns", { limit = 100 }, collect "store")   -- to a page that has code
-add("change", "ns", { limit = 2600 }, collect "change") -- of code
+add("change", "ns", { limit = 1000 }, collect "change") -- of code
 add("first_exit", "ns", { limit = 60000 }, collect "life")
 add("two_threads", "x", {}, function() -- what two CPUs do to what one does
   return rounds.collect("threads free " .. rounds.build .. "/bench/soft two")

@@ -29,8 +29,20 @@ static bool same(const uint8_t *a, const uint8_t *b, unsigned size) {
   return true;
 }
 
+/* Worlds come back: the kernel's behind a program's, those of the segments of real mode. */
 void soft_links_select(soft_cpu *cpu) {
   cpu->generation = cpu->flushes << 3 | (uint64_t)cpu->mode | (uint64_t)(cpu->cpl == 3) << 2;
+  soft_world *world = &cpu->worlds[(cpu->generation ^ cpu->cs_base >> 4) % SOFT_WORLDS];
+  if (world->generation != cpu->generation || world->epoch != cpu->epoch ||
+      world->cs_base != cpu->cs_base || world->rip_last != cpu->rip_last || !world->stamp) {
+    *world = (soft_world){cpu->generation, cpu->epoch, cpu->cs_base, cpu->rip_last, ++cpu->stamps};
+  }
+  cpu->stamp = world->stamp;
+}
+
+void soft_epoch_end(soft_cpu *cpu) {
+  cpu->epoch++;
+  soft_links_select(cpu);
 }
 
 void soft_links_drop(soft_cpu *cpu) {
@@ -41,10 +53,6 @@ void soft_links_drop(soft_cpu *cpu) {
 void *soft_arena_take(soft_cpu *cpu, size_t size) {
   cpu->arena_end = (cpu->arena_end - size) & ~(size_t)63;
   return cpu->arena + cpu->arena_end;
-}
-
-static bool has_room(const soft_cpu *cpu) {
-  return cpu->arena_end - cpu->arena_used > BLOCK_ROOM && soft_stubs_have_room(cpu);
 }
 
 void soft_blocks_drop(soft_cpu *cpu) {
@@ -85,7 +93,7 @@ static void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
 
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size) {
   *soft_mark(cpu, host) &= ~lines(host, size);
-  cpu->epoch++;
+  soft_epoch_end(cpu);
   soft_look_around(cpu);
 }
 
@@ -101,14 +109,28 @@ bool soft_block_true(soft_cpu *cpu, soft_block *block) {
   return true;
 }
 
-/* The block that is known, compared with the bytes. One that is not true any more leaves the
- * table; its memory stays, for links that are not followed. */
+static bool has_room(const soft_cpu *cpu) {
+  return cpu->arena_end - cpu->arena_used > BLOCK_ROOM && soft_stubs_have_room(cpu);
+}
+
+/* Programs that change code change an immediate or a jump, most of them: that one instruction is
+ * decoded anew. */
+static bool mend(soft_cpu *cpu, soft_block *block, const uint8_t *bytes) {
+  if (block->key & (SOFT_BLOCK_SINGLE | SOFT_BLOCK_CROSSES) || !has_room(cpu)) {
+    return false;
+  }
+  soft_park(cpu);
+  return soft_decode_change(cpu, block, bytes);
+}
+
+/* The block that is known, compared with the bytes. One that is not true any more, and cannot be
+ * mended, leaves the table; its memory stays, for links that are not followed. */
 static soft_block *known(soft_cpu *cpu, soft_block **chain, const uint8_t *host, uint32_t key,
                          const uint8_t *bytes) {
   for (soft_block *block; (block = *chain); chain = &block->next) {
     if (block->host == host && block->key == key) {
       if (soft_unlikely(block->verified != cpu->epoch || key & SOFT_BLOCK_CROSSES)) {
-        if (!same(block->copy, bytes, block->bytes)) {
+        if (!same(block->copy, bytes, block->bytes) && !mend(cpu, block, bytes)) {
           *chain = block->next;
           return NULL;
         }
@@ -194,11 +216,12 @@ soft_block *soft_block_next(soft_cpu *cpu) {
   soft_jump *jump = soft_jump_of(cpu, linear);
   if (jump->linear == linear && jump->generation == cpu->generation && !cpu->no_links &&
       cpu->rip <= cpu->rip_last && soft_block_true(cpu, jump->block)) {
+    jump->stamp = cpu->stamp;
     return jump->block;
   }
   soft_block *block = soft_block_find(cpu, false);
   if (!(block->key & SOFT_BLOCK_CROSSES)) {
-    *jump = (soft_jump){linear, cpu->generation, block};
+    *jump = (soft_jump){linear, cpu->stamp, cpu->generation, block};
   }
   return block;
 }

@@ -128,39 +128,87 @@ static bool shape(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
   return row->ends;
 }
 
+/* One instruction; false where the bytes end within it. */
+static bool decode_one(soft_cpu *cpu, soft_insn *insn, soft_mode mode, const uint8_t *bytes,
+                       size_t size, unsigned page_offset, bool *ends) {
+  soft_parsed parsed;
+  ZydisDecoderContext context;
+  const ZydisDecoder *decoder = &decoders[mode];
+  memset(insn, 0, sizeof *insn);
+  parsed.mode = mode;
+  parsed.bytes = bytes;
+  ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, size, &parsed.all);
+  if (status == ZYDIS_STATUS_NO_MORE_DATA) {
+    return false;
+  }
+  insn->offset = (uint16_t)page_offset;
+  if (!ZYAN_SUCCESS(status)) {
+    insn->run = soft_op_unknown;
+    insn->extra = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    insn->length = 1;
+    *ends = true;
+    return true;
+  }
+  ZydisDecoderDecodeOperands(decoder, &context, &parsed.all, parsed.operands,
+                             parsed.all.operand_count);
+  *ends = shape(cpu, insn, &parsed);
+  return true;
+}
+
+/* The instruction that all bytes which have changed are of; NULL where there is none. */
+static soft_insn *changed(soft_block *block, const uint8_t *bytes) {
+  unsigned first = 0, last = block->bytes, at = 0;
+  while (first < last && block->copy[first] == bytes[first]) {
+    first++;
+  }
+  while (last > first && block->copy[last - 1] == bytes[last - 1]) {
+    last--;
+  }
+  for (unsigned i = 0; i < block->count; i++) {
+    if (at + block->insns[i].length >= last) {
+      return at <= first ? &block->insns[i] : NULL;
+    }
+    at += block->insns[i].length;
+  }
+  return NULL;
+}
+
+bool soft_decode_change(soft_cpu *cpu, soft_block *block, const uint8_t *bytes) {
+  soft_insn *old = changed(block, bytes), now;
+  unsigned at = old ? (unsigned)old->offset - block->insns[0].offset : 0;
+  bool ends, last = old == &block->insns[block->count - 1];
+  if (!old || !decode_one(cpu, &now, (soft_mode)(block->key & 3), bytes + at, block->bytes - at,
+                          old->offset, &ends)) {
+    return false;
+  }
+  if (now.length != old->length || now.run == soft_op_unknown || (ends && !last)) {
+    return false;
+  }
+  now.count = block->count;
+  soft_unpolish(block);
+  *old = now;
+  memcpy(block->copy, bytes, block->bytes);
+  soft_polish(block);
+  return true;
+}
+
 bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t size, unsigned most,
                  unsigned page_offset) {
-  soft_parsed parsed;
   size_t at = 0, seen = 0;
   bool ends = false;
   pthread_once(&once, make_decoders);
-  const ZydisDecoder *decoder = &decoders[block->key & 3];
-  parsed.mode = (soft_mode)(block->key & 3);
   block->count = 0;
   while (!ends && block->count < most && at < size && at < SOFT_BLOCK_BYTES) {
     soft_insn *insn = &block->insns[block->count];
-    memset(insn, 0, sizeof *insn);
-    parsed.bytes = bytes + at;
-    ZydisDecoderContext context;
-    ZyanStatus status =
-        ZydisDecoderDecodeInstruction(decoder, &context, parsed.bytes, size - at, &parsed.all);
-    if (status == ZYDIS_STATUS_NO_MORE_DATA) {
+    if (!decode_one(cpu, insn, (soft_mode)(block->key & 3), bytes + at, size - at,
+                    page_offset + (unsigned)at, &ends)) {
       if (block->count) {
         break;
       }
       return false;
     }
-    insn->offset = (uint16_t)(page_offset + at);
-    if (!ZYAN_SUCCESS(status)) {
-      insn->run = soft_op_unknown;
-      insn->extra = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
-      insn->length = 1;
-      ends = true;
-      seen = at + (size - at < LONGEST ? size - at : LONGEST); /* any of them may have made it so */
-    } else {
-      ZydisDecoderDecodeOperands(decoder, &context, &parsed.all, parsed.operands,
-                                 parsed.all.operand_count);
-      ends = shape(cpu, insn, &parsed);
+    if (insn->run == soft_op_unknown) { /* any of its bytes may have made it so */
+      seen = at + (size - at < LONGEST ? size - at : LONGEST);
     }
     block->count++;
     at += insn->length;

@@ -80,8 +80,9 @@ enum {
   SOFT_EFFECT_ALL   /* reads none and writes all; soft_insn.extra is the soft_alu */
 };
 
-/* polish.c: leaves out flags that nothing reads, and makes pairs one. */
+/* polish.c: leaves out flags that nothing reads, and makes pairs one; and undoes that. */
 void soft_polish(soft_block *block);
+void soft_unpolish(soft_block *block);
 
 /* native.c: machine code for the block's runs; there has to be room for stubs, and vector state has
  * to be parked. */

@@ -66,7 +66,7 @@ static bool pair_of(const soft_insn *insn, soft_pair *pair) {
     return true;
   }
   *pair = SOFT_DEC_JUMP;
-  return insn->run == soft_op_dec[size_of(insn)] && insn->to_kind == SOFT_REGISTER;
+  return insn->steps_down;
 }
 
 static void join(soft_block *block) {
@@ -86,4 +86,21 @@ void soft_polish(soft_block *block) {
   leave_flags_out(block);
   pass_values(block);
   join(block);
+}
+
+void soft_unpolish(soft_block *block) {
+  block->heat = 0;
+  for (unsigned i = 0; i < block->count; i++) {
+    soft_insn *insn = &block->insns[i];
+    if (insn->effect == SOFT_EFFECT_ALL) {
+      bool immediate = insn->from_kind == SOFT_IMMEDIATE;
+      soft_form form = immediate ? SOFT_REGISTER_IMMEDIATE : SOFT_REGISTER_REGISTER;
+      insn->takes = soft_op_alu[insn->extra][size_of(insn)][form];
+    }
+    if (insn->chooses) {
+      insn->run = insn->takes[SOFT_TAKE_NONE];
+    } else if (insn->steps_down) {
+      insn->run = soft_op_dec[size_of(insn)];
+    }
+  }
 }

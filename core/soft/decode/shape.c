@@ -237,8 +237,8 @@ void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed) {
 
 /* INC and DEC. */
 void soft_shape_step(soft_insn *insn, const soft_parsed *parsed) {
-  (void)parsed;
   if (insn->to_kind == SOFT_REGISTER) {
+    insn->steps_down = parsed->all.mnemonic == ZYDIS_MNEMONIC_DEC;
     gives(insn);
   }
 }

@@ -14,16 +14,12 @@ static const soft_insn *chain(soft_cpu *cpu, const soft_insn *from, uint64_t rip
   if (!may_chain(cpu)) {
     return NULL;
   }
-  uint64_t drops = cpu->drops, linear = cpu->cs_base + rip;
-  if (insn->link_generation == cpu->generation && insn->link_linear == linear &&
-      rip <= cpu->rip_last && soft_block_true(cpu, insn->link)) {
-    return soft_enter(cpu, insn->link, rip);
-  }
-  soft_block *block = soft_block_find(cpu, false);
+  uint64_t drops = cpu->drops;
+  soft_block *block = soft_block_next(cpu);
   if (!(block->key & SOFT_BLOCK_CROSSES) && cpu->drops == drops) {
     insn->link = block;
-    insn->link_generation = cpu->generation;
-    insn->link_linear = linear;
+    insn->link_stamp = cpu->stamp;
+    insn->link_rip = rip;
   }
   return soft_enter(cpu, block, rip);
 }
@@ -61,8 +57,7 @@ static void push_return(soft_cpu *cpu, const soft_insn *insn) {
 SOFT_INLINE const soft_block *cached(const soft_cpu *cpu, uint64_t rip) {
   uint64_t linear = cpu->cs_base + rip;
   const soft_jump *jump = soft_jump_of(cpu, linear);
-  return soft_likely(jump->linear == linear && jump->generation == cpu->generation &&
-                     jump->block->verified == cpu->epoch && cpu->budget > 0 && rip <= cpu->rip_last)
+  return soft_likely(jump->linear == linear && jump->stamp == cpu->stamp && cpu->budget > 0)
              ? jump->block
              : NULL;
 }

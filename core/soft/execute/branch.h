@@ -10,11 +10,9 @@
 SOFT_HANDLER(soft_branch_slow);
 SOFT_HANDLER(soft_fall_slow);
 
-/* The target was checked when the link was made, but for a limit. */
+/* The target was checked, and its block compared with memory, when the link was made. */
 SOFT_INLINE bool soft_linked(const soft_cpu *cpu, const soft_insn *insn, uint64_t rip) {
-  return soft_likely(insn->link_generation == cpu->generation &&
-                     insn->link_linear == cpu->cs_base + rip &&
-                     insn->link->verified == cpu->epoch && cpu->budget > 0 && rip <= cpu->rip_last);
+  return soft_likely(insn->link_stamp == cpu->stamp && insn->link_rip == rip && cpu->budget > 0);
 }
 
 SOFT_INLINE const soft_insn *soft_enter(soft_cpu *cpu, const soft_block *block, uint64_t rip) {

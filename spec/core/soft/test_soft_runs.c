@@ -311,6 +311,36 @@ static void rows_come_out_as_on_the_host(void) {
   printf("# %" PRIu64 " rows\n", count);
 }
 
+/* mov eax, imm; add ecx, eax; xor edx, ecx; lea ebx, [rdx + rcx]; dec ecx; jnz over; inc edx; and
+ * what may be there instead, of the same length. */
+static const uint8_t changing[] = {0xb8, 1,    2,    3,    4,    0x01, 0xc1, 0x31, 0xca,
+                                   0x8d, 0x1c, 0x0a, 0xff, 0xc9, 0x75, 0x02, 0xff, 0xc2};
+static const struct {
+  uint8_t at;
+  uint8_t bytes[4];
+} changes[] = {
+    {1, {1, 9, 0xfe, 0x80}},        {4, {4, 0x7f, 0x80, 0xff}},     {5, {1, 0x29, 0x39, 0x85}},
+    {6, {0xc1, 0xd1, 0xcb, 0xd8}},  {7, {0x31, 0x09, 0x21, 0x11}},  {11, {0x0a, 0x01, 0x13, 8}},
+    {13, {0xc9, 0xc1, 0xcb, 0xca}}, {14, {0x75, 0x74, 0x7c, 0x72}}, {15, {2, 0, 2, 0}}};
+
+/* One instruction of a block that is known changes: what was made of those around it does too. */
+static void a_change_within_an_instruction_is_followed(void) {
+  uint64_t seed = test_seed();
+  state = seed;
+  row made = {.size = sizeof changing, .count = 7};
+  memcpy(made.bytes, changing, sizeof changing);
+  soft_guest guest = guest_open(3);
+  guest_map(&guest, NATIVE_BASE, 2 << 20);
+  for (int i = 0; i < 2000; i++) {
+    unsigned which = pick(sizeof changes / sizeof *changes);
+    test_note("seed 0x%" PRIx64 ", change %d", seed, i);
+    made.bytes[changes[which].at] = changes[which].bytes[pick(4)];
+    made.logic = true;
+    try(&made, &guest);
+  }
+  guest_close(&guest);
+}
+
 /* ---- Between two instructions ---- */
 
 /* xor eax, ebx; dec ecx; jnz to the start; hlt */
@@ -412,6 +442,7 @@ int main(void) {
     return EXIT_SUCCESS;
   }
   RUN(rows_come_out_as_on_the_host);
+  RUN(a_change_within_an_instruction_is_followed);
   RUN(a_stop_between_two_rounds_finds_the_flags);
   RUN(a_breakpoint_on_the_jump_comes_between_the_two);
   RUN(a_pair_over_the_end_of_a_page_faults_at_its_jump);
