@@ -119,17 +119,15 @@ SOFT_INLINE uint64_t soft_linear(soft_cpu *cpu, unsigned segment, uint64_t offse
   return soft_linear_slow(cpu, segment, offset, size, access);
 }
 
-SOFT_INLINE uint64_t soft_offset_from(const soft_cpu *cpu, const soft_insn *insn, uint64_t base) {
-  return base + (cpu->r[insn->index] << insn->shift) + (uint64_t)insn->displacement;
-}
 SOFT_INLINE uint64_t soft_offset(const soft_cpu *cpu, const soft_insn *insn) {
-  return soft_offset_from(cpu, insn, cpu->r[insn->base]);
+  return cpu->r[insn->base] + (cpu->r[insn->index] << insn->shift) + (uint64_t)insn->displacement;
 }
 
 SOFT_INLINE uint64_t soft_place(soft_cpu *cpu, const soft_insn *insn, uint64_t offset,
                                 unsigned size, soft_access access) {
   switch (insn->form) {
     case SOFT_FLAT:
+    case SOFT_FLAT_INDEXED:
       return offset;
     case SOFT_BASED:
       return offset + cpu->seg[insn->segment].base;
@@ -148,7 +146,7 @@ SOFT_INLINE uint64_t soft_address(soft_cpu *cpu, const soft_insn *insn, unsigned
                                   soft_access access) {
   uint64_t offset = soft_offset(cpu, insn);
   cpu->current = insn;
-  if (soft_likely(insn->form == SOFT_FLAT)) {
+  if (soft_likely(insn->form <= SOFT_FLAT_INDEXED)) {
     return offset;
   }
   return soft_place(cpu, insn, offset, size, access);
@@ -159,29 +157,47 @@ SOFT_INLINE void *soft_quick_at(const soft_cpu *cpu, uint64_t linear, unsigned s
                                 soft_access access) {
   const soft_tlb *entry = soft_entry(cpu, linear);
   uint64_t page = access == SOFT_WRITE ? entry->write : entry->read;
-  return soft_likely(page == ((linear + size - 1) & ~UINT64_C(0xfff))) ? soft_at(entry, linear)
-                                                                       : NULL;
+  if (soft_unlikely(page != ((linear + size - 1) & ~UINT64_C(0xfff)))) {
+    return NULL;
+  }
+  void *host = soft_at(entry, linear);
+  if (!host) { /* so that it is not asked for again */
+    __builtin_unreachable();
+  }
+  return host;
+}
+
+/* From an offset to a linear address; false where the segment has to be looked at. */
+SOFT_INLINE bool soft_quick_segment(const soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                                    soft_access access, uint64_t *at) {
+  uint64_t base = cpu->seg[insn->segment].base;
+  if (soft_likely(insn->form >= SOFT_SEGMENT_32)) {
+    const int64_t *last = access == SOFT_WRITE ? cpu->write_to : cpu->read_to;
+    *at &= insn->offset_mask;
+    if (soft_unlikely((int64_t)(*at + size - 1) > last[insn->segment])) {
+      return false;
+    }
+    *at = (*at + base) & 0xffffffff;
+  } else if (insn->form != SOFT_FLAT_INDEXED) {
+    bool based = insn->form != SOFT_FLAT_32_INDEXED && insn->segment >= SEG_FS;
+    *at &= insn->form == SOFT_BASED ? ~UINT64_C(0) : 0xffffffff;
+    *at += based ? base : 0;
+  }
+  return true;
 }
 
 /* Where the memory operand is in the host, and its linear address; NULL where the TLB or a segment
  * has to be looked at. It calls nothing, so that a handler around it saves no registers. */
 SOFT_INLINE void *soft_quick_from(soft_cpu *cpu, const soft_insn *insn, uint64_t base,
                                   unsigned size, soft_access access, uint64_t *at) {
-  uint64_t linear = soft_offset_from(cpu, insn, base);
+  uint64_t linear = base + (uint64_t)insn->displacement;
   cpu->current = insn;
-  if (soft_unlikely(insn->form != SOFT_FLAT)) {
-    const struct kvm_segment *segment = &cpu->seg[insn->segment];
-    if (soft_likely(insn->form >= SOFT_SEGMENT_32)) {
-      linear &= insn->offset_mask;
-      int64_t last =
-          access == SOFT_WRITE ? cpu->write_to[insn->segment] : cpu->read_to[insn->segment];
-      if (soft_unlikely((int64_t)(linear + size - 1) > last)) {
-        return NULL;
-      }
-      linear = (linear + segment->base) & 0xffffffff;
-    } else {
-      linear &= insn->form == SOFT_SHORT ? 0xffffffff : ~UINT64_C(0);
-      linear += insn->segment >= SEG_FS ? segment->base : 0;
+  if (insn->form == SOFT_FLAT_32) {
+    linear = (uint32_t)linear;
+  } else if (insn->form != SOFT_FLAT) {
+    linear += cpu->r[insn->index] << insn->shift;
+    if (soft_unlikely(!soft_quick_segment(cpu, insn, size, access, &linear))) {
+      return NULL;
     }
   }
   *at = linear;
@@ -260,7 +276,9 @@ SOFT_INLINE uint64_t soft_stack(soft_cpu *cpu, uint64_t sp, unsigned size, soft_
 /* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's, four are not. */
 SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned size,
                                    soft_access access) {
-  if (size == 4 || (size == 2 && !soft_is_64(cpu))) {
+  if (size == 4 && soft_likely(cpu->flat)) {
+    sp = (uint32_t)sp;
+  } else if (size == 4 || (size == 2 && !soft_is_64(cpu))) {
     sp &= cpu->stack_mask;
     int64_t last = access == SOFT_WRITE ? cpu->write_to[SEG_SS] : cpu->read_to[SEG_SS];
     if (soft_unlikely((int64_t)(sp + size - 1) > last)) {
@@ -269,6 +287,17 @@ SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned si
     sp = (sp + cpu->seg[SEG_SS].base) & 0xffffffff;
   }
   return soft_quick_at(cpu, sp, size, access);
+}
+
+/* The stack pointer of an instruction of that size, whose access was quick. */
+SOFT_INLINE void soft_set_quick_stack(soft_cpu *cpu, uint64_t sp, unsigned size) {
+  if (size == 8) {
+    cpu->r[RSP] = sp;
+  } else if (size == 4 && soft_likely(cpu->flat)) {
+    cpu->r[RSP] = (uint32_t)sp;
+  } else {
+    soft_set_stack(cpu, sp);
+  }
 }
 
 /* The registers change only when the instruction is done: *sp is a copy. */

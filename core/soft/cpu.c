@@ -35,9 +35,7 @@ void soft_mode_changed(soft_cpu *cpu) {
                                              : 0xffff;
   cpu->cs_base = cpu->mode == SOFT_MODE_64 ? 0 : cs->base;
   cpu->rip_last = cpu->mode == SOFT_MODE_64 ? ~UINT64_C(0) : cs->limit;
-  for (int i = SEG_ES; i <= SEG_GS; i++) {
-    soft_segment_changed(cpu, i);
-  }
+  soft_segments_changed(cpu);
   soft_links_select(cpu);
 }
 

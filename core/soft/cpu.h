@@ -189,6 +189,7 @@ struct soft_cpu {
   uint8_t vector_live;  /* SOFT_LIVE_*: what is in the host's registers of the guest's state */
   uint8_t vector_ready; /* bits of soft_vector_kind whose instructions need no check */
   uint8_t shadow;       /* KVM_X86_SHADOW_* */
+  bool flat;            /* SOFT_CODE_FLAT */
   bool no_links;        /* breakpoints are set: every block is looked at */
   struct kvm_segment seg[6];
   int64_t read_to[6]; /* the last offset that may be read; -1 where seg has to be looked at */
@@ -327,8 +328,9 @@ void soft_mode_changed(soft_cpu *cpu);
 void soft_set_cpl(soft_cpu *cpu, unsigned cpl);
 /* At an IRET. Of the NMIs that came meanwhile one is kept, as a processor's latch does. */
 void soft_nmi_ended(soft_cpu *cpu);
-/* After seg[n] was written. */
+/* After seg[n] was written, or all and the mode. */
 void soft_segment_changed(soft_cpu *cpu, int n);
+void soft_segments_changed(soft_cpu *cpu);
 
 /* loop.c: runs until there is an exit. 0 with the run page filled, or an errno. */
 int soft_loop(soft_cpu *cpu);

@@ -16,11 +16,20 @@ enum {
 
 /* How an address is made. */
 enum {
-  SOFT_FLAT,       /* 64-bit code, no base */
+  SOFT_FLAT, /* 64-bit code, no base */
+  SOFT_FLAT_INDEXED,
+  SOFT_FLAT_32, /* code of flat segments */
+  SOFT_FLAT_32_INDEXED,
   SOFT_BASED,      /* 64-bit code, FS or GS */
   SOFT_SHORT,      /* 64-bit code, 32-bit address */
   SOFT_SEGMENT_32, /* a segment with its limit */
   SOFT_SEGMENT_16
+};
+
+/* What code is decoded for: a soft_mode, or 32-bit code whose data and stack segments are all of
+ * memory. */
+enum {
+  SOFT_CODE_FLAT = 3
 };
 
 /* Prefixes of a string instruction. */
@@ -71,7 +80,7 @@ struct soft_insn {
 /* Instructions in a row within one page of memory, then one that ends it. */
 struct soft_block {
   const uint8_t *host; /* of its first byte */
-  uint32_t key;        /* the mode and SOFT_BLOCK_* */
+  uint32_t key;        /* soft_code_kind and SOFT_BLOCK_* */
   uint16_t bytes;
   uint16_t count;
   uint8_t heat;      /* how often it was found at work */
@@ -205,6 +214,10 @@ void soft_links_drop(soft_cpu *cpu);
 void soft_links_select(soft_cpu *cpu);
 /* Code may have changed. */
 void soft_epoch_end(soft_cpu *cpu);
+
+SOFT_INLINE unsigned soft_code_kind(const soft_cpu *cpu) {
+  return cpu->flat ? SOFT_CODE_FLAT : (unsigned)cpu->mode;
+}
 
 SOFT_INLINE soft_jump *soft_jump_of(const soft_cpu *cpu, uint64_t linear) {
   return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 10) & (SOFT_JUMPS - 1)];

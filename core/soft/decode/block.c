@@ -31,7 +31,8 @@ static bool same(const uint8_t *a, const uint8_t *b, unsigned size) {
 
 /* Worlds come back: the kernel's behind a program's, those of the segments of real mode. */
 void soft_links_select(soft_cpu *cpu) {
-  cpu->generation = cpu->flushes << 3 | (uint64_t)cpu->mode | (uint64_t)(cpu->cpl == 3) << 2;
+  cpu->generation =
+      cpu->flushes << 3 | (uint64_t)soft_code_kind(cpu) | (uint64_t)(cpu->cpl == 3) << 2;
   soft_world *world = &cpu->worlds[(cpu->generation ^ cpu->cs_base >> 4) % SOFT_WORLDS];
   if (world->generation != cpu->generation || world->epoch != cpu->epoch ||
       world->cs_base != cpu->cs_base || world->rip_last != cpu->rip_last || !world->stamp) {
@@ -231,7 +232,7 @@ soft_block *soft_block_find(soft_cpu *cpu, bool single) {
   cpu->current = NULL;
   cpu->fetched_size = 0;
   const uint8_t *host = soft_fetch(cpu, cpu->rip, &linear);
-  uint32_t key = (uint32_t)cpu->mode | (single ? SOFT_BLOCK_SINGLE : 0);
+  uint32_t key = soft_code_kind(cpu) | (single ? SOFT_BLOCK_SINGLE : 0);
   soft_block *block = known(cpu, bucket(cpu, host, key), host, key, host);
   if (soft_unlikely(!block)) {
     if (!has_room(cpu)) {

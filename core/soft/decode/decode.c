@@ -129,13 +129,14 @@ static bool shape(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parsed) {
 }
 
 /* One instruction; false where the bytes end within it. */
-static bool decode_one(soft_cpu *cpu, soft_insn *insn, soft_mode mode, const uint8_t *bytes,
+static bool decode_one(soft_cpu *cpu, soft_insn *insn, unsigned kind, const uint8_t *bytes,
                        size_t size, unsigned page_offset, bool *ends) {
   soft_parsed parsed;
   ZydisDecoderContext context;
-  const ZydisDecoder *decoder = &decoders[mode];
   memset(insn, 0, sizeof *insn);
-  parsed.mode = mode;
+  parsed.flat = kind == SOFT_CODE_FLAT;
+  parsed.mode = parsed.flat ? SOFT_MODE_32 : (soft_mode)kind;
+  const ZydisDecoder *decoder = &decoders[parsed.mode];
   parsed.bytes = bytes;
   ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, size, &parsed.all);
   if (status == ZYDIS_STATUS_NO_MORE_DATA) {
@@ -177,8 +178,8 @@ bool soft_decode_change(soft_cpu *cpu, soft_block *block, const uint8_t *bytes) 
   soft_insn *old = changed(block, bytes), now;
   unsigned at = old ? (unsigned)old->offset - block->insns[0].offset : 0;
   bool ends, last = old == &block->insns[block->count - 1];
-  if (!old || !decode_one(cpu, &now, (soft_mode)(block->key & 3), bytes + at, block->bytes - at,
-                          old->offset, &ends)) {
+  if (!old ||
+      !decode_one(cpu, &now, block->key & 3, bytes + at, block->bytes - at, old->offset, &ends)) {
     return false;
   }
   if (now.length != old->length || now.run == soft_op_unknown || (ends && !last)) {
@@ -200,8 +201,8 @@ bool soft_decode(soft_cpu *cpu, soft_block *block, const uint8_t *bytes, size_t 
   block->count = 0;
   while (!ends && block->count < most && at < size && at < SOFT_BLOCK_BYTES) {
     soft_insn *insn = &block->insns[block->count];
-    if (!decode_one(cpu, insn, (soft_mode)(block->key & 3), bytes + at, size - at,
-                    page_offset + (unsigned)at, &ends)) {
+    if (!decode_one(cpu, insn, block->key & 3, bytes + at, size - at, page_offset + (unsigned)at,
+                    &ends)) {
       if (block->count) {
         break;
       }

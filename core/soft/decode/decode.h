@@ -14,6 +14,7 @@ typedef struct soft_parsed {
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
   const uint8_t *bytes;
   soft_mode mode;
+  bool flat; /* SOFT_CODE_FLAT */
 } soft_parsed;
 
 /* How the fields of an instruction come from its operands: fields.c. */

@@ -35,6 +35,11 @@ unsigned soft_size_index(unsigned bits) {
   return bits == 8 ? 0 : bits == 16 ? 1 : bits == 32 ? 2 : 3;
 }
 
+/* One of those that make code flat. */
+static bool is_whole(unsigned segment) {
+  return segment == SEG_ES || segment == SEG_SS || segment == SEG_DS;
+}
+
 void soft_set_memory(soft_insn *insn, const soft_parsed *parsed,
                      const ZydisDecodedOperand *operand) {
   insn->base = soft_register_offset(operand->mem.base) / 8;
@@ -49,12 +54,15 @@ void soft_set_memory(soft_insn *insn, const soft_parsed *parsed,
                       ? SEG_DS
                       : soft_segment_number(operand->mem.segment);
   insn->offset_mask = insn->address_size == 2 ? 0xffff : 0xffffffff;
-  if (parsed->mode != SOFT_MODE_64) {
+  bool indexed = insn->index != R_ZERO;
+  if (parsed->flat && insn->address_size == 4 && is_whole(insn->segment)) {
+    insn->form = indexed ? SOFT_FLAT_32_INDEXED : SOFT_FLAT_32;
+  } else if (parsed->mode != SOFT_MODE_64) {
     insn->form = insn->address_size == 2 ? SOFT_SEGMENT_16 : SOFT_SEGMENT_32;
   } else if (insn->address_size == 4) {
     insn->form = SOFT_SHORT;
   } else {
-    insn->form = insn->segment >= SEG_FS ? SOFT_BASED : SOFT_FLAT;
+    insn->form = insn->segment >= SEG_FS ? SOFT_BASED : indexed ? SOFT_FLAT_INDEXED : SOFT_FLAT;
   }
 }
 

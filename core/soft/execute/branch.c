@@ -112,14 +112,6 @@ SOFT_OP(jmp) {
   return soft_branch(cpu, insn);
 }
 
-SOFT_INLINE void set_stack(soft_cpu *cpu, uint64_t sp, int bits) {
-  if (bits == 64) {
-    cpu->r[RSP] = sp;
-  } else {
-    soft_set_stack(cpu, sp);
-  }
-}
-
 SOFT_INLINE const soft_insn *call_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t target = soft_target(cpu, insn);
   (void)bits;
@@ -137,7 +129,7 @@ SOFT_INLINE const soft_insn *call(soft_cpu *cpu, const soft_insn *insn, int bits
     return slow(cpu, insn, 0);
   }
   soft_poke(host, soft_rip_after(cpu, insn), bits);
-  set_stack(cpu, sp, bits);
+  soft_set_quick_stack(cpu, sp, (unsigned)bits / 8);
   SOFT_GO(soft_enter(cpu, insn->link, target));
 }
 SOFT_BY_SIZE_OR_SLOW(call)
@@ -160,7 +152,7 @@ SOFT_INLINE const soft_insn *ret_slow(soft_cpu *cpu, const soft_insn *insn, int 
   cpu->current = insn;
   uint64_t target = soft_pop(cpu, &sp, (unsigned)bits / 8);
   check_target(cpu, insn, target);
-  set_stack(cpu, sp + insn->immediate, bits);
+  soft_set_stack(cpu, sp + insn->immediate);
   return jump_slow(cpu, target);
 }
 
@@ -177,7 +169,7 @@ SOFT_INLINE const soft_insn *ret(soft_cpu *cpu, const soft_insn *insn, int bits,
   if (soft_unlikely(!block)) {
     return slow(cpu, insn, 0);
   }
-  set_stack(cpu, sp + (unsigned)bits / 8 + insn->immediate, bits);
+  soft_set_quick_stack(cpu, sp + (unsigned)bits / 8 + insn->immediate, (unsigned)bits / 8);
   SOFT_GO(soft_enter(cpu, block, target));
 }
 SOFT_BY_SIZE_OR_SLOW(ret)

@@ -109,11 +109,7 @@ SOFT_INLINE const soft_insn *push_quick(soft_cpu *cpu, const soft_insn *insn, ui
     return slow(cpu, insn, 0);
   }
   soft_poke(host, value, bits);
-  if (bits == 64) {
-    cpu->r[RSP] = sp;
-  } else {
-    soft_set_stack(cpu, sp);
-  }
+  soft_set_quick_stack(cpu, sp, (unsigned)bits / 8);
   SOFT_NEXT;
 }
 
@@ -161,11 +157,7 @@ SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits,
     return slow(cpu, insn, 0);
   }
   uint64_t value = soft_peek(host, bits);
-  if (bits == 64) {
-    cpu->r[RSP] = sp + 8;
-  } else {
-    soft_set_stack(cpu, sp + (unsigned)bits / 8);
-  }
+  soft_set_quick_stack(cpu, sp + (unsigned)bits / 8, (unsigned)bits / 8);
   soft_put(cpu, insn->to, value, bits);
   SOFT_NEXT;
 }
