@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * The software CPU against QEMU's translator, where that is installed: prints the ratio of their
- * speeds in a loop of soft_loops.h, by the time that each has had of the processors. QEMU runs the
- * loop from a firmware of 64 KiB, once for long and once for nothing. */
-#include "soft_loops.h"
+ * speeds in a loop of soft_loops.h, or of their times in the program of soft_user.h, by the time
+ * that each has had of the processors. QEMU runs the code from a firmware of 64 KiB, once for long
+ * and once for nothing. */
+#include "soft_user.h"
 
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -12,7 +13,8 @@ enum {
   FIRMWARE = 0x10000,
   LOOP_AT = 0x8000,
   RESET_AT = 0xfff0,
-  ROUNDS = 40000000
+  ROUNDS = 40000000,
+  USER_ROUNDS = 4000
 };
 
 /* From the reset in real mode to the mode whose bits are behind it, with ESP = 8000h, ESI = 4000h,
@@ -74,22 +76,23 @@ static double run_emulator(const char *path) {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-/* Millions of instructions a second. */
-static double emulator_speed(const char *path, const soft_loop *loop) {
+/* Seconds for so many rounds. */
+static double emulator_time(const soft_loop *loop, uint32_t rounds) {
+  char path[] = "/tmp/luna-bench-XXXXXX";
+  close(check(mkstemp(path), "mkstemp"));
   write_firmware(path, loop, 1);
   double none = run_emulator(path);
-  write_firmware(path, loop, ROUNDS);
-  return loop->instructions * (ROUNDS / 1e6) / (run_emulator(path) - none);
+  write_firmware(path, loop, rounds);
+  double time = run_emulator(path) - none;
+  unlink(path);
+  return time;
 }
 
 static void print_ratio(const soft_loop *loop) {
-  char path[] = "/tmp/luna-bench-XXXXXX";
-  close(check(mkstemp(path), "mkstemp"));
   for (int i = 0; i < SAMPLES; i++) {
-    double theirs = emulator_speed(path, loop);
+    double theirs = loop->instructions * (ROUNDS / 1e6) / emulator_time(loop, ROUNDS);
     printf("%.6g\n", loop_speed(loop) / theirs);
   }
-  unlink(path);
 }
 
 static void print_alu(uint32_t bits) {
@@ -100,7 +103,20 @@ static void print_memory(uint32_t bits) {
   print_ratio(find_loop("memory", bits));
 }
 
+static void print_user(uint32_t unused) {
+  (void)unused;
+  soft_loop loop = user_loop();
+  for (int i = 0; i < SAMPLES; i++) {
+    double theirs = emulator_time(&loop, USER_ROUNDS);
+    soft_guest guest = guest_open(0);
+    double ours = time_loop(&guest, loop.code, loop.size, USER_ROUNDS, 1) * USER_ROUNDS / 1e9;
+    guest_close(&guest);
+    printf("%.6g\n", ours / theirs);
+  }
+}
+
 int main(int argc, char **argv) {
-  static const figure figures[] = {{"alu", print_alu}, {"memory", print_memory}};
+  static const figure figures[] = {
+      {"alu", print_alu}, {"memory", print_memory}, {"user", print_user}};
   return print_figure(argc, argv, figures, sizeof figures / sizeof *figures);
 }

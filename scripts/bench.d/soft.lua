@@ -28,7 +28,7 @@ add("live", "ns", { limit = 150 }, collect "live")     -- an OUT with vector sta
 add("store", "ns", { limit = 100 }, collect "store")   -- to a page that has code
 add("change", "ns", { limit = 1000 }, collect "change") -- of code
 add("first_exit", "ns", { limit = 60000 }, collect "life")
-add("two_threads", "x", {}, function() -- what two CPUs do to what one does
+add("two_threads", "x", { least = 1.9 }, function() -- what two CPUs do to what one does
   return rounds.collect("threads free " .. rounds.build .. "/bench/soft two")
 end)
 
@@ -40,14 +40,20 @@ local function is_installed(program)
 end
 
 if is_installed(EMULATOR) then
-  local least = { alu = 0.17, memory = 0.35 }
+  local least = { -- of its speed; the goals are 0.35 and 0.6
+    alu = { [64] = 0.35, [32] = 0.35, [16] = 0.25 },
+    memory = { [64] = 0.6, [32] = 0.55, [16] = 0.45 },
+  }
   for _, kind in ipairs { "alu", "memory" } do
     for _, bits in ipairs { 64, 32, 16 } do
       local what = kind .. " " .. bits
-      add(("%s_%d_emulator"):format(kind, bits), "x", { least = least[kind] },
+      add(("%s_%d_emulator"):format(kind, bits), "x", { least = least[kind][bits] },
         function() return rounds.collect("emulator " .. what) end)
     end
   end
+  add("user_emulator", "x", { limit = 3 }, function() -- of its time
+    return rounds.collect "emulator user"
+  end)
 elseif jit then
   io.stderr:write("bench: soft_*_emulator are skipped: ", EMULATOR, " is not installed\n")
 end
