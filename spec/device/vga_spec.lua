@@ -256,6 +256,18 @@ describe("text", function()
     assert.is_nil(dev:cursor())
   end)
 
+  it("is shown in a font of our own where the guest has none", function()
+    poke(0x18000, 0x0f54, 2) -- T
+    set(CRTC, 0x0a, 0x20)
+    local _, _, pixel = picture()
+    for y, row in pairs { [0] = ".........", ".#####...", ".#####...", "...#.....",
+      [14] = "...#.....", [15] = "........." } do
+      local seen = ""
+      for x = 0, 8 do seen = seen .. (pixel(x, y) == "ffffff" and "#" or ".") end
+      assert.equal(row, seen, y)
+    end
+  end)
+
   it("is shown in the font of plane 2, in colours, nine pixels wide", function()
     planar()
     set(SEQ, 2, 4)

@@ -2,6 +2,7 @@
 -- What a VGA shows: text as strings, and any mode as a picture. CGA's modes are shown as planes of
 -- 16 colours; what blinks, as while it is there.
 
+local font = require "lunavisor.device.models.font"
 local memory = require "lunavisor.device.models.vga_memory"
 local png = require "lunavisor.device.models.png"
 local word = require "lunavisor.device.word"
@@ -100,9 +101,13 @@ local function fonts(d)
   return address(bits(s, 2, 2), bits(s, 5)), address(bits(s, 0, 2), bits(s, 4))
 end
 
--- The bytes of a font's characters: a function(character, line).
-local function font_at(d, base)
+-- The bytes of a font's characters: a function(character, line). Where the guest has loaded none,
+-- it is our own.
+local function font_at(d, base, height)
   local data = pairs_of(d, 0x20000, base, 0x2000)
+  if data == ("\0"):rep(#data) then
+    return function(character, line) return font.byte(character, line, height) end
+  end
   return function(character, line) return data:byte(2 * (character * 32 + line) + 1) end
 end
 
@@ -134,7 +139,7 @@ local function text_picture(d)
   local paint = painter(d, wide)
   local lines = bits(d.ATTRIBUTES[16], 2) == 1
   local a, b = fonts(d)
-  local first, second = font_at(d, a), font_at(d, b)
+  local first, second = font_at(d, a, g.height), font_at(d, b, g.height)
   local column, cursor = M.cursor(d)
   for row = 0, floor(g.lines / g.height) - 1 do
     local data = cells(d, g, row)
