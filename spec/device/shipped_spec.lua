@@ -18,7 +18,7 @@ end
 -- What they are made with, where that is not nothing: so that time stands, and that no function of
 -- the table's gives a register another value than the table says.
 local OPTIONS = {
-  cfi_flash = { image = image, copy = true }, i8042 = { config = 0 }, mc146818 = { time = 0 },
+  cfi_flash = { image = image, copy = true }, mc146818 = { time = 0 },
   uart16550 = { carrier = false },
 }
 
