@@ -55,6 +55,7 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   if (cpu->vector_live & SOFT_LIVE_X87) {
     memcpy(cpu->xsave, frame, AT_MXCSR);
     memcpy(cpu->xsave + AT_X87, frame + AT_X87, AT_XMM - AT_X87);
+    soft_vector_forget(cpu->xsave);
   }
   if (cpu->vector_live & SOFT_LIVE_SSE) {
     memcpy(cpu->xsave + AT_MXCSR, frame + AT_MXCSR, 4);

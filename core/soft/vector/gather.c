@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Gathers of AVX2, element by element on the parked state: their addresses are in a vector register,
- * so that no stub could check them. What was loaded before a fault stays, as on processors. */
+ * Gathers of AVX2, element by element on the parked state: their addresses are in a vector
+ * register, so that no stub could check them. What was loaded before a fault stays, as on
+ * processors. */
 #include "soft/decode/decode.h"
 #include "soft/execute/execute.h"
 #include "soft/vector/vector.h"

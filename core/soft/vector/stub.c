@@ -320,6 +320,7 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
   memset(vector, 0, sizeof *vector);
   key.kind = vector->kind = kind_of(parsed);
   key.waits = vector->waits = waits(parsed, vector->kind);
+  vector->environment = is_environment(parsed->all.mnemonic);
   if (memory) {
     place_memory(vector, parsed, memory);
   }
@@ -340,7 +341,7 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
   insn->run = soft_op_vector;
   if (key.alone) {
     memcpy(&insn->run, &stub, sizeof stub);
-  } else if (vector->size && !vector->waits && !vector->flags_in) {
+  } else if (vector->size && !vector->waits && !vector->flags_in && !vector->environment) {
     insn->run = vector->access & SOFT_WRITE ? soft_op_vector_store : soft_op_vector_load;
   }
 }

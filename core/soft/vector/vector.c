@@ -63,6 +63,24 @@ static void save_x87(soft_cpu *cpu) {
                    : "+m"(*(uint8_t(*)[SOFT_XSAVE_SIZE])cpu->xsave)
                    : "m"(cpu->host_fcw), "a"(1), "d"(0)
                    : "memory");
+  soft_vector_forget(cpu->xsave);
+}
+
+/* FOP, FIP and FDP. */
+void soft_vector_forget(uint8_t *image) {
+  soft_poke(image + 6, 0, 16);
+  soft_poke(image + 8, 0, 64);
+  soft_poke(image + 16, 0, 64);
+}
+
+/* The same, before an instruction that stores them from the registers. */
+static void forget_live(void) {
+  uint32_t environment[7];
+  __asm__ volatile("fnstenv %0" : "=m"(environment));
+  for (unsigned i = 3; i < 7; i++) {
+    environment[i] = 0;
+  }
+  __asm__ volatile("fldenv %0" : : "m"(environment));
 }
 
 static unsigned components_of(soft_vector_kind kind) {
@@ -270,6 +288,9 @@ SOFT_OP(vector) {
     give_way(cpu);
     memory = operand(cpu, insn, vector, &linear, &copied);
     soft_live(cpu, vector->kind); /* a device may have parked it */
+  }
+  if (soft_unlikely(vector->environment)) {
+    forget_live();
   }
   cpu->vector_ready |= (uint8_t)(1u << vector->kind);
   return copied ? on_copy(cpu, insn, linear) : vector->code(memory, insn, cpu);

@@ -26,6 +26,7 @@ typedef struct soft_vector {
   soft_vector_kind kind;
   bool waits; /* takes a pending #MF first */
   bool flags_in;
+  bool environment; /* FNSTENV and its like */
   uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
   uint8_t align;  /* bits of its address that have to be 0 */
   uint16_t size;  /* of it, 0 for none */
@@ -55,6 +56,8 @@ void soft_park(soft_cpu *cpu);
 void soft_vector_abandon(soft_cpu *cpu);
 /* Of the parked state: writes out the components that are in their initial state. */
 void soft_settle(soft_cpu *cpu);
+/* Where the last x87 instruction was: the host's stub, which is nothing to the guest. */
+void soft_vector_forget(uint8_t *image);
 /* The state after reset. */
 void soft_vector_reset(soft_cpu *cpu);
 /* What the guest may enable: XCR0's bits. */
