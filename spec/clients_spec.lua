@@ -51,16 +51,16 @@ end
 
 soft.block("scripts/clients", function()
   it("leaves out a client that is not there, and says what it needs", function()
-    local text, status = clients ""
+    local text, status = clients "kvm-unit-tests"
     contains("kvm_unit_tests is left out: LUNA_KVM_UNIT_TESTS does not say", text)
     assert.equal(0, status)
-    contains("is no directory where it was configured", (clients("", "/nonexistent")))
+    contains("is no directory where it was configured", (clients("kvm-unit-tests", "/nonexistent")))
   end)
 
   it("runs its tests, counts, and compares with an earlier run", function()
     local directory = built()
     local saved = helper.file ""
-    local text, status = clients("--alone --save " .. saved, directory)
+    local text, status = clients("--alone --save " .. saved .. " kvm-unit-tests", directory)
     assert.truthy(text:find "\ngood +PASS +1 +0 +0 ")
     assert.truthy(text:find "\nbad +FAIL +0 +1 +0 ")
     assert.truthy(text:find "\nother +%- +for i386 alone")
@@ -74,6 +74,7 @@ soft.block("scripts/clients", function()
 
   it("refuses what it does not know", function()
     contains("usage: clients", (clients "--nonsense"))
-    contains("there is no client nobody; there are: kvm_unit_tests", (clients "nobody"))
+    contains("there is no client nobody; there are: kvm_unit_tests seabios",
+      (clients "nobody"))
   end)
 end)

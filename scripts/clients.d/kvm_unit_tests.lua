@@ -4,21 +4,14 @@
 -- kvm_unit_tests_vm.lua. LUNA_KVM_UNIT_TESTS: directories where it was built, with ':' between
 -- them; tests for 32 bits come from one that was configured with --arch=i386.
 
+local process = require "process"
+
+local quote, read_line = process.quote, process.read_line
+
 local M = { about = "kernels that test a processor from within (LUNA_KVM_UNIT_TESTS)" }
 
 -- Set up by firmware that these VMs do not have.
 local FIRMWARE = { s3 = "it wakes up through firmware" }
-
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
-local function read_line(command)
-  local pipe = io.popen(command)
-  local line = pipe:read "*l"
-  pipe:close()
-  return line
-end
 
 local function read_file(path)
   local file = io.open(path, "rb")
