@@ -37,9 +37,9 @@ static struct sigaction old[4];
 
 /* ---- Faults ---- */
 
-/* What is live of the guest's vector state was in the registers: it is in the signal's frame, as the
- * host's own control registers are where they are not the guest's. The handler has others, and leaves
- * by longjmp. */
+/* What is live of the guest's vector state was in the registers: it is in the signal's frame, as
+ * the host's own control registers are where they are not the guest's. The handler has others, and
+ * leaves by longjmp. */
 static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   const uint8_t *frame = (const uint8_t *)context->uc_mcontext.fpregs;
   uint32_t size;
