@@ -27,9 +27,9 @@ typedef struct soft_vector {
   bool waits; /* takes a pending #MF first */
   bool flags_in;
   bool environment; /* FNSTENV and its like */
-  uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
-  uint8_t align;  /* bits of its address that have to be 0 */
-  uint16_t size;  /* of it, 0 for none */
+  uint8_t access;   /* SOFT_READ and SOFT_WRITE of the memory operand */
+  uint8_t align;    /* bits of its address that have to be 0 */
+  uint16_t size;    /* of it, 0 for none */
 } soft_vector;
 
 /* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
