@@ -85,8 +85,7 @@ static gate read_gate(soft_cpu *cpu, const soft_event *event) {
 /* The error code of a fault on a gate has the IDT bit beside EXT. */
 __attribute__((noreturn)) static void fault_gate(soft_cpu *cpu, int vector,
                                                  const soft_event *event) {
-  bool outside = !is_software(event) && event->source != SOFT_FROM_INT1;
-  soft_fault(cpu, vector, event->vector * 8u + 2 + outside);
+  soft_fault(cpu, vector, event->vector * 8u + 2 + !is_software(event));
 }
 
 static gate checked_gate(soft_cpu *cpu, const soft_event *event) {

@@ -3,8 +3,8 @@
 #include "soft/deliver/deliver.h"
 
 void soft_fault_selector(soft_cpu *cpu, int vector, unsigned selector) {
-  bool outside = cpu->delivering >= 0 &&
-                 (cpu->event.source == SOFT_FROM_FAULT || cpu->event.source == SOFT_FROM_INTERRUPT);
+  bool outside = cpu->delivering >= 0 && cpu->event.source != SOFT_FROM_INT &&
+                 cpu->event.source != SOFT_FROM_INT3;
   soft_fault(cpu, vector, (selector & 0xfffc) | outside);
 }
 

@@ -396,6 +396,11 @@ static void int1_and_int3(void) {
   soft_system system = system_open(SYSTEM_64);
   system_end end = SYSTEM_RUN(&system, 3, ((struct kvm_regs){.rax = 0}), "\xf1");
   check_db(&system, &end, GUEST_CODE + 1, 0);
+  system_interrupt_gate(&system, DB, SYSTEM_CODE_0, 0x0e, 0); /* EXT is clear for INT n alone */
+  SYSTEM_CHECK(SYSTEM_RUN(&system, 3, ((struct kvm_regs){.rax = 0}), "\xf1"), 11, DB * 8 + 3);
+  system_interrupt_gate(&system, DB, SYSTEM_DATA_0, 0x8e, 0);
+  SYSTEM_CHECK(SYSTEM_RUN(&system, 3, ((struct kvm_regs){.rax = 0}), "\xf1"), 13,
+               SYSTEM_DATA_0 + 1);
   SYSTEM_CHECK(SYSTEM_RUN(&system, 3, ((struct kvm_regs){.rax = 0}), "\xcc"), 13, 3 * 8 + 2);
   system_interrupt_gate(&system, 3, SYSTEM_CODE_0, 0xee, 0);
   end = SYSTEM_RUN(&system, 3, ((struct kvm_regs){.rax = 0}), "\xcc");
