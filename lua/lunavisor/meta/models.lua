@@ -26,7 +26,8 @@ function acpi_pm:press_sleep() end
 ---@field slave? false|luna.image|table
 
 ---@class luna.cfi_flash_options: luna.instance_options
----@field image luna.image
+---@field image? false|luna.image
+---@field size? luna.size of a chip without an image
 ---@field read_only? boolean
 ---@field copy? boolean what is written stays in this process
 ---@field block? luna.size erased at once
@@ -161,6 +162,8 @@ function uart16550:feed(text) end
 ---@param errors? integer bits of LSR
 function uart16550:receive(byte, errors) end
 
+---@class luna.vga_options: luna.instance_options
+---@field rom? false|string what its ROM has
 ---@class luna.vga: luna.kit_device
 local vga = {}
 ---@return integer? column, integer? row
