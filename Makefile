@@ -61,7 +61,7 @@ WINGS := base kvm memory seat vcpu interrupt debug exit run
 ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
 # What there is without it, of a list of files.
 of_soft = $(or $(findstring test_soft_,$(1)),\
-  $(filter %/soft %/soft.o %/emulator %/emulator.o,$(1)))
+  $(filter %/soft %/soft.o %/emulator %/emulator.o %/fuzz_soft %/fuzz_soft.o,$(1)))
 built = $(if $(ZYDIS),$(1),$(foreach one,$(1),$(if $(call of_soft,$(one)),,$(one))))
 SOFT := $(if $(ZYDIS),$(call objects,core/soft/*.c core/soft/*/*.c))
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c)) $(SOFT)
@@ -73,7 +73,7 @@ FAKE_MODULE := $(call objects,spec/core/fake/fake_module.c)
 C_TESTS := $(call built,$(patsubst spec/core/%.c,$(BUILD)/spec/%,$(wildcard spec/core/*/test_*.c)))
 EXAMPLES := $(call programs,examples,examples,*.c)
 BENCHES := $(call built,$(call programs,scripts/bench.d,bench,*.c))
-FUZZERS := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c))
+FUZZERS := $(call built,$(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c)))
 LUA_FILES := $(sort $(patsubst lua/%,%,$(shell find lua -name '*.lua')))
 LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua lunavisor/hv/header.lua \
   lunavisor/hv/library.lua
@@ -107,8 +107,8 @@ tests: all $(C_TESTS) $(EXAMPLES) $(BENCHES) $(if $(FAKE_MODULE),$(BUILD)/spec/f
 
 # Only the objects, for the warnings of a second compiler.
 objects: $(CORE) $(HVF) $(NATIVE) $(HV_NATIVE) \
-  $(call built,$(call objects,spec/core/*/*.c spec/support/*.c scripts/bench.d/*.c)) \
-  $(call objects,examples/*.c examples/hvf/*.c spec/fuzz/*.c)
+  $(call built,$(call objects,spec/core/*/*.c spec/support/*.c scripts/bench.d/*.c spec/fuzz/*.c)) \
+  $(call objects,examples/*.c examples/hvf/*.c)
 
 # The targets of libFuzzer: scripts/fuzz builds them with clang, and what they call too.
 fuzzers: $(FUZZERS)
