@@ -45,6 +45,17 @@ soft.block("a trap of the software CPU", function()
     assert.same({ 1 }, guest.taken)
   end)
 
+  it("of a breakpoint on code comes behind a load of SS on AMD's processors alone", function()
+    for vendor, name in pairs { [0x68747541] = "#DB", [0x756e6547] = "pio" } do
+      local guest = soft.guest { mode = "long", source = "mov ss, ax\n nop\n out 0x30, al" }
+      local cpu = guest.cpu
+      cpu.cpuid[0].ebx = vendor
+      cpu.rax, cpu.dr0, cpu.dr7 = 0x10, 0x1002, 0x402
+      local exit = guest:run()
+      assert.equal(name, exit.name or exit.kind)
+    end
+  end)
+
   it("that a load of SS has held back is the general detection's own", function()
     local guest = soft.real("mov ecx, 0x2400\n mov dr7, ecx\n" .. SET
       .. "mov ss, dx\n mov ecx, dr6\n" .. CLEAR)

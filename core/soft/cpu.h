@@ -216,6 +216,7 @@ struct soft_cpu {
   uint64_t clock_gpa; /* kvmclock's page, with its enable bit */
   struct kvm_cpuid2 *cpuid;
   bool lacks_rdtscp, lacks_rdpid, lacks_invpcid; /* by that table */
+  bool is_amd;
 
   /* Events. */
   soft_event event; /* being delivered, or raised by soft_fault */

@@ -238,6 +238,11 @@ static void run_block(soft_cpu *cpu) {
   } while (insn);
 }
 
+/* On code, in the shadow of a load of SS: AMD's processors do, Intel's do not. */
+static bool meets_breakpoints(const soft_cpu *cpu) {
+  return cpu->is_amd || cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS;
+}
+
 static int turn(soft_cpu *cpu) {
   cpu->current = NULL;
   if (!cpu->step_once) {
@@ -248,7 +253,7 @@ static int turn(soft_cpu *cpu) {
     if (number != GO_ON) {
       return number == AGAIN ? GO_ON : number;
     }
-    if (cpu->no_links && cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS && soft_code_breakpoint(cpu)) {
+    if (cpu->no_links && meets_breakpoints(cpu) && soft_code_breakpoint(cpu)) {
       return 0;
     }
   }

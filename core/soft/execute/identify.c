@@ -36,6 +36,7 @@ bool soft_cpuid_has(const soft_cpu *cpu, uint32_t leaf, soft_cpuid_register whic
 }
 
 void soft_cpuid_changed(soft_cpu *cpu) {
+  cpu->is_amd = soft_cpuid(cpu, 0, 0)->ebx == 0x68747541; /* "Auth" of AuthenticAMD */
   cpu->lacks_rdtscp = !soft_cpuid_has(cpu, 0x80000001, SOFT_EDX, 27);
   cpu->lacks_rdpid = !soft_cpuid_has(cpu, 7, SOFT_ECX, 22);
   cpu->lacks_invpcid = !soft_cpuid_has(cpu, 7, SOFT_EBX, 10);
