@@ -448,6 +448,11 @@ static void integers_come_out_as_on_the_host(void) {
 }
 
 static void vectors_come_out_as_on_the_host(void) {
+#ifdef __SANITIZE_THREAD__
+  test_skip(
+      "the thread sanitizer's own handler comes before the oracle's, and dies of the state that "
+      "an instruction leaves");
+#endif
   run(true);
 }
 
