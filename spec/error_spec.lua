@@ -3,6 +3,7 @@
 -- allocation fails: nothing stays "running", trapped, mapped or made, and the call can be made
 -- again.
 
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 
 -- Runs spec/support/anywhere.lua, whose errors end it with status 1.
@@ -14,19 +15,12 @@ local function anywhere(arguments)
   assert.matches("^%d+ calls, [1-9]%d* errors$", output)
 end
 
-local function text(path)
-  local file = assert(io.open(path))
-  local all = file:read "*a"
-  file:close()
-  return all
-end
-
 helper.block("the calls that errors break off", function()
   it("are all that there are", function()
-    local made, missing = text "spec/support/anywhere_calls.lua", {}
+    local made, missing = files.read "spec/support/anywhere_calls.lua", {}
     local apart = { hv = true, device = true, testing = true } -- libraries beside this one
     for path in helper.sh("ls lua/lunavisor/meta/*.lua"):gmatch "%S+" do
-      for name in text(path):gmatch "\nfunction [%w_]+[.:]([%w_]+)%(" do
+      for name in files.read(path):gmatch "\nfunction [%w_]+[.:]([%w_]+)%(" do
         local called = made:find("[.:]" .. name .. "%f[^%w_]")
         if not called and not apart[path:match "(%w+)%.lua$"] then missing[#missing + 1] = name end
       end

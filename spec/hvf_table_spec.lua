@@ -4,7 +4,9 @@
 -- each has a form that can be relied on.
 
 local hv = require "lunavisor.hv"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
+local sorted = require "lunavisor.text.sorted"
 local support = require "spec.support.hv"
 
 -- What Apple's framework has on x86, up to macOS 12, and the one function of ARM's that its
@@ -31,25 +33,11 @@ local apple = [[
   hv_vmx_get_msr_info hv_vmx_vcpu_set_apic_address hv_vmx_vcpu_set_apic_address_space
   hv_vmx_vcpu_read_shadow_vmcs hv_vmx_vcpu_write_shadow_vmcs hv_sme_config_get_max_svl_bytes]]
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
-
-local function sorted(set)
-  local list = {}
-  for name in pairs(set) do list[#list + 1] = name end
-  table.sort(list)
-  return list
-end
-
 -- The functions that the headers declare, without comments' mentions of others.
 local function declared()
   local names = {}
   for path in helper.sh("ls core/include/Hypervisor/*.h"):gmatch "[^\n]+" do
-    local text = read(path):gsub("/%*.-%*/", "")
+    local text = files.read(path):gsub("/%*.-%*/", "")
     for name in text:gmatch "HV_API%s[^;(]-(hv_[%w_]+)%(" do names[name] = true end
   end
   return names
@@ -62,7 +50,7 @@ local only_in_c = {
   hv_ext_vm_map_buffer = "vm_map and vm_map_space take buffers",
 }
 
-local readme = read "core/hvf/README.md"
+local readme = files.read "core/hvf/README.md"
 
 local function rows()
   local states, repeated = {}, {}

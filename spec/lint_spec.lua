@@ -2,14 +2,13 @@
 -- What scripts/lint says of sources that stand in the wrong place or are too long, on small trees.
 
 local helper = require "spec.support.helper"
+local write_file = require("spec.support.files").write
 
 local tree
 
 local function write(path, text)
   helper.sh(("mkdir -p %s/%s"):format(tree, path:match "^(.*)/"))
-  local file = assert(io.open(tree .. "/" .. path, "w"))
-  file:write(text)
-  file:close()
+  write_file(tree .. "/" .. path, text)
 end
 
 -- What a check says of the files, which are texts by path; and whether it found nothing.

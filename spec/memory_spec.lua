@@ -2,15 +2,9 @@
 -- The kinds of buffers, views of them, and what a guest sees of them.
 
 local luna = require "lunavisor"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local raises = helper.raises
-
-local function text_of(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 -- Where other processes find the descriptor of a buffer.
 local function path_of(buffer)
@@ -93,14 +87,14 @@ helper.block("a file buffer", function()
     assert.equal(0x2000, file.size)
     assert.equal("abcdabcd", file:read(0xffc, 8))
     file:write(0x10, "WRITTEN")
-    assert.equal("WRITTEN", text_of(path):sub(0x11, 0x17))
+    assert.equal("WRITTEN", files.read(path):sub(0x11, 0x17))
   end)
 
   it("that is private does not", function()
     local file, path = file_of(("a"):rep(0x1000), { private = true })
     file:write(0, "mine")
     assert.equal("minea", file:read(0, 5))
-    assert.equal(("a"):rep(0x1000), text_of(path))
+    assert.equal(("a"):rep(0x1000), files.read(path))
   end)
 
   it("that is read-only refuses every write", function()
@@ -127,7 +121,7 @@ helper.block("a file buffer", function()
     assert.equal(0x2000, file.size)
     assert.equal("z" .. ("\0"):rep(0xfff), file:read(0x1000))
     file:u8(0x1800, 1) -- behind the end: stays in memory
-    assert.equal(0x1001, #text_of(path))
+    assert.equal(0x1001, #files.read(path))
   end)
 
   it("begins at an offset and may be a part", function()
@@ -334,8 +328,8 @@ helper.kvm("a guest", function()
         guest:stops "pio"
         assert.equal(0x32, buffer:u8(0x11))
       end
-      assert.equal("12", text_of(path):sub(0x11, 0x12))
-      assert.equal(("p"):rep(0x1000), text_of(private_path))
+      assert.equal("12", files.read(path):sub(0x11, 0x12))
+      assert.equal(("p"):rep(0x1000), files.read(private_path))
     end)
   end
 

@@ -3,6 +3,7 @@
 -- line; and no message that the shared layer raises at a caller is missing from it.
 
 local luna = require "lunavisor"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local build = require "spec.support.misuse_objects"
 
@@ -102,13 +103,11 @@ helper.kvm("every message", function()
     local all = table.concat(texts, "\n")
     for path in helper.sh("find lua/lunavisor -name '*.lua'"):gmatch "[^\n]+" do
       if not is_elsewhere(path) then
-        local file = assert(io.open(path))
-        for _, format in ipairs(raised(file:read "*a")) do
+        for _, format in ipairs(raised(files.read(path))) do
           if not all:find(pattern_of(format)) then
             missing[#missing + 1] = path .. ": " .. format
           end
         end
-        file:close()
       end
     end
     assert.equal("", table.concat(missing, "\n"))

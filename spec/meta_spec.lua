@@ -4,15 +4,9 @@
 local luna = require "lunavisor"
 local annotations = require "spec.support.annotations"
 local helper = require "spec.support.helper"
+local read = require("spec.support.files").read
 local exits = require "lunavisor.exit.record"
 local raw = require "lunavisor.binding.backend"
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 local function read_all(pattern)
   local texts = {}

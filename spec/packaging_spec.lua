@@ -4,6 +4,7 @@
 -- leaves it out.
 
 local helper = require "spec.support.helper"
+local write_file = require("spec.support.files").write
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -239,9 +240,7 @@ describe("scripts/setup", function()
   end)
 
   local function write(name, text)
-    local file = assert(io.open(directory .. "/" .. name, "w"))
-    file:write(text)
-    file:close()
+    write_file(directory .. "/" .. name, text)
   end
 
   it("refuses a system without apt-get and names the packages", function()

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Both engines have the same raw calls, the same public functions and classes, and the same u64.
 
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 
 local function has(engine)
@@ -9,9 +10,7 @@ local function has(engine)
 end
 
 local function surface(engine)
-  local file = assert(io.open("spec/support/surface.lua"))
-  local script = file:read "*a"
-  file:close()
+  local script = files.read "spec/support/surface.lua"
   local output, lines = helper.child(script, { engine = engine }), {}
   for line in output:gmatch "[^\n]+" do lines[#lines + 1] = line end
   return lines

@@ -3,6 +3,7 @@
 -- runs and prints what it says, and every link leads somewhere. spec/README.md tells how.
 
 local luna = require "lunavisor"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local markdown = require "spec.support.markdown"
 
@@ -96,9 +97,7 @@ local function directory(page)
   for _, block in ipairs(page.blocks) do
     local name = block.text:match "^%-%- ([%w_/.]+)\n" or block.text:match "^/%* ([%w_/.]+) %*/\n"
     if name then
-      local file = assert(io.open(path .. "/" .. name, "wb"))
-      file:write(block.text)
-      file:close()
+      files.write(path .. "/" .. name, block.text)
     end
   end
   return path

@@ -3,14 +3,13 @@
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
+local write_file = require("spec.support.files").write
 
 local tree
 
 local function write(path, text)
   helper.sh(("mkdir -p %s/%s"):format(tree, path:match "^(.*)/"))
-  local file = assert(io.open(tree .. "/" .. path, "w"))
-  file:write(text)
-  file:close()
+  write_file(tree .. "/" .. path, text)
 end
 
 -- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.

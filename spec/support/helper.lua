@@ -4,6 +4,7 @@
 
 local assert = require "luassert"
 local busted = require "busted"
+local files = require "spec.support.files"
 local luna = require "lunavisor"
 
 local helper = {}
@@ -228,9 +229,7 @@ end
 --- The path of a file with that text, which is removed after the test.
 function helper.file(text)
   local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
+  files.write(path, text)
   helper.keep { close = function() os.remove(path) end }
   return path
 end

@@ -1,14 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- What is in the project's pages: their blocks of Lua, C, sh and text, their links and headings.
 
-local markdown = {}
+local files = require "spec.support.files"
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local markdown = {}
 
 --- The paths of all pages, sorted.
 function markdown.pages()
@@ -29,7 +24,7 @@ end
 --- their order. A block has .language, .text, .line, .heading, .name, and .needs where the line
 --- above it is a comment: <!-- needs: feature -->.
 function markdown.page(path)
-  local page = { path = path, text = read(path), lines = 0, headings = {}, anchors = {},
+  local page = { path = path, text = files.read(path), lines = 0, headings = {}, anchors = {},
     links = {}, blocks = {} }
   local heading, block, needs = "beginning", nil, nil
   for line in page.text:gmatch "([^\n]*)\n" do

@@ -3,6 +3,7 @@
 -- advanced while the guest halts. Run by seabios_spec.lua in a process of its own.
 
 local device = require "lunavisor.device"
+local files = require "spec.support.files"
 local luna = require "lunavisor"
 local stream = require "lunavisor.device.models.stream"
 
@@ -33,16 +34,9 @@ local ide = device "piix3_ide" { regions = { config = model("pci").config {
 -- CMOS memory as SeaBIOS reads it: 15 MB above the first, and hard disks before all else.
 local CMOS = { [0x30] = 0x00, [0x31] = 0x3c, [0x3d] = 0x02 }
 
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
-
 -- Screen, keyboard and disk: what a user has of a PC.
 local function attach_user(pc, vm, host, disk)
-  pc.vga = model "vga" { rom = read_file(FOLDER .. "vgabios-stdvga.bin") }
+  pc.vga = model "vga" { rom = files.read(FOLDER .. "vgabios-stdvga.bin") }
   pc.keyboard = model "i8042" ()
   host:add(pc.vga, 2)
   host:add(ide(), 1)
@@ -76,7 +70,7 @@ end
 --- A PC; console and serial are what it has said. `disk`: with that buffer for a hard disk, a
 --- screen and a keyboard.
 function M.new(disk)
-  local bios = read_file(M.FIRMWARE)
+  local bios = files.read(M.FIRMWARE)
   local pc = { console = stream.ring(), serial = stream.ring(), clock = device.clock() }
   local vm = assert(luna.vm { unknown = "ones", clock = pc.clock })
   pc.vm, pc.ram = vm, memory(vm, bios)

@@ -16,12 +16,7 @@ static void check_window(void) {
 
 static void windows(void) {
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     SCRIPT({.kind = FAKE_PIO, .address = 1, .size = 1, .write = true, .regs = &closed_regs},
            {.kind = FAKE_PIO, .address = 2, .size = 1, .write = true, .regs = &open_regs},
            {.kind = FAKE_HLT}, {.kind = FAKE_HLT});

@@ -26,12 +26,7 @@ static void begin_with_chip(uint32_t irqchip) {
 
 static void window(void) {
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     SCRIPT({.kind = FAKE_PIO, .address = 1, .size = 1, .write = true, .regs = &closed_regs},
            {.kind = FAKE_PIO, .address = 2, .size = 1, .write = true, .regs = &open_regs},
            {.kind = FAKE_HLT}, {.kind = FAKE_HLT, .regs = &closed_regs});

@@ -41,17 +41,21 @@ static uint64_t value(void) {
 
 /* ---- Making instructions ---- */
 
+/* An address within the data, aligned now and then. */
+static uint32_t data_address(void) {
+  return NATIVE_DATA + (uint32_t)pick(MEMORY_PLACES) * (pick(4) ? 1 : 16) % 128;
+}
+
 /* ModRM with a register, or an absolute address within the data. */
-static size_t put_modrm(uint8_t *at) {
+static void put_modrm(uint8_t *at) {
   if (pick(2)) {
     at[0] = (uint8_t)(0xc0 | pick(64));
-    return 1;
+    return;
   }
-  uint32_t address = NATIVE_DATA + (uint32_t)pick(MEMORY_PLACES) * (pick(4) ? 1 : 16) % 128;
+  uint32_t address = data_address();
   at[0] = (uint8_t)(4 | pick(8) << 3);
   at[1] = 0x25;
   memcpy(at + 2, &address, sizeof address);
-  return 6;
 }
 
 static size_t put_prefixes(uint8_t *at, bool vectors) {
@@ -86,10 +90,12 @@ static void make_legacy(one *made, bool vectors) {
     }
     made->bytes[size++] = (uint8_t)pick(256);
   }
-  size += put_modrm(made->bytes + size);
-  for (int i = 0; i < 8; i++) {
-    made->bytes[size++] = (uint8_t)pick(256);
+  if (map == 0 && (made->bytes[size - 1] & 0xfc) == 0xa0) { /* MOV with an address of 64 bits */
+    uint64_t address = data_address();
+    memcpy(made->bytes + size, &address, sizeof address);
+    return;
   }
+  put_modrm(made->bytes + size);
 }
 
 static void make_vex(one *made) {
@@ -103,10 +109,7 @@ static void make_vex(one *made) {
     made->bytes[size++] = (uint8_t)pick(256);
   }
   made->bytes[size++] = (uint8_t)pick(256);
-  size += put_modrm(made->bytes + size);
-  for (int i = 0; i < 8; i++) {
-    made->bytes[size++] = (uint8_t)pick(256);
-  }
+  put_modrm(made->bytes + size);
 }
 
 static bool is_integer(ZydisInstructionCategory category) {
@@ -185,8 +188,9 @@ static bool has_bad_operand(const one *made) {
     const ZydisDecodedOperand *operand = &made->operands[i];
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
       memory = true;
-      bool away =
-          operand->mem.base != ZYDIS_REGISTER_NONE && made->all.mnemonic != ZYDIS_MNEMONIC_LEA;
+      bool outside = operand->mem.base != ZYDIS_REGISTER_NONE ||
+                     (uint64_t)operand->mem.disp.value - NATIVE_DATA >= NATIVE_DATA_SIZE;
+      bool away = outside && made->all.mnemonic != ZYDIS_MNEMONIC_LEA;
       if (away || operand->mem.index != ZYDIS_REGISTER_NONE || operand->size > 512) {
         return true;
       }
@@ -208,6 +212,9 @@ static bool has_bad_operand(const one *made) {
 }
 
 static bool make(one *made, bool vectors) {
+  for (unsigned i = 0; i < sizeof made->bytes; i++) {
+    made->bytes[i] = (uint8_t)pick(256);
+  }
   if (pick(vectors ? 2 : 6) == 0) {
     make_vex(made);
   } else {

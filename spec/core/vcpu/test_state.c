@@ -299,12 +299,7 @@ static void registers_after_kick_before_entry(void) {
 /* Writes that were handed over when the kick came are neither lost nor hidden. */
 static void writes_survive_kick_before_entry(void) {
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     set(LUNA_RBX, 0x55);
     set(LUNA_CR3, 0x4000);
     luna_vcpu_interrupt(vcpu);
@@ -327,12 +322,7 @@ static void rip_write_ends_the_shadow(void) {
   struct kvm_vcpu_events events = {.interrupt.shadow = KVM_X86_SHADOW_INT_STI,
                                    .flags = KVM_VCPUEVENT_VALID_SHADOW};
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     SCRIPT({.kind = FAKE_SHUTDOWN}, {.kind = FAKE_SHUTDOWN}, {.kind = FAKE_SHUTDOWN});
     CHECK_EQ(run(), LUNA_EXIT_SHUTDOWN);
     for (int round = 0; round < 2; round++) { /* the events by a call, and by the run page */
@@ -364,12 +354,7 @@ static void rip_write_ends_the_shadow(void) {
 static void code_segment_with_l(void) {
   static struct kvm_sregs sregs;
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     sregs = *fake_sregs();
     sregs.cs.l = 1;
     SCRIPT({.kind = FAKE_HLT, .sregs = &sregs}, {.kind = FAKE_HLT, .sregs = &sregs});

@@ -75,12 +75,7 @@ static void host_fault(void) {
 /* A state that KVM refuses is named, stays as written, and can be mended. */
 static void refused_state(void) {
   for (int sync = 0; sync < 2; sync++) {
-    test_note("sync %d", sync);
-    if (sync) {
-      begin();
-    } else {
-      begin_without_sync();
-    }
+    begin_synced(sync);
     set(LUNA_CR0, 0x80000000);
     set(LUNA_CR3, 0x1000);
     set(LUNA_RBX, 0x99);
