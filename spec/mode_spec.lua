@@ -274,8 +274,8 @@ helper.kvm("the options of a vCPU", function()
     with({ mode = 3 }, "expected, got number")
     with({ rip = "0x1000" }, "vm:vcpu: rip: an integer expected, got 0x1000")
     with({ rsp = 1.5 }, "vm:vcpu: rsp: an integer expected, got 1.5")
-    with({ bits = 16 },
-      "vm:vcpu: unknown option 'bits'; the options are cpuid, mode, rip, rsp, system")
+    with({ bits = 16 }, "vm:vcpu: unknown option 'bits'; the options are cpuid, mode, registers, "
+      .. "rip, rsp, system, wait")
     with("real", "vm:vcpu: a table of options expected, got string")
   end)
 

@@ -140,7 +140,7 @@ return function(world)
       cpu:u32(0x5000, 1)
       cpu:u64(0x5000, 1)
       cpu:write(0x5000, "abc")
-      return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4)
+      return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4), cpu:last_exits(4)
     end,
     answer = function()
       cpu.rip = 0x2800

@@ -75,7 +75,10 @@ end
 function misuse.names_of(set, kind)
   local names = {}
   for name, value in pairs(set) do
-    if type(value) == kind and name:sub(1, 2) ~= "__" then names[#names + 1] = name end
+    local makes_files = name == "record" -- of whatever name is drawn
+    if type(value) == kind and name:sub(1, 2) ~= "__" and not makes_files then
+      names[#names + 1] = name
+    end
   end
   table.sort(names)
   return names
