@@ -154,3 +154,20 @@ random.describe("pci_host", function(log)
   return made
 end)
 random.describe("a PCI function", function(log) return card { log = log } end)
+
+describe("a PCI device whose VM is gone", function()
+  it("is garbage, and with it the memory that it has", function()
+    local luna = require "lunavisor"
+    local vga = require "lunavisor.device.models.vga"
+    local before = luna.live().buffer
+    do
+      local space = assert(luna.vm { accel = "soft" })
+      local bus, screen = pci_host { map = pci.mapper(space) }, vga { log = false }
+      bus:add(screen, 2)
+      space:attach(screen, { pio = { io = 0x3c0 } })
+      space:close()
+    end
+    for _ = 1, 3 do collectgarbage() end
+    assert.equal(before, luna.live().buffer)
+  end)
+end)

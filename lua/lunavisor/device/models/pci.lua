@@ -13,8 +13,9 @@ local word = require "lunavisor.device.word"
 
 local M = {}
 
--- By device: { bars, where (base by BAR), move and message (functions), wire, level }.
-local places = setmetatable({}, { __mode = "k" })
+-- A key of the device: { bars, where (base by BAR), move and message (functions), wire, level }. A
+-- weak table by device would keep it under LuaJIT, since the functions lead back to it.
+local PLACE = {}
 
 -- ---- What a BAR decodes ----
 
@@ -40,7 +41,7 @@ end
 
 -- Tells where BARs have gone: first who leaves, so that two can change places.
 local function settle(d)
-  local place = places[d]
+  local place = rawget(d, PLACE)
   if not place then return end
   local moved = {}
   for index, bar in pairs(place.bars) do
@@ -217,7 +218,7 @@ function M.place(d, move, pin, message)
     bars[index] = { region = bar.region, size = bar.size, kind = bar.kind or "memory" }
   end
   local place = { bars = bars, where = {}, move = move, wire = false, level = false }
-  places[d] = place
+  rawset(d, PLACE, place)
   msi.connect(d, message)
   if (spec.pin or 0) > 0 and pin then
     place.wire = device.line(d.name .. ".intx")

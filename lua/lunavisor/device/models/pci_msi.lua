@@ -9,12 +9,12 @@ local M = {}
 
 local bits, insert = word.bits, word.insert
 
--- By device: a function(address, data), false where messages go to the memory of its DMA.
-local takers = setmetatable({}, { __mode = "k" })
+-- A key of the device: a function(address, data), false where messages go to the memory of its DMA.
+local TAKER = {}
 
 --- Says who takes the messages of a device.
 function M.connect(d, message)
-  takers[d] = message or false
+  rawset(d, TAKER, message or false)
 end
 
 local function has(d, name)
@@ -29,7 +29,7 @@ end
 
 -- A message is a write to memory, which only a bus master makes (6.2.2, bit 2).
 local function deliver(d, high, low, data)
-  local taker = takers[d]
+  local taker = rawget(d, TAKER)
   if d.PCI_COMMAND.master == 0 or taker == nil then return end
   local address, ok, problem = high == 0 and low or u64(high, low)
   if taker then
