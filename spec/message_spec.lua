@@ -10,7 +10,7 @@ local build = require "spec.support.misuse_objects"
 -- The messages of every subject, each with what brings it about.
 local function messages(o)
   local list = {}
-  for subject in ("vcpu vm memory module state load"):gmatch "%l+" do
+  for subject in ("vcpu vm memory module state load machine"):gmatch "%l+" do
     for _, entry in ipairs(require("spec.support.messages." .. subject)(o)) do
       list[#list + 1] = entry
     end

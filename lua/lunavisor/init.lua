@@ -16,6 +16,7 @@ local luna = {
   asm = require "lunavisor.text.asm",
   disasm = require("lunavisor.text.disasm").list,
   load = require "lunavisor.load",
+  machine = require "lunavisor.machine".new,
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,

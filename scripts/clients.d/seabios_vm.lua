@@ -6,28 +6,25 @@
 package.path = (arg[0]:match "^(.*)/" or ".") .. "/?.lua;" .. package.path
 local pcs = require "pc"
 
-local MIB = 2 ^ 20
 local KEYS = { ["Press ESC"] = "\27", ["Select boot"] = "1" }
+local MENU = 0xe -- the item of the configuration device
 
--- CMOS memory as SeaBIOS reads it: 15 MB above the first, and hard disks before all else.
-local pc = pcs.new { accel = arg[3], memory = "16M",
-  cmos = { [0x30] = 0x00, [0x31] = 0x3c, [0x3d] = 0x02 } }
+local vm
 local said = ""
 local menu = arg[4] == "menu"
 
-local function console(text)
+local function debug(text)
   io.stdout:write(text)
   if not menu then return end
   said = (said .. text):sub(-20)
   for words, key in pairs(KEYS) do
     if said:find(words, 1, true) then
       said = ""
-      pc.keyboard:type(key)
+      vm.devices.keyboard:type(key)
     end
   end
 end
 
-pcs.firmware(pc, { image = arg[1], size = 16 * MIB, disk = arg[2], console = console,
-  items = menu and { [0xe] = "\1\0" } or nil })
-local exit, message = pc.cpu:run()
-pcs.finish(exit, message, 0x42)
+vm = pcs.new { accel = arg[3], memory = "16M", bios = arg[1], disk = arg[2], debug = debug }
+if menu then vm.devices.fw_cfg:item(MENU, "\1\0") end
+pcs.finish(vm, 0x42)

@@ -124,6 +124,7 @@ error "annotations are not to be required"
 ---@field accel "kvm"|"soft" what runs its vCPUs
 ---@field accel_reason string why that one
 ---@field symbols luna.symbols of what was loaded last, or set by a script
+---@field machine luna.made_machine|false what luna.machine has made it as
 local vm = {}
 ---@param address integer|luna.u64
 ---@return string? "main" or "main+0x12"

@@ -109,6 +109,7 @@ local function new(options)
     polled = false,                               -- whether vm:fd was asked for
     due = false,                                  -- whether a stop waits for vm:poll
     symbols = symbols.new {},                     -- names of addresses, of what was loaded last
+    machine = false,                              -- what luna.machine has made it as
   }, VM)
   self.accel, self.accel_reason = accels.of(self)
   attach.begin(self)
@@ -237,13 +238,14 @@ function methods.symbol(self, address)
 end
 
 -- The further subjects, one file each: functions that add methods.
-for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace" } do
+for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine" } do
   require("lunavisor.vm." .. part)(methods)
 end
 attach.add(methods)
 record.add_to(methods)
 
-class.define(VM, methods, "default vcpus spaces devices clock accel accel_reason symbols", [[
+class.define(VM, methods, [[
+  default vcpus spaces devices clock accel accel_reason symbols machine]], [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
   runner serving stopping polled due held]])
 VM.__close = methods.close

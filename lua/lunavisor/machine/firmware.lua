@@ -1,0 +1,58 @@
+-- SPDX-License-Identifier: MIT
+-- What a PC's firmware is told of the machine: CMOS memory, by which SeaBIOS and OVMF know how much
+-- memory there is, and the items and files of the configuration device.
+
+local word = require "lunavisor.device.word"
+
+local M = {}
+
+local KIB, MIB = 2 ^ 10, 2 ^ 20
+local HOLE = 0xc0000000
+local SMP, MAX_CPUS = 5, 0xf -- items
+
+local function le(value, size)
+  local bytes = {}
+  for i = 1, size do
+    local byte = value % 256
+    bytes[i], value = string.char(byte), (value - byte) / 256
+  end
+  return table.concat(bytes)
+end
+
+M.le = le
+
+--- Bytes of the clock's memory for so much of it: what is below 1 MiB, up to 64 MiB above it, up to
+--- 3 GiB above 16 MiB, and above 4 GiB; hard disks boot before all else.
+function M.cmos(size)
+  local low = math.min(size, HOLE)
+  local ram = { [0x3d] = 0x02 }
+  local function put(index, value, bytes)
+    for i = 0, bytes - 1 do ram[index + i] = word.bits(value, 8 * i, 8) end
+  end
+  put(0x15, 640, 2)
+  put(0x17, math.min(0xffff, math.floor(math.max(0, low - MIB) / KIB)), 2)
+  put(0x30, math.min(0xffff, math.floor(math.max(0, low - MIB) / KIB)), 2)
+  put(0x34, math.min(0xffff, math.floor(math.max(0, low - 16 * MIB) / (64 * KIB))), 2)
+  put(0x5b, math.floor((size - low) / (64 * KIB)), 3)
+  return ram
+end
+
+-- The file etc/e820: memory, but for the VGA's window and what is behind it.
+local function e820(size)
+  local low, parts = math.min(size, HOLE), {}
+  local function range(first, length)
+    if length > 0 then parts[#parts + 1] = le(first, 8) .. le(length, 8) .. le(1, 4) end
+  end
+  range(0, math.min(low, 0xa0000))
+  range(MIB, low - MIB)
+  range(2 ^ 32, size - low)
+  return table.concat(parts)
+end
+
+--- Options of the model fw_cfg.
+function M.config(size, cpus)
+  return { files = { ["etc/e820"] = e820(size) },
+    items = { [SMP] = le(cpus, 2), [MAX_CPUS] = le(cpus, 2) } }
+end
+
+return M

@@ -1,0 +1,186 @@
+-- SPDX-License-Identifier: MIT
+-- The machine "pc": what firmware and kernels of PCs look for, at the places and with the
+-- interrupts of an i440FX with its PIIX3 and PIIX4.
+
+local acpi = require "lunavisor.machine.acpi"
+local check = require "lunavisor.check"
+local class = require "lunavisor.class"
+local firmware = require "lunavisor.machine.firmware"
+local pci = require "lunavisor.device.models.pci"
+
+local PM, TABLES = 0x600, 0xe0000 -- ACPI's ports where nobody moves them, and its tables
+local ISA, IDE, POWER = 0, 1, 3   -- functions of slot 1
+local SCREEN = 2                  -- the slot of the VGA
+
+-- Functions of PCI of which there is no more than their configuration space.
+local bridge = pci.device "i440fx" { pci = { vendor = 0x8086, device = 0x1237, class = 0x060000,
+  subsystem_vendor = 0x1af4, subsystem = 0x1100,
+  registers = { PAM = { at = 0x58, width = 1, count = 8 } } } }
+local ide = pci.device "piix3_ide" { pci = { vendor = 0x8086, device = 0x7010, class = 0x010100,
+  registers = { TIMING = { at = 0x40 } } } }
+local pm = pci.device "piix4_pm" { pci = { vendor = 0x8086, device = 0x7113, class = 0x068000,
+  registers = { BASE = { at = 0x40 }, COUNT = { at = 0x44 }, ACTIVITY = { at = 0x58 },
+    ENABLE = { at = 0x80, width = 1 } } } }
+
+local function any(_, value) return value end
+
+local function depth() return class.outside() - 2 end
+
+local function fail(form, ...)
+  error(form:format(...), class.outside())
+end
+
+local function one_of(...)
+  local list, known = table.concat({ ... }, "', '"), {}
+  for _, name in ipairs { ... } do known[name] = true end
+  return function(what, value)
+    if not known[value] then
+      fail("%s: one of '%s' expected, got %s", what, list, type(value) == "string"
+        and ("%q"):format(value) or class.describe(value))
+    end
+    return value
+  end
+end
+
+local options = {
+  bios = any, disk = any, serial = any, debug = any, time = any,
+  irqchip = one_of("kernel", "pic"), pit = one_of("kernel", "device"),
+  acpi = function(what, value)
+    value = check.flag(what, value, depth())
+    return value
+  end,
+  pm = function(what, value)
+    value = check.whole(what, value, 0, 0xfff0, depth())
+    return value
+  end,
+}
+
+-- Two 8259s as devices; the first one's INT is asked for a vector when the vCPU can take one.
+local function add_pics(board)
+  local second = board:put("pic2", "i8259", { pio = { main = 0xa0, elcr = 0x4d1 } },
+    { levels = 0xde })
+  local pic = board:put("pic", "i8259", { pio = { main = 0x20, elcr = 0x4d0 } },
+    { levels = 0xf8, slaves = { [2] = second } })
+  for i = 0, 7 do board.pins[i], board.pins[8 + i] = pic.inputs[i], second.inputs[i] end
+  return pic
+end
+
+local function add_pit(board)
+  local pit = false
+  if board.options.pit ~= "kernel" then
+    pit = board:put("pit", "i8254", { pio = 0x40, out0 = board:irq(0) })
+  end
+  local function reset(level) if level then board.vm:stop "reset" end end
+  board:put("ports", "system_ports", { reset_out = reset,
+    pio = { b = pit and 0x61 or nil, a = 0x92 } }, { pit = pit })
+  return reset
+end
+
+local function add_keyboard(board, reset)
+  board:put("keyboard", "i8042", { pio = { data = 0x60, control = 0x64 }, irq1 = board:irq(1),
+    irq12 = board:irq(12), reset_out = reset }, { log = false })
+end
+
+local function add_functions(board, host)
+  local isa = require "lunavisor.device.models.piix3" { log = false }
+  host:add(bridge { log = false }, 0)
+  host:add(isa, 1, ISA)
+  host:add(ide { log = false }, 1, IDE)
+  host:add(pm { log = false }, 1, POWER)
+  for line, pin in pairs { inta = "pirqd", intb = "pirqa", intc = "pirqb", intd = "pirqc" } do
+    host[line]:connect(isa.inputs[pin])
+  end
+  for _, irq in ipairs { 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15 } do
+    local target = board:irq(irq)
+    isa["irq" .. irq]:connect(type(target) == "number" and board.vm:line(target) or target)
+  end
+end
+
+local function add_pci(board, reset)
+  local host = board:put("pci", "pci_host", { pio = { main = 0xcf8, data = 0xcfc },
+    reset_out = reset }, { map = pci.mapper(board.vm), log = false })
+  if host then add_functions(board, host) end
+  local drive = board.options.disk
+  for i, place in ipairs { { command = 0x1f0, control = 0x3f6 },
+    { command = 0x170, control = 0x376 } } do
+    board:put("ide" .. i, "ata", { pio = place, irq = board:irq(13 + i) },
+      { master = i == 1 and drive or false, log = false })
+  end
+  local vga = board:put("vga", "vga", { pio = { io = 0x3c0, vbe = 0x1ce },
+    mmio = { window = 0xa0000 } }, { log = false })
+  if host and vga and rawget(vga.regions, "config") then host:add(vga, SCREEN) end
+end
+
+local function add_power(board)
+  local power = board:put("power", "acpi_pm", { sci = board:irq(9),
+    pio = { main = board.options.pm or PM, command = 0xb2 },
+    off = function(level) if level then board.vm:stop "off" end end }, { log = false })
+  if power and not board.options.bios and board.options.acpi ~= false
+    and board.irqchip == "kernel" and board.size >= 0x100000 then
+    board.ram:write(TABLES, acpi.tables(board.cpus, board.options.pm or PM, TABLES))
+  end
+end
+
+local function add_ports(board)
+  local given, vm = board.options, board.vm
+  local serial = given.serial == nil and io.stdout or given.serial
+  board:put("com1", "uart16550", { pio = 0x3f8, irq = board:irq(4) }, { output = serial })
+  board:put("rtc", "mc146818", { pio = 0x70, irq = board:irq(8) },
+    { time = given.time or os.time(), ram = firmware.cmos(board.size) })
+  board:put("fw_cfg", "fw_cfg", { pio = { main = 0x510, dma = 0x514 } },
+    firmware.config(board.size, board.cpus))
+  board:put("debug", "debug_console", { pio = 0x402 }, { output = given.debug or false })
+  board:put("console", "debug_console", { pio = 0xe9 }, { output = serial })
+  board:put("debug_exit", "debug_exit", { pio = 0xf4 },
+    { exit = function(value) vm:stop(value) end })
+end
+
+-- The vCPU asks the 8259 for a vector when it can take an interrupt.
+local function follow(cpu, pic)
+  pic.int:connect(function(level) cpu:window(level) end)
+  cpu:on("other", function(_, exit)
+    if exit.reason_name ~= "irq_window_open" then return end
+    cpu:window(false)
+    cpu:irq(pic:acknowledge())
+    return "continue"
+  end)
+end
+
+local function build(board)
+  local given = board.options
+  local ok, message, code = board:map(given.devices.vga ~= false)
+  if not ok then return nil, message, code end
+  local pic = board.irqchip == "pic" and add_pics(board)
+  local reset = add_pit(board)
+  add_keyboard(board, reset)
+  add_ports(board)
+  add_pci(board, reset)
+  add_power(board)
+  if given.bios ~= nil then
+    ok, message, code = board:boot(given.bios, { format = "bios" })
+  else
+    ok, message, code = board:boot(given.image, given.load)
+  end
+  if not ok then return nil, message, code end
+  if pic and board.vm.vcpus[1] then follow(board.vm.vcpus[1], pic) end
+  return true
+end
+
+return {
+  options = options, build = build,
+  parts = "pic pic2 pit ports keyboard com1 rtc fw_cfg debug console debug_exit pci ide1 ide2 vga "
+    .. "power",
+  defaults = { memory = 128 * 2 ^ 20, irqchip = "kernel", unknown = "ones" },
+  check = function(what, given)
+    if given.irqchip == "pic" then
+      if (given.cpus or 1) > 1 then
+        fail("%s: with irqchip = 'pic' there is one vCPU", what)
+      end
+      given.pit = "device"
+    end
+    given.pit = given.pit or "kernel"
+    if given.bios ~= nil and given.image ~= nil then
+      fail("%s: an image or a bios expected, not both", what)
+    end
+  end,
+}

@@ -1,0 +1,212 @@
+-- SPDX-License-Identifier: MIT
+-- luna.machine: kinds, parts and what is in their stead, options that are refused, what is left
+-- where it fails, and what firmware and kernels are told of the machine.
+
+local luna = require "lunavisor"
+local device = require "lunavisor.device"
+local firmware = require "lunavisor.machine.firmware"
+local helper = require "spec.support.helper"
+local contains = helper.contains
+
+local MIB = 2 ^ 20
+
+-- A machine that is closed after the test, with its memory.
+local function machine(kind, options)
+  local vm = assert(luna.machine(kind, options))
+  helper.keep(vm.machine.ram)
+  return helper.keep(vm)
+end
+
+-- The same with 32-bit code that begins at 1 MiB.
+local function with_code(kind, source, options)
+  options.memory = options.memory or "4M"
+  options.image = { bytes = helper.code(source, 32, MIB), name = "code" }
+  options.load = { format = "flat", mode = "protected", address = MIB }
+  return machine(kind, options)
+end
+
+local function run(vm)
+  local exit = assert(vm.vcpus[1]:run { timeout = 10 })
+  assert.not_equal("timeout", exit.kind, tostring(exit))
+  return exit
+end
+
+local function text_of(list)
+  return function(text) list[#list + 1] = text end
+end
+
+local SAY = "mov dx, 0x3f8\n mov al, 'A'\n out dx, al\n out 0xe9, al\n mov eax, 3\n"
+  .. "mov dx, 0xf4\n out dx, eax\n"
+
+helper.kvm("a machine", function()
+  for _, kind in ipairs { "pc", "microvm" } do
+    it(kind .. " has a serial port and an end", function()
+      local said = {}
+      local vm = with_code(kind, SAY, { serial = text_of(said) })
+      local exit = run(vm)
+      assert.equal("stopped", exit.kind)
+      assert.equal(3, exit.value)
+      assert.equal("AA", table.concat(said))
+      assert.equal(kind, vm.machine.kind)
+      assert.equal("code", vm.machine.image.name)
+      assert.equal(1, vm.machine.cpus)
+    end)
+  end
+
+  it("bare has memory, no device, and no vCPU until there is what it runs", function()
+    local vm = machine "bare"
+    assert.equal(16 * MIB, vm.machine.ram.size)
+    assert.equal(0, #vm.vcpus)
+    assert.equal(0, #vm:devices())
+    local cpu = assert(vm:vcpu { rip = 0x1000 })
+    vm.machine.ram:write(0x1000, "\xe4\x10")
+    assert.equal("pio", cpu:run({ timeout = 10 }).kind)
+  end)
+
+  it("has as many vCPUs as are asked for, of which the first begins", function()
+    local vm = with_code("microvm", "hlt", { serial = false, cpus = 3 })
+    assert.equal(3, #vm.vcpus)
+    assert.equal(luna.u64(MIB), vm.vcpus[1].rip)
+  end)
+
+  it("is left without a part, and has others in its stead", function()
+    local seen = {}
+    local other = device "other" { width = 1, lines = { irq = true }, registers = {
+      DATA = { at = 0, write = function(_, value) seen[#seen + 1] = value end } } }
+    local mine = other { name = "mine", log = false }
+    local vm = with_code("pc", "mov dx, 0x3f8\n mov al, 9\n out dx, al\n out 0xe9, al\n"
+      .. "mov dx, 0xf4\n out dx, eax", { serial = false, devices = { com1 = mine,
+        console = other, vga = false, rtc = false, keyboard = { pace = 0 } } })
+    run(vm)
+    assert.same({ 9, 9 }, seen)
+    assert.equal(mine, vm.devices.com1)
+    assert.equal("com1", mine.name)
+    assert.equal(0, vm.devices.keyboard.options.pace)
+    assert.has_error(function() return vm.devices.rtc end)
+  end)
+
+  it("names the nearest part, and says of options what their model says", function()
+    local function refuses(message, options)
+      local ok, problem = pcall(function() luna.machine("pc", options) end)
+      assert.is_false(ok)
+      contains(message, problem)
+      contains("machine_spec.lua:", problem)
+    end
+    refuses("luna.machine pc: devices: it has no part 'com'; did you mean 'com1'?",
+      { devices = { com = false } })
+    refuses("devices: vga: a device of the kit, a table of options, or false expected, got number",
+      { devices = { vga = 5 } })
+    refuses("devices: com1: device uart16550: unknown option 'outptu'; did you mean 'output'?",
+      { devices = { com1 = { outptu = 1 } } })
+    refuses("devices: ide1: ata: master: image: /nowhere: No such file", { disk = "/nowhere" })
+    refuses("irqchip: one of 'kernel', 'pic' expected, got \"split\"", { irqchip = "split" })
+    refuses("with irqchip = 'pic' there is one vCPU", { irqchip = "pic", cpus = 2 })
+    refuses("an image or a bios expected, not both", { bios = "x", image = "x" })
+    refuses("luna.machine pc: cpus: a whole number from 1 to 0x40 expected, got 0", { cpus = 0 })
+    refuses("luna.machine pc: accel: 'auto', 'kvm' or 'soft' expected", { accel = "kvmm" })
+    refuses("luna.machine pc: devices: a table by name expected, got string", { devices = "" })
+    refuses("luna.machine pc: load: a table of options of luna.load expected", { load = "" })
+    helper.clean() -- nothing of them is left
+  end)
+
+  it("is not there where its image cannot be loaded", function()
+    local vm, message, code = luna.machine("pc", { image = "/nowhere", serial = false })
+    assert.is_nil(vm)
+    contains("luna.load: /nowhere: it cannot be opened", message)
+    assert.equal("not_found", code)
+    helper.clean()
+  end)
+
+  it("ends where the guest turns the power off or resets it", function()
+    local function ends(source)
+      return run(with_code("pc", source, { serial = false })).value
+    end
+    assert.equal("off", ends "mov dx, 0x604\n mov ax, 0x2000\n out dx, ax\n hlt")
+    assert.equal("reset", ends "mov al, 1\n out 0x92, al\n hlt")
+    assert.equal("reset", ends "mov al, 0xfe\n out 0x64, al\n hlt")
+    assert.equal("reset", ends "mov dx, 0xcf9\n mov al, 6\n out dx, al\n hlt")
+  end)
+
+  it("has ACPI's tables where kernels look for them, and no hole in its memory", function()
+    local vm = machine("pc", { memory = "4M", cpus = 2, serial = false })
+    assert.equal("RSD PTR ", vm.default:read(0xe0000, 8))
+    local without = machine("pc", { memory = "4M", serial = false, acpi = false })
+    assert.equal(("\0"):rep(8), without.default:read(0xe0000, 8))
+  end)
+
+  it("has a PIT and interrupt controllers in Lua where that is asked for", function()
+    local vm = with_code("pc", [[
+      mov esp, 0x9000
+      lidt [idt]
+      mov al, 0x11
+      out 0x20, al
+      mov al, 0x20
+      out 0x21, al
+      mov al, 4
+      out 0x21, al
+      mov al, 1
+      out 0x21, al
+      mov al, 0xfe                  ; the timer alone
+      out 0x21, al
+      mov al, 0x34                  ; counter 0, mode 2
+      out 0x43, al
+      mov al, 0
+      out 0x40, al
+      mov al, 4
+      out 0x40, al
+      sti
+      jmp $
+      tick:
+      mov eax, 5
+      mov dx, 0xf4
+      out dx, eax
+      idt: dw 0x40 * 8 - 1
+      dd 0x108000]], { irqchip = "pic", serial = false })
+    local ram, cpu = vm.machine.ram, vm.vcpus[1]
+    local tick = ram:find("\xb8\5\0\0\0", MIB)
+    local selector = luna.u64.tonumber(cpu.cs.selector)
+    ram:u32(0x108100, selector * 0x10000 + tick % 0x10000) -- the gate of vector 0x20
+    ram:u32(0x108104, tick - tick % 0x10000 + 0x8e00)
+    local exit = run(vm)
+    assert.equal(5, exit.value, tostring(exit))
+  end)
+
+  it("shows itself as a text", function()
+    local vm = machine("pc", { memory = "4M", serial = false })
+    local text = vm:machine_text()
+    for _, line in ipairs { "pc on ", "\nvCPUs: 0\n", "\n  000000000000-0000000a0000 rwx",
+      "\n  com1 (uart16550)\n    port 0x3f8..0x3ff\n    irq -> vm line 4\n",
+      "\n    inta -> piix3.inputs.pirqd\n", "\n    slot 2, function 0: vga\n",
+      "\n  vga (vga)\n" } do
+      contains(line, text)
+    end
+    contains("vm on ", helper.keep(luna.vm()):machine_text())
+    assert.equal("machine pc (1 vCPU, 4194304 bytes of memory)", tostring(vm.machine))
+  end)
+end)
+
+describe("what firmware is told", function()
+  local function word(ram, index, count)
+    local value = 0
+    for i = count - 1, 0, -1 do value = value * 256 + ram[index + i] end
+    return value
+  end
+
+  it("is how much memory there is", function()
+    local small, large = firmware.cmos(16 * MIB), firmware.cmos(5 * 1024 * MIB)
+    assert.equal(15 * 1024, word(small, 0x30, 2))
+    assert.equal(0, word(small, 0x34, 2))
+    assert.equal(0xffff, word(large, 0x30, 2))
+    assert.equal((3072 - 16) * 16, word(large, 0x34, 2))
+    assert.equal(2048 * 16, word(large, 0x5b, 3))
+  end)
+
+  it("is where it is, and the number of vCPUs", function()
+    local config = firmware.config(4096 * MIB, 3)
+    local map = config.files["etc/e820"]
+    assert.equal(3 * 20, #map)
+    assert.equal("\0\0\0\0\1\0\0\0\0\0\0\64\0\0\0\0\1\0\0\0", map:sub(41)) -- 1 GiB behind 4
+    assert.equal("\3\0", config.items[5])
+    assert.equal(20, #firmware.config(0x80000, 1).files["etc/e820"])
+  end)
+end)
