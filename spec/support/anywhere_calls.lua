@@ -69,6 +69,7 @@ return function(world)
       tostring(cpu:run { timeout = 0 })
       return vm.default:regions(), tostring(vm), cpu:regs(), cpu:translate(0), luna.disasm("\xf4")
     end,
+    explain = function() return cpu:run({ timeout = 0 }):explain() end,
     state = function()
       cpu.rip = 0x2000
       cpu:set_state(cpu:state())

@@ -11,7 +11,8 @@ local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
   error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
   write context_valid data code vcpus stuck]]
-local Exit = class.define(class.class "exit", {}, FIELDS)
+local methods = {} -- explain.lua adds them
+local Exit = class.define(class.class "exit", methods, FIELDS)
 
 local declared = {}
 for name in FIELDS:gmatch "%S+" do declared[name] = true end
@@ -19,6 +20,8 @@ for name in FIELDS:gmatch "%S+" do declared[name] = true end
 -- What a script might set, and would wait for something to happen, is behind a name of ours, so
 -- that setting it raises.
 function Exit.__index(exit, key)
+  local method = rawget(methods, key)
+  if method then return method end
   if key == "value" then return rawget(exit, "_value") end
   if key == "rip" then return rawget(exit, "_rip") end
   if not declared[key] and not class.is_probe(key) then class.missing(Exit, key, nil, 2) end
@@ -294,6 +297,6 @@ end
 return {
   new = new, make = make, fields = fields, texts = texts, names = names, numbers = numbers,
   vectors = vectors,
-  class = Exit,
+  class = Exit, methods = methods,
   is_at_instruction = is_at_instruction, behind = behind,
 }

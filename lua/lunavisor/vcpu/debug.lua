@@ -10,6 +10,7 @@ local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
 local tracing = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
+local mode = require "lunavisor.vcpu.mode"
 local open = class.opener(class.class "vcpu")
 
 local EXECUTE, WRITE, ACCESS, SOFTWARE = 0, 1, 2, 3 -- luna_break_kind
@@ -164,19 +165,6 @@ end
 
 -- ---- Running to an address ----
 
-local function bit_of(value, bit)
-  return u64.tonumber(u64.band(u64.rshift(value, bit), 1)) == 1
-end
-
-local function paging(cpu)
-  return bit_of(cpu.cr0, 31)
-end
-
-local function linear(cpu, rip)
-  if bit_of(cpu.cs.access, 13) then return rip end -- CS.L: there are no segment bases
-  return u64.band(cpu.cs.base + rip, 0xffffffff)
-end
-
 local function run_to(cpu, limit, inner, gva, enter)
   local wanted = setmetatable({ access = "x", temporary = true }, Breakpoint)
   cpu.temporary = wanted -- before it is set: an error in between leaves none that nobody knows
@@ -207,10 +195,10 @@ end
 
 local function run_until(cpu, limit, inner, options, enter)
   if options.until_rip ~= nil then
-    return run_to(cpu, limit, inner, linear(cpu, u64.exact(options.until_rip)), enter)
+    return run_to(cpu, limit, inner, mode.linear(cpu, u64.exact(options.until_rip)), enter)
   end
   local gpa = options.until_gpa
-  if paging(cpu) then return step_to(cpu, limit, inner.loop, gpa) end
+  if mode.pages(cpu) then return step_to(cpu, limit, inner.loop, gpa) end
   return run_to(cpu, limit, inner, u64.exact(gpa), enter)
 end
 

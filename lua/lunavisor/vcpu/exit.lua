@@ -5,6 +5,7 @@ local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local past = require "lunavisor.exit.past"
+require "lunavisor.exit.explain"
 
 local open = class.opener(class.class "vcpu")
 

@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.text.disasm"
+local mode = require "lunavisor.vcpu.mode"
 local open = class.opener(class.class "vcpu")
 
 local pagings = { [0] = "none", "32-bit", "PAE", "4-level", "5-level" } -- luna_paging
@@ -61,16 +62,9 @@ end
 
 local MOST_FRAMES = 64
 
--- The bits of the code segment, by D/B and L of its access rights.
-local function bits_of(self)
-  local access = self.cs.access
-  local function has(bit) return u64.band(access, bit) ~= u64(0) end
-  return has(0x2000) and 64 or has(0x4000) and 32 or 16
-end
-
 -- A function that reads from the stack, the width of what it reads, and the mask of offsets.
 local function stack_of(self)
-  local bits = bits_of(self)
+  local bits = mode.bits(self)
   local width = bits / 8
   local mask = u64.rshift(u64.bnot(0), 64 - bits)
   local base = bits == 64 and u64(0) or self.ss.base

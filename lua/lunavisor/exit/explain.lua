@@ -1,0 +1,191 @@
+-- SPDX-License-Identifier: MIT
+-- exit:explain: why a guest stopped, with all that can be seen of it, as a table and as a text.
+
+local raw = require "lunavisor.binding.backend"
+local class = require "lunavisor.class"
+local exits = require "lunavisor.exit.record"
+local mistakes = require "lunavisor.exit.mistake"
+local mode = require "lunavisor.vcpu.mode"
+local past = require "lunavisor.exit.past"
+local trace = require "lunavisor.exit.trace"
+local u64 = require "lunavisor.text.u64"
+
+local mine = class.checker(exits.class)
+local hex = u64.hex
+
+local Explanation = class.define(class.class "explanation", {}, [[
+  sentence mistakes symbol mode code walk refused last devices registers segments problem vcpus]])
+
+local CODE, LAST, ALL = 8, 10, 64
+
+-- Kinds after which the guest could not have gone on by itself.
+local fatal = { shutdown = true, fault = true, exception = true, internal = true,
+  instruction = true, fail_entry = true, host_fault = true }
+
+-- ---- Page walks ----
+
+-- SDM Vol. 3, 5.7: bits of a #PF's error code, with the bit of the entries that forbids it.
+local rules = {
+  { error = 1, bit = 1, wanted = true, text = "allows no writes" },
+  { error = 2, bit = 2, wanted = true, text = "allows no access from user mode" },
+  { error = 4, bit = 63, wanted = false, text = "allows no execution" },
+}
+
+-- Which entry has refused the access.
+local function refusal(walk, code)
+  if not walk.present then return tostring(walk) end
+  for _, rule in ipairs(rules) do
+    if code and mode.bit(u64(code), rule.error) then
+      for i, entry in ipairs(walk.entries) do
+        if mode.bit(entry.value, rule.bit) ~= rule.wanted then
+          return ("gva %s: entry %d of the walk, %s at gpa 0x%x, %s"):format(hex(walk.gva), i,
+            hex(entry.value), entry.gpa, rule.text)
+        end
+      end
+    end
+  end
+end
+
+-- The walk of the address that has failed, and what has refused it.
+local function failed_walk(scene)
+  local exit, cpu = scene.exit, scene.cpu
+  if not scene.fatal or not mode.pages(cpu) then return nil end
+  local candidates = { exit.address or false, scene.linear,
+    exit.kind == "shutdown" and cpu.cr2 or false, mode.stack(cpu, mode.bits(cpu) / 8) }
+  for _, gva in ipairs(candidates) do
+    local walk, message = nil, nil
+    if gva then walk, message = scene.walk(gva) end
+    if message then return nil, message end
+    local refused = walk and refusal(walk, gva == exit.address and exit.error_code)
+    if refused then return walk, refused end
+  end
+  return exit.address and scene.walk(exit.address) or nil
+end
+
+-- ---- Devices ----
+
+local kinds = { pio = "port", mmio = "gpa", msr = "msr" }
+
+local function trap_of(vm, one)
+  local place = kinds[one.kind] and one[kinds[one.kind]]
+  if not place then return nil end
+  for _, trap in pairs(vm.traps) do
+    if trap.kind == one.kind and place >= trap.first and place < trap.first + trap.length then
+      return trap
+    end
+  end
+end
+
+-- What each device was asked last, the latest first.
+local function last_asked(vm, list)
+  local found, seen = {}, {}
+  for i = #list, 1, -1 do
+    local trap = trap_of(vm, list[i])
+    if trap and not seen[trap] then
+      seen[trap] = true
+      found[#found + 1] = { trap = trap, exit = list[i],
+        text = ("%s: %s"):format(trace.device(trap), past.text(list[i])) }
+    end
+  end
+  return found
+end
+
+-- ---- The table ----
+
+local names = { "cs", "ss", "ds", "es", "fs", "gs", "tr", "ldtr", "gdtr", "idtr" }
+
+local function segments_of(cpu)
+  local lines = {}
+  for i, name in ipairs(names) do lines[i] = tostring(cpu[name]) end
+  return table.concat(lines, "\n")
+end
+
+local function last_of(list)
+  local found = {}
+  for i = math.max(1, #list - LAST + 1), #list do found[#found + 1] = list[i] end
+  return found
+end
+
+local function look(made, exit, cpu)
+  local list = past.list(cpu, ALL) or {}
+  local scene = { exit = exit, cpu = cpu, past = list, linear = mode.linear(cpu, cpu.rip),
+    fatal = fatal[exit.kind] or false, walk = function(gva) return cpu:translate(gva) end }
+  made.mode, made.symbol = mode.text(cpu), cpu.vm:symbol(cpu.rip)
+  made.mistakes = mistakes.find(scene)
+  made.code = cpu:disasm(CODE)
+  made.walk, made.refused = failed_walk(scene)
+  made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
+  made.registers, made.segments = cpu:regs(), segments_of(cpu)
+end
+
+local function gone(exit, cpu)
+  if not cpu[1] then return "the vCPU is closed: no more can be seen of it" end
+  if cpu.started then return "the vCPU is started: cpu:join ends that, and more can be seen" end
+  if exit.serial and exit.serial ~= raw.vcpu_exits(cpu) then
+    return "the vCPU has gone on since: what follows is how it stands now"
+  end
+end
+
+local function explain(exit, sentence, cpu)
+  local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {} },
+    Explanation)
+  made.problem = cpu and gone(exit, cpu)
+  if cpu and cpu[1] and not cpu.started then look(made, exit, cpu) end
+  return made
+end
+
+--- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of
+--- { name =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt",
+--- "no stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions,
+--- the one at rip marked), `walk` of the address that has failed and `refused`, which entry has
+--- refused it, `last` (the last ten exits), `devices` (what each was asked last), `registers`,
+--- `segments`, and `problem`, where it is too late to look. Of an exit of vm:run without a vCPU,
+--- `vcpus` has one for each vCPU. tostring gives all of it, in lines. It changes nothing, and does
+--- not raise for what cannot be read. From the thread that runs the VM.
+function exits.methods.explain(self)
+  mine(self)
+  if self.cpu or not self.vcpus then return explain(self, tostring(self), self.cpu) end
+  local made = explain(self, tostring(self))
+  made.vcpus = {}
+  for i, place in ipairs(self.vcpus) do
+    local own = { kind = self.kind, stuck = place.stuck }
+    made.vcpus[i] = explain(own, ("vcpu %d at rip %s"):format(place.cpu.id, hex(place.rip)),
+      place.cpu)
+  end
+  return made
+end
+
+-- ---- The text ----
+
+local function indent(text)
+  return "  " .. tostring(text):gsub("\n", "\n  ")
+end
+
+local function list_of(title, list, text)
+  if #list == 0 then return nil end
+  local lines = { title }
+  for _, one in ipairs(list) do lines[#lines + 1] = indent(text(one)) end
+  return table.concat(lines, "\n")
+end
+
+function Explanation.__tostring(self)
+  local parts = {}
+  local function add(text) parts[#parts + 1] = text end
+  add(self.sentence)
+  if self.problem then add("(" .. self.problem .. ")") end
+  for _, one in ipairs(self.mistakes) do add("Likely: " .. one.text .. ".") end
+  if self.mode then add("Mode: " .. self.mode) end
+  if self.symbol then add("In: " .. self.symbol) end
+  if self.code then add("Code:\n" .. indent(self.code)) end
+  if self.refused or self.walk then add("Page walk: " .. (self.refused or tostring(self.walk))) end
+  for i, entry in ipairs(self.walk and self.walk.entries or {}) do
+    add(("  %d: %s at gpa 0x%x"):format(i, hex(entry.value), entry.gpa))
+  end
+  add(list_of("Last exits:", self.last, tostring))
+  add(list_of("Devices, last asked:", self.devices, function(one) return one.text end))
+  if self.registers then
+    add("Registers:\n" .. indent(self.registers) .. "\n" .. indent(self.segments))
+  end
+  for _, one in ipairs(self.vcpus or {}) do add(tostring(one)) end
+  return table.concat(parts, "\n")
+end

@@ -1,0 +1,42 @@
+---@meta _
+-- SPDX-License-Identifier: MIT
+-- LuaCATS annotations of post-mortems.
+error "annotations are not to be required"
+
+---@alias luna.mistake_name
+---| "long tables" # long mode without CR4.PAE, or without tables
+---| "no code"     # no memory at rip
+---| "zeros"       # zeros are executed
+---| "no idt"      # a triple fault, and no gate is usable
+---| "no stack"    # the stack is outside of memory
+---| "halted"      # HLT with interrupts off
+---| "polls"       # the last accesses all read one device register
+
+---@class luna.mistake
+---@field name luna.mistake_name
+---@field text string
+
+---@class luna.device_asked
+---@field trap luna.trap
+---@field exit luna.past_exit
+---@field text string
+
+---@class luna.explanation
+---@field sentence string the exit
+---@field mistakes luna.mistake[] the nearest to the cause first
+---@field symbol string? what vm.symbols calls rip
+---@field mode string? in words
+---@field code luna.instruction[]? eight, the one at rip marked
+---@field walk luna.walk? of the address that has failed
+---@field refused string? which entry has refused it
+---@field last luna.past_exit[] ten
+---@field devices luna.device_asked[] the latest first
+---@field registers table<string, luna.u64>?
+---@field segments string?
+---@field problem string? too late to see all of it, and why
+---@field vcpus luna.explanation[]? of an exit of vm:run without a vCPU
+
+---@class luna.exit
+local exit = {}
+---@return luna.explanation
+function exit:explain() end
