@@ -3,6 +3,7 @@
 
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local formats = require "lunavisor.load.formats"
 local option = require "lunavisor.load.option"
 local plans = require "lunavisor.load.plan"
 local reader = require "lunavisor.load.reader"
@@ -10,21 +11,6 @@ local registers = require "lunavisor.vcpu.registers"
 local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 local vms = require "lunavisor.vm.vm"
-
-local flat = require "lunavisor.load.flat"
-
--- In the order in which an image is asked whether it is one.
-local formats = {
-  require "lunavisor.load.linux", require "lunavisor.load.multiboot2",
-  require "lunavisor.load.multiboot", require "lunavisor.load.pvh", require "lunavisor.load.elf",
-  flat.bios, flat.disk, flat.flat,
-}
-
-local by_name, names = {}, {}
-for i, format in ipairs(formats) do
-  by_name[format.name], names[i] = format, format.name
-end
-names = table.concat(names, ", ")
 
 -- ---- The image ----
 
@@ -43,13 +29,11 @@ function Loaded.__tostring(self)
 end
 
 local function format_of(image, options)
-  if options.format then return by_name[options.format] end
-  for _, format in ipairs(formats) do
-    if format.recognise(image) then return format end
-  end
+  local format = options.format and formats.by_name[options.format] or formats.recognise(image)
+  if format then return format end
   image:refuse("format", "it begins with %s, and is none of the formats %s: for a flat binary say "
     .. "format = 'flat'", image.size == 0 and "nothing" or reader.hex(image.bytes:sub(1, 16)),
-    names)
+    formats.names)
 end
 
 -- What another format would take is not passed over in silence.
@@ -136,6 +120,6 @@ end
 return function(vm, image, options)
   check.object("luna.load", vm, vms.class)
   local source = option.source("luna.load: image", image)
-  options = option.options(vm, options, by_name, names)
+  options = option.options(vm, options, formats.by_name, formats.names)
   return conclude(pcall(load, source, options))
 end
