@@ -48,6 +48,7 @@ local C_END = "  }\n  luna_vcpu_release(vcpu);\n  luna_vm_release(vm);\n}\n"
 -- installed goes to a place of its own.
 local SHELL = [[
 set -eu
+luna() { "$CHECKOUT/scripts/luna" "$@"; }
 make() {
   case $1 in
     test | asan | tsan | bench | fuzz | soak) command make -s -C "$CHECKOUT" help | grep "^$1 " ;;

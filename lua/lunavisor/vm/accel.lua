@@ -17,10 +17,17 @@ while raw.accelerator_name(count) do
   count = count + 1
 end
 
---- The number of an accelerator by its name, that of "auto" for nil; others raise at the caller
---- `depth` calls above.
+local preferred = M.numbers.auto
+
+--- Says what VMs get whose script does not say it.
+function M.prefer(name)
+  preferred = M.numbers[name]
+end
+
+--- The number of an accelerator by its name, for nil that of "auto" or of what is preferred; others
+--- raise at the caller `depth` calls above.
 function M.number(what, name, depth)
-  if name == nil then return M.numbers.auto end
+  if name == nil then return preferred end
   local number = type(name) == "string" and M.numbers[name]
   if not number then
     error(("%s: 'auto', 'kvm' or 'soft' expected, got %s%s"):format(what,

@@ -1,0 +1,107 @@
+-- SPDX-License-Identifier: MIT
+-- luna boot: an image on a machine, until it ends. The image may be all that luna.load knows.
+
+local consoles = require "lunavisor.program.console"
+local finding = require "lunavisor.program.image"
+local say = require "lunavisor.program.say"
+local watch = require "lunavisor.program.watch"
+
+local M = { about = "Boot a kernel, a disk image or firmware." }
+
+local EPILOG = [[
+Examples:
+  luna boot kernel.elf -m 64M -c 2
+  luna boot vmlinuz --initrd initrd.img --timeout 60 -- /bin/uname -a
+  luna boot disk.img --wait-for "login:" --send "root\n" --wait-for "#"
+  luna boot kernel.elf --console serial.log --timeout 5
+
+Steps (--wait-for, --send, --type) are done in their order; the run ends behind
+a last --wait-for. What is behind -- is put behind the command line.]]
+
+local function step(kind)
+  return function(args, _, text)
+    args.steps = args.steps or {}
+    table.insert(args.steps, { kind = kind, text = consoles.unescape(text) })
+  end
+end
+
+function M.describe(command)
+  command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS.")
+  command:option("-m --memory", "A size, such as 64M or 2G.", "128M"):argname "SIZE"
+  command:option("-c --cpus", "How many vCPUs.", "1"):convert(tonumber):argname "N"
+  command:option("--machine", "pc, microvm or bare.", "pc"):choices { "pc", "microvm", "bare" }
+  command:option("--accel", "What runs it: kvm, soft or auto."):choices { "kvm", "soft", "auto" }
+  command:option("--disk", "The first disk."):argname "FILE"
+  command:option("--initrd", "What Linux or a PVH kernel has with it."):argname "FILE"
+  command:option("--cmdline", "The command line."):argname "TEXT"
+  command:option("--bios", "Firmware for a disk image, or none; SeaBIOS where it is installed.")
+    :argname "FILE"
+  command:option("--format", "What the image is, where its bytes do not say."):argname "NAME"
+  command:option("--console", "Where the serial port ends: stdio, pty or a file.", "stdio")
+    :argname "WHERE"
+  command:option("--timeout", "Seconds until status 124."):convert(tonumber):argname "SECONDS"
+  command:option("--screenshot", "Where its screen is written at the end, as PNG."):argname "FILE"
+  command:option("--wait-for", "Wait for a text on the serial port or the screen."):argname "TEXT"
+    :count "*":action(step "wait")
+  command:option("--send", "Send a text to the serial port; \\n is a line feed."):argname "TEXT"
+    :count "*":action(step "send")
+  command:option("--type", "Type a text on the keyboard."):argname "TEXT"
+    :count "*":action(step "type")
+  command:epilog(EPILOG)
+end
+
+-- ---- Making it ----
+
+local function machine_of(options, found, console)
+  local made = { memory = options.memory, cpus = options.cpus, accel = options.accel,
+    image = found.image, load = found.load }
+  if options.machine ~= "bare" then made.serial = console.output end
+  if options.machine == "pc" then
+    made.bios, made.disk = found.bios, found.disk
+    made.debug = false
+    made.devices = { vga = found.rom and { rom = found.rom } or nil }
+  end
+  local ok, vm, message = pcall(require("lunavisor").machine, options.machine, made)
+  if not ok then return nil, (say.plain(vm):gsub("^luna%.machine %l+: ", "")) end
+  return vm, message
+end
+
+local function screenshot(vm, options)
+  if not options.screenshot then return true end
+  if options.machine ~= "pc" then return nil, "--screenshot: only a pc has a screen" end
+  return vm.devices.vga:screenshot(options.screenshot)
+end
+
+local function conclude(vm, options, status)
+  local ok, message = screenshot(vm, options)
+  if ok then return status end
+  say.line("%s", tostring(message))
+  return status == 0 and 1 or status
+end
+
+--- The status: the guest's, where it writes one to port 0xf4; 0 where it turns itself off, resets
+--- or halts for good, or where the last text came that was waited for; 1 where it ended before;
+--- 124, 125, 126 as the program has them.
+function M.run(options)
+  local console, problem, vm, found
+  if options.timeout and options.timeout <= 0 then
+    return say.cannot "--timeout: seconds above 0 expected"
+  end
+  found, problem = finding.find(options)
+  if not found then return say.cannot("%s", problem) end
+  console, problem = consoles.new(options.console)
+  if not console then return say.cannot("%s", problem) end
+  console.output = function(text) watch.said(console, text) end
+  vm, problem = machine_of(options, found, console)
+  local status
+  if vm then
+    status = conclude(vm, options, watch.run(vm, console, options))
+    vm:close()
+  else
+    status = say.cannot("%s", problem)
+  end
+  console:close()
+  return status
+end
+
+return M

@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: MIT
+-- What luna boot makes of its image: how luna.machine gets it, with which command line, and which
+-- firmware a disk has.
+
+local formats = require "lunavisor.load.formats"
+local reader = require "lunavisor.load.reader"
+
+local M = {}
+
+local BIOS, VGA = "/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-stdvga.bin"
+local LARGE = 2 ^ 28 -- no kernel, and not read to see what it is
+
+local function read_file(path)
+  local file, message = io.open(path, "rb")
+  if not file then return nil, message end
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+-- The name of the image's format, `said` where that is given; nil, message.
+local function format_of(path, said)
+  if said and not formats.by_name[said] then
+    return nil, ("--format: one of %s expected, got %s"):format(formats.names, said)
+  end
+  local file, problem = io.open(path, "rb")
+  if not file then return nil, ("the image cannot be opened: %s"):format(problem) end
+  local size = file:seek "end"
+  file:close()
+  if said then return said end
+  if size and size > LARGE then return "disk" end
+  local ok, image = pcall(reader.open, { name = path })
+  if not ok then return nil, (reader.refusal(image)) or tostring(image) end
+  local format = formats.recognise(image)
+  if format then return format.name end
+  return nil, ("%s is none of the formats %s; --format says which one it is"):format(path,
+    formats.names)
+end
+
+local function command_of(options, format)
+  local text = options.cmdline
+  if format == "linux" and not text then text = "console=ttyS0 panic=-1 reboot=k" end
+  if not options.rest then return text end
+  local words = table.concat(options.rest, " ")
+  if format == "linux" then words = "-- " .. words end
+  return text and text ~= "" and text .. " " .. words or words
+end
+
+-- A disk is read by a BIOS; --bios none begins in its boot sector, without one.
+local function disk_of(options)
+  local bios = options.bios
+  if bios == "none" then
+    return { image = options.image, load = { format = "disk" }, disk = options.image }
+  elseif options.machine ~= "pc" then
+    return nil, "a disk image needs --machine pc, or --bios none"
+  elseif not bios and not read_file(BIOS) then
+    return nil, "a disk image needs a BIOS (Debian: apt-get install seabios), or --bios FILE, or "
+      .. "--bios none"
+  end
+  return { bios = bios or BIOS, disk = options.image, rom = read_file(VGA) }
+end
+
+--- How luna.machine gets it: { image, load, bios, disk, rom }. nil, message.
+function M.find(options)
+  local format, problem = format_of(options.image, options.format)
+  if not format then return nil, problem end
+  if format == "disk" then return disk_of(options) end
+  if options.disk and options.machine ~= "pc" then return nil, "--disk needs --machine pc" end
+  if format == "bios" and options.machine == "pc" then
+    return { bios = options.image, disk = options.disk, rom = read_file(VGA) }
+  end
+  return { image = options.image, disk = options.disk, load = { format = format,
+    command = command_of(options, format), initrd = options.initrd } }
+end
+
+return M

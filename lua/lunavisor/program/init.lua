@@ -1,0 +1,89 @@
+-- SPDX-License-Identifier: MIT
+-- The program luna: its subcommands, one file each, and what its exit statuses are. A subcommand is
+-- { about, describe = fn(argparse's command), run = fn(options) -> status }.
+
+local say = require "lunavisor.program.say"
+
+local M = {}
+
+local NAMES = { "run", "boot", "probe" }
+local WIDTH = 80
+
+local EPILOG = [[
+Examples:
+  luna hello.lua
+  luna boot kernel.elf --timeout 10
+  luna boot disk.img --wait-for "login:" --screenshot screen.png
+  luna probe --json
+
+Status: the guest's, or 124: its time was up; 125: it panicked or could not go
+on; 126: it could not be started, and a line says what to do about it.]]
+
+local function command(name)
+  return require("lunavisor.program." .. name)
+end
+
+local function parser_of()
+  local ok, argparse = pcall(require, "argparse")
+  if not ok then
+    return nil, "this Lua has no argparse (Debian: apt-get install lua-argparse)"
+  end
+  local parser = argparse("luna", "Runs guests: scripts, kernels, disk images.", EPILOG)
+  parser:usage_max_width(WIDTH):help_max_width(WIDTH):command_target "command"
+  parser:flag("--version", "Show the version."):action(function()
+    print(require("lunavisor")._VERSION)
+    os.exit(0)
+  end)
+  for _, name in ipairs(NAMES) do
+    command(name).describe(parser:command(name, command(name).about))
+  end
+  return parser
+end
+
+-- What a script or the guest gets: all behind its name, or behind "--".
+local function split(args)
+  local list, rest = {}, nil
+  for i = 1, #args do
+    if rest then
+      rest[#rest + 1] = args[i]
+    elseif args[i] == "--" then
+      rest = {}
+    else
+      list[#list + 1] = args[i]
+    end
+  end
+  return list, rest
+end
+
+-- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of run, what is behind
+-- the script is the script's.
+local function arranged(args)
+  local list = {}
+  for i = 1, #args do list[i] = args[i] end
+  if list[1] and list[1]:find "%.lua$" then table.insert(list, 1, "run") end
+  if list[1] ~= "run" then return split(list) end
+  local at = 2
+  while list[at] and list[at]:find "^%-." and list[at] ~= "--" do
+    at = at + (list[at] == "--accel" and 2 or 1)
+  end
+  local head, rest = {}, {}
+  for i = 1, math.min(at, #list) do head[i] = list[i] end
+  for i = at + 1, #list do rest[#rest + 1] = list[i] end
+  return head, rest
+end
+
+--- Does what the arguments say; returns the exit status.
+function M.main(args)
+  local list, rest = arranged(args)
+  if list[1] == "run" and list[2] and not list[2]:find "^%-." then -- quick: there are no options
+    return command("run").run { script = list[2], rest = rest }
+  end
+  local parser, problem = parser_of()
+  if not parser then return say.cannot(problem) end
+  local ok, options = parser:pparse(list)
+  if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end
+  options.rest = rest
+  return command(options.command).run(options)
+end
+
+return M

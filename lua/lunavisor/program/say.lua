@@ -1,0 +1,23 @@
+-- SPDX-License-Identifier: MIT
+-- What the program says, and the exit statuses that go with it.
+
+local M = { TIMEOUT = 124, CRASH = 125, CANNOT = 126 }
+
+--- A line on the standard error.
+function M.line(form, ...)
+  io.stdout:flush()
+  io.stderr:write("luna: ", select("#", ...) > 0 and form:format(...) or form, "\n")
+end
+
+--- Says what is in the way; returns the status.
+function M.cannot(form, ...)
+  M.line(form, ...)
+  return M.CANNOT
+end
+
+--- The message of an error without the place in the library that it names.
+function M.plain(message)
+  return (tostring(message):gsub("^[^\n]-:%d+: ", ""))
+end
+
+return M

@@ -1,0 +1,106 @@
+-- SPDX-License-Identifier: MIT
+-- luna boot's run: until the guest ends, the time is up or the last text has come; and which status
+-- that is, with a line that says why where it is not the guest's own.
+
+local consoles = require "lunavisor.program.console"
+local say = require "lunavisor.program.say"
+local clock = require("lunavisor.binding.backend").clock
+
+local M = {}
+
+local SLICE = 0.25 -- seconds from one look at whether it has halted for good to the next
+local LOOK = 0.1   -- at the screen
+local PANIC, LAST_WORDS = "Kernel panic - not syncing", 1
+
+local function now() return clock() / 1e9 end
+
+--- The guest has sent something.
+function M.said(console, text)
+  console.put(text)
+  if console.script then console.script:said(text) end
+  console.tail = ((console.tail or "") .. text):sub(-80)
+  if not console.panic and console.tail:find(PANIC, 1, true) then
+    console.panic = true
+    if console.vm then console.vm:timer(LAST_WORDS, function() console.vm:stop "panic" end) end
+  end
+end
+
+local function add_script(vm, console, options)
+  local pc = options.machine == "pc"
+  console.script = consoles.script(options.steps or {}, {
+    send = function(text) vm.devices.com1:feed(text) end,
+    type = function(text) vm.devices.keyboard:type(text) end,
+    done = function() vm:stop "waited" end,
+  })
+  console.script:go()
+  if not pc or not console.script:waiting() then return end
+  vm:timer(LOOK, function()
+    console.script:seen(table.concat(vm.devices.vga:text(), "\n"))
+  end, { period = LOOK })
+end
+
+local function is_stuck(exit)
+  if exit.stuck then return true end
+  for _, place in ipairs(exit.vcpus or {}) do
+    if not (place.stuck or place.waits) then return false end
+  end
+  return exit.vcpus ~= nil and #exit.vcpus > 0
+end
+
+-- Runs until an exit that is no mere end of a slice; "late" where the time is up.
+local function run(vm, deadline)
+  local runner = #vm.vcpus == 1 and vm.vcpus[1] or vm
+  while true do
+    local left = deadline and math.max(0, deadline - now()) or SLICE
+    local exit, message = runner:run { timeout = math.min(left, SLICE) }
+    if not exit then return nil, message end
+    if exit.kind ~= "timeout" then return exit end
+    if is_stuck(exit) then return exit, "stuck" end
+    if deadline and now() >= deadline then return exit, "late" end
+  end
+end
+
+-- The status of a value that the run was stopped with; nil where it is none of the guest's.
+local function status_of(value, console)
+  if type(value) == "number" then return value % 256 end
+  if value == "panic" or value == "reset" and console.panic then
+    say.line "the guest's kernel has panicked"
+    return say.CRASH
+  end
+  return 0
+end
+
+local function crash(exit)
+  say.line("the guest cannot go on: %s", tostring(exit))
+  local ok, code = pcall(function() return exit.cpu and tostring(exit.cpu:disasm(4)) end)
+  if ok and code and code ~= "nil" then io.stderr:write(code, "\n") end
+  return say.CRASH
+end
+
+local function judge(exit, why, console, options)
+  if not exit then return say.cannot("%s", tostring(why)) end
+  if why == "late" then
+    say.line("the guest has not ended within %g s: %s", options.timeout, tostring(exit))
+    return say.TIMEOUT
+  end
+  local halted = why == "stuck" or exit.kind == "hlt" or exit.kind == "parked"
+  if exit.kind ~= "stopped" and not halted then return crash(exit) end
+  local status = halted and 0 or status_of(exit.value, console)
+  local wanted = console.script:waiting()
+  if wanted and exit.value ~= "waited" and status == 0 then
+    say.line("the guest ended, and %q has not come", wanted)
+    return 1
+  end
+  return status
+end
+
+--- Runs the machine; returns the status.
+function M.run(vm, console, options)
+  console.vm = vm
+  if options.machine ~= "bare" then console:connect(vm) end
+  add_script(vm, console, options)
+  local exit, why = run(vm, options.timeout and now() + options.timeout)
+  return judge(exit, why, console, options)
+end
+
+return M

@@ -1,0 +1,175 @@
+-- SPDX-License-Identifier: MIT
+-- The program luna: its subcommands, the statuses that it ends with and what it says, its help and
+-- the examples in it.
+
+local luna = require "lunavisor"
+local helper = require "spec.support.helper"
+local program = require "spec.support.program"
+local contains = helper.contains
+
+local directory
+local has_bios = io.open "/usr/share/seabios/bios.bin"
+if has_bios then has_bios:close() end
+
+local function run(words, before)
+  return program.luna(directory, words, before)
+end
+
+local function ends(status, text, words, before)
+  local output, found = run(words, before)
+  assert.equal(status, found, words .. "\n" .. output)
+  contains(text, output)
+  return output
+end
+
+describe("the program luna", function()
+  setup(function() directory = program.directory() end)
+  teardown(function() helper.sh("rm -r " .. directory) end)
+
+  it("has a help that fits 80 columns", function()
+    for _, words in ipairs { "--help", "run --help", "boot --help", "probe --help" } do
+      local text, status = run(words)
+      assert.equal(0, status)
+      contains("Usage: luna", text)
+      for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+    end
+    ends(0, luna._VERSION, "--version")
+  end)
+
+  it("says what it does not know, and ends with 126", function()
+    ends(126, "luna: unknown command 'bot'", "bot")
+    ends(126, "luna: unknown option '--timout'\nDid you mean '--timeout'?", "boot --timout 5")
+    ends(126, "luna: missing argument 'image'", "boot")
+    ends(126, "luna: a command is required", "")
+    ends(126, "--timeout: seconds above 0 expected", "boot kernel.elf --timeout 0")
+  end)
+
+  it("says where nothing is built, and where no Lua fits", function()
+    ends(126, "luna: nothing is built in /nowhere: say make in", "hello.lua",
+      "LUNAVISOR_LIBRARY=/nowhere/lib.so")
+    ends(126, "luna: no Lua that fits: luna-5.9", "hello.lua", "LUNA_LUA=luna-5.9")
+  end)
+
+  it("runs a script with its arguments", function()
+    assert.equal("lunavisor\ta\t--b", (run "hello.lua a --b"))
+    assert.equal("lunavisor\t--\t-x", (run "run hello.lua -- -x"))
+    local script = helper.file "print(arg[0]:match '[^/]*$', #arg, arg[1]) os.exit(3)"
+    local output, status = run(("run %s --help"):format(script))
+    assert.equal(script:match "[^/]*$" .. "\t1\t--help", output)
+    assert.equal(3, status)
+    ends(0, "from the standard input", "run -", "echo 'print \"from the standard input\"' |")
+  end)
+
+  it("says where a script has failed", function()
+    local script = helper.file "local function f() error 'no good' end\nf()"
+    local output = ends(1, script .. ":1: no good", "run " .. script)
+    contains("stack traceback", output)
+    contains(script .. ":2:", output)
+    ends(126, "luna: cannot open nope.lua", "nope.lua")
+    local damaged = helper.file "x x"
+    ends(126, "luna: " .. damaged .. ":1:", "run " .. damaged)
+  end)
+
+  it("tells what the host can do", function()
+    local output, status = run "probe"
+    assert.equal(tostring(luna.probe()), output)
+    assert.equal(luna.probe().available and 0 or 126, status)
+    ends(126, '"code": "no_kvm"', "probe --json", "LUNA_ACCEL=kvm LUNA_KVM_DEVICE=/no/kvm")
+    local accel = run "probe --json":match '"accel": "(%l+)"'
+    assert.equal(luna.probe().accel, accel)
+  end)
+end)
+
+helper.kvm("luna boot", function()
+  setup(function() directory = program.directory() end)
+  teardown(function() helper.sh("rm -r " .. directory) end)
+
+  it("ends with the guest's status", function()
+    assert.equal("hello", ends(0, "hello", "boot kernel.elf --timeout 10"))
+    ends(42, "", "boot status.elf --timeout 10")
+    ends(42, "", "boot status.elf --machine microvm --timeout 10")
+    ends(0, "", "boot off.elf --timeout 10")
+    ends(0, "", "boot halt.elf --timeout 10")
+    ends(0, "", "boot halt.elf --machine bare --timeout 10")
+    ends(0, "", "boot halt.elf --cpus 2 --timeout 10")
+  end)
+
+  it("ends with 124 when its time is up", function()
+    ends(124, "in a loop\nluna: the guest has not ended within 0.3 s: timeout at rip 0x1000",
+      "boot loop.elf --timeout 0.3")
+  end)
+
+  it("ends with 125 after a triple fault and a panic", function()
+    local output = ends(125, "luna: the guest cannot go on: shutdown (triple fault) at rip",
+      "boot triple.elf --timeout 10")
+    contains("ud2\n", output)
+    ends(125, "no init\nluna: the guest's kernel has panicked", "boot panic.elf --timeout 20")
+  end)
+
+  it("ends with 126 where it cannot start", function()
+    ends(126, "luna: junk is none of the formats linux,", "boot junk")
+    ends(126, "luna: the image cannot be opened: nope: No such file", "boot nope")
+    ends(126, "luna: memory: a number of bytes or a size such as", "boot kernel.elf -m 12x")
+    ends(126, "luna: cpus: a whole number from 1", "boot kernel.elf -c 0")
+    ends(126, "luna: devices: ide1: ata: master: image: nope", "boot kernel.elf --disk nope")
+    ends(126, "the option initrd is not for this format", "boot kernel.elf --initrd initrd.img")
+    ends(126, "--console: /no/where: No such file", "boot kernel.elf --console /no/where")
+    ends(126, "--disk needs --machine pc", "boot kernel.elf --disk x --machine bare")
+    ends(126, "a disk image needs --machine pc", "boot disk.img --machine microvm")
+    ends(126, "--format: one of linux,", "boot junk --format nonsense")
+    ends(126, "/no/kvm", "boot kernel.elf --accel kvm", "LUNA_KVM_DEVICE=/no/kvm")
+  end)
+
+  it("takes what is typed, from the standard input and from --send", function()
+    ends(7, "abc", "boot echo.elf --timeout 10", "echo abc |")
+    ends(7, "a\tb", "boot echo.elf --timeout 10 --send 'a\\tb\\x0a'")
+  end)
+
+  it("waits for texts", function()
+    ends(0, "in a loop", "boot loop.elf --timeout 10 --wait-for 'in a' --wait-for loop")
+    ends(1, 'the guest ended, and "nothing" has not come',
+      "boot kernel.elf --timeout 10 --wait-for nothing")
+    ends(0, "xy", "boot echo.elf --timeout 10 --send x --wait-for x --send y --wait-for y")
+  end)
+
+  it("has its console in a file or on a terminal", function()
+    assert.equal("", (run "boot kernel.elf --timeout 10 --console out.txt"))
+    assert.equal("hello", (helper.sh("cat " .. directory .. "/out.txt")))
+    contains("luna: the console is /dev/pts/", (run "boot kernel.elf --timeout 10 --console pty"))
+  end)
+
+  it("gives Linux its command line, and behind -- what it is to run", function()
+    ends(0, "console=ttyS0 panic=-1 reboot=k -- /bin/uname -a",
+      "boot vmlinuz --timeout 10 --initrd initrd.img -- /bin/uname -a")
+    assert.equal("quiet", (run "boot vmlinuz --timeout 10 --cmdline quiet"))
+  end)
+
+  it("begins in a boot sector without a BIOS where that is said", function()
+    ends(124, "luna: the guest has not ended", "boot disk.img --bios none --timeout 0.3 -m 1M",
+      "LUNA_ACCEL=soft")
+  end)
+
+  it("does what the examples of its help say", function()
+    if not luna.probe().accelerators.soft.available then pending "no software CPU" end
+    local count = 0
+    for _, words in ipairs { "--help", "boot --help" } do
+      for example in (run(words)):gmatch "\n  luna ([^\n]+)" do
+        local output, status = run(example, "LUNA_ACCEL=soft")
+        local expected = example:find "disk" and not has_bios and 126 or 0
+        assert.equal(expected, status, example .. "\n" .. output)
+        count = count + 1
+      end
+    end
+    assert.equal(8, count)
+  end)
+
+  it("boots a disk through SeaBIOS, types, and shows the screen", function()
+    if not has_bios then pending "seabios is not installed" end
+    if not luna.probe().accelerators.soft.available then pending "no software CPU" end
+    ends(120, "", "boot disk.img --accel soft --timeout 30 --wait-for login: --send '\\n' --type x"
+      .. " --screenshot screen.png")
+    local picture = assert(io.open(directory .. "/screen.png", "rb"))
+    assert.equal("\137PNG\r\n\26\n", picture:read(8))
+    picture:close()
+  end)
+end)

@@ -1,0 +1,103 @@
+-- SPDX-License-Identifier: MIT
+-- The program luna, run in a directory of small guests.
+
+local helper = require "spec.support.helper"
+local image = require "spec.support.image"
+
+local M = {}
+
+local HEAD = "head: dd 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)\n dd head, head, 0, 0, start\n"
+  .. "start:\n"
+local PRINT = "mov dx, 0x3f8\n next: lodsb\n test al, al\n jz done\n out dx, al\n jmp next\n"
+  .. "done:\n"
+local ECHO = "read: mov dx, 0x3fd\n in al, dx\n test al, 1\n jz read\n mov dx, 0x3f8\n in al, dx\n"
+  .. "out dx, al\n cmp al, 10\n jne read\n"
+
+local function exit(status) return ("mov eax, %d\n out 0xf4, eax\n"):format(status) end
+
+local function say(text) return "mov esi, text\n" .. PRINT, ("text: db %s, 0"):format(text) end
+
+local function kernel(source)
+  return helper.code(HEAD .. source, 32, 0x100000)
+end
+
+local function saying(text, rest)
+  local code, data = say(text)
+  return kernel(code .. rest .. data)
+end
+
+-- A boot sector that writes on screen and serial port, and reads a line, then a key: its status.
+local function disk()
+  return helper.code([[
+    mov si, text
+    mov dx, 0x3f8
+    next: lodsb
+    test al, al
+    jz read
+    out dx, al
+    mov ah, 14
+    int 0x10
+    mov dx, 0x3f8
+    jmp next
+    read: mov dx, 0x3fd
+    in al, dx
+    test al, 1
+    jz read
+    mov dx, 0x3f8
+    in al, dx
+    cmp al, 10
+    jne read
+    mov al, '#'
+    out dx, al
+    mov ah, 0
+    int 0x16
+    movzx eax, al
+    out 0xf4, eax
+    text: db "login:", 0
+    times 510 - ($ - $$) db 0
+    dw 0xaa55]], 16, 0x7c00) .. ("\0"):rep(512 * 2047)
+end
+
+-- Prints its command line.
+local LINUX = "mov esi, [rsi + 0x228]\n" .. PRINT .. exit(0) .. "hlt"
+
+local FILES = {
+  ["hello.lua"] = function() return "print(require('lunavisor')._VERSION:match '%a+', ...)" end,
+  ["kernel.elf"] = function() return saying('"hello", 10', exit(0)) end,
+  ["status.elf"] = function() return kernel(exit(42)) end,
+  ["halt.elf"] = function() return kernel "cli\n hlt" end,
+  ["loop.elf"] = function() return saying('"in a loop", 10', "jmp $\n") end,
+  ["triple.elf"] = function() return kernel "lidt [none]\n ud2\n none: dw 0, 0, 0" end,
+  ["panic.elf"] = function()
+    return saying('"Kernel panic - not syncing: no init", 10', "jmp $\n")
+  end,
+  ["off.elf"] = function()
+    return kernel "mov dx, 0x604\n mov ax, 0x2000\n out dx, ax\n hlt"
+  end,
+  ["echo.elf"] = function() return kernel(ECHO .. exit(7)) end,
+  ["vmlinuz"] = function()
+    return image.linux(("\xf4"):rep(0x200) .. helper.code(LINUX, 64, 0x100200))
+  end,
+  ["initrd.img"] = function() return "files" end,
+  ["disk.img"] = disk,
+  ["junk"] = function() return "junk" end,
+}
+
+--- Makes a directory with the files; returns its path.
+function M.directory()
+  local path = helper.sh "mktemp -d"
+  for name, make in pairs(FILES) do
+    local file = assert(io.open(path .. "/" .. name, "wb"))
+    file:write(make())
+    file:close()
+  end
+  return path
+end
+
+--- Runs `luna` with these words there: what it printed, and its status. `before`: of the shell.
+function M.luna(path, words, before)
+  return helper.sh(("luna=$PWD/scripts/luna; cd %s; export LUNA_LUA=%s; %s $luna %s"):format(path,
+    helper.engine, before or "", words))
+end
+
+return M
