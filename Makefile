@@ -37,6 +37,7 @@ LUA_CMOD_OF := $(or $(call pkg,--variable=INSTALL_CMOD $(LUA_PC)),/usr/lib/lua/5
 LUAJIT_LMOD_OF := $(or $(call pkg,--variable=INSTALL_LMOD luajit),/usr/share/lua/5.1)
 
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
 INCLUDEDIR ?= $(PREFIX)/include
 LIBDIR ?= $(PREFIX)/lib
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
@@ -319,7 +320,7 @@ LMODS := $(sort $(LUA_LMOD) $(LUAJIT_LMOD))
 LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so \
   libHypervisor.a libHypervisor.so.$(VERSION) $(HVF_SONAME) libHypervisor.so
 C_HEADERS := lunavisor.h $(patsubst core/include/%,%,$(HEADERS) $(HVF_HEADERS))
-INSTALLED := $(addprefix $(INCLUDEDIR)/,$(C_HEADERS)) \
+INSTALLED := $(BINDIR:%=%/luna) $(addprefix $(INCLUDEDIR)/,$(C_HEADERS)) \
   $(addprefix $(PKGCONFIGDIR)/,lunavisor.pc Hypervisor.pc) \
   $(addprefix $(LIBDIR)/,$(LIBRARIES)) $(addprefix $(LUA_CMOD)/,$(NATIVE_SO)) \
   $(foreach dir,$(LMODS),$(addprefix $(dir)/,$(LUA_FILES) $(LUA_MADE)))
@@ -339,6 +340,13 @@ put = $(Q)$(INSTALL) -D -m $(1) $(2) $(DESTDIR)$(3)
 link = $(Q)ln -sf $(1) $(DESTDIR)$(2)
 
 install-files: all
+ifneq ($(BINDIR),)
+	$(call say,INSTALL,$(DESTDIR)$(BINDIR))
+	$(Q)$(INSTALL) -d $(DESTDIR)$(BINDIR)
+	$(Q)sed -e 's|^lmod=$$|lmod=$(LUA_LMOD)|' -e 's|^jit_lmod=$$|jit_lmod=$(LUAJIT_LMOD)|' \
+	  -e 's|^cmod=$$|cmod=$(LUA_CMOD)|' scripts/luna >$(DESTDIR)$(BINDIR)/luna
+	$(Q)chmod 755 $(DESTDIR)$(BINDIR)/luna
+endif
 	$(call say,INSTALL,$(DESTDIR)$(INCLUDEDIR))
 	$(Q)for file in $(C_HEADERS); do \
 	  $(INSTALL) -D -m 644 core/include/$$file $(DESTDIR)$(INCLUDEDIR)/$$file || exit; \
@@ -376,7 +384,7 @@ endif
 	done
 
 uninstall: ## Remove what install put there, with the same PREFIX and DESTDIR
-	$(call say,RM,$(addprefix $(DESTDIR),$(INCLUDEDIR) $(LIBDIR) $(PKGCONFIGDIR) $(LUA_CMOD) $(LMODS)))
+	$(call say,RM,$(addprefix $(DESTDIR),$(BINDIR) $(INCLUDEDIR) $(LIBDIR) $(PKGCONFIGDIR) $(LUA_CMOD) $(LMODS)))
 	$(Q)rm -f $(INSTALLED:%=$(DESTDIR)%)
 	$(Q)for dir in $(sort $(LMODS) $(LUA_CMOD)); do \
 	  test ! -d $(DESTDIR)$$dir/lunavisor || \

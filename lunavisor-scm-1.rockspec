@@ -28,6 +28,7 @@ build = {
   },
   install_variables = {
     PREFIX = "$(PREFIX)",
+    BINDIR = "", -- the program knows where the library is; LuaRocks moves it
     LIBDIR = "$(PREFIX)/clib",
     LUA_LMOD = "$(LUADIR)",
     LUAJIT_LMOD = "$(LUADIR)",

@@ -78,7 +78,7 @@ describe("packaging", function()
       "share/lua/5.1/lunavisor/binding/ffi.lua", "share/lua/5.1/lunavisor/binding/cdef.lua",
       "share/lua/5.1/lunavisor/binding/library.lua", "share/lua/5.4/lunavisor/hv.lua",
       "share/lua/5.1/lunavisor/hv/header.lua", "share/lua/5.1/lunavisor/hv/library.lua",
-      "lib/lua/5.4/lunavisor/hv/native.so",
+      "lib/lua/5.4/lunavisor/hv/native.so", "bin/luna",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
       assert.truthy(found, name .. "\n" .. files)
@@ -161,6 +161,15 @@ describe("packaging", function()
       LUA_PATH='@prefix/share/lua/5.1/?.lua;@prefix/share/lua/5.1/?/init.lua;;' \
       luajit -e 'print(type(require "lunavisor.hv"))']])
   end)
+
+  for _, engine in ipairs { "lua5.4", "luajit" } do
+    it("has a program that finds its library from there, under " .. engine, function()
+      at.engine = engine
+      assert.equal("lunavisor\tlua", run [[cd @tmp && echo 'print(require("lunavisor")._VERSION
+        :match "%a+", arg[0]:match "(%a+)$")' >installed.lua
+        ln -sf @prefix/bin/luna link && LUNA_LUA=@engine ./link installed.lua]])
+    end)
+  end
 
   -- Such a build, and what a script prints with it.
   local function without_zydis(script)
@@ -272,14 +281,14 @@ describe("scripts/setup", function()
   it("says what it installs in a line", function()
     local output, ok = install(("test -e %s/lua5.4 || ln -s $(command -v lua5.4) %s")
       :format(directory, directory))
-    assert.equal("Installing with apt-get: lua5.4 lua-luv", output)
+    assert.equal("Installing with apt-get: lua5.4 lua-argparse lua-luv", output)
     assert.is_true(ok)
   end)
 
   it("shows what apt-get said when that failed", function()
     local output, ok = install 'case "$*" in *lua-luv) exit 100 ;; esac'
     assert.falsy(ok)
-    assert.matches("\napt%-get says [^\n]* install [^\n]*lua5%.4 lua%-luv\n", output)
+    assert.matches("\napt%-get says [^\n]* install [^\n]*lua5%.4 lua%-argparse lua%-luv\n", output)
     assert.falsy(output:find " update\n")
     assert.matches("apt%-get install ended with status 100: its output is above%.$", output)
   end)
@@ -287,6 +296,6 @@ describe("scripts/setup", function()
   it("does not take apt-get's word for it", function()
     local output, ok = install "exit 0"
     assert.falsy(ok)
-    assert.matches("Installed, and yet not found: lua5%.4 lua%-luv$", output)
+    assert.matches("Installed, and yet not found: lua5%.4 lua%-argparse lua%-luv$", output)
   end)
 end)
