@@ -70,6 +70,11 @@ return function(world)
       return vm.default:regions(), tostring(vm), cpu:regs(), cpu:translate(0), luna.disasm("\xf4")
     end,
     explain = function() return cpu:run({ timeout = 0 }):explain() end,
+    gdb = function()
+      local server = vm:gdb { port = 0 }
+      server:serve { timeout = 0 }
+      close(server)
+    end,
     state = function()
       cpu.rip = 0x2000
       cpu:set_state(cpu:state())

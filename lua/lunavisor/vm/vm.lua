@@ -238,7 +238,7 @@ function methods.symbol(self, address)
 end
 
 -- The further subjects, one file each: functions that add methods.
-for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine" } do
+for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine", "gdb" } do
   require("lunavisor.vm." .. part)(methods)
 end
 attach.add(methods)

@@ -239,5 +239,26 @@ return function(o)
       function() vm:irq(5, "x") end,
     },
     { "vm:timer: delay: seconds from 0 on expected, got x", function() vm:timer("x", print) end },
+    { "vm:gdb: one of port, path and stdio = true expected", function() vm:gdb {} end },
+    {
+      "vm:gdb: address is for a port only",
+      function() vm:gdb { path = "x", address = "0.0.0.0" } end,
+    },
+    {
+      "vm:gdb: bits: 16, 32 or 64 expected, got 8",
+      function() vm:gdb { port = 0, bits = 8 } end,
+    },
+    {
+      "gdb:serve: this VM has no vCPU to debug",
+      function() other:gdb({ port = 0 }):serve() end,
+    },
+    {
+      "attempt to use a closed gdb server",
+      function()
+        local gdb = vm:gdb { port = 0 }
+        gdb:close()
+        gdb:serve()
+      end,
+    },
   }
 end

@@ -133,6 +133,14 @@ function methods.poll(self)
   flush(self)
 end
 
+--- Sends the client away that is there, behind what it takes at once. For channels that listen.
+function methods.drop(self)
+  mine(self)
+  if self.closed then return end
+  flush(self)
+  if self.connected then leave(self) end
+end
+
 --- Says who gets what comes: fn(text), and how many bytes it takes now, room(). Nobody where nil.
 function methods.receive(self, fn, room)
   mine(self)
