@@ -199,6 +199,25 @@ helper.kvm("vm:gdb", function()
     assert.equal(20001, #monitor "('x'):rep(20000)")
   end)
 
+  it("ends where monitor closes the VM or its vCPUs", function()
+    for _, what in ipairs { "vm:close()", "cpu:close()", "gdb:close()" } do
+      local guest = session()
+      guest.ask "Z0,1000,1"
+      guest.client:send(packet.frame("qRcmd," .. packet.hex(what)))
+      assert.equal("closed", (guest.server:serve { timeout = 5 }))
+    end
+  end)
+
+  it("has gdb's tags of x87 registers", function()
+    local guest = session()
+    assert.equal("ffff0000", guest.ask "p22")
+    assert.equal("OK", guest.ask "P22=fcff0000")
+    assert.equal("0x1", luna.hex(guest.cpu.ftw))
+    assert.equal("fcff0000", guest.ask "p22")
+    assert.equal("E22", guest.ask "P23=01000000")
+    contains("fiseg cannot be written", guest.server.refusal)
+  end)
+
   it("says what a guest has stopped with", function()
     local stops = { { "ud2", "T04" }, { "mov eax, 0x40000000\n mov [rax], al", "T0b" },
       { "hlt", "T05" }, { "in al, 0x77", "T05" }, { "xor ecx, ecx\n div ecx", "T08" } }

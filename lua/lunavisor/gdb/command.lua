@@ -99,6 +99,7 @@ local function write(self, one, digits)
   if #digits ~= one.bits / 4 or digits:find "%X" then return false, "a damaged value" end
   local bytes = packet.bytes(digits)
   if read(one, current(self)) == digits:lower() then return true end
+  if not one.set then return false, one.name .. " cannot be written" end
   local ok, message = pcall(one.set, current(self), bytes)
   return ok, message
 end

@@ -17,12 +17,12 @@ end
 
 -- ---- What a register is ----
 
--- One whose value is what get gives: a u64. Without set it keeps its value.
+-- One whose value is what get gives: a u64. Without set it cannot be written.
 local function word(name, size, kind, get, set)
   return {
     name = name, bits = size * 8, type = kind,
     get = function(cpu) return encode(get(cpu), size) end,
-    set = function(cpu, bytes) if set then set(cpu, decode(bytes)) end end,
+    set = set and function(cpu, bytes) set(cpu, decode(bytes)) end,
   }
 end
 
@@ -67,6 +67,14 @@ local function tags(cpu)
   return u64(full)
 end
 
+local function set_tags(cpu, full)
+  local abridged = 0
+  for i = 0, 7 do
+    if u64.band(u64.rshift(full, 2 * i), 3) ~= u64(3) then abridged = abridged + 2 ^ i end
+  end
+  cpu.ftw = abridged
+end
+
 -- ---- The description ----
 
 local function general(list, names, size)
@@ -90,8 +98,8 @@ local function core(list, long)
   for i = 0, 7 do list[#list + 1] = wide("st" .. i, "st", i, 10, "i387_ext") end
   local zero = function() return u64(0) end
   for _, one in ipairs { plain("fctrl", 4, "int", "fcw"), plain("fstat", 4, "int", "fsw"),
-    word("ftag", 4, "int", tags), word("fiseg", 4, "int", zero), plain("fioff", 4, "int", "fip"),
-    word("foseg", 4, "int", zero), plain("fooff", 4, "int", "fdp"),
+    word("ftag", 4, "int", tags, set_tags), word("fiseg", 4, "int", zero),
+    plain("fioff", 4, "int", "fip"), word("foseg", 4, "int", zero), plain("fooff", 4, "int", "fdp"),
     plain("fop", 4, "int") } do
     one.group = "float"
     list[#list + 1] = one

@@ -139,8 +139,8 @@ local function nap(self, deadline)
 end
 
 local function converse(self, deadline)
-  local seen = is_there(self)
-  while not self.closed do
+  local seen, vm = is_there(self), self.vm
+  while not self.closed and vm[1] and #vm.vcpus > 0 do
     local body = receive(self)
     if body and body ~= "\3" then
       self.pause, seen = SHORTEST, true
