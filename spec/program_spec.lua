@@ -99,10 +99,26 @@ helper.kvm("luna boot", function()
       "boot loop.elf --timeout 0.3")
   end)
 
+  it("lets gdb have the guest", function()
+    if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
+    ends(126, "luna: --gdb: a port from 0 to 65535 expected", "boot triple.elf --gdb 70000")
+    local said = helper.file ""
+    local output = run(([[boot triple.elf --gdb 0 2>%s & pid=$!
+      until port=$(sed -n "s/.*target remote :\\([0-9]*\\)$/\\1/p" %s) && [ "$port" ]; do
+        kill -0 $pid || break; sleep 0.05
+      done
+      timeout 20 gdb -nx -batch -ex "target remote :$port" -ex stepi -ex "monitor cpu.id" -ex kill
+      wait $pid; echo "status $?"]]):format(said, said))
+    contains("\n0\n", output)
+    contains("killed]", output)
+    contains("status 0", output)
+  end)
+
   it("ends with 125 after a triple fault and a panic", function()
     local output = ends(125, "luna: the guest cannot go on: shutdown (triple fault) at rip",
       "boot triple.elf --timeout 10")
     contains("ud2\n", output)
+    contains("Likely: no exception can be taken with the IDT at 0x0", output)
     ends(125, "no init\nluna: the guest's kernel has panicked", "boot panic.elf --timeout 20")
   end)
 

@@ -40,6 +40,8 @@ function M.describe(command)
   command:option("--console", "Where the serial port ends: stdio, pty or a file.", "stdio")
     :argname "WHERE"
   command:option("--timeout", "Seconds until status 124."):convert(tonumber):argname "SECONDS"
+  command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
+    :argname "PORT":convert(tonumber)
   command:option("--screenshot", "Where its screen is written at the end, as PNG."):argname "FILE"
   command:option("--wait-for", "Wait for a text on the serial port or the screen."):argname "TEXT"
     :count "*":action(step "wait")
@@ -86,6 +88,9 @@ function M.run(options)
   local console, problem, vm, found
   if options.timeout and options.timeout <= 0 then
     return say.cannot "--timeout: seconds above 0 expected"
+  end
+  if options.gdb and (options.gdb % 1 ~= 0 or options.gdb < 0 or options.gdb > 65535) then
+    return say.cannot "--gdb: a port from 0 to 65535 expected"
   end
   found, problem = finding.find(options)
   if not found then return say.cannot("%s", problem) end

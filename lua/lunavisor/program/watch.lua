@@ -47,14 +47,25 @@ local function is_stuck(exit)
   return exit.vcpus ~= nil and #exit.vcpus > 0
 end
 
--- Runs until an exit that is no mere end of a slice; "late" where the time is up.
-local function run(vm, deadline)
+-- Lets gdb have the guest; whether it goes on without.
+local function debug_with(server)
+  local ending = server:serve()
+  return ending ~= "killed" and ending ~= "closed"
+end
+
+-- Runs until an exit that is no mere end of a slice; "late" where the time is up, "killed" where
+-- gdb has ended it.
+local function run(vm, deadline, server)
   local runner = #vm.vcpus == 1 and vm.vcpus[1] or vm
   while true do
     local left = deadline and math.max(0, deadline - now()) or SLICE
     local exit, message = runner:run { timeout = math.min(left, SLICE) }
     if not exit then return nil, message end
-    if exit.kind ~= "timeout" then return exit end
+    if server and exit.kind == "stopped" and exit.value == server then
+      if not debug_with(server) then return exit, "killed" end
+    elseif exit.kind ~= "timeout" then
+      return exit
+    end
     if is_stuck(exit) then return exit, "stuck" end
     if deadline and now() >= deadline then return exit, "late" end
   end
@@ -70,17 +81,24 @@ local function status_of(value, console)
   return 0
 end
 
+-- The exit, and behind its sentence all that can be seen.
+local function post_mortem(exit)
+  local ok, text = pcall(function() return tostring(exit:explain()):match "\n(.*)" end)
+  if ok and text then io.stderr:write(text, "\n") end
+end
+
 local function crash(exit)
   say.line("the guest cannot go on: %s", tostring(exit))
-  local ok, code = pcall(function() return exit.cpu and tostring(exit.cpu:disasm(4)) end)
-  if ok and code and code ~= "nil" then io.stderr:write(code, "\n") end
+  post_mortem(exit)
   return say.CRASH
 end
 
 local function judge(exit, why, console, options)
   if not exit then return say.cannot("%s", tostring(why)) end
+  if why == "killed" then return 0 end
   if why == "late" then
     say.line("the guest has not ended within %g s: %s", options.timeout, tostring(exit))
+    post_mortem(exit)
     return say.TIMEOUT
   end
   local halted = why == "stuck" or exit.kind == "hlt" or exit.kind == "parked"
@@ -99,7 +117,14 @@ function M.run(vm, console, options)
   console.vm = vm
   if options.machine ~= "bare" then console:connect(vm) end
   add_script(vm, console, options)
-  local exit, why = run(vm, options.timeout and now() + options.timeout)
+  local server, message
+  if options.gdb then
+    server, message = vm:gdb { port = options.gdb }
+    if not server then return say.cannot("%s", message) end
+    say.line("waiting for gdb: target remote :%d", server.port)
+    if not debug_with(server) then return 0 end
+  end
+  local exit, why = run(vm, options.timeout and now() + options.timeout, server)
   return judge(exit, why, console, options)
 end
 
