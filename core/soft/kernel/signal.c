@@ -118,6 +118,9 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     return;
   }
   park_from_frame(cpu, context);
+#ifdef __SANITIZE_THREAD__ /* its own handler holds all signals until this one returns */
+  pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
+#endif
   if (in_memory) {
     soft_leave(cpu, SOFT_ESCAPE_HOST);
   }
