@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The client linux: Debian's cloud kernel with a busybox of its packages, which are unpacked and
--- not installed. The machine is made in linux_vm.lua; what runs in it, an initramfs, here.
+-- not installed. The machine is made in linux_vm.lua, or by luna boot; what runs in it, an
+-- initramfs, here.
 
 local cpio = require "cpio"
 local process = require "process"
@@ -16,6 +17,8 @@ local tests = {
     checks = { "0bee89b07a248e27c83fc3d5951213c1" } },
   { name = "shell-2", cpus = 2, script = "echo abc | md5sum; echo cpus $(nproc)",
     checks = { "0bee89b07a248e27c83fc3d5951213c1", "cpus 2\n" } },
+  { name = "command", cpus = 1, command = "sh -c 'uname -s; exit 5'",
+    script = '"$@"\necho $? >/dev/ttyS1', checks = { "\nLinux\n", "\nstatus 5\n" } },
   { name = "work", cpus = 1, long = true, script = [[
     head -c 8388608 /dev/zero | gzip | gunzip | md5sum
     head -c 8388608 /dev/zero | sha256sum
@@ -49,7 +52,8 @@ local function make_initrd(test)
     .. "echo init of $(uname -sr)\n" .. test.script .. "\necho done\npoweroff -f\n"
   local archive = cpio { { "bin" }, { "dev" }, { "proc" },
     { "dev/console", major = 5, minor = 1 }, { "dev/null", major = 1, minor = 3 },
-    { "dev/zero", major = 1, minor = 5 }, { "bin/busybox", read_file(process.find(BUSYBOX)) },
+    { "dev/zero", major = 1, minor = 5 }, { "dev/ttyS1", major = 4, minor = 65 },
+    { "bin/busybox", read_file(process.find(BUSYBOX)) },
     { "init", init } }
   local path = os.tmpname()
   local file = assert(io.open(path, "wb"))
@@ -67,6 +71,7 @@ local function run(test, options, form, ...)
   local text, status, seconds, used = process.run(form:format((table.unpack or unpack)(arguments)),
     options.seconds)
   os.remove(initrd)
+  text = ("%s\nstatus %s\n"):format(text, status)
   local checks = { "init of Linux 6", "\ndone\n" }
   for _, check in ipairs(test.checks) do checks[#checks + 1] = check end
   local result = process.judge(checks, text, status, seconds)
@@ -75,13 +80,18 @@ local function run(test, options, form, ...)
 end
 
 function M.ours(test, options)
+  if test.command then
+    return run(test, options, "env LUNA_LUA=%s %s/../luna boot -m 256M %s --initrd %s --accel %s "
+      .. "--cmdline %s -- " .. test.command, arg[-1] or "luajit", options.directory,
+      process.find(KERNEL), make_initrd, options.accel, COMMAND)
+  end
   return run(test, options, (arg[-1] or "luajit") .. " %s %s %s %s %s %s",
     options.directory .. "/linux_vm.lua", process.find(KERNEL), make_initrd, options.accel,
     test.cpus, COMMAND)
 end
 
 function M.other(test, options)
-  if not process.has_qemu() then return nil end
+  if test.command or not process.has_qemu() then return nil end
   return run(test, options, "qemu-system-x86_64 -accel tcg -m 256 -nodefaults -display none "
     .. "-serial stdio -no-reboot -kernel %s -initrd %s -smp %s -append %s",
     process.find(KERNEL), make_initrd, test.cpus, COMMAND)

@@ -74,6 +74,10 @@ local FILES = {
   ["off.elf"] = function()
     return kernel "mov dx, 0x604\n mov ax, 0x2000\n out dx, ax\n hlt"
   end,
+  ["second.elf"] = function()
+    return kernel("mov esi, text\n" .. PRINT:gsub("0x3f8", "0x2f8") .. "mov dx, 0x604\n"
+      .. "mov ax, 0x2000\n out dx, ax\n hlt\n text: db '17', 13, 10, 0")
+  end,
   ["echo.elf"] = function() return kernel(ECHO .. exit(7)) end,
   ["vmlinuz"] = function()
     return image.linux(("\xf4"):rep(0x200) .. helper.code(LINUX, 64, 0x100200))

@@ -41,7 +41,11 @@ local function command_of(options, format)
   local text = options.cmdline
   if format == "linux" and not text then text = "console=ttyS0 panic=-1 reboot=k" end
   if not options.rest then return text end
-  local words = table.concat(options.rest, " ")
+  local quoted = {}
+  for i, word in ipairs(options.rest) do
+    quoted[i] = (word == "" or word:find "%s") and '"' .. word .. '"' or word
+  end
+  local words = table.concat(quoted, " ")
   if format == "linux" then words = "-- " .. words end
   return text and text ~= "" and text .. " " .. words or words
 end

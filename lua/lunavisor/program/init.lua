@@ -37,6 +37,7 @@ local function parser_of()
   for _, name in ipairs(NAMES) do
     command(name).describe(parser:command(name, command(name).about))
   end
+  parser:add_complete_command "completion"
   return parser
 end
 

@@ -39,6 +39,17 @@ local function add_script(vm, console, options)
   end, { period = LOOK })
 end
 
+-- A line of digits on the second serial port is the status that the run has when the guest ends: so
+-- that a guest can tell it that has no way to ports but drivers.
+local function add_status(vm, console)
+  local text = ""
+  local port = require "lunavisor.device.models.uart16550" { log = false, output = function(char)
+    text = (text .. char):sub(-8)
+    console.status = tonumber(text:match "(%d+)\r?\n$") or console.status
+  end }
+  vm:attach(port, { name = "com2", pio = 0x2f8, irq = 3 })
+end
+
 local function is_stuck(exit)
   if exit.stuck then return true end
   for _, place in ipairs(exit.vcpus or {}) do
@@ -78,7 +89,7 @@ local function status_of(value, console)
     say.line "the guest's kernel has panicked"
     return say.CRASH
   end
-  return 0
+  return value ~= "waited" and console.status and console.status % 256 or 0
 end
 
 -- The exit, and behind its sentence all that can be seen.
@@ -103,7 +114,7 @@ local function judge(exit, why, console, options)
   end
   local halted = why == "stuck" or exit.kind == "hlt" or exit.kind == "parked"
   if exit.kind ~= "stopped" and not halted then return crash(exit) end
-  local status = halted and 0 or status_of(exit.value, console)
+  local status = status_of(not halted and exit.value or nil, console)
   local wanted = console.script:waiting()
   if wanted and exit.value ~= "waited" and status == 0 then
     say.line("the guest ended, and %q has not come", wanted)
@@ -115,7 +126,10 @@ end
 --- Runs the machine; returns the status.
 function M.run(vm, console, options)
   console.vm = vm
-  if options.machine ~= "bare" then console:connect(vm) end
+  if options.machine ~= "bare" then
+    console:connect(vm)
+    add_status(vm, console)
+  end
   add_script(vm, console, options)
   local server, message
   if options.gdb then
