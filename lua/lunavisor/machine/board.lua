@@ -5,6 +5,7 @@
 local buffers = require "lunavisor.memory.buffer"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
+local dump = require "lunavisor.device.dump"
 local instances = require "lunavisor.device.instance"
 local load = require "lunavisor.load"
 local vms = require "lunavisor.vm.vm"
@@ -95,7 +96,7 @@ end
 -- The lines that the device has, of those of the place.
 local function place_of(dev, place)
   local all = { pio = place.pio, mmio = place.mmio }
-  for _, about in ipairs(device.layout(dev).lines) do all[about.name] = place[about.name] end
+  for _, about in ipairs(dump.layout_of(dev).lines) do all[about.name] = place[about.name] end
   return all
 end
 

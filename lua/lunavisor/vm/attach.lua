@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
 local device = require "lunavisor.device"
+local dump = require "lunavisor.device.dump"
 local expose = require "lunavisor.device.expose"
 local instances = require "lunavisor.device.instance"
 local lines = require "lunavisor.device.line"
@@ -69,12 +70,12 @@ local OPTIONS = { mmio = true, pio = true, name = true, space = true }
 
 --- What answers for a region: the device itself where that is its only one, without a detour.
 function M.server(dev, region)
-  return #device.layout(dev).regions == 1 and dev or region
+  return #dump.layout_of(dev).regions == 1 and dev or region
 end
 
 -- The regions that the options place: a list of { kind, first, region }.
 local function places_of(dev, options)
-  local list, layout = {}, device.layout(dev)
+  local list, layout = {}, dump.layout_of(dev)
   for kind in pairs(KINDS) do
     local given = options[kind]
     if type(given) == "number" then
@@ -118,7 +119,7 @@ end
 local function targets_of(vm, dev, options)
   local list, names, known = {}, {}, {}
   for name in pairs(OPTIONS) do known[name] = true end
-  for _, about in ipairs(device.layout(dev).lines) do
+  for _, about in ipairs(dump.layout_of(dev).lines) do
     names[about.name], known[about.name] = true, true
   end
   for key, target in pairs(options) do
@@ -232,7 +233,7 @@ function M.add(methods)
     local entry, name = M.entry(self, dev)
     if not entry then error("vm:detach: that device is not attached to this VM", 2) end
     release(self, entry)
-    for _, about in ipairs(device.layout(dev).lines) do
+    for _, about in ipairs(dump.layout_of(dev).lines) do
       local line = rawget(dev, about.name)
       for _, target in ipairs { unpack(line.targets) } do line:disconnect(target) end
     end

@@ -4,6 +4,7 @@
 local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
+local dump = require "lunavisor.device.dump"
 local expose = require "lunavisor.device.expose"
 local lines = require "lunavisor.device.line"
 local record = require "lunavisor.vm.record"
@@ -26,7 +27,7 @@ end
 
 -- The targets and inputs of the old device go over to the new one; a line that both have up stays.
 local function move_lines(old, new)
-  for _, about in ipairs(device.layout(new).lines) do
+  for _, about in ipairs(dump.layout_of(new).lines) do
     local from, to = rawget(old, about.name), rawget(new, about.name)
     if getmetatable(from) == lines.class then
       for _, target in ipairs({ unpack(from.targets) }) do

@@ -2,7 +2,7 @@
 -- vm.devices: the devices of a VM by name, and as a tree with their addresses and lines.
 
 local class = require "lunavisor.class"
-local device = require "lunavisor.device"
+local dump = require "lunavisor.device.dump"
 local sorted = require "lunavisor.text.sorted"
 
 local open = class.opener(class.class "vm")
@@ -41,7 +41,7 @@ local function node_of(name, entry)
       size = claimed.trap.length, region = claimed.place.key, trap = claimed.trap,
       text = place_text(claimed) }
   end
-  for i, about in ipairs(device.layout(entry.dev).lines) do
+  for i, about in ipairs(dump.layout_of(entry.dev).lines) do
     local line = rawget(entry.dev, about.name)
     node.lines[i] = { name = about.name, level = line.level, edges = line.edges, line = line }
   end
