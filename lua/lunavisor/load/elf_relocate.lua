@@ -2,7 +2,7 @@
 -- What the segments of an ELF file hold; of a position-independent one, with its relative
 -- relocations done for the address where it is put.
 
-local reader = require "lunavisor.load.reader"
+local pack = require "lunavisor.text.pack"
 local u64 = require "lunavisor.text.u64"
 
 local PT_DYNAMIC = 2
@@ -51,8 +51,8 @@ local function apply(data, changes)
 end
 
 local function wide_bytes(value)
-  return reader.le32(u64.tonumber(u64.band(value, 0xffffffff)))
-    .. reader.le32(u64.tonumber(u64.rshift(value, 32)))
+  return pack.le32(u64.tonumber(u64.band(value, 0xffffffff)))
+    .. pack.le32(u64.tonumber(u64.rshift(value, 32)))
 end
 
 -- The relocated word of an entry; `addend` is where it is, in the table or in the segment.
@@ -60,7 +60,7 @@ local function relocated(self, addend)
   if self.bits == 64 then
     return wide_bytes(self.image:wide(addend, "r_addend") + u64(self.shift))
   end
-  return reader.le32((self.image:u32(addend, "r_addend") + self.shift) % 2 ^ 32)
+  return pack.le32((self.image:u32(addend, "r_addend") + self.shift) % 2 ^ 32)
 end
 
 local function one(self, offset, explicit, changes)

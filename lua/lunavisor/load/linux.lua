@@ -4,9 +4,10 @@
 
 local guest = require "lunavisor.load.guest"
 local reader = require "lunavisor.load.reader"
+local pack = require "lunavisor.text.pack"
 local real = require "lunavisor.load.flat".real_segments
 
-local le8, le16, le32, le64 = reader.le8, reader.le16, reader.le32, reader.le64
+local le8, le16, le32, le64 = pack.le8, pack.le16, pack.le32, pack.le64
 
 local M = {
   name = "linux", title = "a Linux kernel",

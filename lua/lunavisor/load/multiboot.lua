@@ -5,8 +5,9 @@
 local elf = require "lunavisor.load.elf"
 local guest = require "lunavisor.load.guest"
 local reader = require "lunavisor.load.reader"
+local pack = require "lunavisor.text.pack"
 
-local le8, le16, le32, le64 = reader.le8, reader.le16, reader.le32, reader.le64
+local le8, le16, le32, le64 = pack.le8, pack.le16, pack.le32, pack.le64
 
 local M = {
   name = "multiboot", title = "a multiboot kernel",
@@ -25,19 +26,9 @@ local function has(flags, bit)
   return flags % (2 * bit) >= bit
 end
 
--- The offset of the header, or nil.
+-- The offset of the header, or nil: its magic, flags and checksum add up to 0.
 local function header_of(image)
-  local first = image.bytes:sub(1, SEARCHED)
-  local at = first:find(MAGIC, 1, true)
-  while at do
-    local offset = at - 1
-    if offset % 4 == 0 and offset + 12 <= #first then
-      local sum = image:u32(offset, "magic") + image:u32(offset + 4, "flags")
-        + image:u32(offset + 8, "checksum")
-      if sum % 2 ^ 32 == 0 then return offset end
-    end
-    at = first:find(MAGIC, at + 1, true)
-  end
+  return image:find_header(MAGIC, SEARCHED, 4, 3)
 end
 
 function M.recognise(image)

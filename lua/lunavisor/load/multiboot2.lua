@@ -6,8 +6,9 @@ local elf = require "lunavisor.load.elf"
 local guest = require "lunavisor.load.guest"
 local multiboot = require "lunavisor.load.multiboot"
 local reader = require "lunavisor.load.reader"
+local pack = require "lunavisor.text.pack"
 
-local le8, le16, le32, le64 = reader.le8, reader.le16, reader.le32, reader.le64
+local le8, le16, le32, le64 = pack.le8, pack.le16, pack.le32, pack.le64
 
 local M = {
   name = "multiboot2", title = "a multiboot 2 kernel",
@@ -24,17 +25,7 @@ local told = { [COMMAND] = true, [LOADER] = true, [MODULE] = true, [MEMORY] = tr
   [FRAMEBUFFER] = true, [LOAD_BASE] = true }
 
 local function header_of(image)
-  local first = image.bytes:sub(1, SEARCHED)
-  local at = first:find(MAGIC, 1, true)
-  while at do
-    local offset = at - 1
-    if offset % 8 == 0 and offset + 16 <= #first then
-      local sum = 0
-      for field = offset, offset + 12, 4 do sum = sum + image:u32(field, "the header") end
-      if sum % 2 ^ 32 == 0 then return offset end
-    end
-    at = first:find(MAGIC, at + 1, true)
-  end
+  return image:find_header(MAGIC, SEARCHED, 8, 4)
 end
 
 function M.recognise(image)

@@ -5,8 +5,9 @@
 local elf = require "lunavisor.load.elf"
 local guest = require "lunavisor.load.guest"
 local reader = require "lunavisor.load.reader"
+local pack = require "lunavisor.text.pack"
 
-local le32, le64 = reader.le32, reader.le64
+local le32, le64 = pack.le32, pack.le64
 
 local M = {
   name = "pvh", title = "a PVH kernel",

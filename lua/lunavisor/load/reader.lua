@@ -5,7 +5,6 @@
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 
-local unpack = table.unpack or unpack
 local floor = math.floor
 
 local M = {}
@@ -110,6 +109,22 @@ end
 
 local TEXT_MOST = 4096
 
+--- The offset of a header that may lie anywhere in the first `searched` bytes: at a multiple of
+--- `alignment`, it begins with `magic`, and its first `count` 32-bit fields add up to 0. Or nil.
+function methods.find_header(self, magic, searched, alignment, count)
+  local first = self.bytes:sub(1, searched)
+  local at = first:find(magic, 1, true)
+  while at do
+    local offset = at - 1
+    if offset % alignment == 0 and offset + 4 * count <= #first then
+      local sum = 0
+      for i = 0, count - 1 do sum = sum + self:u32(offset + 4 * i, "the header") end
+      if sum % 2 ^ 32 == 0 then return offset end
+    end
+    at = first:find(magic, at + 1, true)
+  end
+end
+
 --- The text from `offset` on, up to a zero byte, which must come before `last`.
 function methods.text(self, offset, last, field)
   last = math.min(last, offset + TEXT_MOST)
@@ -128,24 +143,6 @@ function M.hex(bytes)
 end
 
 -- ---- The other way ----
-
-local function bytes_of(value, count)
-  local list = {}
-  for i = 1, count do
-    list[i] = value % 0x100
-    value = (value - list[i]) / 0x100
-  end
-  return string.char(unpack(list))
-end
-
---- Little-endian fields: numbers below 2^53.
-function M.le8(value) return bytes_of(value, 1) end
-
-function M.le16(value) return bytes_of(value, 2) end
-
-function M.le32(value) return bytes_of(value, 4) end
-
-function M.le64(value) return bytes_of(value, 8) end
 
 --- `data` with `bytes` in the place of those from `offset` on.
 function M.patch(data, offset, bytes)

@@ -2,24 +2,16 @@
 -- The ACPI tables of a small PC: its processors, its IOAPIC and its fixed hardware (the model
 -- acpi_pm), by the ACPI specification 1.0b. A name space has the sleep state S5 alone.
 
+local pack = require "lunavisor.text.pack"
+
+local le16, le32 = pack.le16, pack.le32
+
 local M = {}
 
 local SCI, SMI_COMMAND, ENABLE, DISABLE = 9, 0xb2, 0xf1, 0xf0
 local IOAPIC, LAPIC = 0xfec00000, 0xfee00000
 -- _S5: a package of four zeroes.
 local S5 = "\8_S5_\18\6\4\0\0\0\0"
-
-local function le(value, size)
-  local bytes = {}
-  for i = 1, size do
-    local byte = value % 256
-    bytes[i], value = string.char(byte), (value - byte) / 256
-  end
-  return table.concat(bytes)
-end
-
-local function le16(value) return le(value, 2) end
-local function le32(value) return le(value, 4) end
 
 -- The byte that makes the sum of all 0.
 local function checksum(bytes)

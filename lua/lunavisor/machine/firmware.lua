@@ -2,24 +2,16 @@
 -- What a PC's firmware is told of the machine: CMOS memory, by which SeaBIOS and OVMF know how much
 -- memory there is, and the items and files of the configuration device.
 
+local pack = require "lunavisor.text.pack"
 local word = require "lunavisor.device.word"
+
+local le16, le32, le64 = pack.le16, pack.le32, pack.le64
 
 local M = {}
 
 local KIB, MIB = 2 ^ 10, 2 ^ 20
 local HOLE = 0xc0000000
 local SMP, MAX_CPUS = 5, 0xf -- items
-
-local function le(value, size)
-  local bytes = {}
-  for i = 1, size do
-    local byte = value % 256
-    bytes[i], value = string.char(byte), (value - byte) / 256
-  end
-  return table.concat(bytes)
-end
-
-M.le = le
 
 --- Bytes of the clock's memory for so much of it: what is below 1 MiB, up to 64 MiB above it, up to
 --- 3 GiB above 16 MiB, and above 4 GiB; hard disks boot before all else.
@@ -41,7 +33,7 @@ end
 local function e820(size)
   local low, parts = math.min(size, HOLE), {}
   local function range(first, length)
-    if length > 0 then parts[#parts + 1] = le(first, 8) .. le(length, 8) .. le(1, 4) end
+    if length > 0 then parts[#parts + 1] = le64(first) .. le64(length) .. le32(1) end
   end
   range(0, math.min(low, 0xa0000))
   range(MIB, low - MIB)
@@ -52,7 +44,7 @@ end
 --- Options of the model fw_cfg.
 function M.config(size, cpus)
   return { files = { ["etc/e820"] = e820(size) },
-    items = { [SMP] = le(cpus, 2), [MAX_CPUS] = le(cpus, 2) } }
+    items = { [SMP] = le16(cpus), [MAX_CPUS] = le16(cpus) } }
 end
 
 return M

@@ -51,6 +51,28 @@ else
   end
 end
 
+-- ---- Fields of structures ----
+
+local function le(value, size)
+  local bytes = {}
+  for i = 1, size do
+    local byte = value % 0x100
+    bytes[i], value = string.char(byte), (value - byte) / 0x100
+  end
+  return table.concat(bytes)
+end
+
+--- Little-endian fields of numbers below 2^53.
+function M.le8(value) return le(value, 1) end
+
+function M.le16(value) return le(value, 2) end
+
+function M.le32(value) return le(value, 4) end
+
+function M.le64(value) return le(value, 8) end
+
+-- ---- Lists ----
+
 -- The value as the element holds it, or nil.
 local function fit(view, value)
   if view == "u64" then return u64.exact(value) end
