@@ -5,21 +5,9 @@
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local image = require "spec.support.image"
+local machine, run = image.machine, image.run
 local le32, le64, patch, refused = image.le32, image.le64, image.patch, helper.refused
 local u64 = luna.u64
-
-local function machine(size)
-  local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer(size or "4M"))
-  assert(vm.default:map(ram, 0))
-  return vm, ram
-end
-
-local function run(vm, loaded)
-  local cpu = helper.keep(vm:vcpu(loaded.entry))
-  local exit = assert(cpu:run { timeout = 10 })
-  assert.equal("hlt", exit.kind, tostring(exit))
-  return cpu
-end
 
 -- A file of one segment at 0x100000.
 local function plain(bits, source, more)

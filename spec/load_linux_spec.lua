@@ -5,14 +5,9 @@
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local image = require "spec.support.image"
+local machine, run = image.machine, image.run
 local le16, le32, le64, refused = image.le16, image.le32, image.le64, helper.refused
 local u64 = luna.u64
-
-local function machine(size)
-  local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer(size or "4M"))
-  assert(vm.default:map(ram, 0))
-  return vm, ram
-end
 
 -- The kernel: ESI and EBX are looked at, EAX says by which entry it came.
 local CODE = helper.code([[
@@ -28,13 +23,6 @@ local SETUP = "mov ax, cs\nmov bx, ds\nmov si, sp\nmov edi, [es:0x228]\nhlt"
 
 local function kernel(changes)
   return image.linux(CODE, changes, helper.code(SETUP, 16, 0))
-end
-
-local function run(vm, loaded)
-  local cpu = helper.keep(vm:vcpu(loaded.entry))
-  local exit = assert(cpu:run { timeout = 10 })
-  assert.equal("hlt", exit.kind, tostring(exit))
-  return cpu
 end
 
 helper.kvm("a Linux kernel", function()

@@ -5,22 +5,15 @@
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local image = require "spec.support.image"
+local machine = image.machine
 local le32, patch, refused = image.le32, image.patch, helper.refused
 local u64 = luna.u64
-
-local function machine(size)
-  local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer(size or "4M"))
-  assert(vm.default:map(ram, 0))
-  return vm, ram
-end
 
 -- Runs a kernel, which ends with HLT; its EAX and EBX at the begin are in ESI and EDI.
 local KERNEL = "mov esi, eax\nmov edi, ebx\nhlt"
 
 local function run(vm, loaded)
-  local cpu = helper.keep(vm:vcpu(loaded.entry))
-  local exit = assert(cpu:run { timeout = 10 })
-  assert.equal("hlt", exit.kind, tostring(exit))
+  local cpu = image.run(vm, loaded)
   return u64.tonumber(cpu.rsi), u64.tonumber(cpu.rdi)
 end
 

@@ -4,25 +4,12 @@
 
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
+local image = require "spec.support.image"
+local machine, run = image.machine, image.run
 local contains, refused = helper.contains, helper.refused
-
--- A VM with memory at 0.
-local function machine(size)
-  local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer(size or "4M"))
-  assert(vm.default:map(ram, 0))
-  return vm, ram
-end
 
 local function boot_sector(source)
   return helper.code(source .. "\ntimes 510 - ($ - $$) db 0\ndw 0xaa55", 16, 0x7c00)
-end
-
--- Runs a loaded image on a new vCPU up to its HLT.
-local function run(vm, loaded)
-  local cpu = helper.keep(vm:vcpu(loaded.entry))
-  local exit = assert(cpu:run { timeout = 10 })
-  assert.equal("hlt", exit.kind, tostring(exit))
-  return cpu
 end
 
 helper.kvm("a flat binary", function()

@@ -1,6 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Images made for the specs of luna.load, field by field: ELF files with segments, symbols,
--- relocations and notes, kernels with headers of multiboot and of Linux.
+-- relocations and notes, kernels with headers of multiboot and of Linux; and a VM to run them on.
+
+local assert = require "luassert"
+local luna = require "lunavisor"
+local helper = require "spec.support.helper"
 
 local M = {}
 
@@ -143,6 +147,23 @@ function M.linux(code, changes, setup)
     for _, field in ipairs(list) do image = M.patch(image, field[1], field[2]) end
   end
   return image .. code
+end
+
+-- ---- Running ----
+
+--- A VM with memory at 0, and the memory; both are closed after the test.
+function M.machine(size)
+  local vm, ram = helper.keep(luna.vm()), helper.keep(luna.buffer(size or "4M"))
+  assert(vm.default:map(ram, 0))
+  return vm, ram
+end
+
+--- Runs a loaded image on a new vCPU up to its HLT; the vCPU.
+function M.run(vm, loaded)
+  local cpu = helper.keep(vm:vcpu(loaded.entry))
+  local exit = assert(cpu:run { timeout = 10 })
+  assert.equal("hlt", exit.kind, tostring(exit))
+  return cpu
 end
 
 return M
