@@ -98,7 +98,8 @@ helper.kvm("a machine", function()
       { devices = { vga = 5 } })
     refuses("devices: com1: device uart16550: unknown option 'outptu'; did you mean 'output'?",
       { devices = { com1 = { outptu = 1 } } })
-    refuses("devices: ide1: ata: master: image: /nowhere: No such file", { disk = "/nowhere" })
+    refuses("devices: it has no part 'usb'; its parts are com1, console, debug, debug_exit, ",
+      { devices = { usb = false } })
     refuses("irqchip: one of 'kernel', 'pic' expected, got \"split\"", { irqchip = "split" })
     refuses("with irqchip = 'pic' there is one vCPU", { irqchip = "pic", cpus = 2 })
     refuses("an image or a bios expected, not both", { bios = "x", image = "x" })
@@ -115,6 +116,16 @@ helper.kvm("a machine", function()
     contains("luna.load: /nowhere: it cannot be opened", message)
     assert.equal("not_found", code)
     helper.clean()
+  end)
+
+  it("is not there where its disk is not", function()
+    for _, disk in ipairs { "/nowhere", { image = "/nowhere", read_only = true } } do
+      local vm, message, code = luna.machine("pc", { disk = disk, serial = false })
+      assert.is_nil(vm)
+      contains("luna.machine pc: disk: /nowhere: No such file", message)
+      assert.equal("not_found", code)
+      helper.clean()
+    end
   end)
 
   it("ends where the guest turns the power off or resets it", function()

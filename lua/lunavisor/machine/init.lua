@@ -4,6 +4,7 @@
 
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local sorted = require "lunavisor.text.sorted"
 
 local unpack = rawget(table, "unpack") or unpack
 
@@ -63,7 +64,9 @@ local function devices_of(what, devices, parts)
   end
   for name, value in pairs(devices) do
     if not parts[name] then
-      fail("%s: devices: it has no part '%s'%s", what, tostring(name), class.hint(name, parts))
+      local hint = class.hint(name, parts)
+      fail("%s: devices: it has no part '%s'%s", what, tostring(name), hint ~= "" and hint
+        or "; its parts are " .. table.concat(sorted(parts), ", "))
     elseif value ~= false and type(value) ~= "table" then
       fail("%s: devices: %s: a device of the kit, a table of options, or false expected, got %s",
         what, name, class.describe(value))

@@ -96,11 +96,21 @@ local function add_functions(board, host)
   end
 end
 
+-- That a disk's file is not there is for the host to say, and no mistake of the script's.
+local function need_file(board, disk)
+  local path = type(disk) == "table" and rawget(disk, "image") or disk
+  if type(path) ~= "string" then return end
+  local file, message = io.open(path, "rb")
+  if not file then error({ ("%s: disk: %s"):format(board.what, message), "not_found" }, 0) end
+  file:close()
+end
+
 local function add_pci(board, reset)
   local host = board:put("pci", "pci_host", { pio = { main = 0xcf8, data = 0xcfc },
     reset_out = reset }, { map = pci.mapper(board.vm), log = false })
   if host then add_functions(board, host) end
   local drive = board.options.disk
+  need_file(board, drive)
   for i, place in ipairs { { command = 0x1f0, control = 0x3f6 },
     { command = 0x170, control = 0x376 } } do
     board:put("ide" .. i, "ata", { pio = place, irq = board:irq(13 + i) },

@@ -64,8 +64,8 @@ local function machine_of(options, found, console)
     made.devices = { vga = found.rom and { rom = found.rom } or nil }
   end
   local ok, vm, message = pcall(require("lunavisor").machine, options.machine, made)
-  if not ok then return nil, (say.plain(vm):gsub("^luna%.machine %l+: ", "")) end
-  return vm, message
+  if ok and vm then return vm end
+  return nil, (say.plain(ok and message or vm):gsub("^luna%.machine %l+: ", ""))
 end
 
 local function screenshot(vm, options)
