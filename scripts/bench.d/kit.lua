@@ -109,7 +109,7 @@ local function sample(offset)
 end
 
 local function access(name, offset, is_in)
-  return { name = name, unit = "x hand", limit = { luajit = 1.25, lua54 = 1.5 },
+  return { name = name, unit = "x", limit = { luajit = 1.25, lua54 = 1.5 },
     measure = function()
       fake.install()
       fake.endless_pio(rounds.PORT, 4, is_in)
@@ -157,7 +157,8 @@ local function derived()
   local t = require "lunavisor.testing"
   local begin, count = rounds.clock(), 0
   for name in ("uart16550 i8254 i8259 mc146818 acpi_pm fw_cfg pci_host"):gmatch "%S+" do
-    for _, test in ipairs(t.derive(require("lunavisor.device.models." .. name))) do
+    local kind = require("lunavisor.device.models." .. name) -- 5.4 gives a second value
+    for _, test in ipairs(t.derive(kind)) do
       test.check()
       count = count + 1
     end
