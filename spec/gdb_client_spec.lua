@@ -19,7 +19,7 @@ local script = [[
 -- What gdb says that is given these commands, and the guest on its end of a pipe.
 local function gdb(mode, bits, commands)
   if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
-  local words = { "timeout 50 gdb -nx -batch" }
+  local words = { helper.program "timeout 50 gdb -nx -batch" }
   local function add(command) words[#words + 1] = "-ex '" .. command .. "'" end
   add "set pagination off"
   add "set remotetimeout 20"

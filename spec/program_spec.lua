@@ -115,8 +115,8 @@ helper.kvm("luna boot", function()
       until port=$(sed -n "s/.*target remote :\\([0-9]*\\)$/\\1/p" %s) && [ "$port" ]; do
         kill -0 $pid || break; sleep 0.05
       done
-      timeout 20 gdb -nx -batch -ex "target remote :$port" -ex stepi -ex "monitor cpu.id" -ex kill
-      wait $pid; echo "status $?"]]):format(said, said))
+      %s -nx -batch -ex "target remote :$port" -ex stepi -ex "monitor cpu.id" -ex kill
+      wait $pid; echo "status $?"]]):format(said, said, helper.program "timeout 20 gdb"))
     contains("\n0\n", output)
     contains("killed]", output)
     contains("status 0", output)

@@ -238,6 +238,12 @@ local function setting(name, value)
   return name .. "=" .. quote(value)
 end
 
+--- The shell's words for a program that is not this library's: without the sanitizer that Lua has
+--- to load first, as gdb does not start with it.
+function helper.program(name)
+  return "env -u LD_PRELOAD " .. name
+end
+
 --- The shell's words for running a Lua file in a process of its own with the library of this one.
 --- options.engine: an interpreter, this one's by default; options.env: variables to set.
 function helper.command(path, options)
@@ -245,6 +251,10 @@ function helper.command(path, options)
   local words = {
     "env", setting("LUA_PATH", package.path), setting("LUA_CPATH", package.cpath),
   }
+  for _, name in ipairs { "LD_PRELOAD", "ASAN_OPTIONS" } do -- whoever starts it may not have them
+    local value = os.getenv(name)
+    if value then words[#words + 1] = setting(name, value) end
+  end
   for name, value in pairs(options.env or {}) do words[#words + 1] = setting(name, value) end
   local engine = options.engine or helper.engine
   words[#words + 1] = ("\"$(command -v %s)\" %s"):format(engine, quote(path))
