@@ -63,6 +63,21 @@ helper.kvm("cpu:last_exits", function()
     contains("at rip 0x", tostring(list[1]))
   end)
 
+  it("has where the exit was, wherever a handler sends the guest", function()
+    local g = guest "lea rbx, [rel away]\n out 0x60, al\n hlt\n away: out 0x61, al"
+    local at
+    g.cpu:on("pio", function(cpu, exit)
+      if exit.port == 0x60 then
+        at = cpu.rip
+        cpu.rip = cpu.rbx
+      end
+      return "continue"
+    end)
+    g:stops "hlt"
+    assert.equal(at, g.cpu:last_exits()[1].rip)
+    assert.equal(0x61, g.cpu:last_exits()[2].port)
+  end)
+
   it("has what was not answered without a value, and wide ones whole", function()
     local g = guest "in al, 0x60\n mov ebx, 0xd0000000\n mov rax, [rbx]"
     g:stops "pio"

@@ -13,11 +13,9 @@ void luna_trail_complete(luna_vcpu *vcpu) {
     last->value = pending->answer & mask;
     last->known |= LUNA_KNOWN_VALUE;
   }
-  if (vcpu->state.regs_known) { /* else it would be a system call */
-    const struct kvm_regs *regs =
-        vcpu->sync_regs & KVM_SYNC_X86_REGS ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
-    last->rip = regs->rip;
-    last->known |= LUNA_KNOWN_RIP;
+  /* Where the registers are not known it would be a system call. */
+  if (vcpu->state.regs_known && !(last->known & LUNA_KNOWN_RIP)) {
+    luna_trail_rip(vcpu, last);
   }
 }
 

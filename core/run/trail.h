@@ -11,6 +11,13 @@ typedef struct luna_trail {
   luna_last_exit *last; /* the vCPU stands at it; NULL once it has gone on */
 } luna_trail;
 
+static inline void luna_trail_rip(const luna_vcpu *vcpu, luna_last_exit *last) {
+  const struct kvm_regs *regs =
+      vcpu->sync_regs & KVM_SYNC_X86_REGS ? &vcpu->run->s.regs.regs : &vcpu->state.regs;
+  last->rip = regs->rip;
+  last->known |= LUNA_KNOWN_RIP;
+}
+
 /* Notes an exit that somebody is given. */
 static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
   luna_trail *trail = vcpu->trail;
@@ -27,6 +34,9 @@ static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
   last->size = e->size;
   last->access = e->access;
   last->known = e->access == LUNA_READ ? 0 : LUNA_KNOWN_VALUE;
+  if (vcpu->state.regs_known) {
+    luna_trail_rip(vcpu, last);
+  }
   trail->last = last;
   vcpu->pending.answered = false;
 }
@@ -35,9 +45,13 @@ static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
 void luna_trail_complete(luna_vcpu *vcpu);
 
 static inline void luna_trail_leave(luna_vcpu *vcpu) {
-  if (vcpu->trail->last) {
-    luna_trail_complete(vcpu);
-    vcpu->trail->last = NULL;
+  luna_trail *trail = vcpu->trail;
+  if (trail->last) {
+    if (vcpu->pending.answered ||
+        (vcpu->state.regs_known && !(trail->last->known & LUNA_KNOWN_RIP))) {
+      luna_trail_complete(vcpu);
+    }
+    trail->last = NULL;
   }
 }
 
