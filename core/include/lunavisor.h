@@ -439,8 +439,8 @@ LUNA_API int luna_vcpu_finish(luna_vcpu *vcpu);
  * instruction behind it. */
 LUNA_API int luna_vcpu_inject(luna_vcpu *vcpu, uint32_t vector, uint32_t error_code,
                               uint64_t address);
-/* Makes the run that is under way, or else the next one, end with LUNA_EXIT_INTERRUPTED. Never
- * lost, never seen twice. Any thread; async-signal-safe. */
+/* Makes the run under way, or else the next, end with LUNA_EXIT_INTERRUPTED. Never lost, never seen
+ * twice, also if asked for anew before luna_vm_next gives it. Any thread; async-signal-safe. */
 LUNA_API void luna_vcpu_interrupt(luna_vcpu *vcpu);
 /* Stops the calling thread's deadline timer. */
 LUNA_API void luna_vcpu_disarm(luna_vcpu *vcpu);

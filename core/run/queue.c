@@ -111,6 +111,9 @@ static luna_vcpu *take(luna_queue *queue, int *result) {
     if (is_left(vcpu)) {
       luna_thread_taken(vcpu);
       *result = result_of(vcpu);
+      if (*result == LUNA_EXIT_INTERRUPTED) {
+        luna_kick_take(&vcpu->kick); /* asked for again before anybody was told: the same one */
+      }
       break;
     }
     luna_thread_let_go(vcpu);

@@ -148,6 +148,20 @@ static void wait_queued(void) {
   CHECK_EQ(poll(&wait, 1, 5000), 1);
 }
 
+/* However late the second is asked for: until the first has been given out it is the same. */
+static void an_interrupt_that_waits_takes_more_in(void) {
+  begin();
+  spin();
+  CHECK_OK(luna_vcpu_start(vcpu));
+  luna_vcpu_interrupt(vcpu);
+  wait_queued();
+  luna_vcpu_interrupt(vcpu);
+  CHECK_EQ(next(), LUNA_EXIT_INTERRUPTED);
+  CHECK_OK(luna_vcpu_stop(vcpu));
+  CHECK_EQ(luna_vcpu_run(vcpu, luna_clock() + 1000000), LUNA_EXIT_TIMEOUT);
+  end();
+}
+
 static void a_stop_keeps_the_exit(void) {
   luna_vcpu *none;
   begin();
@@ -367,6 +381,7 @@ int main(void) {
   RUN(a_taken_exit_frees_the_vcpu);
   RUN(pauses_count);
   RUN(interrupts_are_exits);
+  RUN(an_interrupt_that_waits_takes_more_in);
   RUN(a_failed_run_tells_why);
   RUN(a_stop_keeps_the_exit);
   RUN(a_started_vcpu_goes_away);
