@@ -289,8 +289,14 @@ block("hv's IOAPIC", function()
     assert.equal(0x46, vector(id))
     assert.equal(0x46, vector(id))
     assert.is_true(hv.vm_ioapic_deassert_irq(30))
-    assert.is_true(hv.vcpu_run_until(id, support.seconds(0.1)))
-    assert.equal(hv.VMX_REASON_VMX_TIMER_EXPIRED, support.read(id, hv.VMCS_RO_EXIT_REASON))
+    -- On a loaded host, nested KVM tells an end while its handler begins: one is on its way then.
+    local function quiet()
+      assert.is_true(hv.vcpu_run_until(id, support.seconds(0.1)))
+      return support.read(id, hv.VMCS_RO_EXIT_REASON)
+    end
+    local reason = quiet()
+    if reason == hv.VMX_REASON_IO then reason = quiet() end
+    assert.equal(hv.VMX_REASON_VMX_TIMER_EXPIRED, reason)
     assert.equal(0x8046, read(0x10 + 2 * 30))
   end)
 
