@@ -65,7 +65,9 @@ int luna_beside_write_clock(luna_vcpu *vcpu, const luna_beside *beside) {
     status = space ? luna_clock_reach(space, &wanted) : LUNA_OK;
   }
   pthread_rwlock_unlock(&vcpu->vm->lock);
-  vcpu->seat->clock_then = beside->clock;
+  if (status == LUNA_OK) {
+    vcpu->seat->clock_then = beside->clock;
+  }
   return status;
 }
 

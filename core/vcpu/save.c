@@ -204,6 +204,7 @@ typedef struct parts {
   luna_held wanted;   /* refers to the memory behind */
   luna_held old;      /* what the vCPU had before; likewise */
   luna_beside beside; /* nothing where the state has no such section */
+  bool counted;       /* the counters had been written when it failed */
   luna_msrs msrs[2];
   uint8_t xsave[];
 } parts;
@@ -435,13 +436,20 @@ static int write_all(parts *p, luna_vcpu *vcpu) {
     luna_msr_part_counters(vcpu);
     status = luna_seat_write(vcpu->seat, &p->wanted, groups & ~before);
   }
-  return status == LUNA_OK ? luna_beside_write_clock(vcpu, &p->beside) : status;
+  if (status == LUNA_OK) {
+    status = luna_beside_write_clock(vcpu, &p->beside);
+    p->counted = status != LUNA_OK;
+  }
+  return status;
 }
 
-/* The time-stamp counter is last: where it fails, it has not changed. */
+/* The time-stamp counter is the last of the groups: where that fails, it has not changed. */
 static void put_back(const parts *p, luna_vcpu *vcpu) {
   luna_failure failure = luna_failure_take();
-  uint32_t groups = groups_of(vcpu) & ~(uint32_t)(LUNA_GROUPS_PAGE | 1 << LUNA_GROUP_COUNTERS);
+  uint32_t groups = groups_of(vcpu) & ~(uint32_t)LUNA_GROUPS_PAGE;
+  if (!p->counted) {
+    groups &= ~(uint32_t)(1 << LUNA_GROUP_COUNTERS);
+  }
   if (vcpu->vm->irqchip) {
     groups |= 1 << LUNA_GROUP_SREGS;
   }

@@ -97,6 +97,40 @@ static void clock_goes_on(void) {
   end();
 }
 
+/* A restore that fails at any call, the one that sets the clock too, leaves the state as it was. */
+static void clock_that_fails(void) {
+  static uint8_t before[ROOM];
+  const uint64_t hour = UINT64_C(3600000000000);
+  bool failed = true;
+  begin_variant(0);
+  put_all(0x100);
+  save();
+  *(uint64_t *)(void *)(find_section(12) + 2) = hour;
+  mend_checksum();
+  put_all(0x500);
+  for (uint64_t k = 1; failed; k++) {
+    size_t size_before = sizeof before;
+    test_note("call %" PRIu64, k);
+    CHECK_OK(luna_vcpu_save(vcpu, before, &size_before));
+    fake_fail(k, EIO);
+    int status = restore();
+    failed = fake_failed();
+    fake_fail(0, 0);
+    CHECK_EQ(status < 0, failed);
+    if (failed) {
+      static uint8_t after[ROOM];
+      size_t size_after = sizeof after;
+      CHECK_OK(luna_vcpu_save(vcpu, after, &size_after));
+      CHECK_EQ(size_after, size_before);
+      CHECK(memcmp(after, before, size_after) == 0);
+      check_all(0x500);
+    }
+  }
+  CHECK(clock_of(0) >= hour);
+  check_all(0x100);
+  end();
+}
+
 /* ---- The LAPIC ---- */
 
 static void begin_again(uint32_t irqchip) {
@@ -145,6 +179,7 @@ static void lapic(void) {
 
 int main(void) {
   RUN(clock_goes_on);
+  RUN(clock_that_fails);
   RUN(interrupts_that_wait);
   RUN(interrupts_are_dropped);
   RUN(forged_interrupts);
