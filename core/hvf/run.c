@@ -14,12 +14,14 @@
 #include "hvf/intr/extint.h"
 #include "hvf/state/msr.h"
 #include "hvf/vmcs/entry.h"
+#include "hvf/vmcs/guest.h"
 #include "hvf/vmcs/setup.h"
 
 #include <inttypes.h>
 
 enum {
-  EXIT_WINDOW = 7 /* KVM_EXIT_IRQ_WINDOW_OPEN */
+  EXIT_WINDOW = 7,   /* KVM_EXIT_IRQ_WINDOW_OPEN */
+  ENTRY_CONTROLS = 7 /* VM entry with invalid control fields (SDM Vol. 3, 31.4) */
 };
 
 /* An exit that is for the program, rather than for something here to deal with. */
@@ -149,6 +151,18 @@ static hv_return_t present_failure(hvf_vcpu *v, int status) {
   return present(v, LUNA_EXIT_FAIL_ENTRY);
 }
 
+/* The entry fails, and what was answered is done without it; hv_ext_error_message says why. With
+ * what is to be controlled, the processor does not come as far as the registers: `error` has the
+ * number of the failed VMLAUNCH then, else 0. */
+static hv_return_t refuse(hvf_vcpu *v, uint32_t error) {
+  hvf_exit *x = &v->exit;
+  luna_vcpu_finish(v->vcpu);
+  present(v, LUNA_EXIT_FAIL_ENTRY);
+  x->seen = (luna_exit){.kind = error ? LUNA_EXIT_FAIL_ENTRY : 0, .value = error};
+  x->e = &x->seen;
+  return HV_SUCCESS;
+}
+
 /* An exit that comes before the guest was entered: KVM still has to finish what was answered. If
  * that makes a further exit, it goes first, and the request to stop stays. */
 static int finish_early(hvf_vcpu *v, int kind) {
@@ -170,13 +184,20 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
   result = result == HV_SUCCESS ? hvf_leave_exit(v) : result;
-  if (result == HV_SUCCESS && v->entry_event) {
-    result = hvf_entry_inject(v);
-  }
   if (result != HV_SUCCESS) {
     return result;
   }
   v->info = (hvf_info){.code = HV_VM_EXITINFO_VMX};
+  if (v->entry_event && !hvf_guest_check_event(v)) {
+    return refuse(v, ENTRY_CONTROLS);
+  }
+  if (v->suspect && !hvf_guest_check(v)) {
+    return refuse(v, 0);
+  }
+  result = v->entry_event ? hvf_entry_inject(v) : HV_SUCCESS;
+  if (result != HV_SUCCESS) {
+    return result;
+  }
   int kind = 0;
   do {
     result = accelerated ? hvf_extint_offer(v) : HV_SUCCESS;
@@ -189,7 +210,14 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
       (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED || kind == LUNA_EXIT_SIGNAL)) {
     kind = finish_early(v, kind);
   }
-  return kind < 0 ? present_failure(v, kind) : present(v, kind);
+  if (kind < 0) {
+    return present_failure(v, kind);
+  }
+  result = present(v, kind);
+  if (kind == LUNA_EXIT_FAIL_ENTRY) {
+    hvf_guest_explain(v);
+  }
+  return result;
 }
 
 /* ---- The framework's ---- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Which rule of the processor a vCPU's registers break: SDM Vol. 3, 27.3.1, "Checks on the Guest
- * State Area", and the rules for MOV to control registers (Vol. 3, 2.5) and WRMSR of EFER. KVM only
- * says EINVAL, or the processor fails the entry. */
+ * State Area", as it is for guests that may be in real mode (unrestricted guests), which KVM's are;
+ * and the rules for MOV to control registers (Vol. 3, 2.5) and WRMSR of EFER. KVM only says EINVAL,
+ * or the processor fails the entry. */
 #include "vcpu/check.h"
 
 #include "base/error.h"
@@ -181,7 +182,7 @@ static bool check_mode(const check *c) {
 
 static bool check_cr3(const check *c) {
   unsigned width = luna_cpuid_address_bits(c->vcpu);
-  uint64_t high = c->sregs.efer & efer_lma ? c->sregs.cr3 >> width : 0;
+  uint64_t high = c->sregs.cr3 >> width;
   if (high) {
     return broken(c, "cr3 bit %u is set: this processor's physical addresses have %u bits",
                   width + (unsigned)__builtin_ctzll(high), width);
@@ -293,13 +294,13 @@ static bool check_ss(const check *c, bool protected_mode) {
   if (s->type != 3 && s->type != 7) {
     return broken(c, "ss.access type %u is no accessed writable data segment (3 or 7)", s->type);
   }
-  if (protected_mode && s->dpl != (s->selector & 3)) {
-    return broken(c, "ss.access DPL %u is not the RPL of ss.selector 0x%x", s->dpl, s->selector);
+  if (s->dpl && !protected_mode) {
+    return broken(c, "ss.access DPL %u is not 0 outside of protected mode (cr0.PE)", s->dpl);
   }
   return check_common(c, (named_segment){"ss", s}, false);
 }
 
-static bool check_data(const check *c, named_segment n, bool protected_mode) {
+static bool check_data(const check *c, named_segment n) {
   const struct kvm_segment *s = n.s;
   if (s->unusable) {
     return false;
@@ -309,10 +310,6 @@ static bool check_data(const check *c, named_segment n, bool protected_mode) {
   }
   if (s->type & 8 && !(s->type & 2)) {
     return broken(c, "%s.access type %u is code that cannot be read", n.name, s->type);
-  }
-  if (protected_mode && s->type < 12 && s->dpl < (s->selector & 3)) {
-    return broken(c, "%s.access DPL %u is below the RPL of %s.selector 0x%x", n.name, s->dpl,
-                  n.name, s->selector);
   }
   return check_common(c, n, false);
 }
@@ -382,7 +379,7 @@ static bool check_segments(const check *c) {
   } else {
     found = check_cs(c, protected_mode) || check_ss(c, protected_mode);
     for (int i = 0; i < 4 && !found; i++) {
-      found = check_data(c, data[i], protected_mode);
+      found = check_data(c, data[i]);
     }
   }
   return found || check_tr(c) || check_ldtr(c) || check_bases(c);

@@ -120,6 +120,8 @@ struct hvf_vcpu {
   uint64_t kept_fields[HVF_KEPT];
   bool unchecked;      /* fields were written that depend on others: setup.c */
   bool pdptes_written; /* since the last entry */
+  bool suspect;        /* registers were written that an entry can fail for: suspect.c, guest.c */
+  bool flags_wrong;    /* RFLAGS was written without the bit that is always 1 */
   hvf_info info;
   hv_apic_ctrl_t apic_ctrl;
   hvf_apic_page *apic_pages;

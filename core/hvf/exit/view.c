@@ -9,6 +9,9 @@
 #include "hvf/exit/fixed.h"
 #include "hvf/exit/memory.h"
 #include "hvf/exit/port.h"
+#include "hvf/exit/suspect.h"
+
+#include <inttypes.h>
 
 enum {
   GENERAL_COUNT = LUNA_RFLAGS + 1,
@@ -233,8 +236,21 @@ static hv_return_t get_now(hvf_vcpu *v, int reg, uint64_t *value) {
   return result;
 }
 
+/* Bits of a usable segment's access rights that KVM has no place for; an entry would fail. */
+static bool is_no_access(int reg, uint64_t value) {
+  const uint64_t reserved = 0xf00;
+  const uint64_t unusable = 1 << 16;
+  return reg >= LUNA_CS_SELECTOR && reg <= LUNA_LDTR_ACCESS &&
+         (reg - LUNA_CS_SELECTOR) % 4 == LUNA_CS_ACCESS - LUNA_CS_SELECTOR && value & reserved &&
+         !(value & unusable);
+}
+
 static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   uint64_t now = 0;
+  if (is_no_access(reg, value)) {
+    return hvf_fail(HV_BAD_ARGUMENT, "%s cannot be 0x%" PRIx64 ": bits 8 to 11 are reserved",
+                    luna_register_name(reg), value);
+  }
   if (reg == LUNA_CR0 || reg == LUNA_CR4) {
     hvf_fixed_touch(v);
   }
@@ -244,6 +260,7 @@ static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   }
   if (status == LUNA_OK) {
     hvf_fixed_keep(v, reg, value);
+    hvf_suspect_note(v, reg, value);
   }
   return hvf_status(status);
 }
@@ -273,6 +290,7 @@ static bool set_in_view(hvf_vcpu *v, int reg, uint64_t value) {
   if (reg == LUNA_RIP && !hvf_is_fault(v)) {
     x->rip = value;
     x->rip_written = true;
+    hvf_suspect_note(v, reg, value);
     return true;
   }
   bool answers = !hvf_is_fault(v) && x->stage == HVF_STAGE_OPEN && x->e->access == LUNA_READ;
@@ -298,6 +316,7 @@ static hv_return_t set_written_rip(hvf_vcpu *v, uint64_t value) {
     result = hvf_status(luna_vcpu_set(v->vcpu, LUNA_RIP, value));
   }
   v->exit.rip_written = result == HV_SUCCESS;
+  hvf_suspect_note(v, LUNA_RIP, value);
   return result;
 }
 

@@ -183,10 +183,39 @@ static hv_return_t write_state(hvf_vcpu *v, uint32_t number, uint64_t value) {
     case VMCS_CTRL_TSC_OFFSET:
       return hvf_status(luna_vcpu_set_tsc_offset(v->vcpu, (int64_t)value));
     case VMCS_GUEST_INTERRUPTIBILITY:
+      v->suspect = true;
       return hvf_status(luna_vcpu_set_blocking(v->vcpu, (uint32_t)value));
     default:
       return write_activity(v, value);
   }
+}
+
+/* An address of SYSENTER that is canonical, a PAT of memory types (SDM Vol. 3, 12.12.2). */
+static bool is_msr_value(uint32_t number, uint64_t value) {
+  const uint8_t types = 0xf3; /* all below 8 but 2 and 3 */
+  bool valid = true;
+  switch (number) {
+    case VMCS_GUEST_SYSENTER_ESP:
+    case VMCS_GUEST_SYSENTER_EIP:
+      return (uint64_t)((int64_t)(value << 7) >> 7) == value;
+    case VMCS_GUEST_IA32_PAT:
+      for (; value && valid; value >>= 8) {
+        valid = (value & 0xff) < 8 && types >> (value & 0xff) & 1;
+      }
+      return valid;
+    default:
+      return true;
+  }
+}
+
+/* Not every KVM refuses what no entry would take. */
+static hv_return_t write_msr(hvf_vcpu *v, uint32_t number, uint32_t msr, uint64_t value) {
+  return is_msr_value(number, value)
+             ? hvf_status(luna_vcpu_set_msr(v->vcpu, msr, value))
+             : hvf_fail(HV_BAD_ARGUMENT,
+                        "field 0x%x, MSR 0x%x, cannot be 0x%" PRIx64 ": an address has to be "
+                        "canonical, and the PAT of memory types",
+                        number, msr, value);
 }
 
 /* Sets a mask or shadow; the guest's view of the register follows. */
@@ -240,7 +269,7 @@ static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
     case HVF_FIELD_EVENT:
       return write_event(v, number, value);
     case HVF_FIELD_MSR:
-      return hvf_status(luna_vcpu_set_msr(v->vcpu, (uint32_t)found.number, value));
+      return write_msr(v, number, (uint32_t)found.number, value);
     case HVF_FIELD_STATE:
       return write_state(v, number, value);
     default:

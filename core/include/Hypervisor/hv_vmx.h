@@ -29,8 +29,11 @@
  *
  * EPT violation of a fetch. As on a Mac.
  *
- * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. KVM or the processor refuses the
- *   registers.
+ * VMENTRY_GUEST, with bit 31, VMX_REASON_ENTRY_FAILURE. The registers that the program has written
+ *   break a rule for VM entries (SDM Vol. 3, 27.3), also where KVM would enter with them, or KVM or
+ *   the processor refuses them: hv_ext_error_message() of hv_linux.h says which rule. An error code
+ *   where an event to inject has none, or none where it has one, fails the same way, with ZF in
+ *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR.
  *
  * MOV_CR, with CR8-load exiting: of moves to CR8 that lower it, done already; RIP is shown at them.
  *

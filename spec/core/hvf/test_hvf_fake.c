@@ -256,6 +256,7 @@ static void entries_fail_in_two_ways(void) {
   steps[1] = (fake_step){.kind = FAKE_FAIL_ENTRY, .value = 7};
   begin_steps(code, sizeof code, 2);
   CHECK_EQ(exit_of(), VMX_REASON_ENTRY_FAILURE | VMX_REASON_VMENTRY_GUEST);
+  CHECK_TEXT(hv_ext_error_message(), "0x80000021: its registers break no rule");
   HV(hv_vcpu_vmx_status(vcpu, &status));
   CHECK_EQ(status, 0);
   CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 0);
