@@ -3,6 +3,7 @@
 
 local device = require "lunavisor.device"
 local helper = require "spec.support.helper"
+local sources = require "lunavisor.device.source"
 
 -- What is said of a table; the line that it is said of has "<-- here" on it, where there is one.
 local function refused(text, ...)
@@ -165,4 +166,43 @@ helper.block("a device's table", function()
     assert.is_false(ok)
     helper.contains("made:2: device d: A: width: 1, 2, 4 or 8 bytes expected", message)
   end)
+
+  it("is read, where it is one of this library's, only to blame its line", function()
+    local spec = debug.getinfo(1, "S").source:match "^(.*/)" or "@"
+    local own = sources.own
+    finally(function() sources.own = own end)
+    sources.own = "@" .. helper.file "":match "^.*/"
+    refused([[
+      registers = { A = { at = 0 },
+        B = { at = 4, widht = 1 }, -- <-- here
+      }]], "B: a register has no 'widht'; did you mean 'width'?")
+    local path = helper.file 'return (...) "d" { registers = { A = { at = 0 }, A = { at = 1 } } }'
+    assert.is_truthy(assert(loadfile(path))(device)) -- the specs below say so of all that ship
+    sources.own = spec
+    assert.is_false(pcall(assert(loadfile(path)), device))
+  end)
+end)
+
+-- The modules of this library whose source makes a device.
+local function makers()
+  local list = {}
+  local pipe = assert(io.popen "grep -lE 'device \"[a-z0-9_]+\"' -r lua/lunavisor")
+  for path in pipe:lines() do
+    if not path:find "/meta/" and not path:find "lunavisor/device/[a-z]+%.lua" then
+      list[#list + 1] = path:match "^lua/(.*)%.lua$":gsub("/", ".")
+    end
+  end
+  pipe:close()
+  return list
+end
+
+describe("the tables of this library", function()
+  for _, name in ipairs(makers()) do
+    it("have no name twice: " .. name, function()
+      local own, loaded = sources.own, package.loaded[name]
+      finally(function() sources.own, package.loaded[name] = own, loaded end)
+      sources.own, package.loaded[name] = nil, nil
+      assert.is_truthy(require(name))
+    end)
+  end
 end)

@@ -179,18 +179,29 @@ local function choose(list, key, otherwise)
   return chosen
 end
 
--- Functions by width and offset for the accesses that one register answers whole.
+-- Functions by offset for the accesses of a width that one register answers whole, made when the
+-- first access comes.
+local function functions(region, faces, key, nobody, width)
+  return setmetatable({}, { __index = function(by, at)
+    if region.endian ~= "little" and width ~= 1 then return nil end
+    for _, face in ipairs(faces[at] or {}) do
+      if face.at == at and face.register.width == width then
+        local whole = together(faces, face)
+        local fn = whole and choose(whole, key, nobody(at, width)) or nil
+        by[at] = fn
+        return fn
+      end
+    end
+  end })
+end
+
+-- Such functions by width.
 local function entries(region, faces, key, nobody)
   local by = {}
-  for _, list in pairs(faces) do
-    for _, face in ipairs(list) do
-      local width = face.register.width
-      by[width] = by[width] or {}
-      local whole = not by[width][face.at] and (region.endian == "little" or width == 1)
-        and together(faces, face)
-      if whole then
-        by[width][face.at] = choose(whole, key, nobody(face.at, width))
-      end
+  for _, register in ipairs(region.registers) do
+    local width = register.width
+    if register.at and not by[width] then
+      by[width] = functions(region, faces, key, nobody, width)
     end
   end
   return by
@@ -230,19 +241,28 @@ local function whole(layout, region)
   end
 end
 
+local slots = {
+  slot = function(face) return face.register.slot + (face.index or 0) end,
+  get = function(face) return face.register.read_at(face.slot, face.index) end,
+  put = function(face) return face.register.write_at(face.slot, face.index) end,
+}
+
+-- What a face gets when it is asked for: its slot, and the functions of its register.
+local Face = {}
+function Face.__index(face, key)
+  local make = slots[key]
+  local made = make and make(face)
+  if make then rawset(face, key, made) end
+  return made
+end
+
 --- Makes region.read_access(d, offset, size) and write_access(d, offset, size, value) of the
 --- functions of its registers.
 function M.region(layout, region)
   if region.whole then return whole(layout, region) end
   for _, direction in ipairs { "read", "write" } do
     for _, list in pairs(region[direction]) do
-      for _, face in ipairs(list) do
-        if not face.put then
-          face.slot = face.register.slot + (face.index or 0)
-          face.get = face.register.read_at(face.slot, face.index)
-          face.put = face.register.write_at(face.slot, face.index)
-        end
-      end
+      for _, face in ipairs(list) do setmetatable(face, Face) end
     end
   end
   local name = #layout.regions > 1 and layout.name .. "." .. region.name or layout.name

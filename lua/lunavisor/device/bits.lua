@@ -11,10 +11,18 @@ local M = {}
 M.zero = u64(0)
 local zero = M.zero
 
+local masks = {} -- that were asked for
+
 --- The mask of `count` bits from bit `low`.
 function M.mask(low, count)
-  local ones = count == 64 and u64.bnot(0) or u64.lshift(1, count) - u64(1)
-  return u64.lshift(ones, low)
+  local key = 65 * low + count
+  local mask = masks[key]
+  if not mask then
+    local ones = count == 64 and u64.bnot(0) or u64.lshift(1, count) - u64(1)
+    mask = u64.lshift(ones, low)
+    masks[key] = mask
+  end
+  return mask
 end
 
 --- All bits of a register of so many bytes.

@@ -110,12 +110,13 @@ end
 -- What a change of a register brings about: those that follow it, and lines. `guest`: it was the
 -- guest, and what is not modelled is said.
 local function settler(layout, register, guest)
-  local update = compile.update(layout, register)
   local leads, todo = register.leads, guest and todo_of(register)
   local later, computed = timers.follow, layout.update
   if not guest then
+    local update, pending = nil, compile.is_watched(layout, register)
     return function(d, new, old)
       for i = 1, #leads do later(d, leads[i], new, old) end
+      if pending then update, pending = compile.update(layout, register), false end
       if update then update(d) end
       if computed then computed(d) end
     end

@@ -51,6 +51,14 @@ local function rules_text(layout, register)
   return table.concat(lines)
 end
 
+--- Whether a rule looks at the register.
+function M.is_watched(layout, register)
+  for _, rule in ipairs(layout.rules) do
+    if rule.sees[register] then return true end
+  end
+  return false
+end
+
 --- A function (d) for the lines whose rules look at the register, nil where none does; without one,
 --- for all.
 function M.update(layout, register)
@@ -236,29 +244,34 @@ local function fitter(layout, register)
 end
 
 --- Makes register.read_at(slot, index) and write_at, which make the guest's functions (d) and
---- (d, v) of an element. `given` has changed(d, new, old) and settle, and the layout's update.
+--- (d, v) of an element: of text that is compiled when the first one is asked for. `given` has
+--- changed(d, new, old) and settle, and the layout's update.
 function M.register(layout, register, given)
   register.hooked_write = register.write ~= nil
   for _, field in ipairs(register.fields) do
     register.hooked_write = register.hooked_write or field.write ~= nil
   end
-  local common = { changed = given.changed, settle = given.settle, update = layout.update,
-    set = line.set, hooks = register.fields, fit = fitter(layout, register),
-    part = parts(layout, register) }
   local function with(hook)
-    return setmetatable({ hook = hook }, { __index = common })
+    return { hook = hook, changed = given.changed, settle = given.settle, update = layout.update,
+      set = line.set, hooks = register.fields, fit = fitter(layout, register),
+      part = parts(layout, register) }
   end
-  register.read_at = make(layout, register, "read", read_text(layout, register),
-    with(register.read))
-  register.write_at = make(layout, register, "write", write_text(layout, register),
-    with(register.write))
+  local read, write
+  function register.read_at(slot, index)
+    read = read or make(layout, register, "read", read_text(layout, register),
+      with(register.read))
+    return read(slot, index)
+  end
+  function register.write_at(slot, index)
+    write = write or make(layout, register, "write", write_text(layout, register),
+      with(register.write))
+    return write(slot, index)
+  end
 end
 
 -- ---- The author's side ----
 
---- Makes field.get(d, s) and field.put(old, value): a field's value in slot s, and a register's
---- value with another one in the field.
-function M.field(layout, field)
+local function functions_of(layout, field)
   local register = field.register
   local width = register.width
   local value = field_text(field, "d[s]")
@@ -267,8 +280,18 @@ function M.field(layout, field)
   local text = ("local tonumber = tonumber\nreturn { get = function(d, s) return %s end,\n"
     .. "put = function(old, v) return %s end }"):format(number_text(field, value),
     bits.unsigned(bor(band("old", rest), moved), width))
-  local made = bits.compile(("%s.%s.%s"):format(layout.name, register.name, field.name), text)
-  field.get, field.put = made.get, made.put
+  return bits.compile(("%s.%s.%s"):format(layout.name, register.name, field.name), text)
+end
+
+--- Gives a field, when the first of them is asked for, get(d, s) and put(old, value): its value in
+--- slot s, and a register's value with another one in the field.
+function M.field(layout, field)
+  setmetatable(field, { __index = function(_, key)
+    if key ~= "get" and key ~= "put" then return nil end
+    local made = functions_of(layout, field)
+    field.get, field.put = made.get, made.put
+    return made[key]
+  end })
 end
 
 return M

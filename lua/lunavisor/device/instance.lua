@@ -2,7 +2,6 @@
 -- The instances of a class of devices: what they have, how they are made, and reset.
 
 local class = require "lunavisor.class"
-local bits = require "lunavisor.device.bits"
 local clocks = require "lunavisor.device.clock"
 local dmas = require "lunavisor.device.dma"
 local fifos = require "lunavisor.device.fifo"
@@ -166,7 +165,7 @@ end
 -- The registers, FIFOs and declared fields as they are at power-on, but those of `keeps`.
 local function clear(d, layout, keeps)
   for _, register in ipairs(layout.registers) do
-    local value = bits.plain(register.reset, 8 * register.width)
+    local value = register.initial
     for slot = register.slot, register.slot + (register.count or 1) - 1 do
       if register.fifo then
         d[slot] = d[slot] or fifos.new(register, d, layout.update)

@@ -21,10 +21,12 @@ end
 
 --- A function blame(path, message, other, key) for a table that stands behind the call that `info`
 --- tells of: it raises, with the line of the path, or of its `key`; `other` is another path that is
---- concerned, whose line is told too.
+--- concerned, whose line is told too. `found`: what source.read says of it, nil where that is to be
+--- read when there is something to blame.
 function M.blamer(info, name, found)
-  local lines = found and found.lines or {}
   local function place(path, key)
+    found = found or source.read(info, name)
+    local lines = found and found.lines or {}
     while path do
       local full = key and (path == "" and key or path .. "." .. key) or path
       local line = lines[full]
@@ -110,6 +112,7 @@ end
 
 -- Whether a register shares a byte with one that is for the other direction alone.
 local function shares(region, register)
+  if not region.written and register.access ~= "wo" then return nil end
   for _, other in ipairs(region.registers) do
     if other ~= register and other.at and not other.when == not register.when
       and register.at <= registers.last(other) and other.at <= registers.last(register) then
@@ -156,6 +159,7 @@ local function region_of(layout, blame, path, name, spec, device)
     endian = setting(spec, device, "endian", "little"),
     narrow = setting(spec, device, "narrow", "merge"),
     registers = {}, read = {}, write = {}, size = 0,
+    written = false, -- whether a register is for writes alone
     whole = spec.read and { read = spec.read, write = spec.write } or nil,
   }
   local prefix = path == "" and "registers." or path .. ".registers."
@@ -171,6 +175,7 @@ local function region_of(layout, blame, path, name, spec, device)
     end
     layout.by[register_name] = register
     region.registers[#region.registers + 1] = register
+    region.written = region.written or register.access == "wo"
   end
   cover_all(blame, region)
   if spec.size and spec.size < region.size then
@@ -232,7 +237,7 @@ end
 --- The layout of a table; `info` tells of the call that it stands behind.
 function M.new(info, name, spec)
   source.forget()
-  local found = source.read(info, name)
+  local found = not source.is_own(info) and source.read(info, name) or nil
   local blame = M.blamer(info, name, found)
   for _, doubled in ipairs(found and found.doubled or {}) do
     found.lines[doubled.path] = doubled.again

@@ -213,6 +213,7 @@ end
 
 local function reset_of(blame, path, spec, register)
   local value = spec.reset or 0
+  if value == 0 and #register.fields == 0 then return bits.zero end
   if type(value) == "string" or type(value) == "table" then
     register.resets = resets_of(blame, path, spec, register)
     return bits.zero
@@ -307,6 +308,7 @@ function M.new(blame, path, name, spec, region)
   register.access = register.access or spec.follows and "ro" or "rw"
   add_masks(register, spec)
   register.reset = reset_of(blame, path, spec, register)
+  register.initial = bits.plain(register.reset, 8 * width)
   if spec.match ~= nil then
     if spec.write ~= nil then blame(path, "match and write: one or the other expected") end
     register.write = matches.new(blame, path, spec.match, register)

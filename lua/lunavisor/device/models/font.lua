@@ -56,27 +56,32 @@ local DRAWN = [[
   #.... ....# #.... ####. ..##. .##.# ..#.. .#.#. #...# .###. ##### ..##. ..#.. .##.. ..... .....
 ]]
 
--- Eight bits of each row of each character, by character and row from 0.
-local glyphs = {}
+-- Eight bits of each row of each character, by character and row from 0; made when a screen needs
+-- them.
+local glyphs
 
-local line = 0
-for text in DRAWN:gmatch "[^\n]*[.#][^\n]*" do
-  local row, first = line % ROWS, 32 + math.floor(line / ROWS) * EACH
-  local number = 0
-  for five in text:gmatch "%S+" do
-    local byte = 0
-    for pixel in five:gmatch "." do byte = byte * 2 + (pixel == "#" and 1 or 0) end
-    glyphs[first + number] = glyphs[first + number] or {}
-    glyphs[first + number][row] = byte * 4
-    number = number + 1
+local function make()
+  local made, line = {}, 0
+  for text in DRAWN:gmatch "[^\n]*[.#][^\n]*" do
+    local row, first = line % ROWS, 32 + math.floor(line / ROWS) * EACH
+    local number = 0
+    for five in text:gmatch "%S+" do
+      local byte = 0
+      for pixel in five:gmatch "." do byte = byte * 2 + (pixel == "#" and 1 or 0) end
+      made[first + number] = made[first + number] or {}
+      made[first + number][row] = byte * 4
+      number = number + 1
+    end
+    line = line + 1
   end
-  line = line + 1
+  return made
 end
 
 --- The byte of a character's scan line, in cells of so many lines: twice as high in high ones.
 function M.byte(character, scan, height)
   local row = height >= 2 * ROWS and math.floor((scan - math.floor((height - 2 * ROWS) / 2)) / 2)
     or scan
+  glyphs = glyphs or make()
   local glyph = glyphs[character]
   return glyph and glyph[row] or 0
 end

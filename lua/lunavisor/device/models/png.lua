@@ -8,15 +8,21 @@ local bxor, floor, char = word.bxor, math.floor, string.char
 
 local M = {}
 
-local table_of = {} -- of CRC-32, RFC 2083, 15
-for n = 0, 255 do
-  local c = n
-  for _ = 1, 8 do c = c % 2 == 1 and bxor(0xedb88320, floor(c / 2)) or floor(c / 2) end
-  table_of[n] = c
+local table_of -- of CRC-32, RFC 2083, 15
+
+local function make_table()
+  local made = {}
+  for n = 0, 255 do
+    local c = n
+    for _ = 1, 8 do c = c % 2 == 1 and bxor(0xedb88320, floor(c / 2)) or floor(c / 2) end
+    made[n] = c
+  end
+  return made
 end
 
 local function crc(text)
   local c = 0xffffffff
+  table_of = table_of or make_table()
   for at = 1, #text, 4096 do
     for _, byte in ipairs { text:byte(at, math.min(at + 4095, #text)) } do
       c = bxor(table_of[bxor(c % 256, byte)], floor(c / 256))
