@@ -87,6 +87,8 @@ describe("packaging", function()
       "share/lua/5.1/lunavisor/binding/library.lua", "share/lua/5.4/lunavisor/hv.lua",
       "share/lua/5.1/lunavisor/hv/header.lua", "share/lua/5.1/lunavisor/hv/library.lua",
       "lib/lua/5.4/lunavisor/hv/native.so", "bin/luna",
+      "share/lua/5.4/lunavisor/program/modules.lua54",
+      "share/lua/5.1/lunavisor/program/modules.luajit",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
       assert.truthy(found, name .. "\n" .. files)
@@ -171,8 +173,9 @@ describe("packaging", function()
   for _, engine in ipairs { "lua5.4", "luajit" } do
     it("has a program that finds its library from there, under " .. engine, function()
       at.engine = engine
-      assert.equal("lunavisor\tlua", run [[cd @tmp && echo 'print(require("lunavisor")._VERSION
-        :match "%a+", arg[0]:match "(%a+)$")' >installed.lua
+      assert.equal("lunavisor\tlua\tcompiled", run [[cd @tmp && echo 'print(
+        require("lunavisor")._VERSION:match "%a+", arg[0]:match "(%a+)$",
+        (package.searchers or package.loaders)[2]("lunavisor") and "compiled")' >installed.lua
         ln -sf @prefix/bin/luna link && LUNA_LUA=@engine ./link installed.lua]])
     end)
   end

@@ -1,0 +1,79 @@
+-- SPDX-License-Identifier: MIT
+-- Modules that make has compiled: taken while their source is the same, and as if they were parsed.
+
+local compiled = require "lunavisor.program.compiled"
+local helper = require "spec.support.helper"
+local program = require "spec.support.program"
+local write_file = require("spec.support.files").write
+
+local searchers = rawget(package, "searchers") or rawget(package, "loaders")
+local SOURCE = "local M = {}\nfunction M.fail()\n  error 'here'\nend\nreturn M\n"
+
+-- A module and what was compiled of it: the paths of its source and of the file.
+local function made()
+  local source = helper.file(SOURCE)
+  return source, helper.file(compiled.make { { name = "some.module", file = source,
+    path = source } })
+end
+
+-- What the file gives for a module: a chunk and its path, or nil.
+local function found(path, name)
+  if not compiled.use(path) then return nil end
+  local searcher = table.remove(searchers, 2)
+  return searcher(name or "some.module")
+end
+
+describe("modules that make has compiled", function()
+  it("are as their source: with its name and lines", function()
+    local source, path = made()
+    local chunk, where = found(path)
+    assert.equal(source, where)
+    local module = chunk()
+    assert.equal("@" .. source, debug.getinfo(module.fail, "S").source)
+    local _, message = pcall(module.fail)
+    helper.contains(":3: here", message)
+  end)
+
+  it("are not taken where the source is another, or gone", function()
+    local source, path = made()
+    write_file(source, (SOURCE:gsub("here", "gone")))
+    assert.is_nil(found(path))
+    write_file(source, SOURCE .. "-- more\n")
+    assert.is_nil(found(path))
+    write_file(source, SOURCE:sub(1, -2))
+    assert.is_nil(found(path))
+    write_file(source, SOURCE)
+    assert.is_function(found(path))
+    os.remove(source)
+    assert.is_nil(found(path))
+  end)
+
+  it("are not taken from a file that is not there, empty, cut, or of another engine", function()
+    local _, path = made()
+    local file = assert(io.open(path, "rb"))
+    local bytes = file:read "*a"
+    file:close()
+    assert.is_nil(found(path, "some.other"))
+    assert.is_false(compiled.use(path .. ".none"))
+    for _, size in ipairs { 0, 3, 12, 40 } do
+      write_file(path, bytes:sub(1, size))
+      assert.is_false(compiled.use(path))
+    end
+    write_file(path, bytes:sub(1, -40))
+    assert.is_nil(found(path))
+    local code = assert(bytes:find("\27L", 1, true))
+    write_file(path, bytes:sub(1, code) .. "M" .. bytes:sub(code + 2))
+    assert.is_nil(found(path))
+  end)
+
+  it("are what the program luna begins with", function()
+    local directory = program.directory()
+    finally(function() helper.sh("rm -r " .. directory) end)
+    write_file(directory .. "/where.lua", [[
+      local searchers = rawget(package, "searchers") or rawget(package, "loaders")
+      for _, name in ipairs { "lunavisor", "lunavisor.device", "lunavisor.binding.library" } do
+        print(searchers[2](name) and "compiled")
+      end]])
+    assert.equal("compiled\ncompiled\ncompiled", (program.luna(directory, "where.lua")))
+  end)
+end)
