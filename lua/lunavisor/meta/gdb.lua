@@ -1,6 +1,6 @@
 ---@meta _
 -- SPDX-License-Identifier: MIT
--- LuaCATS annotations of the server for gdb.
+-- LuaCATS annotations of the server for gdb, and of core files.
 error "annotations are not to be required"
 
 ---@class luna.gdb_options
@@ -28,8 +28,16 @@ local gdb = {}
 function gdb:serve(options) end
 function gdb:close() end
 
+---@class luna.core_options
+---@field space? luna.space|integer whose memory, vm.default where nil
+---@field linear? boolean false: at guest-physical addresses only
+
 ---@class luna.vm
 local vm = {}
+---@param path string
+---@param options? luna.core_options
+---@return true?, string?, string?
+function vm:core(path, options) end
 ---@param options luna.gdb_options
 ---@return luna.gdb_server?, string?, string?
 function vm:gdb(options) end

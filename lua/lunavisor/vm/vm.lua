@@ -238,8 +238,9 @@ function methods.symbol(self, address)
 end
 
 -- The further subjects, one file each: functions that add methods.
-for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine", "gdb" } do
-  require("lunavisor.vm." .. part)(methods)
+for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine", "gdb",
+  "core" } do
+  require("lunavisor.vm." .. part)(methods, space_of)
 end
 attach.add(methods)
 record.add_to(methods)

@@ -239,6 +239,21 @@ return function(o)
       function() vm:irq(5, "x") end,
     },
     { "vm:timer: delay: seconds from 0 on expected, got x", function() vm:timer("x", print) end },
+    { "vm:core: path: a path expected, got nil", function() vm:core() end },
+    {
+      "vm:core: this VM has no vCPU, and a core has a thread",
+      function() other:core "x" end,
+    },
+    {
+      "vm:core: vCPU 1 is started; cpu:join ends that",
+      function()
+        o.started:start()
+        local ok, message = pcall(vm.core, vm, "x")
+        o.started:join()
+        assert(not ok)
+        error(message, 0)
+      end,
+    },
     { "vm:gdb: one of port, path and stdio = true expected", function() vm:gdb {} end },
     {
       "vm:gdb: address is for a port only",
