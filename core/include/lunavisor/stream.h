@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Part of lunavisor.h: descriptors that the characters of a guest's devices come from and go to.
- * None of these calls waits for anybody. Descriptors that they make are the caller's, closed by
+ * But for luna_stream_wait, none of these calls waits. Descriptors that they make are the caller's, closed by
  * exec and by luna_stream_close. Any thread may make them. */
 #ifndef LUNAVISOR_STREAM_H
 #define LUNAVISOR_STREAM_H
@@ -42,5 +42,15 @@ LUNA_API int luna_stream_read(int32_t fd, void *data, uint64_t size);
 LUNA_API int luna_stream_write(int32_t fd, const void *data, uint64_t size);
 /* Does not fail. */
 LUNA_API void luna_stream_close(int32_t fd);
+/* Waits until there is something to read, or the other side is gone: 1; 0 when the time is up or a
+ * signal has come before. */
+LUNA_API int luna_stream_wait(int32_t fd, uint64_t nanoseconds);
+/* 1 for a terminal, 0 for anything else. */
+LUNA_API int luna_stream_is_terminal(int32_t fd);
+/* Makes `fd` another descriptor of what `by` is: what is written to the one goes to the other. */
+LUNA_API int luna_stream_replace(int32_t fd, int32_t by);
+/* The action of SIGINT is again what it was at the first call of this: interpreters take their
+ * handler away when Ctrl-C has come once. */
+LUNA_API void luna_interrupt_renew(void);
 
 #endif

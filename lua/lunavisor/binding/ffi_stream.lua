@@ -75,4 +75,26 @@ return function(M, shared)
   function M.stream_close(fd)
     C.luna_stream_close(fd)
   end
+
+  -- descriptor, nanoseconds: whether there is something to read
+  function M.stream_wait(fd, nanoseconds)
+    local status = C.luna_stream_wait(fd, nanoseconds)
+    if status < 0 then return fail(status) end
+    return status == 1
+  end
+
+  function M.stream_is_terminal(fd)
+    return C.luna_stream_is_terminal(fd) == 1
+  end
+
+  -- descriptor, and what it is to be: true
+  function M.stream_replace(fd, by)
+    local status = C.luna_stream_replace(fd, by)
+    if status < 0 then return fail(status) end
+    return true
+  end
+
+  function M.interrupt_renew()
+    C.luna_interrupt_renew()
+  end
 end

@@ -112,11 +112,52 @@ static int raw_stream_close(lua_State *L) {
   return 0;
 }
 
+/* descriptor, nanoseconds: whether there is something to read */
+static int raw_stream_wait(lua_State *L) {
+  int status = luna_stream_wait(check_fd(L), (uint64_t)luaL_checknumber(L, 2));
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushboolean(L, status);
+  return 1;
+}
+
+static int raw_stream_is_terminal(lua_State *L) {
+  lua_pushboolean(L, luna_stream_is_terminal(check_fd(L)));
+  return 1;
+}
+
+/* descriptor, and what it is to be: true */
+static int raw_stream_replace(lua_State *L) {
+  int status = luna_stream_replace(check_fd(L), (int32_t)luaL_checkinteger(L, 2));
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int raw_interrupt_renew(lua_State *L) {
+  (void)L;
+  luna_interrupt_renew();
+  return 0;
+}
+
 const luaL_Reg luna_stream_functions[] = {
-    {"stream_tcp", raw_stream_tcp},       {"stream_unix", raw_stream_unix},
-    {"stream_accept", raw_stream_accept}, {"stream_pty", raw_stream_pty},
-    {"stream_port", raw_stream_port},     {"stream_terminal", raw_stream_terminal},
-    {"stream_share", raw_stream_share},   {"stream_read", raw_stream_read},
-    {"stream_write", raw_stream_write},   {"stream_close", raw_stream_close},
-    {"stream_open", raw_stream_open},     {NULL, NULL},
+    {"stream_tcp", raw_stream_tcp},
+    {"stream_unix", raw_stream_unix},
+    {"stream_accept", raw_stream_accept},
+    {"stream_pty", raw_stream_pty},
+    {"stream_port", raw_stream_port},
+    {"stream_terminal", raw_stream_terminal},
+    {"stream_share", raw_stream_share},
+    {"stream_read", raw_stream_read},
+    {"stream_write", raw_stream_write},
+    {"stream_close", raw_stream_close},
+    {"stream_open", raw_stream_open},
+    {"stream_wait", raw_stream_wait},
+    {"stream_is_terminal", raw_stream_is_terminal},
+    {"stream_replace", raw_stream_replace},
+    {"interrupt_renew", raw_interrupt_renew},
+    {NULL, NULL},
 };

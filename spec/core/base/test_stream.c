@@ -4,6 +4,7 @@
 #include "fixture/test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -68,7 +69,59 @@ static void what_is_shared_keeps_its_flags(void) {
   close(ends[1]);
 }
 
+static void waits_end(void) {
+  int ends[2];
+  CHECK_EQ(pipe(ends), 0);
+  CHECK_EQ(luna_stream_wait(ends[0], 1000000), 0);
+  CHECK_EQ(write(ends[1], "x", 1), 1);
+  CHECK_EQ(luna_stream_wait(ends[0], UINT64_MAX), 1);
+  close(ends[0]);
+  CHECK_EQ(luna_stream_wait(ends[0], 0), LUNA_ERROR_ARGUMENT);
+  close(ends[1]);
+}
+
+static void a_descriptor_becomes_another(void) {
+  int ends[2], other[2], fd;
+  char text[2];
+  CHECK_EQ(pipe(ends), 0);
+  CHECK_EQ(pipe(other), 0);
+  CHECK_EQ(luna_stream_replace(ends[1], other[1]), LUNA_OK);
+  CHECK_EQ(write(ends[1], "x", 1), 1);
+  CHECK_EQ(read(other[0], text, sizeof text), 1);
+  CHECK_EQ(luna_stream_replace(ends[1], -1), LUNA_ERROR_SYSTEM);
+  CHECK_EQ(luna_stream_is_terminal(ends[0]), 0);
+  CHECK_EQ(luna_stream_pty(&fd), LUNA_OK);
+  CHECK_EQ(luna_stream_is_terminal(fd), 1);
+  luna_stream_close(fd);
+  for (int i = 0; i < 2; i++) {
+    close(ends[i]);
+    close(other[i]);
+  }
+}
+
+static volatile sig_atomic_t interrupts;
+
+static void interrupted(int number) {
+  signal(number, SIG_IGN);
+  interrupts++;
+}
+
+static void ctrl_c_comes_more_than_once(void) {
+  signal(SIGINT, interrupted);
+  luna_interrupt_renew();
+  for (int i = 0; i < 3; i++) {
+    raise(SIGINT);
+    raise(SIGINT);
+    CHECK_EQ(interrupts, i + 1);
+    luna_interrupt_renew();
+  }
+  signal(SIGINT, SIG_DFL);
+}
+
 int main(void) {
+  RUN(waits_end);
+  RUN(a_descriptor_becomes_another);
+  RUN(ctrl_c_comes_more_than_once);
   RUN(mistakes_are_told);
   RUN(a_listener_does_not_wait);
   RUN(a_terminal_has_nobody_at_first);
