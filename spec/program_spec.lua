@@ -77,6 +77,26 @@ describe("the program luna", function()
     ends(126, "luna: " .. damaged .. ":1:", "run " .. damaged)
   end)
 
+  it("gives a script arguments by name, and prints what it returns", function()
+    local script = helper.file [[
+      local given = require("lunavisor").arguments
+      local first = math.random(2 ^ 30)
+      math.randomseed(7)
+      return { same = first == math.random(2 ^ 30), size = given.size * 2, mode = given.mode,
+        big = require("lunavisor").u64(1, 1), list = { 1, 'a"b' }, none = 1 / 0 }]]
+    local line = run("run --seed 7 --set size=4 --set mode=real=1 --json " .. script .. " -x")
+    contains('{"arguments": {"mode": "real=1", "seed": 7, "size": 4}, "results": {"big": '
+      .. '4294967297, "list": [1, "a\\"b"], "mode": "real=1", "none": null, "same": true, '
+      .. '"size": 8}, "seconds": ', line)
+    contains(', "status": 0}', line)
+    assert.equal(1, select(2, line:gsub("[^\n]+", "")))
+    local failing = helper.file "error 'no good'"
+    contains('no good", "seconds": ', (ends(1, '"error": "', "run --json " .. failing)))
+    ends(126, "luna: --set: name=value expected, got 7", "run --set 7 hello.lua")
+    ends(126, "luna: --seed: a whole number expected, got 0.5", "run --seed 0.5 hello.lua")
+    ends(126, "luna: --seed: a whole number expected, got x", "run --seed x hello.lua")
+  end)
+
   it("tells what the host can do", function()
     local output, status = run "probe"
     assert.equal(tostring(luna.probe()), output)
@@ -177,7 +197,7 @@ helper.kvm("luna boot", function()
   it("does what the examples of its help say", function()
     if not luna.probe().accelerators.soft.available then pending "no software CPU" end
     local count = 0
-    for _, words in ipairs { "--help", "boot --help" } do
+    for _, words in ipairs { "--help", "run --help", "boot --help" } do
       for example in (run(words)):gmatch "\n  luna ([^\n]+)" do
         local output, status = run(example, "LUNA_ACCEL=soft")
         local expected = example:find "disk" and not has_bios and 126 or 0
@@ -185,7 +205,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(8, count)
+    assert.equal(11, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

@@ -20,6 +20,7 @@ local luna = {
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,
+  arguments = {}, -- what `luna run --set` has said, by name: numbers where they are, else strings
 }
 
 --- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn

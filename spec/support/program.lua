@@ -63,6 +63,7 @@ local LINUX = "mov esi, [rsi + 0x228]\n" .. PRINT .. exit(0) .. "hlt"
 
 local FILES = {
   ["hello.lua"] = function() return "print(require('lunavisor')._VERSION:match '%a+', ...)" end,
+  ["unit.lua"] = function() return "return { size = require('lunavisor').arguments.size }" end,
   ["kernel.elf"] = function() return saying('"hello", 10', exit(0)) end,
   ["status.elf"] = function() return kernel(exit(42)) end,
   ["halt.elf"] = function() return kernel "cli\n hlt" end,

@@ -268,6 +268,7 @@ function vcpu:regs() end
 ---@class lunavisor
 ---@field _VERSION string
 ---@field u64 table
+---@field arguments table<string, number|string> what `luna run --set` has said
 local luna = {}
 ---@param options? luna.vm_options
 ---@return luna.vm?, string?, string?

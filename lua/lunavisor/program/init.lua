@@ -56,6 +56,19 @@ local function split(args)
   return list, rest
 end
 
+-- The options of run that have a value, by what it tells of itself.
+local function valued()
+  local names, recorder = {}, {}
+  setmetatable(recorder, { __index = function(_, key)
+    return function(_, name)
+      if key == "option" then names[name] = true end
+      return recorder
+    end
+  end, __call = function() return recorder end })
+  command("run").describe(recorder)
+  return names
+end
+
 -- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of run, what is behind
 -- the script is the script's.
 local function arranged(args)
@@ -63,9 +76,12 @@ local function arranged(args)
   for i = 1, #args do list[i] = args[i] end
   if list[1] and list[1]:find "%.lua$" then table.insert(list, 1, "run") end
   if list[1] ~= "run" then return split(list) end
-  local at = 2
+  if not list[2] or not list[2]:find "^%-." then -- quick: there are no options
+    return { list[1], list[2] }, { (table.unpack or unpack)(list, 3) }
+  end
+  local at, names = 2, valued()
   while list[at] and list[at]:find "^%-." and list[at] ~= "--" do
-    at = at + (list[at] == "--accel" and 2 or 1)
+    at = at + (names[list[at]] and 2 or 1)
   end
   local head, rest = {}, {}
   for i = 1, math.min(at, #list) do head[i] = list[i] end

@@ -13,7 +13,11 @@ local function text(value)
   end) .. '"'
 end
 
+-- Integers of 64 bits as they are, although few readers have so many.
 local function number(value)
+  if type(value) ~= "number" then return (tostring(value):gsub("U?LL$", "")) end
+  if value ~= value or value == math.huge or value == -math.huge then return "null" end
+  if math.type and math.type(value) == "integer" then return ("%d"):format(value) end
   return ("%.14g"):format(value)
 end
 
@@ -24,21 +28,22 @@ local function list(value, indent)
 end
 
 local function object(value, indent)
-  local inner, parts = indent .. "  ", {}
+  local inner, parts = indent and indent .. "  " or "", {}
   for i, name in ipairs(sorted(value)) do
-    parts[i] = ("%s%s: %s"):format(inner, text(name), M.encode(value[name], inner))
+    parts[i] = ("%s%s: %s"):format(inner, text(name), M.encode(value[name], indent and inner))
   end
   if #parts == 0 then return "{}" end
+  if not indent then return "{" .. table.concat(parts, ", ") .. "}" end
   return "{\n" .. table.concat(parts, ",\n") .. "\n" .. indent .. "}"
 end
 
---- The value as JSON.
+--- The value as JSON: on one line where indent is nil, which else is what its lines begin with.
 function M.encode(value, indent)
   local kind = type(value)
   if kind == "string" then return text(value) end
-  if kind == "number" then return number(value) end
-  if kind ~= "table" then return tostring(value) end
-  return (value[1] ~= nil and list or object)(value, indent or "")
+  if kind == "number" or kind == "cdata" then return number(value) end
+  if kind ~= "table" then return kind == "boolean" and tostring(value) or "null" end
+  return (value[1] ~= nil and list or object)(value, indent)
 end
 
 return M

@@ -22,7 +22,8 @@ end
 --- Status 0 where VMs can be made, else 126; the message says what to do.
 function M.run(options)
   local found = require("lunavisor").probe()
-  print(options.json and require("lunavisor.program.json").encode(plain(found)) or tostring(found))
+  local text = options.json and require("lunavisor.program.json").encode(plain(found), "")
+  print(text or tostring(found))
   return found.available and 0 or say.CANNOT
 end
 

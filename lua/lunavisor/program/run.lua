@@ -5,11 +5,48 @@ local say = require "lunavisor.program.say"
 
 local M = { about = "Run a Lua script." }
 
+local EPILOG = [[
+Examples:
+  luna run hello.lua one two
+  luna run --accel soft hello.lua
+  luna run --seed 7 --set size=64 --set mode=long --json unit.lua
+
+The script has what --set says in luna.arguments; --json prints, behind all that
+it prints, one line with the table that it returns.]]
+
+local function whole(text)
+  local number = tonumber(text)
+  if number and number % 1 == 0 and math.abs(number) < 2 ^ 53 then return number end
+  return nil, "--seed: a whole number expected, got " .. text
+end
+
 function M.describe(command)
   command:argument("script", "The script, or - for the standard input.")
-  command:usage "Usage: luna run [--accel {kvm,soft,auto}] SCRIPT [ARGUMENT...]"
+  command:usage "Usage: luna run [OPTION...] SCRIPT [ARGUMENT...]"
   command:option("--accel", "What runs VMs whose accel is not said: kvm, soft or auto.")
     :choices { "kvm", "soft", "auto" }
+  command:option("--seed", "Of math.random; luna.arguments.seed."):argname "N":convert(whole)
+  command:option("--set", "Gives the script luna.arguments.NAME; may be said again.")
+    :argname "NAME=VALUE":count "*"
+  command:flag("--json", "Print the table that the script returns, as a line of JSON.")
+  command:epilog(EPILOG)
+end
+
+-- What the script has as luna.arguments. nil, message.
+local function arguments_of(options)
+  local set = {}
+  for _, text in ipairs(options.set or {}) do
+    local name, value = text:match "^([%a_][%w_]*)=(.*)$"
+    if not name then
+      return nil, ("--set: name=value expected, got %s"):format(text)
+    end
+    set[name] = tonumber(value) or value
+  end
+  if options.seed then
+    set.seed = options.seed
+    math.randomseed(options.seed)
+  end
+  return set
 end
 
 local function traceback(message)
@@ -17,22 +54,47 @@ local function traceback(message)
   return debug.traceback(tostring(message), 2)
 end
 
+-- One line of results: what the script was given, and what it gave.
+local function print_json(set, began, ok, result)
+  local luna = require "lunavisor"
+  local line = { status = ok and 0 or 1, arguments = set, seconds = luna.clock() - began }
+  if not ok then
+    line.error = tostring(result):match "^[^\n]*"
+  elseif type(result) == "table" then
+    line.results = result
+  end
+  print(require("lunavisor.program.json").encode(line))
+end
+
+local function run(chunk, set, options)
+  local rest = options.rest or {}
+  local began = options.json and require("lunavisor").clock()
+  local ok, result = xpcall(function() return (chunk((table.unpack or unpack)(rest))) end,
+    traceback)
+  if options.json then print_json(set, began, ok, result) end
+  io.stdout:flush()
+  if ok then return 0 end
+  say.line("%s", tostring(result))
+  return 1
+end
+
 --- Status 0 when the script has returned, 1 when it has raised; os.exit has its own.
 function M.run(options)
   if options.accel then require("lunavisor.vm.accel").prefer(options.accel) end
-  local name, rest = options.script, options.rest or {}
+  local name = options.script
   local chunk, problem = loadfile(name ~= "-" and name or nil)
-  if not chunk then
-    return say.cannot("%s", problem)
+  if not chunk then return say.cannot("%s", problem) end
+  local set
+  set, problem = arguments_of(options)
+  if not set then return say.cannot("%s", problem) end
+  if next(set) ~= nil then
+    local arguments = require("lunavisor").arguments
+    for key, value in pairs(set) do arguments[key] = value end
   end
   local given = { [-1] = "luna", [0] = name }
-  for i, value in ipairs(rest) do given[i] = value end
+  for i, value in ipairs(options.rest or {}) do given[i] = value end
   _G.arg = given
-  local ok, message = xpcall(function() chunk((table.unpack or unpack)(rest)) end, traceback)
-  io.stdout:flush()
-  if ok then return 0 end
-  say.line("%s", tostring(message))
-  return 1
+  return run(chunk, set, options)
 end
 
 return M
