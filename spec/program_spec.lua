@@ -182,6 +182,21 @@ helper.kvm("luna boot", function()
     contains("luna: the console is /dev/pts/", (run "boot kernel.elf --timeout 10 --console pty"))
   end)
 
+  it("says where the time of a run went", function()
+    local output = ends(42, "luna: 1 VM on ", "boot status.elf --timeout 10 --stats")
+    contains("Time:\n", output)
+    contains("% in the guest\n", output)
+    contains("% in Lua\n", output)
+    assert.matches("Exits by device:\n +1  [ %d.]+ %%  debug_exit", output)
+    local script = helper.file [[
+      local luna = require "lunavisor"
+      luna.vm():close()
+      os.exit(9)]]
+    contains("luna: 1 VM on ", (ends(9, ", 0 runs, 0.000 s", "run --stats " .. script)))
+    assert.matches('"stats": {"accels": {"%l+": 1}, "devices": {}, "exits": 0, "kinds": {}',
+      (run("run --stats --json " .. helper.file "require('lunavisor').vm()")))
+  end)
+
   it("gives Linux its command line, and behind -- what it is to run", function()
     ends(0, "console=ttyS0 panic=-1 reboot=k -- /bin/uname -a",
       "boot vmlinuz --timeout 10 --initrd initrd.img -- /bin/uname -a")

@@ -202,7 +202,8 @@ M.debug_handler = nil
 --- `enter` is what the guest was entered with.
 function M.handle(cpu, kind, enter)
   local exit = exits.new(cpu)
-  local recording = cpu.vm.recording
+  local meter, recording = cpu.vm.meter, cpu.vm.recording
+  if meter then meter:exit(exit) end
   if recording then recorder.exit(recording, exit) end
   local handler
   if kind == DEBUG then

@@ -65,6 +65,7 @@ local function note(vm, id, kind, first, length, device, where)
   vm.traps[id] = trap
   -- An access to a memory trap comes to Lua only where the memory cannot answer it: nobody's.
   vm.hits[id] = 0
+  if vm.meter then vm.meter:trap(trap) end
   M.install(trap)
   return trap
 end

@@ -5,6 +5,7 @@ local consoles = require "lunavisor.program.console"
 local finding = require "lunavisor.program.image"
 local say = require "lunavisor.program.say"
 local watch = require "lunavisor.program.watch"
+local watching = require "lunavisor.program.watching"
 
 local M = { about = "Boot a kernel, a disk image or firmware." }
 
@@ -49,6 +50,7 @@ function M.describe(command)
     :count "*":action(step "send")
   command:option("--type", "Type a text on the keyboard."):argname "TEXT"
     :count "*":action(step "type")
+  watching.describe(command)
   command:epilog(EPILOG)
 end
 
@@ -74,11 +76,16 @@ local function screenshot(vm, options)
   return vm.devices.vga:screenshot(options.screenshot)
 end
 
+-- The guest's status, but where that is 0 the one of what could not be written.
+local function worse(status, other)
+  return status == 0 and other or status
+end
+
 local function conclude(vm, options, status)
   local ok, message = screenshot(vm, options)
   if ok then return status end
   say.line("%s", tostring(message))
-  return status == 0 and 1 or status
+  return worse(status, 1)
 end
 
 --- The status: the guest's, where it writes one to port 0xf4; 0 where it turns itself off, resets
@@ -97,10 +104,12 @@ function M.run(options)
   console, problem = consoles.new(options.console)
   if not console then return say.cannot("%s", problem) end
   console.output = function(text) watch.said(console, text) end
-  vm, problem = machine_of(options, found, console)
-  local status
+  local session, status
+  session, problem = watching.begin(options)
+  if session then vm, problem = machine_of(options, found, console) end
   if vm then
     status = conclude(vm, options, watch.run(vm, console, options))
+    status = worse(status, session:finish())
     vm:close()
   else
     status = say.cannot("%s", problem)

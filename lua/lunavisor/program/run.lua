@@ -2,13 +2,14 @@
 -- luna run: a Lua script, with the library where it looks for it.
 
 local say = require "lunavisor.program.say"
+local watching = require "lunavisor.program.watching"
 
 local M = { about = "Run a Lua script." }
 
 local EPILOG = [[
 Examples:
   luna run hello.lua one two
-  luna run --accel soft hello.lua
+  luna run --accel soft --stats hello.lua
   luna run --seed 7 --set size=64 --set mode=long --json unit.lua
 
 The script has what --set says in luna.arguments; --json prints, behind all that
@@ -29,6 +30,7 @@ function M.describe(command)
   command:option("--set", "Gives the script luna.arguments.NAME; may be said again.")
     :argname "NAME=VALUE":count "*"
   command:flag("--json", "Print the table that the script returns, as a line of JSON.")
+  watching.describe(command)
   command:epilog(EPILOG)
 end
 
@@ -55,9 +57,7 @@ local function traceback(message)
 end
 
 -- One line of results: what the script was given, and what it gave.
-local function print_json(set, began, ok, result)
-  local luna = require "lunavisor"
-  local line = { status = ok and 0 or 1, arguments = set, seconds = luna.clock() - began }
+local function print_json(line, ok, result)
   if not ok then
     line.error = tostring(result):match "^[^\n]*"
   elseif type(result) == "table" then
@@ -67,13 +67,18 @@ local function print_json(set, began, ok, result)
 end
 
 local function run(chunk, set, options)
+  local session, message = watching.begin(options)
+  if not session then return say.cannot("%s", message) end
   local rest = options.rest or {}
   local began = options.json and require("lunavisor").clock()
   local ok, result = xpcall(function() return (chunk((table.unpack or unpack)(rest))) end,
     traceback)
-  if options.json then print_json(set, began, ok, result) end
+  local line = options.json and { status = ok and 0 or 1, arguments = set,
+    seconds = require("lunavisor").clock() - began }
+  local status = session:finish(line)
+  if line then print_json(line, ok, result) end
   io.stdout:flush()
-  if ok then return 0 end
+  if ok then return status end
   say.line("%s", tostring(result))
   return 1
 end

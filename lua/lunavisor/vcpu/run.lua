@@ -36,6 +36,12 @@ local function is_over(self)
   return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
 end
 
+-- What the guest is entered by from here on: what measures may say so at each timer.
+local function entry(self, enter)
+  local meter = self.vm.meter
+  return meter and meter:entry(enter, raw_run) or enter
+end
+
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
 -- goes with the next entry, by `enter`: raw.run or what stands for it.
 local function loop(self, limit, enter)
@@ -63,8 +69,9 @@ local function loop(self, limit, enter)
     elseif special[trap] then
       hits[trap] = hits[trap] + 1
       answer = special[trap](self, offset, size, value, access)
-    elseif kind ~= SIGNAL and (kind ~= TIMEOUT or is_over(self)) then
-      -- at a signal, the hook of 5.4 and LuaJIT has run by now
+    elseif kind == TIMEOUT and not is_over(self) then
+      enter = entry(self, enter)
+    elseif kind ~= SIGNAL then -- at which the hook of 5.4 and LuaJIT has run by now
       local exit = answer_exit(self, kind, enter)
       if exit and not self.stopping then return exit end
     end
@@ -89,6 +96,8 @@ local function check_idle(self, who)
 end
 
 local function finish(self, ok, result, message, code)
+  local meter = self.vm.meter
+  if meter then meter:leave() end
   if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end
@@ -106,6 +115,8 @@ local function protect(self, who, deadline, body, ...)
   self.stopping = false
   local limit = self.limit
   limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  local meter = self.vm.meter
+  if meter then meter:enter(self) end
   return finish(self, runner.protect(self.runner, trace.back, body, self, limit, ...))
 end
 
@@ -135,7 +146,7 @@ function M.add(methods, inner)
     options = check.options("cpu:run", options, run_options)
     local deadline = limits.deadline("cpu:run", options)
     local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
-      or raw_run
+      or entry(self, raw_run)
     if options.until_rip ~= nil or options.until_gpa ~= nil then
       return inner.run_until(self, deadline, options, enter)
     end

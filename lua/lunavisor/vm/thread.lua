@@ -58,7 +58,7 @@ local function all_parked(self)
   for _, cpu in pairs(self.started) do
     if not cpu.parked then return false end
   end
-  return not self.next_timer
+  return not timers.pending(self)
 end
 
 -- ---- Dispatch ----
@@ -137,7 +137,8 @@ local function on_time(self, deadline)
 end
 
 local function loop(self, deadline)
-  local slice = idle()
+  local slice, meter = idle(), self.meter
+  local take = meter and meter:taking(raw_next) or raw_next
   while true do
     local moment = self.next_timer
     if not moment or deadline < moment then moment = deadline end
@@ -146,7 +147,7 @@ local function loop(self, deadline)
       exit, cpu = on_time(self, deadline)
     else
       local kind, trap, offset, size, value, access, id =
-        raw_next(self, moment < slice and moment or slice)
+        take(self, moment < slice and moment or slice)
       if not kind then return nil, trap, offset end
       if kind ~= 0 then
         exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
@@ -176,6 +177,7 @@ local function run_and_stop(self, deadline)
 end
 
 local function finish(self, ok, ...)
+  if self.meter then self.meter:leave() end
   if self[1] and not ok then stop_all(self) end
   self.serving = false
   if not ok then error((...), 0) end
@@ -267,6 +269,7 @@ return function(methods)
     self.stopping = false
     timers.stop_due(self, false)
     for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
+    if self.meter then self.meter:enter() end
     return finish(self, runner.protect(self.runner, trace.back, run_and_stop, self,
       deadline))
   end
@@ -320,6 +323,7 @@ return function(methods)
   function methods.poll(self)
     open(self)
     check_free(self, "vm:poll")
+    if self.meter then self.meter:enter() end
     return finish(self, runner.protect(self.runner, trace.back, poll, self))
   end
 

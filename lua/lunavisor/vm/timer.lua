@@ -110,14 +110,20 @@ local function insert(vm, timer)
   settle(vm)
 end
 
+--- Whether a timer is left that somebody waits for.
+function M.pending(vm)
+  for _, timer in ipairs(heap_of(vm)) do if not timer.quiet then return true end end
+  return false
+end
+
 local count = 0
 
 --- A timer whose first moment comes in `delay` nanoseconds, and then every `period` if that is not
---- nil.
-function M.new(vm, delay, fn, period)
+--- nil. `quiet`: a run does not go on for its sake.
+function M.new(vm, delay, fn, period, quiet)
   count = count + 1
   local timer = setmetatable({ vm = vm, moment = raw.clock() + delay, fn = fn, period = period,
-    missed = 0, serial = count }, Timer)
+    missed = 0, serial = count, quiet = quiet or false }, Timer)
   local ok, problem = pcall(insert, vm, timer)
   if not ok then
     timer.at, vm.timers.hand = false, timer
@@ -135,7 +141,7 @@ function methods.close(self)
   end
 end
 
-class.define(Timer, methods, "missed", "vm moment fn period serial at")
+class.define(Timer, methods, "missed", "vm moment fn period serial at quiet")
 Timer.__close = methods.close
 
 function Timer.__tostring(self)

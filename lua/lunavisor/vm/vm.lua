@@ -8,6 +8,7 @@ local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
 local map = require "lunavisor.memory.map"
+local meters = require "lunavisor.vm.meter"
 local accels = require "lunavisor.vm.accel"
 local record = require "lunavisor.vm.record"
 local runner = require "lunavisor.vm.runner"
@@ -110,9 +111,11 @@ local function new(options)
     due = false,                                  -- whether a stop waits for vm:poll
     symbols = symbols.new {},                     -- names of addresses, of what was loaded last
     machine = false,                              -- what luna.machine has made it as
+    meter = false,                                -- vm/meter.lua: what measures its runs
   }, VM)
   self.accel, self.accel_reason = accels.of(self)
   attach.begin(self)
+  meters.begin(self)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
   local done = true
@@ -131,6 +134,7 @@ function methods.close(self)
   mine(self)
   if runner.busy(self.runner) then self.stopping = self.stopping or {} end
   timers.close(self)
+  if self.meter then self.meter:close() end
   for i = #self.vcpus, 1, -1 do self.vcpus[i]:close() end
   if self.recording then self.recording:close() end
   self.held = {}
@@ -248,7 +252,7 @@ record.add_to(methods)
 class.define(VM, methods, [[
   default vcpus spaces devices clock accel accel_reason symbols machine]], [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
-  runner serving stopping polled due held]])
+  runner serving stopping polled due held meter]])
 VM.__close = methods.close
 
 function VM.__tostring(self)

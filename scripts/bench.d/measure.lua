@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: MIT
+-- What it costs to look at a run: the time of a guest on the software CPU that comes to a device in
+-- Lua all 2000 instructions, with luna run's --stats, as a ratio to the time without.
+
+local rounds = require "rounds"
+local luna = require "lunavisor"
+local meters = require "lunavisor.vm.meter"
+
+local CODE = "b9 e8 03 49 75 fd e6 10 eb f6" -- mov cx, 1000; dec cx; jnz; out 0x10, al; jmp back
+local MEMORY = 0x8000
+local SECONDS, PAIRS = 0.2, 8 -- of a round: long enough for all that is done now and then
+
+local function guest()
+  local vm, ram = assert(luna.vm { accel = "soft" }), assert(luna.buffer(MEMORY))
+  assert(vm:map_space(0, ram, 0, MEMORY, "rwx"))
+  ram:write(rounds.CODE, rounds.bytes(CODE))
+  local cpu = assert(vm:vcpu { mode = "real", rip = rounds.CODE })
+  local device = { cpu = cpu, write = function(self)
+    self.left = self.left - 1
+    if self.left == 0 then self.cpu:stop() end
+  end }
+  vm:pio(rounds.PORT, 1, device)
+  return { vm = vm, ram = ram, device = device }
+end
+
+local function close(one)
+  one.vm:close()
+  one.ram:close()
+end
+
+-- How many exits take so long.
+local function exits_of(one)
+  local count = 1000
+  while true do
+    local begin = luna.clock()
+    rounds.run(one.device, count)
+    local taken = luna.clock() - begin
+    if taken > SECONDS / 4 then return math.ceil(count * SECONDS / taken) end
+    count = count * 4
+  end
+end
+
+-- sample(with, without, exits) of the least times of a guest that is measured by `kind` and of one
+-- that is not.
+local function measured(kind, sample)
+  local plain = guest()
+  local made = kind()
+  meters.add(made)
+  local other = guest()
+  meters.remove(made)
+  local count = exits_of(plain)
+  local with, without = math.huge, math.huge
+  for _ = 1, PAIRS do
+    without = math.min(without, rounds.run(plain.device, count))
+    with = math.min(with, rounds.run(other.device, count))
+  end
+  close(other)
+  close(plain)
+  return sample(with, without, count)
+end
+
+return {
+  { name = "stats", unit = "x", limit = 1.03, measure = function()
+    return rounds.samples(measured, require("lunavisor.measure.stats").new,
+      function(with, without) return with / without end)
+  end },
+}

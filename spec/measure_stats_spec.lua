@@ -1,0 +1,104 @@
+-- SPDX-License-Identifier: MIT
+-- What luna run --stats counts: exits by kind and device, the shares of the time, where the guest
+-- was; and that runs end as they do without.
+
+local luna = require "lunavisor"
+local helper = require "spec.support.helper"
+local meters = require "lunavisor.vm.meter"
+local stats = require "lunavisor.measure.stats"
+
+local made
+
+local function counts(list)
+  local set = {}
+  for _, one in ipairs(list) do set[one.name] = one.count end
+  return set
+end
+
+local LOOP = [[
+  mov ecx, 300
+  again: mov dx, 0x3f8
+  out dx, al
+  mov dx, 0x60
+  in al, dx
+  dec ecx
+  jnz again
+  mov ebx, 0x%x
+  spin: dec ebx
+  jnz spin
+  hlt ]]
+
+helper.kvm("statistics of runs", function()
+  before_each(function()
+    made = stats.new()
+    meters.add(made)
+  end)
+  after_each(function() meters.remove(made) end)
+
+  local function guest(turns)
+    local made_guest = helper.guest { source = LOOP:format(turns), mode = "protected" }
+    made_guest.vm:pio(0x3f8, 1, { write = function() end, name = "printer" })
+    made_guest.vm:pio(0x60, 1, { read = function() return 7 end })
+    return made_guest
+  end
+
+  it("count exits by kind and device", function()
+    local one = guest(1)
+    one:stops "hlt"
+    local result = made:result()
+    assert.same({ pio = 600, hlt = 1 }, counts(result.kinds))
+    assert.same({ printer = 300, ["port 0x60"] = 300 }, counts(result.devices))
+    assert.equal(601, result.exits)
+    assert.equal(1, result.runs)
+    assert.equal(1, result.vms)
+    assert.is_true(result.seconds > 0)
+    assert.same(result.kinds, made:result().kinds) -- asking again counts nothing twice
+  end)
+
+  it("count those of VMs that are closed, and of traps that are given back", function()
+    local one = guest(1)
+    one:stops "hlt"
+    for _, trap in pairs(one.vm.traps) do trap:close() end
+    one.vm:close()
+    luna.vm():close()
+    local result = made:result()
+    assert.same({ printer = 300, ["port 0x60"] = 300 }, counts(result.devices))
+    assert.equal(2, result.vms)
+  end)
+
+  it("say where the guest was, by its symbols", function()
+    local code, labels = luna.asm(LOOP:format(0x8000000), { bits = 32, org = 0x1000 })
+    local one = guest(1)
+    one.ram:write(one.cpu.rip, code)
+    one.vm.symbols = labels
+    one:run { timeout = 0.3 }
+    local result = made:result()
+    assert.equal("spin", result.profile[1].name)
+    assert.is_true(result.profile[1].count > 5)
+    local time = result.time
+    assert.is_true(time.guest > 0.5)
+    assert.is_true(math.abs(time.guest + time.kvm + time.lua - 1) < 0.001)
+    helper.contains("spin", stats.text(result))
+    helper.contains("Exits by kind:\n         600   99.8 %  pio", stats.text(result))
+  end)
+
+  it("leave a run's limits and its end as they are", function()
+    local one = guest(1)
+    assert.equal("limit", one:run { max_exits = 5 }.kind)
+    assert.equal("timeout", guest(0x80000000):run({ timeout = 0.05 }).kind)
+    local parked = helper.guest { source = "hlt" }
+    parked.cpu:on("hlt", function() return "park" end)
+    assert.equal("parked", parked.vm:run({ timeout = 5 }).kind)
+    assert.is_true(made:result().kinds[1].count >= 5)
+  end)
+
+  it("sample vCPUs that run on threads of their own", function()
+    local one = helper.guest { source = "spin: jmp spin" }
+    local exit = one.vm:run { timeout = 0.2 }
+    assert.equal("timeout", exit.kind)
+    local result = made:result()
+    assert.equal(luna.hex(one.cpu.rip), result.profile[1].name)
+    assert.is_true(result.profile[1].count > 3)
+    assert.is_nil(result.time)
+  end)
+end)
