@@ -197,6 +197,13 @@ helper.kvm("luna boot", function()
       (run("run --stats --json " .. helper.file "require('lunavisor').vm()")))
   end)
 
+  it("writes a trace", function()
+    ends(42, "", "boot status.elf --timeout 10 --trace trace.json")
+    contains('"name":"debug_exit"', (helper.sh("cat " .. directory .. "/trace.json")))
+    ends(126, "luna: --trace: /no/trace: No such file", "boot status.elf --trace /no/trace")
+    ends(126, "luna: --trace: /no/trace: No such file", "run --trace /no/trace hello.lua")
+  end)
+
   it("gives Linux its command line, and behind -- what it is to run", function()
     ends(0, "console=ttyS0 panic=-1 reboot=k -- /bin/uname -a",
       "boot vmlinuz --timeout 10 --initrd initrd.img -- /bin/uname -a")
@@ -220,7 +227,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(11, count)
+    assert.equal(12, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- What it costs to look at a run: the time of a guest on the software CPU that comes to a device in
--- Lua all 2000 instructions, with luna run's --stats, as a ratio to the time without.
+-- Lua all 2000 instructions, with luna run's --stats, as a ratio to the time without; and the
+-- nanoseconds that --trace adds to an exit over the fake KVM of the tests.
 
 local rounds = require "rounds"
+local fake = require "fake_kvm"
 local luna = require "lunavisor"
 local meters = require "lunavisor.vm.meter"
 
@@ -59,7 +61,40 @@ local function measured(kind, sample)
   return sample(with, without, count)
 end
 
+-- ---- A trace ----
+
+local EXITS, ROUNDS = 2000, 40
+
+local function device_of(vm)
+  local device = { cpu = assert(vm:vcpu { mode = "real" }), write = function(self)
+    self.left = self.left - 1
+    if self.left == 0 then self.cpu:stop() end
+  end }
+  vm:pio(rounds.PORT, 1, device)
+  return device
+end
+
+local function trace_cost()
+  local made = assert(require("lunavisor.measure.trace").new "/dev/null")
+  local plain = device_of(assert(luna.vm()))
+  meters.add(made)
+  local other = device_of(assert(luna.vm()))
+  meters.remove(made)
+  local cost = rounds.difference(function() return rounds.run(other, EXITS) end,
+    function() return rounds.run(plain, EXITS) end, ROUNDS, EXITS)
+  for _, device in ipairs { plain, other } do device.cpu.vm:close() end
+  made:close()
+  return cost
+end
+
 return {
+  { name = "trace_cost", unit = "ns", limit = 2000, measure = function()
+    fake.install()
+    fake.endless_pio(rounds.PORT, 1, false)
+    local samples = rounds.samples(trace_cost)
+    fake.remove()
+    return samples
+  end },
   { name = "stats", unit = "x", limit = 1.03, measure = function()
     return rounds.samples(measured, require("lunavisor.measure.stats").new,
       function(with, without) return with / without end)

@@ -10,6 +10,7 @@ local EPILOG = [[
 Examples:
   luna run hello.lua one two
   luna run --accel soft --stats hello.lua
+  luna run --trace trace.json hello.lua
   luna run --seed 7 --set size=64 --set mode=long --json unit.lua
 
 The script has what --set says in luna.arguments; --json prints, behind all that

@@ -10,6 +10,8 @@ local M = {}
 --- The options.
 function M.describe(command)
   command:flag("--stats", "Say at the end where the time went: exits, devices, addresses.")
+  command:option("--trace", "Write exits, accesses and lines for ui.perfetto.dev.")
+    :argname "FILE"
 end
 
 -- Each has done(json), which says or writes what it has seen; json: what a line of results gets.
@@ -30,13 +32,20 @@ function kinds.stats()
   end }
 end
 
+function kinds.trace(path)
+  local made, message = require("lunavisor.measure.trace").new(path)
+  if not made then return nil, "--trace: " .. message end
+  require("lunavisor.vm.meter").add(made)
+  return { done = function() assert(made:close()) end }
+end
+
 local Session = {}
 Session.__index = Session
 
 --- Begins what the options say. nil, message where something of it cannot be.
 function M.begin(options)
   local self = setmetatable({ parts = {}, status = 0, exit = os.exit }, Session)
-  for _, name in ipairs { "stats" } do
+  for _, name in ipairs { "stats", "trace" } do
     if options[name] then
       local part, message = kinds[name](options[name], options)
       if not part then

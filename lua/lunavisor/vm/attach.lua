@@ -224,6 +224,7 @@ function M.add(methods)
     self.attached.entries[name] = entry
     for _, pair in ipairs(targets) do pair[1]:connect(pair[2]) end
     if self.recording then record.add(self, name, entry) end
+    if self.meter then self.meter:attach(dev, name) end
     return dev
   end
 

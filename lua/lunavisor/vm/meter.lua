@@ -11,9 +11,24 @@
 --   part:attach(dev, name) a device of the kit is attached
 --   part:close()          the VM is going to be closed
 
+local lines = require "lunavisor.device.line"
+
 local M = {}
 
 local kinds = {} -- a list
+local taps = setmetatable({}, { __mode = "k" })
+
+--- A target for a device's lines that a measurement listens with: of this device alone, also where
+--- another takes its place.
+function M.tap(name, changed)
+  local tap = lines.new(name, changed)
+  taps[tap] = true
+  return tap
+end
+
+function M.is_tap(target)
+  return taps[target] ~= nil
+end
 
 local Meter = {}
 Meter.__index = Meter

@@ -7,6 +7,7 @@ local device = require "lunavisor.device"
 local dump = require "lunavisor.device.dump"
 local expose = require "lunavisor.device.expose"
 local lines = require "lunavisor.device.line"
+local meters = require "lunavisor.vm.meter"
 local record = require "lunavisor.vm.record"
 local recorder = require "lunavisor.device.recorder"
 local trace = require "lunavisor.exit.trace"
@@ -31,7 +32,7 @@ local function move_lines(old, new)
     local from, to = rawget(old, about.name), rawget(new, about.name)
     if getmetatable(from) == lines.class then
       for _, target in ipairs({ unpack(from.targets) }) do
-        to:connect(target)
+        if not meters.is_tap(target) then to:connect(target) end
         from:disconnect(target)
       end
     end
@@ -104,6 +105,7 @@ return function(methods)
     if self.recording then recorder.drop(self.recording, dev) end
     exchange(self, entry, new)
     if self.recording then record.add(self, name, entry) end
+    if self.meter then self.meter:attach(new, name) end
     return new, differs
   end
 end
