@@ -155,6 +155,48 @@ random.describe("pci_host", function(log)
 end)
 random.describe("a PCI function", function(log) return card { log = log } end)
 
+describe("a host bridge in a VM", function()
+  local helper = require "spec.support.helper"
+  local luna = require "lunavisor"
+  local vm, ram
+  before_each(function()
+    vm = helper.keep(assert(luna.vm { accel = "soft", clock = device.clock() }))
+    ram = helper.keep(luna.buffer "64K")
+    vm.default:map(ram, 0)
+  end)
+  after_each(function()
+    vm, ram = nil, nil
+    helper.clean()
+  end)
+
+  it("gives its functions the VM's memory, time and a name", function()
+    local bridge = pci_host { log = false }
+    local early = bridge:add(card { log = false }, 3)
+    assert.is_nil(early.dma:read(0, 1))
+    vm:attach(bridge, { pio = { main = 0xcf8, data = 0xcfc } })
+    local late = bridge:add(card { log = false }, 4, 1)
+    assert.equal(early, vm.devices.card)
+    assert.equal(late, vm.devices["card@4.1"])
+    for _, one in ipairs { early, late } do
+      assert.is_true(one.dma:u32(0x100, 5))
+      assert.equal(vm.clock, one.clock)
+    end
+    vm:detach(bridge)
+    assert.equal(0, #vm:devices())
+    vm:attach(bridge, { pio = { main = 0xcf8, data = 0xcfc } })
+    assert.equal(3, #vm:devices())
+  end)
+
+  it("leaves alone what is at its place already", function()
+    local own = vm:attach(card { log = false }, { name = "mine" })
+    local bridge = vm:attach(pci_host { log = false }, { pio = { main = 0xcf8, data = 0xcfc } })
+    bridge:add(own, 3)
+    assert.equal(own, vm.devices.mine)
+    vm:detach(bridge)
+    assert.equal(own, vm.devices.mine)
+  end)
+end)
+
 describe("a PCI device whose VM is gone", function()
   it("is garbage, and with it the memory that it has", function()
     local luna = require "lunavisor"

@@ -240,6 +240,7 @@ function M.add(methods)
     end
     self.attached.entries[name] = nil
     M.tell(dev, false)
+    rawset(dev, "vm", false)
   end
 
   --- The line that sets an interrupt line of the VM, for line:connect: up while one of those that

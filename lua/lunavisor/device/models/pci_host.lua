@@ -62,6 +62,25 @@ local function narrow(d, access)
   if bits(access.value, 2) > bits(old, 2) then d.reset_out:pulse() end
 end
 
+-- A function comes to the bridge's VM, for its time, its memory and a place among vm.devices: with
+-- its slot behind its name where that is taken.
+local function adopt(d, dev, key)
+  if rawget(dev, "vm") then return end
+  local name, vm = dev.name, d.vm
+  if vm.attached.entries[name] then
+    name = ("%s@%d.%d"):format(name, math.floor(key / 8), key % 8)
+  end
+  d.adopted[key] = vm:attach(dev, { name = name })
+end
+
+local function attached(d, vm)
+  for key = 0, 255 do
+    local dev = (vm and d.functions or d.adopted)[key]
+    if dev and vm then adopt(d, dev, key) elseif dev then d.vm:detach(dev) end
+  end
+  if not vm then d.adopted = {} end
+end
+
 --- host:add(dev, slot, number): puts a device with a region `config` of pci.config at a slot, 0 to
 --- 31, as that function of it, 0 to 7, 0 where nil. Slots have the four interrupts in turn, unless
 --- the option route(slot, pin) says which: 0 to 3; pin 1 is INTA#.
@@ -82,11 +101,12 @@ local function add(d, dev, slot, number)
   pci.place(dev, map, function(pin) return d[PINS[route(slot, pin) % 4]] end,
     d.options.message or nil)
   d.functions[key] = dev
+  if d.vm then adopt(d, dev, key) end
   return dev
 end
 
 return device "pci_host" {
-  holds = "functions", options = { map = false, message = false, route = false },
+  holds = "functions adopted", options = { map = false, message = false, route = false },
   regions = {
     main = { size = 4, width = 4, narrow = "refuse", unknown = narrow, registers = {
       CONFIG_ADDRESS = { at = 0, fields = { register = "7:2", number = "10:8", slot = "15:11",
@@ -97,6 +117,7 @@ return device "pci_host" {
   },
   state = { reset_control = 0 },
   lines = { inta = true, intb = true, intc = true, intd = true, reset_out = true },
-  init = function(d) d.functions = {} end,
+  init = function(d) d.functions, d.adopted = {}, {} end,
+  attached = attached,
   methods = { add = add },
 }
