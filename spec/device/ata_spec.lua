@@ -360,6 +360,43 @@ describe("an image", function()
     assert.equal(("f"):rep(512) .. ("w"):rep(512) .. ("f"):rep(100), write {})
   end)
 
+  it("has in the state what was written to a copy, and nothing else", function()
+    fresh { master = { image = image, copy = true } }
+    local function write(byte)
+      command(0x30, 3, 2)
+      hd:write_block(0, 2, byte:rep(1024))
+      inp(7)
+    end
+    write "a"
+    local saved = hd:save()
+    write "b"
+    hd:reset()
+    command(0x20, 3, 3)
+    assert.equal(("b"):rep(1024) .. image:read(5 * 512, 512), hd:read_block(0, 2, 768))
+    assert(hd:load(saved))
+    command(0x20, 2, 3)
+    assert.equal(image:read(1024, 512) .. ("a"):rep(1024), hd:read_block(0, 2, 768))
+    write "c"
+    assert(hd:load(saved))
+    command(0x20, 3, 1)
+    assert.equal(("a"):rep(512), hd:read_block(0, 2, 256))
+    assert.equal(3, image:u32(3 * 512))
+  end)
+
+  it("keeps the geometry and block size that were set in the state", function()
+    command(0xc6, 0, 8)
+    out(6, 0xa3)
+    out(2, 10)
+    out(7, 0x91)
+    local saved = hd:save()
+    fresh()
+    assert(hd:load(saved))
+    command(0xec, 0, 0)
+    local data = hd:read_block(0, 2, 256)
+    assert.equal("\8\1", data:sub(119, 120))
+    assert.equal("\4\0\10\0", data:sub(111, 114))
+  end)
+
   it("is refused where it is none", function()
     raises("ata: master: image: the path of a file, or a buffer, expected, got number",
       function() ata { master = 5 } end)

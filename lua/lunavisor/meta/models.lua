@@ -21,9 +21,17 @@ function acpi_pm:press_power() end
 function acpi_pm:press_sleep() end
 
 ---@class luna.ata_options: luna.instance_options
----@field master? false|luna.image|table or { image =, serial =, model =, read_only =, copy =,
----size = }
+---@field master? false|luna.image|table or { image =, cdrom =, serial =, model =, read_only =,
+---copy =, size = }
 ---@field slave? false|luna.image|table
+---@field bus_master? false|fun(channel: luna.ata) called when a drive asks for DMA
+---@class luna.ata: luna.kit_device
+local ata = {}
+---@param which "master"|"slave"|integer
+---@param image luna.image|table
+function ata:insert(which, image) end
+---@param which "master"|"slave"|integer
+function ata:eject(which) end
 
 ---@class luna.cfi_flash_options: luna.instance_options
 ---@field image? false|luna.image
@@ -145,6 +153,10 @@ local pci_host = {}
 ---@param number? integer the function
 ---@return luna.kit_device
 function pci_host:add(dev, slot, number) end
+
+---@class luna.piix3_ide_options: luna.instance_options
+---@field primary? false|luna.ata
+---@field secondary? false|luna.ata
 
 ---@class luna.system_ports_options: luna.instance_options
 ---@field pit? false|luna.i8254

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- What an ATA drive says of itself: the 256 words of IDENTIFY DEVICE (T13/1410D, ATA/ATAPI-6) and
--- its geometry.
+-- What an ATA drive says of itself: the 256 words of IDENTIFY DEVICE and of IDENTIFY PACKET DEVICE
+-- (T13/1410D, ATA/ATAPI-6), its geometry, and the modes of its transfers.
 
 local word = require "lunavisor.device.word"
 
@@ -34,30 +34,67 @@ end
 local FEATURES = { [80] = 0x007e, [82] = 0x4000, [83] = 0x7400, [84] = 0x4000, [85] = 0x4000,
   [86] = 0x3400, [87] = 0x4000 }
 
---- The answer of a drive { disk =, serial =, model =, native, current = geometries, multiple = its
---- SET MULTIPLE MODE, 0 for none }, as 512 bytes.
-function M.answer(drive)
-  local words = {}
-  for i = 0, 255 do words[i] = 0 end
-  local native, current, sectors = drive.native, drive.current, drive.disk.sectors
-  words[0] = 0x0040
-  words[1], words[3], words[6] = native.cylinders, native.heads, native.track
+-- The words of modes for a bus master: multiword DMA 0 to 2, Ultra DMA 0 to 5, and which is on.
+local function put_modes(words, mode)
+  local kind, number = math.floor(mode / 8), mode % 8
+  words[49] = words[49] + 0x0100
+  words[53] = words[53] + 4
+  words[63] = 0x0007 + (kind == 4 and 2 ^ (8 + number) or 0)
+  words[65], words[66] = 120, 120
+  words[88] = 0x003f + (kind == 8 and 2 ^ (8 + number) or 0)
+end
+
+--- Whether SET FEATURES can turn on a mode, by the value of its Sector Count.
+function M.has_mode(mode, dma)
+  return mode <= 0x0c or dma and (mode >= 0x20 and mode <= 0x22 or mode >= 0x40 and mode <= 0x45)
+end
+
+local function bytes_of(words)
+  local bytes = {}
+  for i = 0, 255 do
+    local value = words[i] or 0
+    bytes[i + 1] = string.char(value % 256, word.bits(value, 8, 8))
+  end
+  return table.concat(bytes)
+end
+
+-- What both kinds of drives say.
+local function common(drive, set, dma)
+  local words = { [49] = 0x0a00, [53] = 0x0002, [64] = 0x0003, [67] = 120, [68] = 120 }
   put_text(words, 10, 19, drive.serial)
   put_text(words, 23, 26, "1.0")
   put_text(words, 27, 46, drive.model)
-  words[47], words[49], words[50] = 0x8000 + MOST, 0x0a00, 0x4000
-  words[51], words[53] = 0x0200, 0x0003
+  words[93] = 0x4000 + (drive.number == 0 and 0x0b or 0x0300)
+  if dma then put_modes(words, set.mode) end
+  return words
+end
+
+--- The 512 bytes of a drive { disk =, serial =, model =, number =, native = its geometry } that has
+--- been set to { multiple =, geometry = false or another, mode = }; dma: there is a bus master.
+function M.answer(drive, set, dma)
+  local words = common(drive, set, dma)
+  local native, current, sectors = drive.native, set.geometry or drive.native, drive.disk.sectors
+  words[0] = 0x0040
+  words[1], words[3], words[6] = native.cylinders, native.heads, native.track
+  words[47], words[50], words[51] = 0x8000 + MOST, 0x4000, 0x0200
+  words[53] = words[53] + 1
   words[54], words[55], words[56] = current.cylinders, current.heads, current.track
   put_number(words, 57, 2, current.cylinders * current.heads * current.track)
-  words[59] = drive.multiple > 0 and 0x0100 + drive.multiple or 0
+  words[59] = set.multiple > 0 and 0x0100 + set.multiple or 0
   put_number(words, 60, 2, math.min(sectors, 2 ^ 28 - 1))
-  words[64], words[67], words[68] = 0x0003, 120, 120
   for i, value in pairs(FEATURES) do words[i] = value end
-  words[93] = 0x4000 + (drive.number == 0 and 0x0b or 0x0300)
   put_number(words, 100, 4, sectors)
-  local bytes = {}
-  for i = 0, 255 do bytes[i + 1] = string.char(words[i] % 256, word.bits(words[i], 8, 8)) end
-  return table.concat(bytes)
+  return bytes_of(words)
+end
+
+--- The same of IDENTIFY PACKET DEVICE: a CD drive with packets of 12 bytes, which asks for them
+--- within 50 microseconds and without an interrupt.
+function M.packet_answer(drive, set, dma)
+  local words = common(drive, set, dma)
+  words[0] = 0x85c0
+  words[80], words[82], words[83] = 0x007e, 0x4210, 0x4000
+  words[84], words[85], words[86], words[87] = 0x4000, 0x4210, 0, 0x4000
+  return bytes_of(words)
 end
 
 return M
