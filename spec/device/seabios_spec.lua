@@ -129,4 +129,44 @@ describe("SeaBIOS", function()
       assert.truthy(output:find(line, 1, true), ("%q is not in:\n%s"):format(line, output))
     end
   end)
+
+  it("boots from a CD", function()
+    local output = run [[
+      local luna = require "lunavisor"
+      local cd = luna.buffer "64K"
+      cd:write(16 * 2048, "\1CD001\1")
+      cd:write(17 * 2048, "\0CD001\1EL TORITO SPECIFICATION")
+      cd:u32(17 * 2048 + 0x47, 18)                  -- the boot catalog
+      cd:write(18 * 2048, "\1\0\0\0")
+      cd:u16(18 * 2048 + 28, 0x55aa)                -- its checksum
+      cd:u16(18 * 2048 + 30, 0xaa55)
+      cd:write(18 * 2048 + 32, "\x88\0\0\0\0\0\4\0\19\0\0\0")
+      cd:write(19 * 2048, luna.asm([=[
+        mov si, packet
+        mov ah, 0x42            ; extended read, of the drive in dl
+        int 0x13
+        jc bad
+        mov si, 0x8001
+        mov cx, 5
+        next:
+        lodsb
+        out 0xe9, al
+        loop next
+        bad:
+        mov eax, 0x42
+        out 0xf4, eax
+        packet: db 16, 0
+        dw 1, 0x8000, 0
+        dq 16
+      ]=], { bits = 16, org = 0x7c00 }))
+      pc = seabios.new(nil, { image = cd })
+      local done, exit = seabios.run(pc, function() return pc.serial:text() == "CD001" end, 30)
+      print(pc.console:text())
+      print("CD said", pc.serial:text(), exit)
+    ]]
+    for _, line in ipairs { "DVD/CD [ata1-0: LUNAVISOR CD ATAPI-6 DVD/CD]",
+      "Booting from DVD/CD...", "CD said\tCD001\tstopped" } do
+      assert.truthy(output:find(line, 1, true), ("%q is not in:\n%s"):format(line, output))
+    end
+  end)
 end)

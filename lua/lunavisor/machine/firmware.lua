@@ -14,10 +14,10 @@ local HOLE = 0xc0000000
 local SMP, MAX_CPUS = 5, 0xf -- items
 
 --- Bytes of the clock's memory for so much of it: what is below 1 MiB, up to 64 MiB above it, up to
---- 3 GiB above 16 MiB, and above 4 GiB; hard disks boot before all else.
+--- 3 GiB above 16 MiB, and above 4 GiB; hard disks boot first, then CDs.
 function M.cmos(size)
   local low = math.min(size, HOLE)
-  local ram = { [0x3d] = 0x02 }
+  local ram = { [0x3d] = 0x32 }
   local function put(index, value, bytes)
     for i = 0, bytes - 1 do ram[index + i] = word.bits(value, 8 * i, 8) end
   end

@@ -16,8 +16,6 @@ local SCREEN = 2                  -- the slot of the VGA
 local bridge = pci.device "i440fx" { pci = { vendor = 0x8086, device = 0x1237, class = 0x060000,
   subsystem_vendor = 0x1af4, subsystem = 0x1100,
   registers = { PAM = { at = 0x58, width = 1, count = 8 } } } }
-local ide = pci.device "piix3_ide" { pci = { vendor = 0x8086, device = 0x7010, class = 0x010100,
-  registers = { TIMING = { at = 0x40 } } } }
 local pm = pci.device "piix4_pm" { pci = { vendor = 0x8086, device = 0x7113, class = 0x068000,
   registers = { BASE = { at = 0x40 }, COUNT = { at = 0x44 }, ACTIVITY = { at = 0x58 },
     ENABLE = { at = 0x80, width = 1 } } } }
@@ -43,7 +41,7 @@ local function one_of(...)
 end
 
 local options = {
-  bios = any, disk = any, serial = any, debug = any, time = any,
+  bios = any, disk = any, cdrom = any, serial = any, debug = any, time = any,
   irqchip = one_of("kernel", "pic"), pit = one_of("kernel", "device"),
   acpi = function(what, value)
     value = check.flag(what, value, depth())
@@ -81,11 +79,21 @@ local function add_keyboard(board, reset)
     irq12 = board:irq(12), reset_out = reset }, { log = false })
 end
 
-local function add_functions(board, host)
+-- A channel for the bus master, unless another device is in its place.
+local function channel(dev)
+  return dev and rawget(dev, "class").name == "ata" and dev or false
+end
+
+local function add_functions(board, host, drives)
   local isa = require "lunavisor.device.models.piix3" { log = false }
+  local ide = require "lunavisor.device.models.piix3_ide" { log = false,
+    primary = channel(drives[1]), secondary = channel(drives[2]) }
   host:add(bridge { log = false }, 0)
   host:add(isa, 1, ISA)
-  host:add(ide { log = false }, 1, IDE)
+  host:add(ide, 1, IDE)
+  if not board.options.bios then -- as firmware leaves it: "IDE Decode Enable"
+    ide.TIMING[0], ide.TIMING[1] = 0x8000, 0x8000
+  end
   host:add(pm { log = false }, 1, POWER)
   for line, pin in pairs { inta = "pirqd", intb = "pirqa", intc = "pirqb", intd = "pirqc" } do
     host[line]:connect(isa.inputs[pin])
@@ -96,26 +104,34 @@ local function add_functions(board, host)
   end
 end
 
--- That a disk's file is not there is for the host to say, and no mistake of the script's.
-local function need_file(board, disk)
-  local path = type(disk) == "table" and rawget(disk, "image") or disk
-  if type(path) ~= "string" then return end
-  local file, message = io.open(path, "rb")
-  if not file then error({ ("%s: disk: %s"):format(board.what, message), "not_found" }, 0) end
-  file:close()
+-- A drive of an option: { image =, ... }. That its file is not there is for the host to say, and no
+-- mistake of the script's.
+local function drive_of(board, name)
+  local given, drive = board.options[name], {}
+  if not given then return false end
+  if type(given) ~= "table" or class.of(given) == "buffer" then given = { image = given } end
+  for key, value in pairs(given) do drive[key] = value end
+  if type(drive.image) == "string" then
+    local file, message = io.open(drive.image, "rb")
+    if not file then
+      error({ ("%s: %s: %s"):format(board.what, name, message), "not_found" }, 0)
+    end
+    file:close()
+  end
+  drive.cdrom = name == "cdrom" or drive.cdrom
+  return drive
 end
 
 local function add_pci(board, reset)
   local host = board:put("pci", "pci_host", { pio = { main = 0xcf8, data = 0xcfc },
     reset_out = reset }, { map = pci.mapper(board.vm), log = false })
-  if host then add_functions(board, host) end
-  local drive = board.options.disk
-  need_file(board, drive)
+  local drives = { drive_of(board, "disk"), drive_of(board, "cdrom") }
   for i, place in ipairs { { command = 0x1f0, control = 0x3f6 },
     { command = 0x170, control = 0x376 } } do
-    board:put("ide" .. i, "ata", { pio = place, irq = board:irq(13 + i) },
-      { master = i == 1 and drive or false, log = false })
+    drives[i] = board:put("ide" .. i, "ata", { pio = place, irq = board:irq(13 + i) },
+      { master = drives[i], log = false })
   end
+  if host then add_functions(board, host, drives) end
   local vga = board:put("vga", "vga", { pio = { io = 0x3c0, vbe = 0x1ce },
     mmio = { window = 0xa0000 } }, { log = false })
   if host and vga and rawget(vga.regions, "config") then host:add(vga, SCREEN) end

@@ -19,6 +19,7 @@ error "annotations are not to be required"
 ---@field serial? luna.output pc, microvm: of com1 and port 0xe9; the program's output where nil
 ---@field bios? luna.image_source pc: firmware, in place of the image
 ---@field disk? luna.image|table pc: the first drive
+---@field cdrom? luna.image|table pc: the first drive of the second channel, for CDs
 ---@field debug? luna.output pc: of port 0x402
 ---@field time? number|fun(): number pc: seconds since 1970
 ---@field irqchip? "kernel"|"pic" pc
