@@ -446,10 +446,8 @@ static int write_all(parts *p, luna_vcpu *vcpu) {
 /* The time-stamp counter is the last of the groups: where that fails, it has not changed. */
 static void put_back(const parts *p, luna_vcpu *vcpu) {
   luna_failure failure = luna_failure_take();
-  uint32_t groups = groups_of(vcpu) & ~(uint32_t)LUNA_GROUPS_PAGE;
-  if (!p->counted) {
-    groups &= ~(uint32_t)(1 << LUNA_GROUP_COUNTERS);
-  }
+  const uint32_t kept = LUNA_GROUPS_PAGE | (p->counted ? 0 : 1u << LUNA_GROUP_COUNTERS);
+  uint32_t groups = groups_of(vcpu) & ~kept;
   if (vcpu->vm->irqchip) {
     groups |= 1 << LUNA_GROUP_SREGS;
   }
