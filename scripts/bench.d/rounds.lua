@@ -136,6 +136,14 @@ function M.collect(command)
   return samples
 end
 
+--- Whether there is a program of that name.
+function M.is_installed(program)
+  local pipe = assert(io.popen("command -v " .. program))
+  local found = pipe:read "*l"
+  pipe:close()
+  return found ~= nil
+end
+
 --- So many samples.
 function M.samples(sample, ...)
   local samples = {}

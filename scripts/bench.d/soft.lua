@@ -32,14 +32,7 @@ add("two_threads", "x", { least = 1.9 }, function() -- what two CPUs do to what 
   return rounds.collect("threads free " .. rounds.build .. "/bench/soft two")
 end)
 
-local function is_installed(program)
-  local pipe = assert(io.popen("command -v " .. program))
-  local found = pipe:read "*l"
-  pipe:close()
-  return found ~= nil
-end
-
-if is_installed(EMULATOR) then
+if rounds.is_installed(EMULATOR) then
   local least = { -- of its speed; the goals are 0.35 and 0.6
     alu = { [64] = 0.35, [32] = 0.35, [16] = 0.2 },
     memory = { [64] = 0.6, [32] = 0.6, [16] = 0.4 },

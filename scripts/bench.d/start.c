@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * From the start of a program to its first output, by the clock on the wall: `start FIGURE LUNA LUA`
- * with the program luna and the Lua that it is to run on, against others that do the same. The
+ * From the start of a program to its first output, by the clock on the wall: `start FIGURE LUNA
+ * LUA`, of the program luna with the Lua that it is to run on, against others that do the same. The
  * image is a multiboot kernel that writes to the serial port.
  *   loader            luna boot's microvm on KVM, to a loader of raw ioctls: their ratio
  *   emulator-kvm, -tcg   QEMU's PC to luna boot's, on KVM and on the translators of both
  *   script            a script that prints, by luna and by Lua alone: milliseconds between them
- *   least LUNA LUA    prints what luna boot takes of each machine and accelerator, in milliseconds */
+ *   least             what luna boot takes of each machine and accelerator, in milliseconds */
 #include "common.h"
 
 #include <fcntl.h>
@@ -151,9 +151,25 @@ static void time_both(const char *const *one, const char *const *other, int turn
 #define BOOT(machine, accelerator)                                                                 \
   ((const char *const[]){luna, "boot", kernel, "--machine", machine, "--accel", accelerator, NULL})
 #define EMULATOR(accelerator)                                                                      \
-  ((const char *const[]){"qemu-system-x86_64", "-accel", accelerator, "-M", "pc", "-m", "128",     \
-                         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",      \
-                         "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", kernel,      \
+  ((const char *const[]){"qemu-system-x86_64",                                                     \
+                         "-accel",                                                                 \
+                         accelerator,                                                              \
+                         "-cpu",                                                                   \
+                         cpu,                                                                      \
+                         "-M",                                                                     \
+                         "pc",                                                                     \
+                         "-m",                                                                     \
+                         "128",                                                                    \
+                         "-nodefaults",                                                            \
+                         "-display",                                                               \
+                         "none",                                                                   \
+                         "-no-reboot",                                                             \
+                         "-serial",                                                                \
+                         "stdio",                                                                  \
+                         "-device",                                                                \
+                         "isa-debug-exit,iobase=0xf4,iosize=4",                                    \
+                         "-kernel",                                                                \
+                         kernel,                                                                   \
                          NULL})
 
 static void print_loader(void) {

@@ -3,6 +3,7 @@
 
 local consoles = require "lunavisor.program.console"
 local finding = require "lunavisor.program.image"
+local pace = require "lunavisor.program.pace"
 local say = require "lunavisor.program.say"
 local watch = require "lunavisor.program.watch"
 local watching = require "lunavisor.program.watching"
@@ -99,6 +100,7 @@ function M.run(options)
   if options.gdb and (options.gdb % 1 ~= 0 or options.gdb < 0 or options.gdb > 65535) then
     return say.cannot "--gdb: a port from 0 to 65535 expected"
   end
+  pace.start()
   found, problem = finding.find(options)
   if not found then return say.cannot("%s", problem) end
   console, problem = consoles.new(options.console)
@@ -107,6 +109,7 @@ function M.run(options)
   local session, status
   session, problem = watching.begin(options)
   if session then vm, problem = machine_of(options, found, console) end
+  pace.run()
   if vm then
     status = conclude(vm, options, watch.run(vm, console, options))
     status = worse(status, session:finish())

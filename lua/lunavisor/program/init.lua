@@ -2,6 +2,7 @@
 -- The program luna: its subcommands, one file each, and what its exit statuses are. A subcommand is
 -- { about, describe = fn(argparse's command), run = fn(options) -> status }.
 
+local pace = require "lunavisor.program.pace"
 local say = require "lunavisor.program.say"
 
 local M = {}
@@ -93,6 +94,7 @@ end
 function M.main(args)
   local list, rest = arranged(args)
   if list[1] == "run" and list[2] and not list[2]:find "^%-." then -- quick: there are no options
+    pace.run()
     return command("run").run { script = list[2], rest = rest }
   end
   local parser, problem = parser_of()
@@ -100,6 +102,7 @@ function M.main(args)
   local ok, options = parser:pparse(list)
   if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end
   options.rest = rest
+  pace.run()
   return command(options.command).run(options)
 end
 
