@@ -44,9 +44,9 @@ describe("a client", function()
 end)
 
 describe("the tables of ACPI", function()
-  it("have the right sums and lengths", function()
+  local function check_tables(pci)
     local acpi = require "lunavisor.machine.acpi"
-    local bytes = acpi.tables(2, 0x600, 0xe0000)
+    local bytes = acpi.tables(2, 0x600, 0xe0000, pci)
     local function sum(first, last)
       local total = 0
       for i = first, last do total = total + bytes:byte(i) end
@@ -68,6 +68,36 @@ describe("the tables of ACPI", function()
     end
     assert.equal(0, sum(root + 1, root + u32(root + 4)))
     assert.same({ "FACP", "APIC" }, names)
+    return bytes
+  end
+
+  it("have the right sums and lengths", function()
+    assert.is_nil(check_tables():find("PCI0", 1, true))
+  end)
+
+  it("have a host bridge, whose packages are as long as they say", function()
+    local bytes = check_tables { [0] = 11, 10, 10, 11, low = 0xc0000000 }
+    local function length(at) -- of a package, and how many bytes that takes
+      local first, second = bytes:byte(at, at + 1)
+      if first < 64 then return first, 1 end
+      return first % 16 + 16 * second, 2
+    end
+    local scope = bytes:find "\16..\\_SB_"
+    local device = bytes:find("\91\130", scope, true)
+    local size = length(scope + 1)
+    assert.equal(scope + 1 + size, device + 2 + length(device + 2))
+    local _, routes = bytes:find("_PRT\18", device, true)
+    local all, head = length(routes + 1)
+    assert.equal(scope + 1 + size, routes + 1 + all)
+    assert.equal(128, bytes:byte(routes + 1 + head))
+    local at, count, irqs = routes + 2 + head, 0, ""
+    while at < routes + 1 + all do
+      assert.equal(18, bytes:byte(at))
+      if count < 8 then irqs = irqs .. bytes:byte(at + length(at + 1)) .. " " end
+      at, count = at + 1 + length(at + 1), count + 1
+    end
+    assert.equal(128, count)
+    assert.equal("11 10 10 11 10 10 11 11 ", irqs)
   end)
 end)
 

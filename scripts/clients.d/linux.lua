@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The client linux: Debian's cloud kernel with a busybox of its packages, which are unpacked and
 -- not installed. The machine is made in linux_vm.lua, or by luna boot; what runs in it, an
--- initramfs, here.
+-- initramfs, here. The kernel's drivers of disks are modules.
 
 local cpio = require "cpio"
 local process = require "process"
@@ -9,6 +9,9 @@ local process = require "process"
 local M = { about = "Debian's cloud kernel with busybox, to its shell (LUNA_CLIENTS)" }
 
 local KERNEL, BUSYBOX = "boot/vmlinuz-*-cloud-amd64", "bin/busybox"
+local MODULE = "lib/modules/*-cloud-amd64/kernel/drivers/%s.ko"
+local DRIVERS = { "scsi/scsi_common", "scsi/scsi_mod", "ata/libata", "ata/ata_piix", "scsi/sd_mod",
+  "cdrom/cdrom", "scsi/sr_mod" }
 local COMMAND = "console=ttyS0 panic=-1"
 
 -- Commands of /init; each prints a line that the test looks for.
@@ -19,6 +22,15 @@ local tests = {
     checks = { "0bee89b07a248e27c83fc3d5951213c1", "cpus 2\n" } },
   { name = "command", cpus = 1, command = "sh -c 'uname -s; exit 5'",
     script = '"$@"\necho $? >/dev/ttyS1', checks = { "\nLinux\n", "\nstatus 5\n" } },
+  { name = "drives", cpus = 1, drives = true, script = [[
+    head -c 1048576 /dev/zero | tr '\0' x >/file
+    dd if=/file of=/dev/sda bs=1M seek=1 conv=fsync
+    echo 3 >/proc/sys/vm/drop_caches
+    echo first $(head -c 1048576 /dev/sda | md5sum)
+    echo second $(tail -c 1048576 /dev/sda | md5sum)
+    echo cd $(md5sum </dev/sr0)]],
+    checks = { "ata1: PATA max MWDMA2 .- bmdma", "first 86d164183ec152a4fce54c9d05520036",
+      "second b561f87202d04959e37588ee05cf5b10", "cd b127fb93ef4d53f37fa95ab3c7578d3c" } },
   { name = "work", cpus = 1, long = true, script = [[
     head -c 8388608 /dev/zero | gzip | gunzip | md5sum
     head -c 8388608 /dev/zero | sha256sum
@@ -32,7 +44,8 @@ local tests = {
 }
 
 function M.missing()
-  return process.missing { { KERNEL, "linux-image-cloud-amd64" }, { BUSYBOX, "busybox-static" } }
+  return process.missing { { KERNEL, "linux-image-cloud-amd64" }, { BUSYBOX, "busybox-static" },
+    { MODULE:format(DRIVERS[1]), "linux-image-cloud-amd64" } }
 end
 
 function M.tests()
@@ -46,31 +59,61 @@ local function read_file(path)
   return bytes
 end
 
--- The file of an initramfs whose /init says that it is there, runs the test's script and ends.
-local function make_initrd(test)
-  local init = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc none /proc\n"
-    .. "echo init of $(uname -sr)\n" .. test.script .. "\necho done\npoweroff -f\n"
-  local archive = cpio { { "bin" }, { "dev" }, { "proc" },
-    { "dev/console", major = 5, minor = 1 }, { "dev/null", major = 1, minor = 3 },
-    { "dev/zero", major = 1, minor = 5 }, { "dev/ttyS1", major = 4, minor = 65 },
-    { "bin/busybox", read_file(process.find(BUSYBOX)) },
-    { "init", init } }
+-- A file with these bytes.
+local function make_file(bytes)
   local path = os.tmpname()
   local file = assert(io.open(path, "wb"))
-  file:write(archive)
+  file:write(bytes)
   file:close()
   return path
 end
 
+-- 2 MiB for the disk and the CD: lines of numbers.
+local function make_drive()
+  local lines = {}
+  for i = 0, 2 ^ 18 - 1 do lines[i + 1] = ("%07d\n"):format(i) end
+  return make_file(table.concat(lines))
+end
+
+-- The drivers of disks, and the commands that load them.
+local function drivers()
+  local files, commands = {}, "mount -t devtmpfs none /dev\n"
+  for i, name in ipairs(DRIVERS) do
+    local file = name:match "[^/]+$" .. ".ko"
+    files[i] = { file, read_file(process.find(MODULE:format(name))) }
+    commands = commands .. "insmod /" .. file .. "\n"
+  end
+  return files, commands .. "until [ -b /dev/sda -a -b /dev/sr0 ]; do sleep 0.1; done\n"
+end
+
+-- The file of an initramfs whose /init says that it is there, runs the test's script and ends.
+local function make_initrd(test)
+  local files, commands = {}, ""
+  if test.drives then files, commands = drivers() end
+  local init = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc none /proc\n"
+    .. "echo init of $(uname -sr)\n" .. commands .. test.script .. "\necho done\npoweroff -f\n"
+  for _, one in ipairs { { "bin" }, { "dev" }, { "proc" },
+    { "dev/console", major = 5, minor = 1 }, { "dev/null", major = 1, minor = 3 },
+    { "dev/zero", major = 1, minor = 5 }, { "dev/ttyS1", major = 4, minor = 65 },
+    { "bin/busybox", read_file(process.find(BUSYBOX)) },
+    { "init", init } } do
+    files[#files + 1] = one
+  end
+  return make_file(cpio(files))
+end
+
 local function run(test, options, form, ...)
-  local initrd = make_initrd(test)
-  local arguments = { ... }
+  local made, arguments = {}, { ... }
   for i, argument in ipairs(arguments) do
-    arguments[i] = process.quote(argument == make_initrd and initrd or argument)
+    if type(argument) == "function" then
+      argument = argument(test)
+      made[#made + 1] = argument
+    end
+    arguments[i] = process.quote(argument)
   end
   local text, status, seconds, used = process.run(form:format((table.unpack or unpack)(arguments)),
     options.seconds)
-  os.remove(initrd)
+  for _, path in ipairs(made) do os.remove(path) end
   text = ("%s\nstatus %s\n"):format(text, status)
   local checks = { "init of Linux 6", "\ndone\n" }
   for _, check in ipairs(test.checks) do checks[#checks + 1] = check end
@@ -85,13 +128,13 @@ function M.ours(test, options)
       .. "--cmdline %s -- " .. test.command, arg[-1] or "luajit", options.directory,
       process.find(KERNEL), make_initrd, options.accel, COMMAND)
   end
-  return run(test, options, (arg[-1] or "luajit") .. " %s %s %s %s %s %s",
+  return run(test, options, (arg[-1] or "luajit") .. " %s %s %s %s %s %s %s",
     options.directory .. "/linux_vm.lua", process.find(KERNEL), make_initrd, options.accel,
-    test.cpus, COMMAND)
+    test.cpus, COMMAND, test.drives and make_drive or "")
 end
 
 function M.other(test, options)
-  if test.command or not process.has_qemu() then return nil end
+  if test.command or test.drives or not process.has_qemu() then return nil end
   return run(test, options, "qemu-system-x86_64 -accel tcg -m 256 -nodefaults -display none "
     .. "-serial stdio -no-reboot -kernel %s -initrd %s -smp %s -append %s",
     process.find(KERNEL), make_initrd, test.cpus, COMMAND)

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- The ACPI tables of a small PC: its processors, its IOAPIC and its fixed hardware (the model
--- acpi_pm), by the ACPI specification 1.0b. A name space has the sleep state S5 alone.
+-- acpi_pm), by the ACPI specification 1.0b. Its name space is in aml.lua.
 
+local aml = require "lunavisor.machine.aml"
 local pack = require "lunavisor.text.pack"
 
 local le16, le32 = pack.le16, pack.le32
@@ -10,8 +11,6 @@ local M = {}
 
 local SCI, SMI_COMMAND, ENABLE, DISABLE = 9, 0xb2, 0xf1, 0xf0
 local IOAPIC, LAPIC = 0xfec00000, 0xfee00000
--- _S5: a package of four zeroes.
-local S5 = "\8_S5_\18\6\4\0\0\0\0"
 
 -- The byte that makes the sum of all 0.
 local function checksum(bytes)
@@ -29,13 +28,15 @@ local function table_of(signature, revision, body)
     .. le32(1) .. "LUNA" .. le32(1) .. body, 9)
 end
 
--- Processors, the IOAPIC, the timer's line at its input 2, and the SCI, a level.
-local function madt(cpus)
+-- Processors, the IOAPIC, the timer's line at its input 2, and levels: the SCI and those of PCI.
+local function madt(cpus, irqs)
   local parts = { le32(LAPIC), le32(1) }
   for id = 0, cpus - 1 do parts[#parts + 1] = "\0\8" .. string.char(id, id) .. le32(1) end
   parts[#parts + 1] = "\1\12" .. string.char(cpus, 0) .. le32(IOAPIC) .. le32(0)
   parts[#parts + 1] = "\2\10\0\0" .. le32(2) .. le16(0)
-  parts[#parts + 1] = "\2\10\0" .. string.char(SCI) .. le32(SCI) .. le16(0x0d)
+  for _, irq in ipairs { SCI, irqs[0], irqs[2] } do
+    parts[#parts + 1] = "\2\10\0" .. string.char(irq) .. le32(irq) .. le16(0x0d)
+  end
   return table_of("APIC", 1, table.concat(parts))
 end
 
@@ -53,8 +54,9 @@ local function facs()
 end
 
 --- The tables for so many processors, with the fixed hardware at port `pm`, to lie at `gpa`, a
---- multiple of 64: the RSDP is first.
-function M.tables(cpus, pm, gpa)
+--- multiple of 64: the RSDP is first. pci: { [0] = interrupts of INTA# to INTD# of slot 0, low =
+--- where its memory begins } where there is a host bridge.
+function M.tables(cpus, pm, gpa, pci)
   local blob, at = {}, gpa + 64
   local function put(bytes)
     local here = at
@@ -62,8 +64,9 @@ function M.tables(cpus, pm, gpa)
     at = at + #blob[#blob]
     return here
   end
-  local control, names = put(facs()), put(table_of("DSDT", 1, S5))
-  local fixed, apics = put(fadt(pm, control, names)), put(madt(cpus))
+  local control, names = put(facs()), put(table_of("DSDT", 1, aml.S5
+    .. (pci and aml.host_bridge(pci, pci.low) or "")))
+  local fixed, apics = put(fadt(pm, control, names)), put(madt(cpus, pci or {}))
   local root = put(table_of("RSDT", 1, le32(fixed) .. le32(apics)))
   local pointer = sealed("RSD PTR \0LUNA  \0" .. le32(root), 8)
   return pointer .. ("\0"):rep(64 - #pointer) .. table.concat(blob)

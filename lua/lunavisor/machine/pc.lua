@@ -11,6 +11,9 @@ local pci = require "lunavisor.device.models.pci"
 local PM, TABLES = 0x600, 0xe0000 -- ACPI's ports where nobody moves them, and its tables
 local ISA, IDE, POWER = 0, 1, 3   -- functions of slot 1
 local SCREEN = 2                  -- the slot of the VGA
+local PIRQS = { [0] = 10, 10, 11, 11 } -- where PIRQA to PIRQD go where no firmware says so
+-- So go INTA# to INTD# of slot 0, the first of which is PIRQD; PCI's memory begins behind RAM.
+local ROUTES = { [0] = PIRQS[3], PIRQS[0], PIRQS[1], PIRQS[2], low = 0xc0000000 }
 
 -- Functions of PCI of which there is no more than their configuration space.
 local bridge = pci.device "i440fx" { pci = { vendor = 0x8086, device = 0x1237, class = 0x060000,
@@ -91,8 +94,9 @@ local function add_functions(board, host, drives)
   host:add(bridge { log = false }, 0)
   host:add(isa, 1, ISA)
   host:add(ide, 1, IDE)
-  if not board.options.bios then -- as firmware leaves it: "IDE Decode Enable"
+  if not board.options.bios then -- as firmware leaves it: "IDE Decode Enable", and PIRQs
     ide.TIMING[0], ide.TIMING[1] = 0x8000, 0x8000
+    for i = 0, 3 do isa.PIRQRC[i].value = PIRQS[i] end
   end
   host:add(pm { log = false }, 1, POWER)
   for line, pin in pairs { inta = "pirqd", intb = "pirqa", intc = "pirqb", intd = "pirqc" } do
@@ -143,7 +147,8 @@ local function add_power(board)
     off = function(level) if level then board.vm:stop "off" end end }, { log = false })
   if power and not board.options.bios and board.options.acpi ~= false
     and board.irqchip == "kernel" and board.size >= 0x100000 then
-    board.ram:write(TABLES, acpi.tables(board.cpus, board.options.pm or PM, TABLES))
+    board.ram:write(TABLES, acpi.tables(board.cpus, board.options.pm or PM, TABLES,
+      board.options.devices.pci ~= false and ROUTES or nil))
   end
 end
 
