@@ -32,6 +32,8 @@ function M.describe(command)
     :argname "NAME=VALUE":count "*"
   command:flag("--json", "Print the table that the script returns, as a line of JSON.")
   watching.describe(command)
+  command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
+    :argname "PORT":convert(tonumber)
   command:epilog(EPILOG)
 end
 
@@ -68,7 +70,7 @@ local function print_json(line, ok, result)
 end
 
 local function run(chunk, set, options)
-  local session, message = watching.begin(options)
+  local session, message = watching.begin(options, true)
   if not session then return say.cannot("%s", message) end
   local rest = options.rest or {}
   local began = options.json and require("lunavisor").clock()

@@ -12,6 +12,8 @@ function M.describe(command)
   command:flag("--stats", "Say at the end where the time went: exits, devices, addresses.")
   command:option("--trace", "Write exits, accesses and lines for ui.perfetto.dev.")
     :argname "FILE"
+  command:option("--record", "Record what comes to devices, for t.replay."):argname "FILE"
+  command:flag("--watch", "Read devices again when their file changes.")
 end
 
 -- Each has done(json), which says or writes what it has seen; json: what a line of results gets.
@@ -39,14 +41,58 @@ function kinds.trace(path)
   return { done = function() assert(made:close()) end }
 end
 
+-- The first VM's to the file, those of further ones to FILE.2 and so on.
+function kinds.record(path)
+  local file, message = io.open(path, "wb")
+  if not file then return nil, "--record: " .. message end
+  file:close()
+  local count, recordings = 0, {}
+  require("lunavisor.vm.meter").add { begin = function(vm)
+    count = count + 1
+    local made = assert(vm:record(count == 1 and path or path .. "." .. count))
+    recordings[count] = made
+    return { close = function() made:close() end }
+  end }
+  return { done = function()
+    for _, made in ipairs(recordings) do made:close() end
+  end }
+end
+
+function kinds.watch(_, options)
+  require("lunavisor.vm.meter").add(require("lunavisor.program.reload").new(options.script))
+  return { done = function() end }
+end
+
+-- gdb has the first VM from its first instruction until it lets it go.
+function kinds.gdb(port)
+  if type(port) ~= "number" or port % 1 ~= 0 or port < 0 or port > 65535 then
+    return nil, "--gdb: a port from 0 to 65535 expected"
+  end
+  local server
+  require("lunavisor.vm.meter").add { begin = function(vm)
+    return { enter = function()
+      if server ~= nil then return end
+      local message
+      server, message = vm:gdb { port = port }
+      if not server then error("--gdb: " .. message, 0) end
+      say.line("waiting for gdb: target remote :%d", server.port)
+      local ending = server:serve()
+      server:close()
+      if ending == "killed" then os.exit(0, true) end
+    end }
+  end }
+  return { done = function() end }
+end
+
 local Session = {}
 Session.__index = Session
 
---- Begins what the options say. nil, message where something of it cannot be.
-function M.begin(options)
+--- Begins what the options say; `gdb`: also that of luna run, which has no loop of its own. nil,
+--- message where something of it cannot be.
+function M.begin(options, gdb)
   local self = setmetatable({ parts = {}, status = 0, exit = os.exit }, Session)
-  for _, name in ipairs { "stats", "trace" } do
-    if options[name] then
+  for _, name in ipairs { "stats", "trace", "record", "watch", "gdb" } do
+    if options[name] and (name ~= "gdb" or gdb) then
       local part, message = kinds[name](options[name], options)
       if not part then
         self:finish()

@@ -112,11 +112,11 @@ local function protect(self, who, deadline, body, ...)
     self.temporary:close()
     self.temporary = false
   end
+  local meter = self.vm.meter
+  if meter then deadline = meter:enter(deadline, self) end
   self.stopping = false
   local limit = self.limit
   limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
-  local meter = self.vm.meter
-  if meter then meter:enter(self) end
   return finish(self, runner.protect(self.runner, trace.back, body, self, limit, ...))
 end
 

@@ -13,6 +13,8 @@
 
 local lines = require "lunavisor.device.line"
 
+local clock = require("lunavisor.binding.backend").clock
+
 local M = {}
 
 local kinds = {} -- a list
@@ -45,10 +47,14 @@ for _, name in ipairs { "trap", "exit", "attach", "close" } do Meter[name] = eac
 
 local enter, leave = each "enter", each "leave"
 
---- A run of a vCPU, or of all, begins; from one of its handlers another may.
-function Meter.enter(self, cpu)
+--- A run of a vCPU, or of all, begins; from one of its handlers another may. Returns its deadline,
+--- 0 for none, of which what the parts take here is no part.
+function Meter.enter(self, deadline, cpu)
   self.depth = self.depth + 1
-  if self.depth == 1 then enter(self, cpu) end
+  if self.depth > 1 then return deadline end
+  local before = clock()
+  enter(self, cpu)
+  return deadline == 0 and 0 or deadline + (clock() - before)
 end
 
 function Meter.leave(self)

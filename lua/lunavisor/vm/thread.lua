@@ -263,13 +263,13 @@ return function(methods)
     open(self)
     options = check.options("vm:run", options, run_options)
     local deadline = limits.deadline("vm:run", options)
-    if deadline == 0 then deadline = FOREVER end
     check_free(self, "vm:run")
     check_vcpus(self, "vm:run")
+    if self.meter then deadline = self.meter:enter(deadline) end
+    if deadline == 0 then deadline = FOREVER end
     self.stopping = false
     timers.stop_due(self, false)
     for _, cpu in ipairs(self.vcpus) do cpu.stopping = false end
-    if self.meter then self.meter:enter() end
     return finish(self, runner.protect(self.runner, trace.back, run_and_stop, self,
       deadline))
   end
@@ -323,7 +323,7 @@ return function(methods)
   function methods.poll(self)
     open(self)
     check_free(self, "vm:poll")
-    if self.meter then self.meter:enter() end
+    if self.meter then self.meter:enter(0) end
     return finish(self, runner.protect(self.runner, trace.back, poll, self))
   end
 

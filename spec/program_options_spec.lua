@@ -1,0 +1,110 @@
+-- SPDX-License-Identifier: MIT
+-- The options of the program luna that look at a run and take part in it: --record, --watch, --gdb.
+
+local helper = require "spec.support.helper"
+local program = require "spec.support.program"
+local contains = helper.contains
+
+local directory
+
+local function run(words, before)
+  return program.luna(directory, words, before)
+end
+
+local function ends(status, text, words, before)
+  local output, found = run(words, before)
+  assert.equal(status, found, words .. "\n" .. output)
+  contains(text, output)
+  return output
+end
+
+local function write(name, text)
+  local file = assert(io.open(directory .. "/" .. name, "wb"))
+  file:write(text)
+  file:close()
+end
+
+-- A device whose register A reads as `value`, and a script that runs a guest until that is 7, and
+-- then writes the file anew.
+local BEEPER = 'return require "lunavisor.device" "beep" { width = 4, registers = {\n'
+  .. 'A = { at = 0, read = function() return %s end } } }\n'
+local WAITER = [[
+local luna = require "lunavisor"
+local vm, ram = assert(luna.vm()), assert(luna.buffer "1M")
+vm:map_space(0, ram, 0, ram.size, "rwx")
+ram:write(0x1000, luna.asm("again: mov eax, [0x800000]\n cmp eax, 7\n jne again\n hlt",
+  { bits = 32, org = 0x1000 }))
+vm:attach(dofile "beep.lua", { mmio = 0x800000 })
+local cpu = assert(vm:vcpu { mode = "protected", rip = 0x1000 })
+local texts = { ... }
+for i, text in ipairs(texts) do
+  vm:timer(0.4 * i, function()
+    local file = assert(io.open("beep.lua", "w"))
+    file:write(text)
+    file:close()
+  end)
+end
+print(cpu:run { timeout = 8 }.kind)
+]]
+
+helper.kvm("the options of luna run and luna boot", function()
+  setup(function()
+    directory = program.directory()
+    write("wait.lua", WAITER)
+  end)
+  teardown(function() helper.sh("rm -r " .. directory) end)
+
+  it("read a device again when its file changes", function()
+    write("beep.lua", BEEPER:format(1))
+    local output = ends(0, "hlt", ("run --watch wait.lua '%s' '%s' '%s' '%s'"):format("x x",
+      "return 5", BEEPER:format "nil":gsub("A =", "A2 ="), BEEPER:format(7)))
+    contains("luna: beep is as before: beep.lua:1:", output)
+    contains("luna: beep is as before: beep.lua: it returns no device", output)
+    contains("luna: beep is read again from beep.lua; of its state differs: the device has", output)
+  end)
+
+  it("say of a device in the script that it is not read again", function()
+    write("own.lua", [[
+      local vm = assert(require("lunavisor").vm())
+      vm:attach(require "lunavisor.device" "own" { registers = { A = { at = 0 } } }, { pio = 1 })]])
+    contains("luna: --watch: own is in the script itself", (ends(0, "", "run --watch own.lua")))
+  end)
+
+  it("record what comes to devices", function()
+    ends(42, "", "boot status.elf --timeout 10 --record boot.rec")
+    local text = helper.sh(("cat %s/boot.rec"):format(directory))
+    contains("lunavisor recording 1\n", text)
+    contains(" debug_exit\n", text)
+    assert.matches("\nend 1$", text)
+    write("two.lua", [[
+      local luna = require "lunavisor"
+      for _ = 1, 2 do luna.vm() end
+      os.exit(3)]])
+    ends(3, "", "run --record two.rec two.lua")
+    contains("end 0", (helper.sh(("cat %s/two.rec.2"):format(directory))))
+    ends(126, "luna: --record: /no/where: No such file", "run --record /no/where hello.lua")
+  end)
+
+  it("let gdb have a script's guest", function()
+    ends(126, "luna: --gdb: a port from 0 to 65535 expected", "run --gdb 70000 wait.lua")
+    if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
+    write("beep.lua", BEEPER:format(7))
+    local said = helper.file ""
+    local function session(commands)
+      return run(([[run --gdb 0 wait.lua 2>%s & pid=$!
+        until port=$(sed -n "s/.*target remote :\\([0-9]*\\)$/\\1/p" %s) && [ "$port" ]; do
+          kill -0 $pid || break; sleep 0.05
+        done
+        %s -nx -batch -ex "target remote :$port" %s
+        wait $pid; echo "status $?"]]):format(said, said, helper.program "timeout 20 gdb",
+        commands))
+    end
+    local output = session [[-ex stepi -ex 'monitor cpu.id' -ex detach]]
+    contains("\n0\n", output)
+    contains("hlt", output)
+    contains("status 0", output)
+    output = session "-ex kill"
+    assert.is_nil(output:find("hlt", 1, true))
+    contains("status 0", output)
+  end)
+end)
