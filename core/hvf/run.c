@@ -21,6 +21,7 @@
 
 enum {
   EXIT_WINDOW = 7,   /* KVM_EXIT_IRQ_WINDOW_OPEN */
+  NMI_WINDOW = 256,  /* beside luna_exit_kind: CPU_BASED_VIRTUAL_NMI_WND */
   ENTRY_CONTROLS = 7 /* VM entry with invalid control fields (SDM Vol. 3, 31.4) */
 };
 
@@ -73,6 +74,8 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
       return VMX_REASON_MTF;
     case LUNA_EXIT_OTHER:
       return VMX_REASON_IRQ_WND;
+    case NMI_WINDOW:
+      return VMX_REASON_VIRTUAL_NMI_WND;
     case LUNA_EXIT_EOI:
       return VMX_REASON_VIRTUALIZED_EOI;
     case LUNA_EXIT_TIMEOUT:
@@ -177,9 +180,33 @@ static int finish_early(hvf_vcpu *v, int kind) {
   return further;
 }
 
+static bool takes_nmis(const hvf_vcpu *v) {
+  const uint32_t none = 0xa; /* blocking by MOV SS, by NMI (SDM Vol. 3, table 25-3) */
+  uint32_t blocking = 0;
+  return luna_vcpu_get_blocking(v->vcpu, &blocking) == LUNA_OK && !(blocking & none);
+}
+
+/* The window for NMIs is open before each instruction that nothing blocks them at. KVM tells
+ * nothing of it, so the guest goes there step by step; an event to inject comes first. */
+static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
+  const uint32_t controls = v->controls[HV_VMX_CAP_PROCBASED];
+  int kind = LUNA_EXIT_DEBUG;
+  if (!(controls & (CPU_BASED_MTF | CPU_BASED_VIRTUAL_NMI_WND))) {
+    return luna_vcpu_run(v->vcpu, deadline);
+  }
+  do {
+    if (controls & CPU_BASED_VIRTUAL_NMI_WND && !event && takes_nmis(v)) {
+      return NMI_WINDOW;
+    }
+    kind = luna_vcpu_step(v->vcpu, deadline);
+    event = false;
+  } while (kind == LUNA_EXIT_DEBUG && !(controls & CPU_BASED_MTF));
+  return kind;
+}
+
 /* `deadline` as luna_vcpu_run has it. */
 static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
-  const bool step = v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_MTF;
+  const bool event = v->entry_event;
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
@@ -194,7 +221,7 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   if (v->suspect && !hvf_guest_check(v)) {
     return refuse(v, 0);
   }
-  result = v->entry_event ? hvf_entry_inject(v) : HV_SUCCESS;
+  result = event ? hvf_entry_inject(v) : HV_SUCCESS;
   if (result != HV_SUCCESS) {
     return result;
   }
@@ -204,10 +231,10 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     if (result != HV_SUCCESS) {
       return result;
     }
-    kind = step ? luna_vcpu_step(v->vcpu, deadline) : luna_vcpu_run(v->vcpu, deadline);
+    kind = enter(v, deadline, event);
   } while (!is_for_program(v, kind));
-  if (was_open &&
-      (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED || kind == LUNA_EXIT_SIGNAL)) {
+  if (was_open && (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED ||
+                   kind == LUNA_EXIT_SIGNAL || kind == NMI_WINDOW)) {
     kind = finish_early(v, kind);
   }
   if (kind < 0) {

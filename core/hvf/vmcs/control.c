@@ -24,8 +24,9 @@ static const control controls[HVF_CONTROLS] = {
     [HV_VMX_CAP_PROCBASED] = {0x04006172 | CPU_BASED_HLT | CPU_BASED_UNCOND_IO |
                                   CPU_BASED_MSR_BITMAPS | CPU_BASED_SECONDARY_CTLS |
                                   CPU_BASED_TSC_OFFSET,
-                              CPU_BASED_IRQ_WND | CPU_BASED_MTF | CPU_BASED_MWAIT |
-                                  CPU_BASED_MONITOR | CPU_BASED_CR8_LOAD | CPU_BASED_CR8_STORE},
+                              CPU_BASED_IRQ_WND | CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_MTF |
+                                  CPU_BASED_MWAIT | CPU_BASED_MONITOR | CPU_BASED_CR8_LOAD |
+                                  CPU_BASED_CR8_STORE},
     /* The guest has these instructions where CPUID says so. */
     [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP,
                                CPU_BASED2_VPID | CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS},

@@ -35,6 +35,9 @@
  *   where an event to inject has none, or none where it has one, fails the same way, with ZF in
  *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR.
  *
+ * IRQ_WND, VIRTUAL_NMI_WND. As on a Mac; until the window for NMIs is open the guest goes step by
+ *   step.
+ *
  * MOV_CR, with CR8-load exiting: of moves to CR8 that lower it, done already; RIP is shown at them.
  *
  * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back.

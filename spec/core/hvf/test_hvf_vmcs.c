@@ -348,6 +348,43 @@ static void an_interrupt_window_is_an_exit(void) {
   end();
 }
 
+/* The handler of an NMI: what is there until its IRET is done. */
+static void an_nmi_window_is_an_exit(void) {
+  BEGIN(0x90, 0xf4); /* nop; hlt */
+  set_vectors();
+  ram[0x2002] = 0x43; /* inc bx; iret */
+  ram[0x2003] = 0xcf;
+  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
+  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND); /* it is open */
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  set(HV_X86_RBX, 0);
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_NMI | 2);
+  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND); /* behind the IRET */
+  CHECK_EQ(get(HV_X86_RBX), 1);
+  CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 0);
+  set_field(VMCS_CTRL_CPU_BASED, controls);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+static void an_nmi_window_waits_for_what_was_answered(void) {
+  BEGIN(0xe4, 0x10, 0xf4); /* in al, 0x10; hlt */
+  CHECK_EQ(run(), VMX_REASON_IO);
+  set(HV_X86_RAX, 0x5a);
+  skip();
+  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
+  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 2);
+  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
+  set_field(VMCS_CTRL_CPU_BASED, controls);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
+  end();
+}
+
 static void blocking_is_seen_and_lifted(void) {
   BEGIN(0xfb, 0xe6, 0x10, 0xf4); /* sti; out 0x10, al; hlt */
   CHECK_EQ(run(), VMX_REASON_IO);
@@ -393,6 +430,8 @@ int main(void) {
   RUN_KVM(an_exception_can_be_injected);
   RUN_KVM(interrupts_and_nmis_can_be_injected);
   RUN_KVM(an_interrupt_window_is_an_exit);
+  RUN_KVM(an_nmi_window_is_an_exit);
+  RUN_KVM(an_nmi_window_waits_for_what_was_answered);
   RUN_KVM(blocking_is_seen_and_lifted);
   RUN_KVM(the_monitor_trap_flag_steps);
   return test_end();
