@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * CR0.NE and CR4.VMXE, which a processor demands in VMX operation (SDM Vol. 3, 24.8), and CR0.CD
- * and NW, which do nothing to a guest of KVM: programs set and mask them. On a processor the guest
- * reads instead of a masked bit its shadow (25.6.6). KVM's registers are what the guest reads: they
- * have the shadow of these bits, and VMXE, which does nothing in a guest either, only if the guest
- * has set it there itself. */
+ * CR0.NE and CR4.VMXE, which a processor demands in VMX operation (SDM Vol. 3, 24.8), and CR0.CD,
+ * NW and ET, which do nothing to a guest of KVM: programs set and mask them. On a processor the
+ * guest reads instead of a masked bit its shadow (25.6.6). KVM's registers are what the guest
+ * reads: they have the shadow of these bits, and VMXE, which does nothing in a guest either, only
+ * if the guest has set it there itself. */
 #include "hvf/exit/fixed.h"
 
 enum {
   NONE = -1,
+  CR0_ET = 1 << 4,
   CR0_NE = 1 << 5,
   CR0_CACHE = 3 << 29, /* CD and NW */
   CR4_VMXE = 1 << 13
@@ -18,7 +19,7 @@ static int index_of(int reg) {
 }
 
 uint64_t hvf_fixed_apart(int index) {
-  return index == 0 ? CR0_NE | CR0_CACHE : CR4_VMXE;
+  return index == 0 ? CR0_ET | CR0_NE | CR0_CACHE : CR4_VMXE;
 }
 
 static uint64_t masked_bits(const hvf_vcpu *v, int index) {

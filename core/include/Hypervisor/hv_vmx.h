@@ -41,7 +41,7 @@
  * MOV_CR, with CR8-load exiting: of moves to CR8 that lower it, done already; RIP is shown at them.
  *
  * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back.
- * Where they, CR0.CD or CR0.NW are masked, the guest reads the shadow as on a Mac, but never sees
+ * Where they, CR0.CD, NW or ET are masked, the guest reads the shadow as on a Mac, but never sees
  * VMXE set. Any other bit may be masked too if the shadow has what the register has: the guest's
  * own writes to masked bits do not exit, they are done, and the shadow shows them.
  *

@@ -108,6 +108,19 @@ static void caching_is_the_program_s_where_it_is_masked(void) {
   end();
 }
 
+/* Loaders that begin in protected mode forget ET in the shadow. */
+static void the_extension_type_is_what_the_shadow_says(void) {
+  BEGIN(READ_CR);
+  set_field(VMCS_CTRL_CR0_MASK, NE | ET | NW_CD);
+  set_field(VMCS_GUEST_CR0, NE | ET);
+  set_field(VMCS_CTRL_CR0_SHADOW, NE);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(field(VMCS_GUEST_CR0), NE | ET);
+  CHECK_EQ(field(VMCS_CTRL_CR0_SHADOW), NE);
+  CHECK_EQ(get(HV_X86_RAX) & NE, NE);
+  end();
+}
+
 static void other_masked_bits_are_as_the_guest_has_them(void) {
   BEGIN(0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 0x02, 0x0f, 0x22, 0xc0, 0xf4);
   /* mov eax, cr0; or eax, 2; mov cr0, eax; hlt */
@@ -363,6 +376,7 @@ int main(void) {
   RUN_KVM(exceptions_that_are_set_by_habit_are_taken);
   RUN_KVM(page_faults_exit_by_bitmap_mask_and_match);
   RUN_KVM(caching_is_the_program_s_where_it_is_masked);
+  RUN_KVM(the_extension_type_is_what_the_shadow_says);
   RUN_KVM(other_masked_bits_are_as_the_guest_has_them);
   RUN_KVM(pdptes_are_those_in_memory);
   RUN_KVM(a_dos_runner_sets_up);
