@@ -66,6 +66,7 @@ static void destroy(luna_vcpu *vcpu) {
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
   luna_cpuid_end(vcpu);
+  free(vcpu->controls);
   free(vcpu);
 }
 

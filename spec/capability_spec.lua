@@ -5,7 +5,8 @@ local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 
 helper.kvm("luna.capability", function()
-  local names = { "vcpus_max", "slots_max", "spaces_max", "address_bits", "dirty_ring_max" }
+  local names = { "vcpus_max", "slots_max", "spaces_max", "address_bits", "dirty_ring_max",
+    "xsave_size", "controls" }
 
   it("has a whole number for each name", function()
     for _, name in ipairs(names) do
@@ -21,6 +22,13 @@ helper.kvm("luna.capability", function()
     assert.equal(features.max_vcpus, luna.capability "vcpus_max")
     assert.truthy(luna.capability "address_bits" >= 32 and luna.capability "address_bits" <= 52)
     assert.truthy(luna.capability "spaces_max" >= 1)
+  end)
+
+  it("has controls on the software CPU alone", function()
+    assert.equal(1, luna.capability("controls", "soft"))
+    if luna.probe().accelerators.kvm.available then
+      assert.equal(0, luna.capability("controls", "kvm"))
+    end
   end)
 
   it("is where addresses end", function()

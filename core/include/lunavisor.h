@@ -88,14 +88,13 @@ LUNA_API uint64_t luna_live(int object);
 LUNA_API int luna_probe(void);
 /* The host features that luna_probe_value knows, by index from 0; NULL past the last. */
 LUNA_API const char *luna_probe_name(int index);
-/* What the KVM of this host says of feature `index`: 0 for no, else the number that KVM gives
- * (api.rst, KVM_CHECK_EXTENSION). Returns a negative status if KVM cannot be asked. */
+/* What this host's KVM says of feature `index`: 0 for no, else KVM's number (api.rst,
+ * KVM_CHECK_EXTENSION). Returns a negative status if KVM cannot be asked. */
 LUNA_API int luna_probe_value(int index, uint64_t *value);
 
-/* A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
- * a process: each takes a file descriptor, and one more for each vCPU that was in it),
- * "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
- * the extended state of a vCPU). _ARGUMENT for another name. */
+/* A limit: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in a process: each takes
+ * a descriptor, and one for each vCPU that was in it), "address_bits" (of a gpa), "xsave_size",
+ * "dirty_ring_max", "controls" (1 with luna_controls). _ARGUMENT for another name. */
 LUNA_API int luna_capability(const char *name, uint64_t *value);
 
 #include "lunavisor/buffer.h"
@@ -486,6 +485,7 @@ LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
  * fails and names the rule, as luna_vcpu_check does. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 
+#include "lunavisor/control.h"
 #include "lunavisor/debug.h"
 #include "lunavisor/event.h"
 #include "lunavisor/interrupt.h"

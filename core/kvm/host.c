@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_control.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -89,6 +90,7 @@ static void describe_capabilities(luna_host *host, luna_fd fd) {
   host->coalesced_page = page < host->run_size / LUNA_PAGE_SIZE ? page : 0;
   host->coalesced_pio = ask(fd, KVM_CAP_COALESCED_PIO) > 0;
   host->msr_exits = ask(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 && ask(fd, KVM_CAP_X86_MSR_FILTER) > 0;
+  host->controls = ask(fd, LUNA_KVM_CAP_CONTROLS) > 0;
 }
 
 /* Whole, or nothing of it is kept: one call that fails is no answer for the process's life. */

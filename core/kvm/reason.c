@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Names and meanings of KVM's exit reasons (api.rst, section 5), of every architecture: the numbers
  * are one list. */
-#include "lunavisor.h"
+#include "kvm/kvm_control.h"
 
 #include <stddef.h>
 
@@ -57,6 +57,10 @@ static const reason_text reasons[] = {
 };
 
 static const reason_text *find(uint32_t reason) {
+  static const reason_text control = {"control", "what a control of the vCPU asks for"};
+  if (reason == LUNA_KVM_EXIT_CONTROL) {
+    return &control;
+  }
   return reason < sizeof reasons / sizeof *reasons ? &reasons[reason] : NULL;
 }
 

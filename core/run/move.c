@@ -7,6 +7,7 @@
 #include "debug/debug.h"
 #include "exit/claim.h"
 #include "exit/coalesced.h"
+#include "exit/control.h"
 #include "exit/lookup.h"
 #include "exit/system.h"
 #include "interrupt/apic.h"
@@ -32,6 +33,7 @@ static void rise(luna_vcpu *vcpu) {
   if (vcpu->seat) {
     vcpu->seat->resident.kick = NULL;
     vcpu->seat->ran |= vcpu->exits > 0;
+    luna_control_rise(vcpu);
     atomic_fetch_sub(&vcpu->space->vcpus, 1);
     vcpu->seat = NULL;
   }
@@ -54,6 +56,7 @@ void luna_move_sit(luna_vcpu *vcpu, luna_space *space, luna_seat *seat) {
   vcpu->run = seat->run;
   vcpu->run->request_interrupt_window = 0; /* whoever still wants it asks again */
   luna_account_sit(vcpu);
+  luna_control_sit(vcpu);
   luna_debug_sit(vcpu);
 }
 

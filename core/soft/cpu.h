@@ -4,6 +4,7 @@
 #ifndef SOFT_CPU_H
 #define SOFT_CPU_H
 
+#include "lunavisor.h"
 #include "soft/x86.h"
 
 #include <linux/kvm.h>
@@ -57,9 +58,10 @@ typedef const soft_insn *(*soft_handler)(soft_cpu *cpu, const soft_insn *insn, u
 /* Why a handler or what it calls has left by soft_leave. */
 typedef enum soft_escape {
   SOFT_ESCAPE_EXCEPTION = 1,
-  SOFT_ESCAPE_STEP, /* the instruction has to run again, alone */
-  SOFT_ESCAPE_EXIT, /* the run page has an exit */
-  SOFT_ESCAPE_HOST  /* the host's memory is gone: KVM_RUN fails with EFAULT */
+  SOFT_ESCAPE_STEP,    /* the instruction has to run again, alone */
+  SOFT_ESCAPE_EXIT,    /* the run page has an exit */
+  SOFT_ESCAPE_CONTROL, /* the same, and nothing of the instruction was done */
+  SOFT_ESCAPE_HOST     /* the host's memory is gone: KVM_RUN fails with EFAULT */
 } soft_escape;
 
 /* What other threads ask of a vCPU that runs: soft_cpu.attention. */
@@ -161,6 +163,7 @@ typedef struct soft_event {
   bool has_error;
   uint32_t error;
   soft_source source;
+  uint8_t length; /* of the instruction that it is of; 0 */
 } soft_event;
 
 /* ---- Descriptor-table registers with their hidden parts are KVM's own structures ---- */
@@ -235,6 +238,13 @@ struct soft_cpu {
   bool trap_flag;         /* TF as the instruction found it */
   bool step_once;
   struct kvm_guest_debug debug;
+
+  /* Controls: vmx/. */
+  bool controlled;
+  uint8_t shadow_was; /* of the instruction that runs alone */
+  unsigned due;       /* SOFT_DUE_* */
+  soft_event entry;   /* that user space wants delivered */
+  luna_controls controls;
 
   /* Exits. */
   struct kvm_run *run;

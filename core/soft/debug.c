@@ -4,6 +4,7 @@
 #include "soft/debug.h"
 
 #include "soft/deliver/deliver.h"
+#include "soft/vmx/vmx.h"
 
 enum {
   BLOCK_REACH = SOFT_BLOCK_BYTES + 15 /* no instruction of a block begins further on */
@@ -63,6 +64,7 @@ bool soft_code_breakpoint(soft_cpu *cpu) {
     return true;
   }
   if (!(cpu->rflags & FLAG_RF)) {
+    soft_vmx_debug(cpu, met);
     report(cpu, met);
     soft_raise(cpu, VECTOR_DB);
   }
@@ -82,7 +84,7 @@ bool soft_after_step(soft_cpu *cpu) {
   }
   bool shadow = cpu->shadow == KVM_X86_SHADOW_INT_MOV_SS; /* which a step's trap does not outlive */
   cpu->pending_debug |= cpu->watched | (cpu->trap_flag && !shadow ? DR6_BS : 0);
-  if (cpu->pending_debug && !shadow) {
+  if (cpu->pending_debug && !shadow && !cpu->controlled) { /* else when it is taken */
     soft_queue_trap(cpu);
   }
   cpu->watched = 0;

@@ -119,8 +119,9 @@ enum {
   X(lsl) X(verr) X(verw) X(load_far) X(jmp_far) X(call_far) X(ret_far) X(iret) X(int_n) X(int3)    \
   X(into) X(int1) X(ud) X(unknown) X(vmcall) X(clac) X(stac) X(cmpxchg8b) X(cmpxchg16b)            \
   X(bound) X(mov_to_segment) X(mov_from_segment) X(push_segment) X(pop_segment) X(rdrand)          \
-  X(arpl) X(movnti) X(monitor) X(mwait) X(vector) X(fxsave) X(fxrstor) X(xsave) X(xrstor)          \
-  X(xsavec) X(xsaves) X(xrstors) X(rdpkru) X(wrpkru) X(gather)
+  X(arpl) X(movnti) X(monitor) X(mwait) X(pause) X(invd) X(rdseed) X(vmx) X(vmmcall)               \
+  X(vector) X(fxsave) X(fxrstor) X(xsave) X(xrstor) X(xsavec) X(xsaves) \
+  X(xrstors) X(rdpkru) X(wrpkru) X(gather)
 
 /* clang-format on */
 

@@ -8,6 +8,7 @@
 #include "soft/irqchip/irqchip.h"
 #include "soft/kernel/kernel.h"
 #include "soft/vector/vector.h"
+#include "soft/vmx/vmx.h"
 
 #include <errno.h>
 
@@ -102,13 +103,24 @@ static void take_nmi(soft_cpu *cpu) {
   interrupt(cpu, VECTOR_NMI);
 }
 
+/* Where a control has its exit, DR6 is as it was. */
+static void trap(soft_cpu *cpu) {
+  if (soft_traps(cpu, VECTOR_DB)) {
+    uint32_t status = cpu->pending_debug;
+    cpu->pending_debug = 0;
+    soft_vmx_debug(cpu, status);
+  }
+  soft_queue_trap(cpu);
+}
+
 /* One event at a time, the most urgent first; whether there was one. */
 static bool take_event(soft_cpu *cpu) {
   bool shadowed = cpu->shadow, open = cpu->rflags & FLAG_IF && !shadowed;
-  if (cpu->injected && !(cpu->halted && soft_chip_waits(cpu) && !is_trap(&cpu->inject))) {
+  if (soft_unlikely(cpu->due) && soft_vmx_take(cpu)) {
+  } else if (cpu->injected && !(cpu->halted && soft_chip_waits(cpu) && !is_trap(&cpu->inject))) {
     inject(cpu);
   } else if (cpu->pending_debug && cpu->shadow != KVM_X86_SHADOW_INT_MOV_SS) {
-    soft_queue_trap(cpu);
+    trap(cpu);
   } else if (atomic_load_explicit(&cpu->nmi, memory_order_relaxed) && !cpu->nmi_masked &&
              !shadowed) {
     take_nmi(cpu);
@@ -174,7 +186,17 @@ static int between(soft_cpu *cpu) {
   if (soft_chip_idle(cpu)) {
     return wait(cpu);
   }
+  if (soft_unlikely(cpu->due & SOFT_DUE_STEP) && soft_vmx_between(cpu)) {
+    return 0;
+  }
   while (take_event(cpu)) {
+    if (soft_asks(cpu, SOFT_EXIT_STEP) && !cpu->injected) { /* a queued trap is none yet */
+      cpu->due |= SOFT_DUE_STEP;
+      break;
+    }
+  }
+  if (soft_unlikely(cpu->controlled) && soft_vmx_between(cpu)) {
+    return 0;
   }
   bool open = cpu->rflags & FLAG_IF && !cpu->shadow;
   if (cpu->run->request_interrupt_window && cpu->interrupt < 0 && open) {
@@ -198,6 +220,7 @@ static int step(soft_cpu *cpu) {
   const soft_block *block = soft_block_find(cpu, true);
   cpu->trap_flag = cpu->rflags & FLAG_TF;
   cpu->rflags &= ~(uint64_t)FLAG_RF;
+  cpu->shadow_was = cpu->shadow;
   cpu->shadow = 0;
   cpu->single = true;
   cpu->budget--;
@@ -207,6 +230,8 @@ static int step(soft_cpu *cpu) {
     cpu->rip = soft_rip_at(cpu, insn);
   }
   cpu->single = cpu->step_once = false;
+  cpu->shadow_was = 0;
+  cpu->due |= soft_asks(cpu, SOFT_EXIT_STEP) ? SOFT_DUE_STEP : 0;
   cpu->answers_made = cpu->answers_used = 0;
   cpu->batch_size = cpu->batch_used = 0;
   cpu->current = NULL;
@@ -218,7 +243,8 @@ static int step(soft_cpu *cpu) {
 }
 
 static bool has_to_step(const soft_cpu *cpu) {
-  return cpu->step_once || cpu->shadow || cpu->rflags & (FLAG_TF | FLAG_RF) ||
+  return cpu->step_once || cpu->shadow || soft_asks(cpu, SOFT_EXIT_STEP) ||
+         cpu->rflags & (FLAG_TF | FLAG_RF) ||
          (cpu->debug.control & KVM_GUESTDBG_ENABLE &&
           cpu->debug.control & KVM_GUESTDBG_SINGLESTEP) ||
          (cpu->no_links && soft_near_breakpoint(cpu));
@@ -266,6 +292,7 @@ static int turn(soft_cpu *cpu) {
 
 static void forget_answers(soft_cpu *cpu) {
   cpu->watched = 0;
+  cpu->shadow_was = 0;
   cpu->single = cpu->step_once = false;
   cpu->answers_made = cpu->answers_used = 0;
   cpu->batch_size = cpu->batch_used = 0;
@@ -278,6 +305,7 @@ static int turns(soft_cpu *cpu) {
       if (!soft_take_exception(cpu)) {
         return leave_with(cpu, KVM_EXIT_SHUTDOWN);
       }
+      cpu->due |= soft_asks(cpu, SOFT_EXIT_STEP) ? SOFT_DUE_STEP : 0;
       break;
     case SOFT_ESCAPE_STEP:
       cpu->watched = 0;
@@ -285,7 +313,11 @@ static int turns(soft_cpu *cpu) {
       break;
     case SOFT_ESCAPE_EXIT:
       cpu->watched = 0;
+      cpu->shadow_was = 0;
       cpu->single = cpu->step_once = false;
+      return 0;
+    case SOFT_ESCAPE_CONTROL:
+      forget_answers(cpu);
       return 0;
     case SOFT_ESCAPE_HOST:
       forget_answers(cpu);
@@ -304,6 +336,7 @@ static int turns(soft_cpu *cpu) {
 int soft_loop(soft_cpu *cpu) {
   soft_chip_poll(cpu);
   begin_epoch(cpu);
+  cpu->due |= soft_asks(cpu, SOFT_TPR_SHADOW) ? SOFT_DUE_TPR : 0;
   cpu->slice = (uint64_t)SLICE;
   cpu->budget = SLICE;
   cpu->step_once = cpu->answers_made || cpu->batch_size;

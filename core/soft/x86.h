@@ -78,6 +78,7 @@ enum {
   CR4_OSXMMEXCPT = 1 << 10,
   CR4_UMIP = 1 << 11,
   CR4_LA57 = 1 << 12,
+  CR4_VMXE = 1 << 13,
   CR4_FSGSBASE = 1 << 16,
   CR4_PCIDE = 1 << 17,
   CR4_OSXSAVE = 1 << 18,

@@ -117,6 +117,7 @@ struct luna_vcpu {
   luna_account account;
   _Atomic uint64_t exits; /* written by one thread at a time */
   luna_leave leave;
+  luna_controls *controls;    /* exit/; NULL until there are some */
   struct kvm_cpuid2 *cpuid;   /* what CPUID answers, in every space */
   uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */

@@ -42,7 +42,8 @@ end
 --- A limit of this host, by name: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in
 --- the process: each takes a file descriptor, and one more for each vCPU that was in it),
 --- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
---- cpu.xsave). Of what runs a VM that is made with this `accel`, as luna.vm takes it; nil, message,
+--- cpu.xsave), "controls" (1 where vCPUs follow those of a virtual-machine monitor, as lunavisor.hv
+--- has them). Of what runs a VM that is made with this `accel`, as luna.vm takes it; nil, message,
 --- code where that cannot be asked.
 function luna.capability(name, accel)
   check.name("luna.capability", name, "a name")

@@ -8,7 +8,7 @@ local FLOORS = {
   run = 6,
 }
 local TOP = 7 -- core/*.c and core/*.h
-local BESIDE = { soft = { ["core/kvm/kvm.h"] = true } }
+local BESIDE = { soft = { ["core/kvm/kvm.h"] = true, ["core/kvm/kvm_control.h"] = true } }
 -- It stands beside the floors, on the public headers and its own.
 local FACADE = "hvf"
 

@@ -72,6 +72,7 @@ void soft_shape_segment(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_memory(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_monitor(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_mulx(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_vmx(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_rex(soft_insn *insn, const soft_parsed *parsed);
 
 /* What an instruction of general registers, which cannot fault, does to arithmetic flags. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What single instructions need beyond their operands. */
 #include "soft/decode/decode.h"
+#include "soft/vmx/instruction.h"
 
 /* Its handler passes on what it has put into its register: all of it, but for short ones. */
 static void gives(soft_insn *insn) {
@@ -384,4 +385,29 @@ void soft_shape_mulx(soft_insn *insn, const soft_parsed *parsed) {
 void soft_shape_rex(soft_insn *insn, const soft_parsed *parsed) {
   bool wide = parsed->all.attributes & ZYDIS_ATTRIB_HAS_REX && parsed->all.raw.rex.W;
   insn->operand_size = wide ? 8 : 4;
+}
+
+/* The exit reason of an instruction for monitors. */
+void soft_shape_vmx(soft_insn *insn, const soft_parsed *parsed) {
+  static const struct {
+    ZydisMnemonic mnemonic;
+    uint8_t reason;
+  } reasons[] = {
+      {ZYDIS_MNEMONIC_VMCLEAR, SOFT_REASON_VMCLEAR},
+      {ZYDIS_MNEMONIC_VMLAUNCH, SOFT_REASON_VMLAUNCH},
+      {ZYDIS_MNEMONIC_VMPTRLD, SOFT_REASON_VMPTRLD},
+      {ZYDIS_MNEMONIC_VMPTRST, SOFT_REASON_VMPTRST},
+      {ZYDIS_MNEMONIC_VMREAD, SOFT_REASON_VMREAD},
+      {ZYDIS_MNEMONIC_VMRESUME, SOFT_REASON_VMRESUME},
+      {ZYDIS_MNEMONIC_VMWRITE, SOFT_REASON_VMWRITE},
+      {ZYDIS_MNEMONIC_VMXOFF, SOFT_REASON_VMXOFF},
+      {ZYDIS_MNEMONIC_VMXON, SOFT_REASON_VMXON},
+      {ZYDIS_MNEMONIC_INVEPT, SOFT_REASON_INVEPT},
+      {ZYDIS_MNEMONIC_INVVPID, SOFT_REASON_INVVPID},
+  };
+  for (unsigned i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+    if (parsed->all.mnemonic == reasons[i].mnemonic) {
+      insn->extra = reasons[i].reason;
+    }
+  }
 }

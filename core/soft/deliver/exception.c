@@ -2,6 +2,7 @@
  * Faults leave the handler; here they are delivered, and what fails on the way becomes a double or
  * a triple fault (SDM volume 3, table 6-5). */
 #include "soft/deliver/deliver.h"
+#include "soft/vmx/vmx.h"
 
 void soft_leave(soft_cpu *cpu, soft_escape why) {
   if (cpu->current) {
@@ -35,10 +36,16 @@ static bool makes_double(const soft_cpu *cpu, unsigned vector) {
 }
 
 __attribute__((noreturn)) static void throw_event(soft_cpu *cpu, soft_event event) {
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_exception(cpu, &event);
+  }
   if (cpu->delivering == VECTOR_DF && cpu->event.source == SOFT_FROM_FAULT) {
     cpu->double_fault = true; /* a third one */
   } else if (makes_double(cpu, event.vector)) {
     event = (soft_event){.vector = VECTOR_DF, .has_error = true};
+    if (soft_unlikely(cpu->controlled)) {
+      soft_vmx_exception(cpu, &event);
+    }
   }
   cpu->event = event;
   cpu->delivering = -1;

@@ -2,6 +2,7 @@
  * Through the IDT: gates of real, protected and long mode, stack switches, VM86's redirection. */
 #include "soft/deliver/deliver.h"
 #include "soft/flags.h"
+#include "soft/vmx/vmx.h"
 
 enum {
   GATE_INT16 = 6,
@@ -244,7 +245,10 @@ void soft_deliver(soft_cpu *cpu, soft_event event, uint64_t rip) {
 }
 
 void soft_software_interrupt(soft_cpu *cpu, unsigned vector, soft_source source, uint64_t rip) {
-  soft_event event = {.vector = (uint8_t)vector, .source = source};
+  soft_event event = {.vector = (uint8_t)vector, .source = source, .length = cpu->current->length};
+  if (source != SOFT_FROM_INT && soft_unlikely(cpu->controlled)) {
+    soft_vmx_exception(cpu, &event);
+  }
   if (soft_is_vm86(cpu) && source == SOFT_FROM_INT && soft_iopl(cpu) < 3 &&
       !is_redirected(cpu, &event)) {
     soft_fault(cpu, VECTOR_GP, 0);

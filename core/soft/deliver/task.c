@@ -3,6 +3,7 @@
 #include "soft/deliver/deliver.h"
 #include "soft/execute/control.h"
 #include "soft/flags.h"
+#include "soft/vmx/vmx.h"
 
 /* Where a TSS has its fields. */
 typedef struct layout {
@@ -110,6 +111,14 @@ static void load_segments(soft_cpu *cpu, const unsigned *selectors) {
   }
 }
 
+/* SDM volume 3, 26.4.2: CALL, IRET, JMP, or a gate in the IDT. */
+__attribute__((noreturn)) static void exit_task(soft_cpu *cpu, unsigned selector, soft_task_by by) {
+  uint64_t source = by == SOFT_TASK_IRET ? 1 : by == SOFT_TASK_JMP ? 2 : 0;
+  source = cpu->delivering >= 0 ? 3 : source;
+  soft_vmx_begin(cpu, SOFT_REASON_TASK, selector | source << 30);
+  soft_vmx_leave(cpu);
+}
+
 void soft_task_switch(soft_cpu *cpu, unsigned selector, soft_descriptor d, soft_task_by by,
                       uint64_t rip) {
   bool busy = soft_type(d) & 2;
@@ -123,6 +132,9 @@ void soft_task_switch(soft_cpu *cpu, unsigned selector, soft_descriptor d, soft_
   struct kvm_segment next = soft_segment_from(selector, d);
   if (next.limit < use->limit) {
     soft_fault_selector(cpu, VECTOR_TS, selector);
+  }
+  if (soft_unlikely(cpu->controlled)) {
+    exit_task(cpu, selector, by);
   }
   uint64_t flags = soft_flags(cpu);
   if (by == SOFT_TASK_IRET) {

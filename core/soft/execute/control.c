@@ -4,6 +4,7 @@
 
 #include "soft/execute/execute.h"
 #include "soft/vector/vector.h"
+#include "soft/vmx/instruction.h"
 
 bool soft_set_cr0(soft_cpu *cpu, uint64_t value) {
   uint64_t known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW |
@@ -87,7 +88,8 @@ static uint64_t cr4_absent(const soft_cpu *cpu) {
 
 bool soft_set_cr4(soft_cpu *cpu, uint64_t value) {
   uint64_t changed = value ^ cpu->cr4;
-  if (value & ~(uint64_t)CR4_ALL || changed & value & cr4_absent(cpu) ||
+  uint64_t known = CR4_ALL | (cpu->controlled ? CR4_VMXE : 0);
+  if (value & ~known || changed & value & cr4_absent(cpu) ||
       (soft_is_long(cpu) && !(value & CR4_PAE)) || (soft_is_long(cpu) && changed & CR4_LA57)) {
     return false;
   }
@@ -106,13 +108,22 @@ bool soft_set_cr4(soft_cpu *cpu, uint64_t value) {
   return true;
 }
 
+/* Under controls the guest cannot clear what a processor wants set there (SDM volume 3, 24.8). */
+static bool clears_fixed(const soft_cpu *cpu, uint64_t now, uint64_t value, uint64_t fixed) {
+  return soft_unlikely(cpu->controlled) && now & ~value & fixed;
+}
+
 SOFT_OP(mov_to_cr) {
   soft_need_ring_0(cpu, insn);
   uint64_t value = soft_get(cpu, insn->from, soft_is_64(cpu) ? 64 : 32);
+  if (soft_unlikely(cpu->controlled)) {
+    value = soft_vmx_write_cr(cpu, insn, value);
+  }
   bool right = true;
   switch (insn->extra) {
     case 0:
-      right = !(value >> 32) && soft_set_cr0(cpu, value);
+      right =
+          !(value >> 32) && !clears_fixed(cpu, cpu->cr0, value, CR0_NE) && soft_set_cr0(cpu, value);
       break;
     case 2:
       cpu->cr2 = value;
@@ -121,7 +132,7 @@ SOFT_OP(mov_to_cr) {
       right = soft_set_cr3(cpu, value);
       break;
     case 4:
-      right = soft_set_cr4(cpu, value);
+      right = !clears_fixed(cpu, cpu->cr4, value, CR4_VMXE) && soft_set_cr4(cpu, value);
       break;
     case 8:
       right = !(value & ~UINT64_C(15));
@@ -140,9 +151,12 @@ SOFT_OP(mov_to_cr) {
 SOFT_OP(mov_from_cr) {
   soft_need_ring_0(cpu, insn);
   uint64_t value = 0;
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_read_cr(cpu, insn);
+  }
   switch (insn->extra) {
     case 0:
-      value = cpu->cr0;
+      value = soft_cr0_seen(cpu);
       break;
     case 2:
       value = cpu->cr2;
@@ -151,7 +165,7 @@ SOFT_OP(mov_from_cr) {
       value = cpu->cr3;
       break;
     case 4:
-      value = cpu->cr4;
+      value = soft_cr4_seen(cpu);
       break;
     case 8:
       value = cpu->cr8;
@@ -165,10 +179,13 @@ SOFT_OP(mov_from_cr) {
 
 SOFT_OP(lmsw) {
   soft_need_ring_0(cpu, insn);
-  uint64_t value = insn->to_kind == SOFT_REGISTER
-                       ? soft_get(cpu, insn->to, 16)
-                       : soft_load(cpu, soft_address(cpu, insn, 2, SOFT_READ), 16);
+  uint64_t linear = insn->to_kind == SOFT_REGISTER ? 0 : soft_address(cpu, insn, 2, SOFT_READ);
+  uint64_t value =
+      insn->to_kind == SOFT_REGISTER ? soft_get(cpu, insn->to, 16) : soft_load(cpu, linear, 16);
   uint64_t low = CR0_MP | CR0_EM | CR0_TS;
+  if (soft_unlikely(cpu->controlled)) {
+    value = soft_vmx_lmsw(cpu, insn, value, linear);
+  }
   soft_set_cr0(cpu, (cpu->cr0 & ~low) | (value & (low | CR0_PE)));
   soft_look_around(cpu);
   SOFT_END;
@@ -176,19 +193,25 @@ SOFT_OP(lmsw) {
 
 SOFT_OP(clts) {
   soft_need_ring_0(cpu, insn);
-  cpu->cr0 &= ~(uint64_t)CR0_TS;
+  if (soft_likely(!cpu->controlled) || soft_vmx_clts(cpu, insn)) {
+    cpu->cr0 &= ~(uint64_t)CR0_TS;
+  }
   SOFT_NEXT;
 }
 
 /* ---- Debug registers ---- */
 
-static unsigned debug_register(soft_cpu *cpu, const soft_insn *insn) {
-  soft_need_ring_0(cpu, insn);
+static unsigned debug_register(soft_cpu *cpu, const soft_insn *insn, bool from) {
   unsigned number = insn->extra;
+  if (soft_asks(cpu, SOFT_EXIT_DR) && number <= 7) { /* before faults, as none else */
+    soft_vmx_exit_dr(cpu, insn, from);
+  }
+  soft_need_ring_0(cpu, insn);
   if (number > 7 || ((number == 4 || number == 5) && cpu->cr4 & CR4_DE)) {
     soft_raise(cpu, VECTOR_UD);
   }
   if (cpu->dr[7] & DR7_GD) {
+    soft_vmx_debug(cpu, DR6_BD);
     cpu->dr[7] &= ~(uint64_t)DR7_GD;
     cpu->dr[6] |= DR6_BD;
     soft_raise(cpu, VECTOR_DB);
@@ -197,7 +220,7 @@ static unsigned debug_register(soft_cpu *cpu, const soft_insn *insn) {
 }
 
 SOFT_OP(mov_to_dr) {
-  unsigned number = debug_register(cpu, insn);
+  unsigned number = debug_register(cpu, insn, false);
   uint64_t value = soft_get(cpu, insn->from, soft_is_64(cpu) ? 64 : 32);
   if (number >= 6 && value >> 32) {
     soft_fault(cpu, VECTOR_GP, 0);
@@ -213,7 +236,7 @@ SOFT_OP(mov_to_dr) {
 }
 
 SOFT_OP(mov_from_dr) {
-  unsigned number = debug_register(cpu, insn);
+  unsigned number = debug_register(cpu, insn, true);
   soft_put(cpu, insn->to, cpu->dr[number], soft_is_64(cpu) ? 64 : 32);
   SOFT_NEXT;
 }
@@ -225,6 +248,9 @@ SOFT_OP(invlpg) {
   uint64_t offset = soft_offset(cpu, insn);
   uint64_t linear = soft_is_64(cpu) ? soft_place(cpu, insn, offset, 1, SOFT_READ)
                                     : (cpu->seg[insn->segment].base + offset) & 0xffffffff;
+  if (soft_asks(cpu, SOFT_EXIT_INVLPG)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_INVLPG, linear);
+  }
   soft_tlb_flush_page(cpu, linear);
   soft_look_around(cpu);
   SOFT_END;
@@ -232,8 +258,12 @@ SOFT_OP(invlpg) {
 
 /* Whatever it asks for, the whole TLB goes. */
 SOFT_OP(invpcid) {
-  soft_need(cpu, insn, !cpu->lacks_invpcid);
+  soft_need(cpu, insn,
+            cpu->controlled ? !soft_withholds(cpu, SOFT_HAS_INVPCID) : !cpu->lacks_invpcid);
   soft_need_ring_0(cpu, insn);
+  if (soft_asks(cpu, SOFT_EXIT_INVLPG)) {
+    soft_vmx_exit_invalidate(cpu, insn, SOFT_REASON_INVPCID);
+  }
   uint64_t type = soft_get(cpu, insn->to, soft_is_64(cpu) ? 64 : 32);
   uint64_t linear = soft_address(cpu, insn, 16, SOFT_READ);
   uint64_t pcid = soft_load(cpu, linear, 64), address = soft_load(cpu, linear + 8, 64);
@@ -249,6 +279,17 @@ SOFT_OP(invpcid) {
 
 SOFT_OP(wbinvd) {
   soft_need_ring_0(cpu, insn);
+  if (soft_asks_further(cpu, SOFT_EXIT_WBINVD)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_WBINVD, 0);
+  }
+  SOFT_NEXT;
+}
+
+SOFT_OP(invd) {
+  soft_need_ring_0(cpu, insn);
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_INVD, 0);
+  }
   SOFT_NEXT;
 }
 
@@ -276,6 +317,9 @@ SOFT_OP(xsetbv) {
     soft_raise(cpu, VECTOR_UD);
   }
   soft_need_ring_0(cpu, insn);
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_XSETBV, 0);
+  }
   uint64_t value = soft_gpr(cpu, RDX, 32) << 32 | soft_gpr(cpu, RAX, 32);
   if ((uint32_t)cpu->r[RCX] || !soft_xcr0_right(cpu, value)) {
     soft_fault(cpu, VECTOR_GP, 0);

@@ -4,6 +4,7 @@
 #include "soft/execute/execute.h"
 #include "soft/irqchip/irqchip.h"
 #include "soft/vector/vector.h"
+#include "soft/vmx/instruction.h"
 
 /* What the table's bits for OSXSAVE and OSPKE and the sizes of XSAVE's areas are now. */
 static void adjust(const soft_cpu *cpu, uint32_t leaf, uint32_t index, uint32_t *ebx,
@@ -43,6 +44,9 @@ void soft_cpuid_changed(soft_cpu *cpu) {
 }
 
 SOFT_OP(cpuid) {
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_CPUID, 0);
+  }
   uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
   const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, index);
   uint32_t ebx = entry->ebx, ecx = entry->ecx, edx = entry->edx;
@@ -57,10 +61,13 @@ SOFT_OP(cpuid) {
   SOFT_END;
 }
 
-static void read_tsc(soft_cpu *cpu, const soft_insn *insn) {
+static void read_tsc(soft_cpu *cpu, const soft_insn *insn, uint32_t reason) {
   cpu->current = insn;
   if (cpu->cr4 & CR4_TSD && cpu->cpl) {
     soft_fault(cpu, VECTOR_GP, 0);
+  }
+  if (soft_asks(cpu, SOFT_EXIT_RDTSC)) {
+    soft_vmx_exit(cpu, insn, reason, 0);
   }
   uint64_t value = soft_tsc(cpu);
   soft_set_gpr(cpu, RAX, value, 32);
@@ -68,13 +75,14 @@ static void read_tsc(soft_cpu *cpu, const soft_insn *insn) {
 }
 
 SOFT_OP(rdtsc) {
-  read_tsc(cpu, insn);
+  read_tsc(cpu, insn, SOFT_REASON_RDTSC);
   SOFT_NEXT;
 }
 
 SOFT_OP(rdtscp) {
-  soft_need(cpu, insn, !cpu->lacks_rdtscp);
-  read_tsc(cpu, insn);
+  soft_need(cpu, insn,
+            cpu->controlled ? !soft_withholds(cpu, SOFT_HAS_RDTSCP) : !cpu->lacks_rdtscp);
+  read_tsc(cpu, insn, SOFT_REASON_RDTSCP);
   soft_set_gpr(cpu, RCX, cpu->tsc_aux, 32);
   SOFT_NEXT;
 }
@@ -88,7 +96,11 @@ SOFT_OP(rdpid) {
 /* Counters that count nothing. */
 SOFT_OP(rdpmc) {
   cpu->current = insn;
-  if ((cpu->cpl && !(cpu->cr4 & CR4_PCE)) || (cpu->r[RCX] & 0x3fffffff) > 5) {
+  bool kept_out = cpu->cpl && !(cpu->cr4 & CR4_PCE);
+  if (soft_asks(cpu, SOFT_EXIT_RDPMC) && !kept_out) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_RDPMC, 0);
+  }
+  if (kept_out || (cpu->r[RCX] & 0x3fffffff) > 5) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
   soft_set_gpr(cpu, RAX, 0, 32);
@@ -98,7 +110,7 @@ SOFT_OP(rdpmc) {
 
 /* The host's RDRAND, or RDSEED where that is what it is: both are random. CF says that there was a
  * number. */
-SOFT_OP(rdrand) {
+static const soft_insn *random_number(soft_cpu *cpu, const soft_insn *insn) {
   uint64_t value;
   bool there;
   __asm__ volatile("rdrand %0" : "=r"(value), "=@ccc"(there) : : "cc");
@@ -106,4 +118,18 @@ SOFT_OP(rdrand) {
   soft_set_result(cpu, 1, 0, 64);
   soft_set_cf_of(cpu, there, 0);
   SOFT_NEXT;
+}
+
+SOFT_OP(rdrand) {
+  if (soft_asks_further(cpu, SOFT_EXIT_RDRAND)) {
+    soft_vmx_exit_random(cpu, insn, SOFT_REASON_RDRAND);
+  }
+  return random_number(cpu, insn);
+}
+
+SOFT_OP(rdseed) {
+  if (soft_asks_further(cpu, SOFT_EXIT_RDSEED)) {
+    soft_vmx_exit_random(cpu, insn, SOFT_REASON_RDSEED);
+  }
+  return random_number(cpu, insn);
 }

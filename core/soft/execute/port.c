@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Port accesses: permission, the answers of user space, and writes, which are posted. */
 #include "soft/execute/execute.h"
-#include "soft/irqchip/irqchip.h"
+#include "soft/kernel/kernel.h"
+#include "soft/vmx/instruction.h"
 
 enum {
   TSS_IO_MAP = 0x66 /* offset of the permission map's offset in a TSS */
@@ -80,9 +81,41 @@ SOFT_INLINE uint16_t port_of(const soft_cpu *cpu, const soft_insn *insn) {
   return (uint16_t)(insn->from_kind == SOFT_IMMEDIATE ? insn->immediate : cpu->r[RDX]);
 }
 
+/* ---- Exits that a control asks for ---- */
+
+/* A write that an eventfd takes is none, and done. */
+static SOFT_COLD bool exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
+                                bool in) {
+  if (!in) {
+    soft_post post = {.address = port, .port = true, .size = (uint8_t)size};
+    soft_poke(post.data, soft_trim(cpu->r[RAX], (int)size * 8), 64);
+    if (soft_write_taken(cpu, &post)) {
+      return true;
+    }
+  }
+  soft_vmx_exit_port(cpu, insn, port, size, (soft_port_form){.in = in}, 0);
+}
+
+static void offer_string(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
+                         bool in) {
+  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+    unsigned segment = in ? SEG_ES : insn->segment;
+    uint64_t offset = soft_trim(cpu->r[in ? RDI : RSI], insn->address_size * 8);
+    bool based = !soft_is_64(cpu) || segment >= SEG_FS;
+    uint64_t linear = (based ? cpu->seg[segment].base : 0) + offset;
+    soft_vmx_exit_port(cpu, insn, port, size, (soft_port_form){.in = in, .string = true},
+                       soft_is_64(cpu) ? linear : (uint32_t)linear);
+  }
+}
+
+/* ---- Instructions ---- */
+
 SOFT_INLINE const soft_insn *in(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
+  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+    exit_port(cpu, insn, port, (unsigned)bits / 8, true);
+  }
   soft_set_gpr(cpu, RAX, read_port(cpu, port, (unsigned)bits / 8, 1), bits);
   SOFT_NEXT;
 }
@@ -91,6 +124,9 @@ SOFT_BY_SIZE(in)
 SOFT_INLINE const soft_insn *out(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
+  if (soft_asks(cpu, SOFT_EXIT_PORT) && exit_port(cpu, insn, port, (unsigned)bits / 8, false)) {
+    SOFT_END;
+  }
   write_port(cpu, port, soft_gpr(cpu, RAX, bits), (unsigned)bits / 8);
   SOFT_END;
 }
@@ -118,6 +154,7 @@ static unsigned batch_of(const soft_cpu *cpu, const soft_insn *insn, unsigned si
 static void ins_once(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
   uint16_t port = (uint16_t)cpu->r[RDX];
   check_port(cpu, insn, port, size);
+  offer_string(cpu, insn, port, size, true);
   uint64_t linear =
       soft_linear(cpu, SEG_ES, soft_trim(cpu->r[RDI], insn->address_size * 8), size, SOFT_WRITE);
   bool plain = soft_reach(cpu, linear, size, SOFT_WRITE); /* before the device is read */
@@ -129,6 +166,7 @@ static void ins_once(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
 static void outs_once(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
   uint16_t port = (uint16_t)cpu->r[RDX];
   check_port(cpu, insn, port, size);
+  offer_string(cpu, insn, port, size, false);
   uint64_t linear = soft_linear(cpu, insn->segment, soft_trim(cpu->r[RSI], insn->address_size * 8),
                                 size, SOFT_READ);
   write_port(cpu, port, soft_load_slow(cpu, linear, size), size);

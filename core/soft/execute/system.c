@@ -3,6 +3,7 @@
 #include "soft/deliver/deliver.h"
 #include "soft/execute/control.h"
 #include "soft/execute/execute.h"
+#include "soft/vmx/instruction.h"
 
 /* A 16-, 32- or 64-bit source whose size is not the handler's. */
 static uint64_t read_sized(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
@@ -37,14 +38,20 @@ SOFT_OP(unknown) {
 
 SOFT_OP(hlt) {
   soft_need_ring_0(cpu, insn);
+  if (soft_asks(cpu, SOFT_EXIT_HLT)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_HLT, 0);
+  }
   cpu->rip = soft_rip_after(cpu, insn);
   cpu->halted = true;
   return NULL;
 }
 
 /* There where the vCPU's table says so, and for ring 0 alone. */
-static void need_monitor(soft_cpu *cpu, const soft_insn *insn) {
+static void need_monitor(soft_cpu *cpu, const soft_insn *insn, uint32_t control, uint32_t reason) {
   cpu->current = insn;
+  if (soft_asks(cpu, control) && !cpu->cpl) {
+    soft_vmx_exit(cpu, insn, reason, 0);
+  }
   if (!(soft_cpuid(cpu, 1, 0)->ecx & 8) || cpu->cpl) {
     soft_raise(cpu, VECTOR_UD);
   }
@@ -52,7 +59,7 @@ static void need_monitor(soft_cpu *cpu, const soft_insn *insn) {
 
 /* The byte is read for its faults alone: MWAIT waits for no store. */
 SOFT_OP(monitor) {
-  need_monitor(cpu, insn);
+  need_monitor(cpu, insn, SOFT_EXIT_MONITOR, SOFT_REASON_MONITOR);
   if ((uint32_t)cpu->r[RCX]) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
@@ -63,13 +70,20 @@ SOFT_OP(monitor) {
 /* A wait that may end at any time ends at once, as with KVM. Bit 0 of ECX is there where leaf 5
  * says that masked interrupts may end it. */
 SOFT_OP(mwait) {
-  need_monitor(cpu, insn);
+  need_monitor(cpu, insn, SOFT_EXIT_MWAIT, SOFT_REASON_MWAIT);
   uint32_t known = (soft_cpuid(cpu, 5, 0)->ecx & 3) == 3;
   if ((uint32_t)cpu->r[RCX] & ~known) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
   soft_look_around(cpu);
   SOFT_END;
+}
+
+SOFT_OP(pause) {
+  if (soft_asks(cpu, SOFT_EXIT_PAUSE)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_PAUSE, 0);
+  }
+  SOFT_NEXT;
 }
 
 /* ---- Interrupts by instructions ---- */
@@ -110,6 +124,9 @@ SOFT_OP(into) {
 
 /* A data breakpoint that a load of SS has held back is this one's. */
 SOFT_OP(int1) {
+  if (soft_traps(cpu, VECTOR_DB)) { /* which leaves DR7 as it is */
+    return interrupt(cpu, insn, VECTOR_DB, SOFT_FROM_INT1);
+  }
   cpu->pending_debug = 0;
   cpu->dr[7] &= ~(uint64_t)DR7_GD; /* as for any debug exception */
   return interrupt(cpu, insn, VECTOR_DB, SOFT_FROM_INT1);
@@ -254,6 +271,9 @@ SOFT_OP(wrbase) {
 static void load_table(soft_cpu *cpu, const soft_insn *insn, struct kvm_dtable *table) {
   unsigned size = soft_is_64(cpu) ? 8 : 4;
   soft_need_ring_0(cpu, insn);
+  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+    soft_vmx_exit_gdt(cpu, insn, table == &cpu->gdt ? SOFT_IS_LGDT : SOFT_IS_LIDT);
+  }
   uint64_t linear = soft_address(cpu, insn, size + 2, SOFT_READ);
   uint64_t limit = soft_load(cpu, linear, 16), base = soft_load_slow(cpu, linear + 2, size);
   if (size == 4 && insn->operand_size == 2) {
@@ -277,6 +297,9 @@ static void need_no_umip(soft_cpu *cpu, const soft_insn *insn) {
 static void store_table(soft_cpu *cpu, const soft_insn *insn, const struct kvm_dtable *table) {
   unsigned size = soft_is_64(cpu) ? 8 : 4;
   need_no_umip(cpu, insn);
+  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+    soft_vmx_exit_gdt(cpu, insn, table == &cpu->gdt ? SOFT_IS_SGDT : SOFT_IS_SIDT);
+  }
   uint64_t linear = soft_address(cpu, insn, size + 2, SOFT_WRITE);
   uint8_t image[10];
   soft_poke(image, table->limit, 16);
@@ -311,9 +334,17 @@ static void need_protected(soft_cpu *cpu, const soft_insn *insn) {
   }
 }
 
+/* Behind the faults of privilege. */
+static void offer_ldt(soft_cpu *cpu, const soft_insn *insn, unsigned which) {
+  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+    soft_vmx_exit_ldt(cpu, insn, which);
+  }
+}
+
 SOFT_OP(lldt) {
   need_protected(cpu, insn);
   soft_need_ring_0(cpu, insn);
+  offer_ldt(cpu, insn, SOFT_IS_LLDT);
   soft_load_ldt(cpu, (unsigned)read_sized(cpu, insn, 2), VECTOR_GP, VECTOR_NP);
   SOFT_NEXT_BY_LOOP;
 }
@@ -321,6 +352,7 @@ SOFT_OP(lldt) {
 SOFT_OP(ltr) {
   need_protected(cpu, insn);
   soft_need_ring_0(cpu, insn);
+  offer_ldt(cpu, insn, SOFT_IS_LTR);
   soft_load_tr(cpu, (unsigned)read_sized(cpu, insn, 2));
   SOFT_NEXT_BY_LOOP;
 }
@@ -328,6 +360,7 @@ SOFT_OP(ltr) {
 SOFT_OP(sldt) {
   need_protected(cpu, insn);
   need_no_umip(cpu, insn);
+  offer_ldt(cpu, insn, SOFT_IS_SLDT);
   write_selector(cpu, insn, cpu->ldt.selector);
   SOFT_NEXT;
 }
@@ -335,13 +368,14 @@ SOFT_OP(sldt) {
 SOFT_OP(str) {
   need_protected(cpu, insn);
   need_no_umip(cpu, insn);
+  offer_ldt(cpu, insn, SOFT_IS_STR);
   write_selector(cpu, insn, cpu->tr.selector);
   SOFT_NEXT;
 }
 
 SOFT_OP(smsw) {
   need_no_umip(cpu, insn);
-  write_selector(cpu, insn, cpu->cr0);
+  write_selector(cpu, insn, soft_cr0_seen(cpu));
   SOFT_NEXT;
 }
 

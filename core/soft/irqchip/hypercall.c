@@ -5,6 +5,7 @@
 #include "soft/irqchip/irqchip.h"
 #include "soft/kernel/kernel.h"
 #include "soft/vector/vector.h"
+#include "soft/vmx/vmx.h"
 
 #include <errno.h>
 #include <linux/kvm_para.h>
@@ -65,6 +66,9 @@ SOFT_OP(vmcall) {
   int bits = soft_is_64(cpu) ? 64 : 32;
   uint64_t arguments[4];
   cpu->current = insn;
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_exit(cpu, insn, SOFT_REASON_VMCALL, 0);
+  }
   for (unsigned i = 0; i < 4; i++) {
     arguments[i] = soft_gpr(cpu, registers[i], bits);
   }
@@ -76,4 +80,10 @@ SOFT_OP(vmcall) {
       cpu->cpl ? (uint64_t)-KVM_EPERM : call(cpu, soft_gpr(cpu, RAX, bits), arguments);
   soft_set_gpr(cpu, RAX, result, bits);
   SOFT_END;
+}
+
+/* AMD's, which a monitor of Intel's does not know. */
+SOFT_OP(vmmcall) {
+  soft_need(cpu, insn, !cpu->controlled);
+  return soft_op_vmcall(cpu, insn, 0);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What /dev/kvm answers: version, capabilities, the list of MSRs. */
+#include "kvm/kvm_control.h"
 #include "soft/execute/control.h"
 #include "soft/kernel/kernel.h"
 
@@ -44,6 +45,7 @@ int soft_capability(long number) {
     case KVM_CAP_IRQFD:
     case SOFT_CAP_BUS_CYCLES:
     case KVM_CAP_IRQFD_RESAMPLE:
+    case LUNA_KVM_CAP_CONTROLS:
       return 1;
     case KVM_CAP_SYNC_REGS:
       return KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;

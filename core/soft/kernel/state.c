@@ -76,9 +76,10 @@ void soft_get_sregs(const soft_cpu *cpu, struct kvm_sregs *sregs) {
   }
 }
 
-static bool sregs_right(const struct kvm_sregs *sregs) {
+static bool sregs_right(const soft_cpu *cpu, const struct kvm_sregs *sregs) {
   bool pages = sregs->cr0 & CR0_PG;
-  if (sregs->efer & ~(uint64_t)EFER_ALL || sregs->cr4 & ~(uint64_t)CR4_ALL || sregs->cr0 >> 32 ||
+  uint64_t known = CR4_ALL | (cpu->controlled ? CR4_VMXE : 0);
+  if (sregs->efer & ~(uint64_t)EFER_ALL || sregs->cr4 & ~known || sregs->cr0 >> 32 ||
       sregs->cr8 > 15 || (pages && !(sregs->cr0 & CR0_PE))) {
     return false;
   }
@@ -101,7 +102,7 @@ static bool load_pdptes(soft_cpu *cpu) {
 }
 
 int soft_set_sregs(soft_cpu *cpu, const struct kvm_sregs *sregs) {
-  if (!sregs_right(sregs) || !soft_set_apic_base(cpu, sregs->apic_base, true)) {
+  if (!sregs_right(cpu, sregs) || !soft_set_apic_base(cpu, sregs->apic_base, true)) {
     return soft_refuse(EINVAL);
   }
   cpu->seg[SEG_CS] = sregs->cs;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * A vCPU: its life, its run page, and the ioctls that are not its registers. */
+#include "kvm/kvm_control.h"
 #include "soft/execute/control.h"
 #include "soft/insn.h"
 #include "soft/kernel/kernel.h"
+#include "soft/vmx/vmx.h"
 #include "soft/mmu/mmu.h"
 
 #include <errno.h>
@@ -208,6 +210,13 @@ int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
       return attribute(cpu, argument, request == KVM_SET_DEVICE_ATTR);
     case KVM_GET_STATS_FD:
       return soft_stats_fd(cpu);
+    case LUNA_KVM_SET_CONTROLS:
+      soft_controls_set(cpu, argument);
+      return 0;
+    case LUNA_KVM_DELIVER: {
+      const luna_kvm_event *event = argument;
+      return soft_deliver_next(cpu, event->info, event->error, event->length);
+    }
     case KVM_GET_LAPIC:
     case KVM_SET_LAPIC:
     case KVM_GET_MP_STATE:

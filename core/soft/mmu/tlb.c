@@ -2,6 +2,7 @@
  * The software TLB: filled by walks, emptied when paging or slots change, and kept free of pages
  * whose accesses have to be looked at: those with code (writes) and with data breakpoints. */
 #include "soft/access.h"
+#include "soft/vmx/vmx.h"
 
 static const soft_tlb no_entry = {SOFT_NO_PAGE, SOFT_NO_PAGE, SOFT_NO_PAGE, 0};
 
@@ -82,6 +83,9 @@ static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_acces
 }
 
 __attribute__((noreturn)) static void page_fault(soft_cpu *cpu, uint64_t linear, uint32_t error) {
+  if (soft_unlikely(cpu->controlled)) {
+    soft_vmx_page_fault(cpu, linear, error);
+  }
   cpu->cr2 = linear;
   soft_fault(cpu, VECTOR_PF, error);
 }

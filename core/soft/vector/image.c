@@ -3,6 +3,7 @@
 #include "soft/execute/control.h"
 #include "soft/execute/execute.h"
 #include "soft/vector/vector.h"
+#include "soft/vmx/vmx.h"
 
 enum {
   FXSAVE_LEGACY = 288, /* bytes with the first eight XMM registers */
@@ -189,6 +190,7 @@ SOFT_OP(xsavec) {
 
 /* IA32_XSS is 0: no component beside XCR0's. */
 SOFT_OP(xsaves) {
+  soft_need(cpu, insn, !soft_withholds(cpu, SOFT_HAS_XSAVES));
   save_compact(cpu, insn, true);
   SOFT_NEXT_BY_LOOP;
 }
@@ -263,6 +265,7 @@ SOFT_OP(xrstor) {
 }
 
 SOFT_OP(xrstors) {
+  soft_need(cpu, insn, !soft_withholds(cpu, SOFT_HAS_XSAVES));
   restore(cpu, insn, true);
   SOFT_END;
 }

@@ -284,7 +284,9 @@ function luna.buffer(options) end
 function luna.asm(source, options) end
 ---@return luna.probe
 function luna.probe() end
----@param name "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"|"xsave_size"
+---@alias luna.limit "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"
+---|"xsave_size"|"controls"
+---@param name luna.limit
 ---@param accel? luna.accel
 ---@return integer?, string?, string?
 function luna.capability(name, accel) end

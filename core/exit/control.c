@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT
+ * Controls of a virtual-machine monitor, where the kernel follows them. */
+#include "exit/control.h"
+
+#include "base/error.h"
+#include "kvm/host.h"
+#include "kvm/kvm_control.h"
+#include "vcpu/guard.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(luna_control_exit) <= sizeof((luna_exit *)0)->data, "it comes in there");
+
+enum {
+  EVENT_KNOWN = (int)0x80000fff /* bits of VM-entry interruption information */
+};
+
+/* Seats are of one kernel, which has taken controls before: it does not fail. */
+void luna_control_sit(luna_vcpu *vcpu) {
+  if (vcpu->controls) {
+    luna_kvm_set_controls(vcpu->fd, vcpu->controls);
+  }
+}
+
+void luna_control_rise(luna_vcpu *vcpu) {
+  if (vcpu->controls) {
+    luna_kvm_set_controls(vcpu->fd, NULL);
+  }
+}
+
+static int fail_kernel(const luna_vcpu *vcpu) {
+  return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                   "vCPU %u cannot follow controls: KVM's interface has no words for them; a VM on "
+                   "the software CPU (LUNA_ACCEL=soft) has them",
+                   vcpu->id);
+}
+
+static int keep(luna_vcpu *vcpu, const luna_controls *controls) {
+  if (!vcpu->controls) {
+    vcpu->controls = malloc(sizeof *vcpu->controls);
+    if (!vcpu->controls) {
+      return luna_fail_errno(ENOMEM, "cannot set the controls of vCPU %u", vcpu->id);
+    }
+  }
+  *vcpu->controls = *controls;
+  luna_control_sit(vcpu);
+  return LUNA_OK;
+}
+
+int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (!controls) {
+    luna_control_rise(vcpu);
+    free(vcpu->controls);
+    vcpu->controls = NULL;
+    return LUNA_OK;
+  }
+  return vcpu->vm->host->controls ? keep(vcpu, controls) : fail_kernel(vcpu);
+}
+
+int luna_exit_control(const luna_exit *exit, luna_control_exit *control) {
+  if (exit->kind != LUNA_EXIT_OTHER || exit->reason != LUNA_KVM_EXIT_CONTROL) {
+    return 0;
+  }
+  memcpy(control, exit->data, sizeof *control);
+  return 1;
+}
+
+int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t length) {
+  const luna_kvm_event event = {info, error, length};
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (!vcpu->controls) {
+    return luna_fail(LUNA_ERROR_STATE, "cannot deliver an event to vCPU %u: it follows no controls",
+                     vcpu->id);
+  }
+  return !(info & ~(uint32_t)EVENT_KNOWN) && luna_kvm_deliver(vcpu->fd, &event) == 0
+             ? LUNA_OK
+             : luna_fail(LUNA_ERROR_ARGUMENT,
+                         "cannot deliver 0x%08x to vCPU %u: that is no VM-entry interruption "
+                         "information",
+                         info, vcpu->id);
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT
+ * The controls that a vCPU follows: its kernel has a copy of them in the seat where it is. */
+#ifndef LUNA_EXIT_CONTROL_H
+#define LUNA_EXIT_CONTROL_H
+
+#include "vcpu/vcpu.h"
+
+/* It is in its seat now, and about to leave it. */
+void luna_control_sit(luna_vcpu *vcpu);
+void luna_control_rise(luna_vcpu *vcpu);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ * Part of lunavisor.h: the controls of a virtual-machine monitor as Intel's processors have them
+ * (SDM Vol. 3, chapters 25 to 28), for an accelerator that follows them: the software CPU does,
+ * KVM's interface has no words for it. luna_accelerator_capability(accel, "controls", ...) says. */
+#ifndef LUNAVISOR_CONTROL_H
+#define LUNAVISOR_CONTROL_H
+
+/* What a vCPU exits for, and what it reads instead of what there is. Bits are those of the fields
+ * of the VMCS; those that have nothing to do with the guest's instructions are ignored. */
+typedef struct luna_controls {
+  uint32_t primary; /* processor-based */
+  uint32_t secondary;
+  uint32_t exceptions; /* bitmap by vector */
+  uint32_t fault_mask; /* of page faults' error codes, and what the masked ones are compared with */
+  uint32_t fault_match;
+  uint32_t tpr_threshold;
+  uint64_t cr0_mask; /* bits that the guest does not own */
+  uint64_t cr0_shadow;
+  uint64_t cr4_mask;
+  uint64_t cr4_shadow;
+  uint64_t cr3_targets[4];
+  uint32_t cr3_count;
+  uint32_t reserved; /* 0 */
+} luna_controls;
+
+/* What the VMCS tells of the exit. The vCPU is as before the instruction, or the event, that it is
+ * for; the next run begins with what its registers say then. */
+typedef struct luna_control_exit {
+  uint32_t reason; /* basic exit reason */
+  uint32_t length; /* of the instruction; 0 where it is for none */
+  uint64_t qualification;
+  uint64_t linear;      /* guest-linear address; 0 where there is none */
+  uint32_t instruction; /* VM-exit instruction information */
+  uint32_t interruption;
+  uint32_t interruption_error;
+  uint32_t vectoring; /* IDT-vectoring information: the event that was being delivered */
+  uint32_t vectoring_error;
+  uint32_t reserved;
+} luna_control_exit;
+
+/* The vCPU follows the controls from its next entry on, in whatever space it is; NULL for none, as
+ * it begins. CR0.NE and CR4.VMXE can be set in its registers then, and the guest cannot clear them.
+ * An exit that they ask for is LUNA_EXIT_OTHER. _UNSUPPORTED where the accelerator has nothing like
+ * it, _STATE while the vCPU runs on another thread. */
+LUNA_API int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls);
+/* 1 with what the exit tells, if it is one of a control; else 0. */
+LUNA_API int luna_exit_control(const luna_exit *exit, luna_control_exit *control);
+/* Delivers an event at the vCPU's next entry, before its next instruction: `info` as VM-entry
+ * interruption information has it, with the error code and, of a software interrupt or exception,
+ * the length of its instruction. The vCPU has to follow controls (_STATE). _ARGUMENT for what is no
+ * such information. */
+LUNA_API int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t length);
+
+#endif

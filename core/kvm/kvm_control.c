@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT
+ * The calls that a kernel has beside KVM's. */
+#include "kvm/kvm_control.h"
+
+int luna_kvm_set_controls(luna_fd vcpu_fd, const luna_controls *controls) {
+  return luna_kvm_call(vcpu_fd, LUNA_KVM_SET_CONTROLS, controls);
+}
+
+int luna_kvm_deliver(luna_fd vcpu_fd, const luna_kvm_event *event) {
+  return luna_kvm_call(vcpu_fd, LUNA_KVM_DELIVER, event);
+}

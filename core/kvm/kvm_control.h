@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ * What KVM's interface has no words for: calls and an exit of the software CPU's own beside KVM's,
+ * with numbers that KVM does not use. A kernel says by the capability whether it has them. */
+#ifndef LUNA_KVM_CONTROL_H
+#define LUNA_KVM_CONTROL_H
+
+#include "kvm/kvm.h"
+
+#include <linux/ioctl.h>
+
+enum {
+  LUNA_KVM_CAP_CONTROLS = 0x4c56,
+  LUNA_KVM_EXIT_CONTROL = 0x4c56 /* the run page's union is a luna_control_exit */
+};
+
+/* VM-entry interruption information, and what goes with it. */
+typedef struct luna_kvm_event {
+  uint32_t info;
+  uint32_t error;
+  uint32_t length;
+} luna_kvm_event;
+
+/* luna_controls are copied; NULL for none. */
+#define LUNA_KVM_SET_CONTROLS _IOW(0x4c, 0x56, luna_controls)
+#define LUNA_KVM_DELIVER _IOW(0x4c, 0x57, luna_kvm_event)
+
+int luna_kvm_set_controls(luna_fd vcpu_fd, const luna_controls *controls);
+int luna_kvm_deliver(luna_fd vcpu_fd, const luna_kvm_event *event);
+
+#endif
