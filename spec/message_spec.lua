@@ -10,7 +10,7 @@ local build = require "spec.support.misuse_objects"
 -- The messages of every subject, each with what brings it about.
 local function messages(o)
   local list = {}
-  for subject in ("vcpu vm memory module state load machine"):gmatch "%l+" do
+  for subject in ("vcpu vm memory module state load machine process"):gmatch "%l+" do
     for _, entry in ipairs(require("spec.support.messages." .. subject)(o)) do
       list[#list + 1] = entry
     end
@@ -23,7 +23,7 @@ end
 local elsewhere = {
   "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "lunavisor/testing/",
   "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/record.lua", "vm/replace.lua",
-  "exit/unowned.lua",
+  "exit/unowned.lua", "process/call.lua",
 }
 
 -- The first literal of each error() in a source, as a pattern.

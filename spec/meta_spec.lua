@@ -99,6 +99,13 @@ describe("the annotations", function()
     end
   end)
 
+  it("name every method of a process and of its system calls", function()
+    for name, class in pairs { process = require("lunavisor.process").class,
+      call = require("lunavisor.process.call").class } do
+      assert.same(functions_of(class.__index), annotated("function " .. name .. ":([%w_]+)%("))
+    end
+  end)
+
   it("name every method of symbols", function()
     assert.same(methods_in "lua/lunavisor/text/symbols.lua",
       annotated "function symbols:([%w_]+)%(")
@@ -181,6 +188,7 @@ helper.kvm("the annotations of a VM's calls", function()
     check("step_options", function(o) cpu:step(1, o) end)
     check("trace_options", function(o) cpu:trace(print, o) end)
     check("load_options", function(o) luna.load(vm, "x", o) end)
+    check("process_options", function(o) luna.process("x", o) end)
     check("route", function(o) vm:route { o } end)
   end)
 end)

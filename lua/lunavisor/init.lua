@@ -17,6 +17,7 @@ local luna = {
   disasm = require("lunavisor.text.disasm").list,
   load = require "lunavisor.load",
   machine = require "lunavisor.machine".new,
+  process = require "lunavisor.process".new,
   probe = require "lunavisor.probe",
   u64 = u64,
   hex = u64.hex,

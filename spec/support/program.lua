@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The program luna, run in a directory of small guests.
+-- The program luna, run in a directory of small guests and Linux programs.
 
 local helper = require "spec.support.helper"
 local image = require "spec.support.image"
+local process = require "spec.support.process"
 
 local M = {}
 
@@ -85,6 +86,27 @@ local FILES = {
   end,
   ["initrd.img"] = function() return "files" end,
   ["disk.img"] = disk,
+  ["cat"] = function()
+    return process.program("again: sys 0, 0, 0x402000, 100\n test eax, eax\n jz done\n"
+      .. "sys 1, 1, 0x402000, rax\n jmp again\n done: leave 0\n times 0x2000 db 0")
+  end,
+  ["args"] = function() return process.program "leave [rsp]" end,
+  ["open"] = function()
+    return process.program("sys 2, name, 0, 0\n neg eax\n jns failed\n"
+      .. "sys 40, 1, 3, 0, 100\n leave 0\n failed: leave rax\n name: db '/text', 0")
+  end,
+  ["text"] = function() return "hello\n" end,
+  ["env"] = function() return process.program "sys 1, 1, [rsp + 24], 5\n leave 0" end,
+  ["terminal"] = function()
+    return process.program("sys 16, 0, 0x5401, 0x402000\n neg eax\n leave rax\n"
+      .. "times 0x2000 db 0")
+  end,
+  ["wrong"] = function() return process.program "mov eax, [8]" end,
+  ["big"] = function()
+    return process.program "again: sub rsp, 0x1000\n mov [rsp], eax\n jmp again"
+  end,
+  ["stay"] = function() return process.program "jmp $" end,
+  ["socket"] = function() return process.program "sys 41, 2\n neg eax\n leave rax" end,
   ["junk"] = function() return "junk" end,
 }
 

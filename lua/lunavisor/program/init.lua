@@ -62,7 +62,9 @@ local function valued()
   local names, recorder = {}, {}
   setmetatable(recorder, { __index = function(_, key)
     return function(_, name)
-      if key == "option" then names[name] = true end
+      if key == "option" then
+        for one in name:gmatch "%S+" do names[one] = true end
+      end
       return recorder
     end
   end, __call = function() return recorder end })

@@ -1,10 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- luna run: a Lua script, with the library where it looks for it.
+-- luna run: a Lua script, with the library where it looks for it; or a Linux program.
 
 local say = require "lunavisor.program.say"
 local watching = require "lunavisor.program.watching"
 
-local M = { about = "Run a Lua script." }
+local M = { about = "Run a Lua script, or a static Linux program." }
+
+local function processes() return require "lunavisor.program.process" end
 
 local EPILOG = [[
 Examples:
@@ -12,6 +14,7 @@ Examples:
   luna run --accel soft --stats hello.lua
   luna run --trace trace.json hello.lua
   luna run --seed 7 --set size=64 --set mode=long --json unit.lua
+  luna run --linux --root . --timeout 5 cat
 
 The script has what --set says in luna.arguments; --json prints, behind all that
 it prints, one line with the table that it returns.]]
@@ -23,8 +26,9 @@ local function whole(text)
 end
 
 function M.describe(command)
-  command:argument("script", "The script, or - for the standard input.")
-  command:usage "Usage: luna run [OPTION...] SCRIPT [ARGUMENT...]"
+  command:argument("script", "The script, or - for the standard input; the program.")
+  command:usage("Usage: luna run [OPTION...] SCRIPT [ARGUMENT...]\n"
+    .. "       luna run --linux [OPTION...] PROGRAM [ARGUMENT...]")
   command:option("--accel", "What runs VMs whose accel is not said: kvm, soft or auto.")
     :choices { "kvm", "soft", "auto" }
   command:option("--seed", "Of math.random; luna.arguments.seed."):argname "N":convert(whole)
@@ -34,6 +38,7 @@ function M.describe(command)
   watching.describe(command)
   command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
     :argname "PORT":convert(tonumber)
+  processes().describe(command)
   command:epilog(EPILOG)
 end
 
@@ -89,6 +94,11 @@ end
 --- Status 0 when the script has returned, 1 when it has raised; os.exit has its own.
 function M.run(options)
   if options.accel then require("lunavisor.vm.accel").prefer(options.accel) end
+  local wrong = processes().not_for(options)
+  if wrong then
+    return say.cannot("--%s %s --linux", wrong, options.linux and "is not for" or "needs")
+  end
+  if options.linux then return processes().run(options) end
   local name = options.script
   local chunk, problem = loadfile(name ~= "-" and name or nil)
   if not chunk then return say.cannot("%s", problem) end

@@ -20,4 +20,10 @@ function M.plain(message)
   return (tostring(message):gsub("^[^\n]-:%d+: ", ""))
 end
 
+--- All that can be seen of an exit behind its sentence, on the standard error.
+function M.post_mortem(exit)
+  local ok, text = pcall(function() return tostring(exit:explain()):match "\n(.*)" end)
+  if ok and text then io.stderr:write(text, "\n") end
+end
+
 return M

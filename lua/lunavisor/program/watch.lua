@@ -92,15 +92,9 @@ local function status_of(value, console)
   return value ~= "waited" and console.status and console.status % 256 or 0
 end
 
--- The exit, and behind its sentence all that can be seen.
-local function post_mortem(exit)
-  local ok, text = pcall(function() return tostring(exit:explain()):match "\n(.*)" end)
-  if ok and text then io.stderr:write(text, "\n") end
-end
-
 local function crash(exit)
   say.line("the guest cannot go on: %s", tostring(exit))
-  post_mortem(exit)
+  say.post_mortem(exit)
   return say.CRASH
 end
 
@@ -109,7 +103,7 @@ local function judge(exit, why, console, options)
   if why == "killed" then return 0 end
   if why == "late" then
     say.line("the guest has not ended within %g s: %s", options.timeout, tostring(exit))
-    post_mortem(exit)
+    say.post_mortem(exit)
     return say.TIMEOUT
   end
   local halted = why == "stuck" or exit.kind == "hlt" or exit.kind == "parked"

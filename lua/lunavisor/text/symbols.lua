@@ -21,7 +21,24 @@ local function new(list)
     if a[3] ~= b[3] then return a[3] < b[3] end
     return a.place < b.place
   end)
-  return setmetatable({ names = names, order = order }, Symbols)
+  return setmetatable({ names = names, order = order, read = false }, Symbols)
+end
+
+--- A set that is read when it is first looked at: `read` gives a set, or nil for an empty one.
+local function later(read)
+  return setmetatable({ names = false, order = false, read = read }, Symbols)
+end
+
+-- The names and the order of a set, which are there from now on.
+local function contents(self)
+  local read = rawget(self, "read")
+  if read then
+    local set = read() or new {}
+    rawset(self, "names", rawget(set, "names"))
+    rawset(self, "order", rawget(set, "order"))
+    rawset(self, "read", false)
+  end
+  return rawget(self, "names"), rawget(self, "order")
 end
 
 -- A number where that is exact, else a u64.
@@ -33,7 +50,7 @@ end
 --- The address of a name: a number, a u64 from 2^53 on; nil where there is none of that name.
 function methods.find(self, name)
   mine(self)
-  local symbol = rawget(self, "names")[name]
+  local symbol = contents(self)[name]
   return symbol and address_of(symbol)
 end
 
@@ -63,7 +80,7 @@ function methods.at(self, address)
   end
   local high = u64.tonumber(u64.rshift(exact, 32))
   local low = u64.tonumber(u64.band(exact, 0xffffffff))
-  local order = rawget(self, "order")
+  local _, order = contents(self)
   local count = count_up_to(order, high, low)
   local symbol = order[count]
   if not symbol then return nil end
@@ -87,8 +104,8 @@ end
 --- All of them in order of address, as a list of { name =, address =, size = }.
 function methods.list(self)
   mine(self)
-  local list = {}
-  for i, symbol in ipairs(rawget(self, "order")) do
+  local list, _, order = {}, contents(self)
+  for i, symbol in ipairs(order) do
     list[i] = { name = symbol[1], address = address_of(symbol), size = symbol[4] or 0 }
   end
   return list
@@ -98,11 +115,11 @@ class.announce(Symbols, methods)
 
 function Symbols.__index(self, name)
   if methods[name] then return methods[name] end
-  local symbol = rawget(self, "names")[name]
+  local names = contents(self)
+  local symbol = names[name]
   if symbol then return address_of(symbol) end
   if not class.is_probe(name) then
-    error(("there is no symbol '%s'%s"):format(tostring(name),
-      class.hint(name, rawget(self, "names"))), 2)
+    error(("there is no symbol '%s'%s"):format(tostring(name), class.hint(name, names)), 2)
   end
 end
 
@@ -119,4 +136,4 @@ function Symbols.__tostring(self)
   return table.concat(lines, "\n")
 end
 
-return { new = new, class = Symbols }
+return { new = new, later = later, class = Symbols }

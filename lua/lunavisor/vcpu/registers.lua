@@ -28,6 +28,11 @@ do
   end
 end
 
+--- The number of a single register, for raw.get and raw.set.
+function M.id(name)
+  return ids[name]
+end
+
 -- Errors blame the script's line: methods of the library read registers, too.
 local function read(cpu, id)
   if not cpu[1] then error("attempt to use a closed vcpu", class.outside()) end
