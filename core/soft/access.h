@@ -214,6 +214,21 @@ SOFT_INLINE void *soft_quick(soft_cpu *cpu, const soft_insn *insn, unsigned size
   return soft_quick_linear(cpu, insn, size, access, &linear);
 }
 
+/* The same of SOFT_SEGMENT_16. Registers are read as 16 bits: those that code of that width writes,
+ * and whose store a wider load would have to wait for. */
+SOFT_INLINE void *soft_quick_16(soft_cpu *cpu, const soft_insn *insn, unsigned size,
+                                soft_access access) {
+  uint64_t offset = soft_peek(&cpu->r[insn->base], 16) + soft_peek(&cpu->r[insn->index], 16);
+  const int64_t *last = access == SOFT_WRITE ? cpu->write_to : cpu->read_to;
+  offset = (offset + (uint64_t)insn->displacement) & 0xffff;
+  cpu->current = insn;
+  if (soft_unlikely((int64_t)(offset + size - 1) > last[insn->segment])) {
+    return NULL;
+  }
+  uint64_t linear = (offset + cpu->seg[insn->segment].base) & 0xffffffff;
+  return soft_quick_at(cpu, linear, size, access);
+}
+
 SOFT_INLINE uint64_t soft_rip_at(const soft_cpu *cpu, const soft_insn *insn) {
   return (cpu->r[R_BLOCK] + insn->offset) & cpu->ip_mask;
 }
@@ -273,13 +288,23 @@ SOFT_INLINE uint64_t soft_stack(soft_cpu *cpu, uint64_t sp, unsigned size, soft_
              : soft_linear(cpu, SEG_SS, sp & cpu->stack_mask, size, access);
 }
 
-/* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's, four are not. */
+/* Of an instruction of that size: 16-bit code stores SP alone, for which a wider load would have to
+ * wait. */
+SOFT_INLINE uint64_t soft_quick_sp(const soft_cpu *cpu, unsigned size) {
+  return size == 2 ? soft_peek(&cpu->r[RSP], 16) : cpu->r[RSP];
+}
+
+/* Where the stack is in the host, as soft_quick. Eight bytes are 64-bit code's, four are not, and
+ * two are 16-bit code's. */
 SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned size,
                                    soft_access access) {
+  if (size == 2 && soft_unlikely(cpu->stack_mask != 0xffff)) {
+    return NULL;
+  }
   if (size == 4 && soft_likely(cpu->flat)) {
     sp = (uint32_t)sp;
-  } else if (size == 4 || (size == 2 && !soft_is_64(cpu))) {
-    sp &= cpu->stack_mask;
+  } else if (size <= 4) {
+    sp &= size == 2 ? 0xffff : cpu->stack_mask;
     int64_t last = access == SOFT_WRITE ? cpu->write_to[SEG_SS] : cpu->read_to[SEG_SS];
     if (soft_unlikely((int64_t)(sp + size - 1) > last)) {
       return NULL;
@@ -293,7 +318,9 @@ SOFT_INLINE void *soft_quick_stack(const soft_cpu *cpu, uint64_t sp, unsigned si
 SOFT_INLINE void soft_set_quick_stack(soft_cpu *cpu, uint64_t sp, unsigned size) {
   if (size == 8) {
     cpu->r[RSP] = sp;
-  } else if (size == 4 && soft_likely(cpu->flat)) {
+  } else if (size == 2) {
+    soft_poke(&cpu->r[RSP], sp, 16);
+  } else if (soft_likely(cpu->flat)) {
     cpu->r[RSP] = (uint32_t)sp;
   } else {
     soft_set_stack(cpu, sp);

@@ -171,12 +171,13 @@ typedef enum soft_take {
 
 /* Here and below NULL is where there is none. */
 extern const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES];
+/* The forms with memory for SOFT_SEGMENT_16. */
+extern const soft_handler soft_op_alu_short[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES];
 /* The first two forms without flags. */
 extern const soft_handler soft_op_quiet[SOFT_ALUS][4][2][SOFT_TAKES];
 extern const soft_handler soft_op_lea_takes[4][SOFT_TAKES];
 extern const soft_handler soft_op_jump_if[16];
-/* CMP, TEST or DEC of registers (or with an immediate) and the conditional jump behind it; only
- * for 8, 32 and 64 bits. */
+/* CMP, TEST or DEC of registers (or with an immediate) and the conditional jump behind it. */
 typedef enum soft_pair {
   SOFT_CMP_JUMP,
   SOFT_TEST_JUMP,

@@ -11,7 +11,7 @@
 enum {
   HOSTS = 7,
   LONGEST = 9, /* instruction */
-  MOVES = 8,   /* bytes of a load and a store */
+  MOVES = 10,  /* bytes of a load and a store */
   END = 16     /* and of what else there is behind the run */
 };
 
@@ -20,7 +20,8 @@ static const uint8_t hosts[HOSTS] = {0, 1, 2, 8, 9, 10, 11};
 
 typedef struct native_run {
   uint8_t guest[HOSTS]; /* which register of the guest is there */
-  bool loaded[HOSTS];
+  uint8_t set[HOSTS]; /* how many of its bytes the first instruction with it has set; 0: it reads */
+  uint8_t widest[HOSTS]; /* the bytes that all of the run together see of it */
   bool stored[HOSTS];
   unsigned used;
   uint8_t bytes[SOFT_STUB_MOST];
@@ -36,18 +37,20 @@ static void put_number(native_run *run, uint64_t number, unsigned size) {
   run->size += size;
 }
 
-/* The host's register for a guest's; its old value is needed if it is read before it is written. */
-static unsigned host_of(native_run *run, unsigned guest, bool reads, bool writes) {
-  unsigned i = 0;
+/* The host's register for a guest's, of which an instruction reads or writes `size` bytes. */
+static unsigned host_of(native_run *run, unsigned guest, unsigned size, bool reads, bool writes) {
+  unsigned i = 0, whole = size < 4 ? size : 8; /* a result of 4 bytes clears the others */
   while (i < run->used && run->guest[i] != guest) {
     i++;
   }
   if (i == run->used) {
     run->guest[i] = (uint8_t)guest;
-    run->loaded[i] = reads;
+    run->set[i] = (uint8_t)(reads ? 0 : whole);
+    run->widest[i] = 0;
     run->stored[i] = false;
     run->used++;
   }
+  run->widest[i] = (uint8_t)(whole > run->widest[i] ? whole : run->widest[i]);
   run->stored[i] |= writes;
   return hosts[i];
 }
@@ -72,23 +75,22 @@ static bool fits(uint64_t value, unsigned size) {
 
 static void put_alu(native_run *run, const soft_insn *insn) {
   bool moves = insn->extra == SOFT_MOV;
-  bool reads = !moves || insn->size < 4; /* the rest of a short one stays */
   if (insn->from_kind == SOFT_REGISTER) {
-    unsigned from = host_of(run, insn->from / 8, true, false);
-    unsigned to = host_of(run, insn->to / 8, reads, true);
+    unsigned from = host_of(run, insn->from / 8, insn->size, true, false);
+    unsigned to = host_of(run, insn->to / 8, insn->size, !moves, true);
     put_registers(run, insn->size, moves ? 0x88 : insn->extra * 8u, from, to);
     return;
   }
-  unsigned to = host_of(run, insn->to / 8, reads, true);
+  unsigned to = host_of(run, insn->to / 8, insn->size, !moves, true);
   put_registers(run, insn->size, moves ? 0xc6 : 0x80, moves ? 0 : insn->extra, to);
   put_number(run, insn->immediate, insn->size < 4 ? insn->size : 4);
 }
 
 static void put_lea(native_run *run, const soft_insn *insn) {
   bool has_base = insn->base != R_ZERO, has_index = insn->index != R_ZERO;
-  unsigned base = has_base ? host_of(run, insn->base, true, false) : 5;
-  unsigned index = has_index ? host_of(run, insn->index, true, false) : 4;
-  unsigned to = host_of(run, insn->to / 8, insn->size < 4, true);
+  unsigned base = has_base ? host_of(run, insn->base, insn->size, true, false) : 5;
+  unsigned index = has_index ? host_of(run, insn->index, insn->size, true, false) : 4;
+  unsigned to = host_of(run, insn->to / 8, insn->size, false, true);
   if (insn->size == 2) {
     put(run, 0x66);
   }
@@ -136,13 +138,33 @@ static bool add(native_run *run, const soft_insn *insn) {
   return true;
 }
 
-/* mov between a register of the host and the guest's behind RDI. */
-static void put_move(native_run *code, unsigned opcode, unsigned host, unsigned guest) {
-  put(code, 0x48 | host >> 3 << 2);
-  put(code, opcode);
+/* The operands of a move between a register of the host and the guest's behind RDI. */
+static void put_place(native_run *code, unsigned host, unsigned guest) {
   bool near = guest < 16;
   put(code, (near ? 0x47u : 0x87u) | (host & 7) << 3);
   put_number(code, guest * 8, near ? 1 : 4);
+}
+
+/* No more bytes than the run sees: those that short instructions have stored come to a load from
+ * the host's store buffer only if it asks for no others. */
+static void put_load(native_run *code, unsigned size, unsigned host, unsigned guest) {
+  put(code, (size == 8 ? 0x48u : 0x40) | host >> 3 << 2);
+  if (size == 8) {
+    put(code, 0x8b);
+  } else { /* movzx */
+    put(code, 0x0f);
+    put(code, size == 1 ? 0xb6 : 0xb7);
+  }
+  put_place(code, host, guest);
+}
+
+static void put_store(native_run *code, unsigned size, unsigned host, unsigned guest) {
+  if (size == 2) {
+    put(code, 0x66);
+  }
+  put(code, (size == 8 ? 0x48u : 0x40) | host >> 3 << 2);
+  put(code, size == 1 ? 0x88 : 0x89);
+  put_place(code, host, guest);
 }
 
 /* The loads, the run, the stores, and the jump to the handler of the instruction behind it, with
@@ -151,19 +173,19 @@ static void finish(soft_stub_code *stub, const native_run *run, const soft_insn 
                    unsigned count) {
   native_run code = {.size = 0};
   for (unsigned i = 0; i < run->used; i++) {
-    if (run->loaded[i]) {
-      put_move(&code, 0x8b, hosts[i], run->guest[i]);
+    if (run->widest[i] > run->set[i]) {
+      put_load(&code, run->widest[i], hosts[i], run->guest[i]);
     }
   }
   memcpy(code.bytes + code.size, run->bytes, run->size);
   code.size += run->size;
   for (unsigned i = 0; i < run->used; i++) {
     if (run->stored[i]) {
-      put_move(&code, 0x89, hosts[i], run->guest[i]);
+      put_store(&code, run->widest[i], hosts[i], run->guest[i]);
     }
   }
   native_run copy = *run;
-  put_registers(&code, 8, 0x88, host_of(&copy, last->to / 8, false, false), RDX);
+  put_registers(&code, 8, 0x88, host_of(&copy, last->to / 8, last->size, true, false), RDX);
   put(&code, 0x48); /* add rsi, count insns; jmp [rsi] */
   put(&code, 0x81);
   put(&code, 0xc6);

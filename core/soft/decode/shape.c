@@ -15,7 +15,10 @@ void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operati
       : insn->from_kind == SOFT_IMMEDIATE ? SOFT_REGISTER_IMMEDIATE
       : insn->from_kind == SOFT_MEMORY    ? SOFT_REGISTER_MEMORY
                                           : SOFT_REGISTER_REGISTER;
-  insn->takes = soft_op_alu[operation][soft_size_index(parsed->operands[0].size)][form];
+  bool memory = insn->to_kind == SOFT_MEMORY || insn->from_kind == SOFT_MEMORY;
+  const soft_handler(*of)[4][SOFT_FORMS][SOFT_TAKES] =
+      memory && insn->form == SOFT_SEGMENT_16 ? soft_op_alu_short : soft_op_alu;
+  insn->takes = of[operation][soft_size_index(parsed->operands[0].size)][form];
   insn->run = insn->takes[SOFT_TAKE_NONE];
   insn->chooses = true;
   if (insn->to_kind == SOFT_REGISTER && operation != SOFT_CMP && operation != SOFT_TEST) {

@@ -85,15 +85,17 @@ SOFT_INLINE const soft_insn *alu_slow(soft_cpu *cpu, const soft_insn *insn, soft
 /* Calls nothing that returns, so that no register has to be saved. */
 SOFT_INLINE const soft_insn *alu(soft_cpu *cpu, const soft_insn *insn, uint64_t passed,
                                  soft_alu operation, soft_form form, soft_take take, int bits,
-                                 bool quiet, soft_handler slow) {
+                                 bool quiet, soft_handler slow, bool short_address) {
   bool keeps = operation == SOFT_CMP || operation == SOFT_TEST;
   bool stores = form == SOFT_MEMORY_REGISTER || form == SOFT_MEMORY_IMMEDIATE;
   uint64_t carries, result, a = 0, b, linear;
   uint8_t *host = NULL;
   if (has_memory(form)) {
-    uint64_t base = take == SOFT_TAKE_BASE ? passed : cpu->r[insn->base];
-    host = soft_quick_from(cpu, insn, base, (unsigned)bits / 8,
-                           stores && !keeps ? SOFT_WRITE : SOFT_READ, &linear);
+    soft_access access = stores && !keeps ? SOFT_WRITE : SOFT_READ;
+    unsigned size = (unsigned)bits / 8;
+    host = short_address            ? soft_quick_16(cpu, insn, size, access)
+           : take == SOFT_TAKE_BASE ? soft_quick_from(cpu, insn, passed, size, access, &linear)
+                                    : soft_quick(cpu, insn, size, access);
     if (soft_unlikely(!host || (stores && insn->locked))) {
       return slow(cpu, insn, 0);
     }
@@ -122,7 +124,7 @@ SOFT_INLINE const soft_insn *alu(soft_cpu *cpu, const soft_insn *insn, uint64_t 
 
 #define ONE(operation, bits, form, suffix, take)                                                   \
   static SOFT_HANDLER(operation##_##bits##_##suffix##_##take) {                                    \
-    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false, NULL);           \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false, NULL, false);    \
   }
 #define ONE_SLOW(operation, bits, form, suffix)                                                    \
   static SOFT_COLD SOFT_HANDLER(operation##_##bits##_##suffix##_slow) {                            \
@@ -131,7 +133,7 @@ SOFT_INLINE const soft_insn *alu(soft_cpu *cpu, const soft_insn *insn, uint64_t 
 #define ONE_MEMORY(operation, bits, form, suffix, take)                                            \
   static SOFT_HANDLER(operation##_##bits##_##suffix##_##take) {                                    \
     return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false,                  \
-               operation##_##bits##_##suffix##_slow);                                              \
+               operation##_##bits##_##suffix##_slow, false);                                       \
   }
 #define FORMS(operation, bits)                                                                     \
   ONE(operation, bits, SOFT_REGISTER_REGISTER, rr, NONE)                                           \
@@ -178,10 +180,52 @@ const soft_handler soft_op_alu[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES] = {
     TABLE(SOFT_ADD), TABLE(SOFT_OR),  TABLE(SOFT_ADC), TABLE(SOFT_SBB),  TABLE(SOFT_AND),
     TABLE(SOFT_SUB), TABLE(SOFT_XOR), TABLE(SOFT_CMP), TABLE(SOFT_TEST), TABLE(SOFT_MOV)};
 
+/* Memory whose address is of 16 bits, by a segment. */
+#define SHORT(operation, bits, form, suffix, take)                                                 \
+  static SOFT_HANDLER(operation##_##bits##_##suffix##_##take##_short) {                            \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, false,                  \
+               operation##_##bits##_##suffix##_slow, true);                                        \
+  }
+#define SHORT_FORMS(operation, bits)                                                               \
+  SHORT(operation, bits, SOFT_REGISTER_MEMORY, rm, NONE)                                           \
+  SHORT(operation, bits, SOFT_MEMORY_REGISTER, mr, NONE)                                           \
+  SHORT(operation, bits, SOFT_MEMORY_REGISTER, mr, FROM)                                           \
+  SHORT(operation, bits, SOFT_MEMORY_IMMEDIATE, mi, NONE)
+#define SHORT_SIZES(operation)                                                                     \
+  SHORT_FORMS(operation, 8) SHORT_FORMS(operation, 16) SHORT_FORMS(operation, 32)
+
+SHORT_SIZES(SOFT_ADD)
+SHORT_SIZES(SOFT_OR)
+SHORT_SIZES(SOFT_ADC)
+SHORT_SIZES(SOFT_SBB)
+SHORT_SIZES(SOFT_AND)
+SHORT_SIZES(SOFT_SUB)
+SHORT_SIZES(SOFT_XOR)
+SHORT_SIZES(SOFT_CMP)
+SHORT_SIZES(SOFT_TEST)
+SHORT_SIZES(SOFT_MOV)
+
+#define SHORT_ROW(o, bits)                                                                         \
+  {                                                                                                \
+    [SOFT_REGISTER_MEMORY] = {o##_##bits##_rm_NONE_short},                                         \
+    [SOFT_MEMORY_REGISTER] = {o##_##bits##_mr_NONE_short, [SOFT_TAKE_FROM] =                       \
+                                                              o##_##bits##_mr_FROM_short},         \
+    [SOFT_MEMORY_IMMEDIATE] = {                                                                    \
+      o##_##bits##_mi_NONE_short                                                                   \
+    }                                                                                              \
+  }
+#define SHORT_TABLE(operation)                                                                     \
+  [operation] = {SHORT_ROW(operation, 8), SHORT_ROW(operation, 16), SHORT_ROW(operation, 32)}
+
+const soft_handler soft_op_alu_short[SOFT_ALUS][4][SOFT_FORMS][SOFT_TAKES] = {
+    SHORT_TABLE(SOFT_ADD),  SHORT_TABLE(SOFT_OR),  SHORT_TABLE(SOFT_ADC), SHORT_TABLE(SOFT_SBB),
+    SHORT_TABLE(SOFT_AND),  SHORT_TABLE(SOFT_SUB), SHORT_TABLE(SOFT_XOR), SHORT_TABLE(SOFT_CMP),
+    SHORT_TABLE(SOFT_TEST), SHORT_TABLE(SOFT_MOV)};
+
 /* Where the flags that follow are nobody's. */
 #define QUIET(operation, bits, form, suffix, take)                                                 \
   static SOFT_HANDLER(operation##_##bits##_##suffix##_##take##_quiet) {                            \
-    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, true, NULL);            \
+    return alu(cpu, insn, passed, operation, form, SOFT_TAKE_##take, bits, true, NULL, false);     \
   }
 #define QUIET_FORMS(operation, bits)                                                               \
   QUIET(operation, bits, SOFT_REGISTER_REGISTER, rr, NONE)                                         \

@@ -122,7 +122,8 @@ SOFT_INLINE const soft_insn *call_slow(soft_cpu *cpu, const soft_insn *insn, int
 
 SOFT_INLINE const soft_insn *call(soft_cpu *cpu, const soft_insn *insn, int bits,
                                   soft_handler slow) {
-  uint64_t target = soft_target(cpu, insn), sp = cpu->r[RSP] - (unsigned)bits / 8;
+  uint64_t target = soft_target(cpu, insn);
+  uint64_t sp = soft_quick_sp(cpu, (unsigned)bits / 8) - (unsigned)bits / 8;
   cpu->current = insn;
   void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
   if (soft_unlikely(!host) || !soft_linked(cpu, insn, target)) {
@@ -158,7 +159,7 @@ SOFT_INLINE const soft_insn *ret_slow(soft_cpu *cpu, const soft_insn *insn, int 
 
 SOFT_INLINE const soft_insn *ret(soft_cpu *cpu, const soft_insn *insn, int bits,
                                  soft_handler slow) {
-  uint64_t sp = cpu->r[RSP];
+  uint64_t sp = soft_quick_sp(cpu, (unsigned)bits / 8);
   cpu->current = insn;
   const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
   if (soft_unlikely(!host)) {

@@ -102,7 +102,7 @@ SOFT_INLINE const soft_insn *push_slow(soft_cpu *cpu, const soft_insn *insn, int
 /* Of a register or an immediate. */
 SOFT_INLINE const soft_insn *push_quick(soft_cpu *cpu, const soft_insn *insn, uint64_t value,
                                         int bits, soft_handler slow) {
-  uint64_t sp = cpu->r[RSP] - (unsigned)bits / 8;
+  uint64_t sp = soft_quick_sp(cpu, (unsigned)bits / 8) - (unsigned)bits / 8;
   cpu->current = insn;
   void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_WRITE);
   if (soft_unlikely(!host)) {
@@ -150,7 +150,7 @@ SOFT_INLINE const soft_insn *pop_slow(soft_cpu *cpu, const soft_insn *insn, int 
 
 SOFT_INLINE const soft_insn *pop(soft_cpu *cpu, const soft_insn *insn, int bits,
                                  soft_handler slow) {
-  uint64_t sp = cpu->r[RSP];
+  uint64_t sp = soft_quick_sp(cpu, (unsigned)bits / 8);
   cpu->current = insn;
   const void *host = soft_quick_stack(cpu, sp, (unsigned)bits / 8, SOFT_READ);
   if (soft_unlikely(!host || insn->to_kind != SOFT_REGISTER)) {

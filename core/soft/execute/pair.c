@@ -55,9 +55,10 @@ SOFT_INLINE void set_flags(soft_cpu *cpu, soft_pair kind, uint64_t a, uint64_t b
 SOFT_INLINE const soft_insn *pair(soft_cpu *cpu, const soft_insn *insn, soft_pair kind,
                                   bool immediate, int bits, unsigned condition) {
   uint64_t a = soft_get(cpu, insn->to, bits);
-  uint64_t b = immediate ? soft_trim(insn->immediate, bits) : soft_get(cpu, insn->from, bits);
+  uint64_t b = kind == SOFT_DEC_JUMP ? 1
+               : immediate           ? soft_trim(insn->immediate, bits)
+                                     : soft_get(cpu, insn->from, bits);
   if (kind == SOFT_DEC_JUMP) {
-    b = 1;
     soft_put(cpu, insn->to, a - 1, bits);
   }
   if (is_answered(kind, condition)) {
@@ -104,12 +105,15 @@ SOFT_INLINE const soft_insn *pair(soft_cpu *cpu, const soft_insn *insn, soft_pai
 #define FORMS(kind, bits) CONDITIONS(ONE, kind, bits, 0) CONDITIONS(ONE, kind, bits, 1)
 
 FORMS(SOFT_CMP_JUMP, 8)
+FORMS(SOFT_CMP_JUMP, 16)
 FORMS(SOFT_CMP_JUMP, 32)
 FORMS(SOFT_CMP_JUMP, 64)
 FORMS(SOFT_TEST_JUMP, 8)
+FORMS(SOFT_TEST_JUMP, 16)
 FORMS(SOFT_TEST_JUMP, 32)
 FORMS(SOFT_TEST_JUMP, 64)
 CONDITIONS(ONE, SOFT_DEC_JUMP, 8, 0)
+CONDITIONS(ONE, SOFT_DEC_JUMP, 16, 0)
 CONDITIONS(ONE, SOFT_DEC_JUMP, 32, 0)
 CONDITIONS(ONE, SOFT_DEC_JUMP, 64, 0)
 
@@ -125,12 +129,7 @@ CONDITIONS(ONE, SOFT_DEC_JUMP, 64, 0)
     { CONDITIONS(NAME, kind, bits, 0) }                                                            \
   }
 
+#define ROWS(row, kind) [kind] = {row(kind, 8), row(kind, 16), row(kind, 32), row(kind, 64)}
+
 const soft_handler soft_op_pair[SOFT_PAIRS][4][2][16] = {
-    [SOFT_CMP_JUMP] =
-        {[0] = ROW(SOFT_CMP_JUMP, 8), [2] = ROW(SOFT_CMP_JUMP, 32), [3] = ROW(SOFT_CMP_JUMP, 64)},
-    [SOFT_TEST_JUMP] = {[0] = ROW(SOFT_TEST_JUMP, 8),
-                        [2] = ROW(SOFT_TEST_JUMP, 32),
-                        [3] = ROW(SOFT_TEST_JUMP, 64)},
-    [SOFT_DEC_JUMP] = {[0] = ROW_OF_ONE(SOFT_DEC_JUMP, 8),
-                       [2] = ROW_OF_ONE(SOFT_DEC_JUMP, 32),
-                       [3] = ROW_OF_ONE(SOFT_DEC_JUMP, 64)}};
+    ROWS(ROW, SOFT_CMP_JUMP), ROWS(ROW, SOFT_TEST_JUMP), ROWS(ROW_OF_ONE, SOFT_DEC_JUMP)};

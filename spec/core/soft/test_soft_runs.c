@@ -26,7 +26,8 @@ typedef struct row {
   uint8_t bytes[MOST * 16];
   size_t size;
   unsigned count;
-  bool logic; /* the last that writes flags leaves AF open */
+  unsigned usual; /* size of most */
+  bool logic;     /* the last that writes flags leaves AF open */
 } row;
 
 static uint64_t state;
@@ -124,6 +125,9 @@ static void put_step(row *made, unsigned size) {
 
 static void put_lea(row *made) {
   unsigned reg = pick_register(), base = pick_register(), index = pick_register();
+  if (pick(4) == 0) {
+    put(made, 0x66);
+  }
   put(made, 0x40 | pick(2) << 3 | reg >> 3 << 2 | index >> 3 << 1 | base >> 3);
   put(made, 0x8d);
   put(made, 0x44 | (reg & 7) << 3);
@@ -163,7 +167,7 @@ static void put_shift(row *made, unsigned size) {
 }
 
 static void put_one(row *made) {
-  unsigned size = pick(4) ? 2 + pick(2) : pick(4);
+  unsigned size = pick(4) ? made->usual : pick(4);
   switch (pick(12)) {
     case 0:
       put_test(made, size);
@@ -195,6 +199,7 @@ static void put_one(row *made) {
 /* Some instructions, a jump over others, and those. */
 static void make(row *made) {
   memset(made, 0, sizeof *made);
+  made->usual = pick(4) ? 2 + pick(2) : pick(2);
   for (unsigned left = 1 + pick(8); left; left--) {
     put_one(made);
   }
