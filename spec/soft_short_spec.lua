@@ -128,4 +128,11 @@ soft.block("16-bit code of the software CPU", function()
       assert.equal("hlt", faults(source, vector), source)
     end
   end)
+
+  it("shuts down where the frame of an interrupt goes over the end of the stack", function()
+    for sp, kind in pairs { [1] = "shutdown", [3] = "shutdown", [5] = "shutdown", [7] = "hlt" } do
+      assert.equal(kind, faults(("mov sp, %d\n int 3"):format(sp), 3), sp)
+    end
+    assert.equal("shutdown", faults("mov sp, 1\n push ax", 12))
+  end)
 end)

@@ -36,7 +36,10 @@ static uint64_t pushed_flags(const soft_cpu *cpu, const soft_event *event) {
 
 static void deliver_real(soft_cpu *cpu, const soft_event *event, uint64_t table, uint64_t flags,
                          uint64_t rip) {
-  uint64_t entry = soft_load_system(cpu, table + event->vector * 4u, 4);
+  uint64_t entry = soft_load_system(cpu, table + event->vector * 4u, 4), sp = cpu->r[RSP] & 0xffff;
+  if (sp & 1 && sp < 6) { /* a word over the end of the stack's segment */
+    soft_fault(cpu, VECTOR_SS, 0);
+  }
   soft_frame frame = {cpu->seg[SEG_SS].base, 0xffff, cpu->r[RSP], 2};
   soft_frame_push(cpu, &frame, flags & 0xffff);
   soft_frame_push(cpu, &frame, cpu->seg[SEG_CS].selector);
