@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Time: the host's time-stamp counter is the guest's clock, for kvmclock too. */
+ * Time: the host's time-stamp counter is the guest's clock, for kvmclock too. What a guest reads is
+ * the host's by a ratio, and an offset behind that. */
 #include "soft/access.h"
 #include "soft/execute/control.h"
 #include "soft/kernel/kernel.h"
@@ -11,7 +12,8 @@ __extension__ typedef unsigned __int128 wide;
 
 enum {
   SPAN_NS = 4000000, /* between two moments whose distance is measured, at least */
-  TRIES = 5
+  TRIES = 5,
+  RATIO_MOST = 256 /* of the guest's frequency to the host's */
 };
 
 /* The counter and the clock at one time. */
@@ -75,9 +77,14 @@ static uint32_t measure(void) {
   return (uint32_t)((wide)(here.ticks - loaded.ticks) * 1000000 / (here.ns - loaded.ns));
 }
 
+/* Times 2^32. */
+static uint64_t tick_of(uint32_t kilohertz) {
+  return (UINT64_C(1000000) << 32) / kilohertz;
+}
+
 static void prepare(void) {
   khz = measure();
-  ns_per_tick = (UINT64_C(1000000) << 32) / khz;
+  ns_per_tick = tick_of(khz);
 }
 
 uint32_t soft_tsc_khz(void) {
@@ -85,22 +92,41 @@ uint32_t soft_tsc_khz(void) {
   return khz;
 }
 
-/* Two 32-bit halves: a product of 128 bits is the compiler's own, not a library's. */
-uint64_t soft_tsc_to_ns(uint64_t ticks) {
+/* A product of 128 bits is the compiler's own, not a library's. */
+static uint64_t times(uint64_t count, uint64_t factor) {
+  return (uint64_t)((wide)count * factor >> 32);
+}
+
+static uint64_t host_ns(void) {
   pthread_once(&once, prepare);
-  return (uint64_t)((wide)ticks * ns_per_tick >> 32);
+  return times(soft_tsc_host(), ns_per_tick);
+}
+
+bool soft_tsc_scale(soft_cpu *cpu, uint32_t kilohertz) {
+  uint64_t ratio = ((uint64_t)kilohertz << 32) / soft_tsc_khz();
+  if (ratio == 0 || ratio >> 32 >= RATIO_MOST) {
+    return false;
+  }
+  cpu->tsc_khz = kilohertz;
+  cpu->tsc_ratio = ratio;
+  atomic_fetch_or(&cpu->attention, SOFT_ATTEND_CLOCK);
+  return true;
+}
+
+uint64_t soft_tsc_to_ns(const soft_cpu *cpu, uint64_t ticks) {
+  return times(ticks, tick_of(cpu->tsc_khz));
 }
 
 uint64_t soft_tsc(const soft_cpu *cpu) {
-  return soft_tsc_host() + cpu->tsc_offset;
+  return times(soft_tsc_host(), cpu->tsc_ratio) + cpu->tsc_offset;
 }
 
 uint64_t soft_vm_clock(soft_vm *vm) {
-  return soft_tsc_to_ns(soft_tsc_host()) + atomic_load(&vm->clock_offset);
+  return host_ns() + atomic_load(&vm->clock_offset);
 }
 
 void soft_vm_set_clock(soft_vm *vm, uint64_t nanoseconds) {
-  atomic_store(&vm->clock_offset, nanoseconds - soft_tsc_to_ns(soft_tsc_host()));
+  atomic_store(&vm->clock_offset, nanoseconds - host_ns());
   for (unsigned i = 0; i < SOFT_CPUS_MAX; i++) {
     soft_cpu *cpu = atomic_load(&vm->cpus[i]);
     if (cpu) {
@@ -124,8 +150,12 @@ void soft_clock_update(soft_cpu *cpu) {
   soft_poke(page, version | 1, 32);
   soft_poke(page + 8, now, 64);
   soft_poke(page + 16, ns, 64);
-  soft_poke(page + 24, ns_per_tick, 32);
-  soft_poke(page + 28, 0x0100, 16); /* no shift; the same on all vCPUs */
+  unsigned shift = 0; /* of the ticks, so that one of them is less than a nanosecond */
+  while (tick_of(cpu->tsc_khz) >> shift >> 32) {
+    shift++;
+  }
+  soft_poke(page + 24, (UINT64_C(1000000) << 32 >> shift) / cpu->tsc_khz, 32);
+  soft_poke(page + 28, 0x0100 | shift, 16); /* the same on all vCPUs */
   soft_poke(page, (version | 1) + 1, 32);
 }
 

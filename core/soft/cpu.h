@@ -213,6 +213,8 @@ struct soft_cpu {
   uint64_t star, lstar, cstar, sfmask, kernel_gs, tsc_aux;
   uint64_t sysenter[3];
   uint64_t tsc_offset, tsc_adjust;
+  uint32_t tsc_khz;   /* of the guest's counter */
+  uint64_t tsc_ratio; /* to the host's, times 2^32 */
   uint32_t pkru;
   uint64_t pat, misc_enable;
   uint64_t other_msrs[SOFT_OTHER_MSRS];

@@ -3,6 +3,7 @@
  * leaves behind serves the next one, for the system takes longer to give and take memory than a
  * small guest to run. */
 #include "soft/cpu.h"
+#include "soft/execute/control.h"
 #include "soft/insn.h"
 #include "soft/vector/stub.h"
 
@@ -64,6 +65,7 @@ soft_cpu *soft_cpu_new(soft_vm *vm, int id, struct kvm_run *run) {
   cpu->arena = room->arena;
   cpu->arena_end = SOFT_ARENA_SIZE;
   cpu->xsave = room->xsave;
+  soft_tsc_scale(cpu, soft_tsc_khz());
   soft_cpu_reset(cpu, false);
   return cpu;
 }

@@ -38,11 +38,15 @@ uint32_t soft_msr_exits(soft_vm *vm);
 
 /* clock.c */
 uint64_t soft_tsc(const soft_cpu *cpu);
+/* From here on the guest's counter has that frequency, which changes its value; false where the
+ * ratio to the host's is out of reach. */
+bool soft_tsc_scale(soft_cpu *cpu, uint32_t kilohertz);
 /* Of the host, in kHz. */
 uint32_t soft_tsc_khz(void);
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t soft_now(void);
-uint64_t soft_tsc_to_ns(uint64_t ticks);
+/* Of ticks of the guest's. */
+uint64_t soft_tsc_to_ns(const soft_cpu *cpu, uint64_t ticks);
 /* kvmclock: nanoseconds since the VM was made, or what was set. */
 uint64_t soft_vm_clock(soft_vm *vm);
 void soft_vm_set_clock(soft_vm *vm, uint64_t nanoseconds);

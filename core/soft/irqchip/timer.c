@@ -53,7 +53,7 @@ void soft_timer_deadline(soft_cpu *cpu, uint64_t tsc) {
   uint64_t now = soft_tsc(cpu), moment = soft_now();
   cpu->deadline = tsc;
   cpu->timer_from = moment;
-  cpu->timer_at = tsc == 0 ? 0 : moment + (tsc > now ? soft_tsc_to_ns(tsc - now) : 0);
+  cpu->timer_at = tsc == 0 ? 0 : moment + (tsc > now ? soft_tsc_to_ns(cpu, tsc - now) : 0);
   soft_look_around(cpu);
 }
 

@@ -33,6 +33,7 @@ int soft_capability(long number) {
     case KVM_CAP_IRQ_ROUTING:
     case KVM_CAP_IRQ_INJECT_STATUS:
     case KVM_CAP_GET_TSC_KHZ:
+    case KVM_CAP_TSC_CONTROL:
     case KVM_CAP_X86_MSR_FILTER:
     case KVM_CAP_SET_IDENTITY_MAP_ADDR:
     case KVM_CAP_USER_NMI:

@@ -174,8 +174,9 @@ static int attribute(soft_cpu *cpu, const struct kvm_device_attr *attribute, boo
   return 0;
 }
 
-static int set_tsc_khz(unsigned long khz) {
-  return khz == 0 || khz == soft_tsc_khz() ? 0 : soft_refuse(EINVAL);
+/* 0 is the host's. */
+static int set_tsc_khz(soft_cpu *cpu, unsigned long khz) {
+  return soft_tsc_scale(cpu, khz ? (uint32_t)khz : soft_tsc_khz()) ? 0 : soft_refuse(EINVAL);
 }
 
 int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
@@ -197,9 +198,9 @@ int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
       soft_wake(cpu, SOFT_ATTEND_EVENT);
       return 0;
     case KVM_GET_TSC_KHZ:
-      return (int)soft_tsc_khz();
+      return (int)cpu->tsc_khz;
     case KVM_SET_TSC_KHZ:
-      return set_tsc_khz((unsigned long)argument);
+      return set_tsc_khz(cpu, (unsigned long)argument);
     case KVM_HAS_DEVICE_ATTR: {
       const struct kvm_device_attr *asked = argument;
       bool known = asked->group == KVM_VCPU_TSC_CTRL && asked->attr == KVM_VCPU_TSC_OFFSET;
