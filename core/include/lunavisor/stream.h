@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Part of lunavisor.h: descriptors that the characters of a guest's devices come from and go to.
- * But for luna_stream_wait, none of these calls waits. Descriptors that they make are the caller's, closed by
- * exec and by luna_stream_close. Any thread may make them. */
+ * But for luna_stream_wait, none of these calls waits. Descriptors that they make are the caller's,
+ * closed by exec and by luna_stream_close. Any thread may make them. */
 #ifndef LUNAVISOR_STREAM_H
 #define LUNAVISOR_STREAM_H
 
