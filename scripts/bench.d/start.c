@@ -155,7 +155,7 @@ static void time_both(const char *const *one, const char *const *other, int turn
                          "-accel",                                                                 \
                          accelerator,                                                              \
                          "-cpu",                                                                   \
-                         cpu,                                                                      \
+                         "max",                                                                    \
                          "-M",                                                                     \
                          "pc",                                                                     \
                          "-m",                                                                     \
