@@ -59,7 +59,7 @@ helper.kvm("the options of luna run and luna boot", function()
     local output = ends(0, "hlt", ("run --watch wait.lua '%s' '%s' '%s' '%s'"):format("x x",
       "return 5", BEEPER:format "nil":gsub("A =", "A2 ="), BEEPER:format(7)))
     contains("luna: beep is as before: beep.lua:1:", output)
-    contains("luna: beep is as before: beep.lua: it returns no device", output)
+    contains("luna: beep is as before: beep.lua: a device of the kit expected", output)
     contains("luna: beep is read again from beep.lua; of its state differs: the device has", output)
   end)
 
@@ -83,6 +83,31 @@ helper.kvm("the options of luna run and luna boot", function()
     ends(3, "", "run --record two.rec two.lua")
     contains("end 0", (helper.sh(("cat %s/two.rec.2"):format(directory))))
     ends(126, "luna: --record: /no/where: No such file", "run --record /no/where hello.lua")
+  end)
+
+  it("add devices of one's own", function()
+    ends(7, "", "boot adder.elf --timeout 10 --device adder.lua")
+    write("bare.lua", "return require 'lunavisor.device' 'bare' { registers = { A = { at = 0 } } }")
+    ends(126, "luna: --device: bare.lua: no place is said", "boot adder.elf --device bare.lua")
+    write("over.lua", "return { dofile 'bare.lua', pio = 0x3f8 }")
+    ends(126, "luna: --device: over.lua: vm:attach: bare at port 0x3f8..0x3fb overlaps the device",
+      "boot adder.elf --device over.lua")
+    ends(126, "luna: --device: cannot open none.lua", "boot adder.elf --device none.lua")
+  end)
+
+  it("give a guest that cannot go on to gdb", function()
+    if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
+    local output = run(([[boot triple.elf --on-panic gdb 2>said & pid=$!
+      until port=$(sed -n "s/.*target remote :\([0-9]*\)$/\1/p" said) && [ "$port" ]; do
+        kill -0 $pid || break; sleep 0.05
+      done
+      %s -nx -batch -ex "target remote :$port" -ex "monitor cpu.id" -ex detach
+      wait $pid; echo "status $?"]]):format(helper.program "timeout 20 gdb"))
+    contains("\n0\n", output)
+    contains("status 125", output)
+    local said = helper.sh(("cat %s/said"):format(directory))
+    contains("cannot go on: shutdown (triple fault)", said)
+    ends(126, "luna: argument for option '--on-panic' must be one of", "boot x --on-panic weep")
   end)
 
   it("let gdb have a script's guest", function()

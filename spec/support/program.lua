@@ -59,12 +59,23 @@ local function disk()
     dw 0xaa55]], 16, 0x7c00) .. ("\0"):rep(512 * 2047)
 end
 
+local ADDER = [[
+local device = require "lunavisor.device"
+return { device "adder" { width = 4, holds = "sum", registers = { SUM = { at = 0,
+  write = function(dev, value) dev.sum = (dev.sum or 0) + value end,
+  read = function(dev) return dev.sum + 2 end } } }, pio = 0x300 }
+]]
+
 -- Prints its command line.
 local LINUX = "mov esi, [rsi + 0x228]\n" .. PRINT .. exit(0) .. "hlt"
 
 local FILES = {
   ["hello.lua"] = function() return "print(require('lunavisor')._VERSION:match '%a+', ...)" end,
   ["unit.lua"] = function() return "return { size = require('lunavisor').arguments.size }" end,
+  ["adder.lua"] = function() return ADDER end,
+  ["adder.elf"] = function()
+    return kernel("mov dx, 0x300\n mov eax, 5\n out dx, eax\n in eax, dx\n out 0xf4, eax")
+  end,
   ["kernel.elf"] = function() return saying('"hello", 10', exit(0)) end,
   ["status.elf"] = function() return kernel(exit(42)) end,
   ["halt.elf"] = function() return kernel "cli\n hlt" end,

@@ -4,6 +4,7 @@
 local consoles = require "lunavisor.program.console"
 local finding = require "lunavisor.program.image"
 local pace = require "lunavisor.program.pace"
+local reload = require "lunavisor.program.reload"
 local say = require "lunavisor.program.say"
 local watch = require "lunavisor.program.watch"
 local watching = require "lunavisor.program.watching"
@@ -16,9 +17,15 @@ Examples:
   luna boot vmlinuz --initrd initrd.img --timeout 60 -- /bin/uname -a
   luna boot disk.img --wait-for "login:" --send "root\n" --wait-for "#"
   luna boot kernel.elf --console serial.log --timeout 5
+  luna boot kernel.elf --device adder.lua --watch --on-panic gdb
 
 Steps (--wait-for, --send, --type) are done in their order; the run ends behind
 a last --wait-for. What is behind -- is put behind the command line.]]
+
+-- The prompt is a part of the library that may not be there.
+local function panics()
+  return rawget(require "lunavisor", "repl") and { "exit", "gdb", "repl" } or { "exit", "gdb" }
+end
 
 local function step(kind)
   return function(args, _, text)
@@ -44,6 +51,10 @@ function M.describe(command)
   command:option("--timeout", "Seconds until status 124."):convert(tonumber):argname "SECONDS"
   command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
     :argname "PORT":convert(tonumber)
+  command:option("--device", "A device of yours: a file that returns { device, pio = 0x300 }.")
+    :argname "FILE":count "*"
+  command:option("--on-panic", "Who gets a guest that cannot go on: exit, gdb or repl.", "exit")
+    :choices(panics())
   command:option("--screenshot", "Where its screen is written at the end, as PNG."):argname "FILE"
   command:option("--wait-for", "Wait for a text on the serial port or the screen."):argname "TEXT"
     :count "*":action(step "wait")
@@ -57,6 +68,26 @@ end
 
 -- ---- Making it ----
 
+-- Attaches the devices of the files, each of which returns { device, pio =, mmio =, lines }, as
+-- vm:attach takes them. nil, message.
+local function add_devices(vm, files)
+  for _, path in ipairs(files) do
+    local dev, place = reload.load(path)
+    if not dev then return nil, "--device: " .. place end
+    local options = {}
+    for key, value in pairs(place) do if key ~= 1 then options[key] = value end end
+    if not options.pio and not options.mmio then
+      return nil, ("--device: %s: no place is said: return { device, pio = port } or "
+        .. "{ device, mmio = address } expected"):format(path)
+    end
+    local ok, made, message = pcall(vm.attach, vm, dev, options)
+    if not ok or not made then
+      return nil, ("--device: %s: %s"):format(path, say.plain(ok and message or made))
+    end
+  end
+  return true
+end
+
 local function machine_of(options, found, console)
   local made = { memory = options.memory, cpus = options.cpus, accel = options.accel,
     image = found.image, load = found.load }
@@ -67,7 +98,12 @@ local function machine_of(options, found, console)
     made.devices = { vga = found.rom and { rom = found.rom } or nil }
   end
   local ok, vm, message = pcall(require("lunavisor").machine, options.machine, made)
-  if ok and vm then return vm end
+  if ok and vm then
+    ok, message = add_devices(vm, options.device or {})
+    if ok then return vm end
+    vm:close()
+    return nil, message
+  end
   return nil, (say.plain(ok and message or vm):gsub("^luna%.machine %l+: ", ""))
 end
 

@@ -29,7 +29,7 @@ function M.load(path)
   if not ok then return nil, tostring(made) end
   if device.is(made) then return made, {} end
   if type(made) == "table" and device.is(made[1]) then return made[1], made end
-  return nil, path .. ": it returns no device"
+  return nil, path .. ": a device of the kit expected, or a list whose first is one"
 end
 
 local Part = {}

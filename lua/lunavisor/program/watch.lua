@@ -92,6 +92,27 @@ local function status_of(value, console)
   return value ~= "waited" and console.status and console.status % 256 or 0
 end
 
+-- What --on-panic gives the guest to when it cannot go on: gdb, or a prompt.
+local hands = {}
+
+function hands.gdb(vm)
+  local server, message = vm:gdb { port = 0 }
+  if not server then return say.line("%s", message) end
+  say.line("waiting for gdb: target remote :%d", server.port)
+  server:serve()
+  server:close()
+end
+
+function hands.repl(vm, exit)
+  require("lunavisor").repl { vm = vm, cpu = exit.cpu or vm.vcpus[1], exit = exit }
+end
+
+local function hand_over(vm, exit, options)
+  local hand = hands[options.on_panic]
+  if hand and vm[1] and #vm.vcpus > 0 then hand(vm, exit) end
+  return say.CRASH
+end
+
 local function crash(exit)
   say.line("the guest cannot go on: %s", tostring(exit))
   say.post_mortem(exit)
@@ -133,7 +154,9 @@ function M.run(vm, console, options)
     if not debug_with(server) then return 0 end
   end
   local exit, why = run(vm, options.timeout and now() + options.timeout, server)
-  return judge(exit, why, console, options)
+  local status = judge(exit, why, console, options)
+  if status == say.CRASH then return hand_over(vm, exit, options) end
+  return status
 end
 
 return M
