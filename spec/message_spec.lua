@@ -23,7 +23,7 @@ end
 local elsewhere = {
   "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "lunavisor/testing/",
   "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/record.lua", "vm/replace.lua",
-  "exit/unowned.lua", "process/call.lua",
+  "exit/unowned.lua", "process/call.lua", "program/watching.lua",
 }
 
 -- The first literal of each error() in a source, as a pattern.

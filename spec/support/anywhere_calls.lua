@@ -148,6 +148,11 @@ return function(world)
       cpu:write(0x5000, "abc")
       return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4), cpu:last_exits(4)
     end,
+    core = function()
+      local path = os.tmpname()
+      vm:core(path)
+      os.remove(path)
+    end,
     answer = function()
       cpu.rip = 0x2800
       assert(cpu:run { timeout = 5 }.kind == "pio")
