@@ -8,10 +8,12 @@
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
 #include "hvf/exit/fields.h"
+#include "hvf/exit/follow.h"
 #include "hvf/exit/leave.h"
 #include "hvf/intr/apic.h"
 #include "hvf/intr/apic_exit.h"
 #include "hvf/intr/extint.h"
+#include "hvf/memory/notifier.h"
 #include "hvf/state/msr.h"
 #include "hvf/vmcs/entry.h"
 #include "hvf/vmcs/guest.h"
@@ -25,6 +27,16 @@ enum {
   ENTRY_CONTROLS = 7 /* VM entry with invalid control fields (SDM Vol. 3, 31.4) */
 };
 
+/* Reads what a control's exit tells, and lets a notifier have a port write. */
+static bool take_controlled(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  luna_exit port;
+  x->controlled = luna_exit_control(luna_vcpu_exit(v->vcpu), &x->control);
+  return hvf_notifier_watches() && hvf_follow_port(v, &port) && port.access == LUNA_WRITE &&
+         hvf_notifier_take((uint16_t)port.address, port.size, port.value) &&
+         hvf_follow_complete(v, 0) == HV_SUCCESS;
+}
+
 /* An exit that is for the program, rather than for something here to deal with. */
 static bool is_for_program(hvf_vcpu *v, int kind) {
   switch (kind) {
@@ -34,6 +46,8 @@ static bool is_for_program(hvf_vcpu *v, int kind) {
       return hvf_apic_note_eoi(v, (uint8_t)luna_vcpu_exit(v->vcpu)->vector);
     case LUNA_EXIT_TPR:
       return v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_CR8_LOAD;
+    case LUNA_EXIT_OTHER:
+      return !v->followed || !take_controlled(v);
     case LUNA_EXIT_INTERRUPTED:
       return atomic_exchange(&v->interrupted, false);
     default:
@@ -130,6 +144,11 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
   x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
   x->linear_tried = x->wide = false;
   x->length = 0;
+  x->controlled = x->controlled && kind == LUNA_EXIT_OTHER;
+  if (x->controlled) {
+    x->reason = x->control.reason;
+    return HV_SUCCESS;
+  }
   switch (kind) {
     case LUNA_EXIT_HOST_FAULT:
     case LUNA_EXIT_INTERNAL:
@@ -191,7 +210,7 @@ static bool takes_nmis(const hvf_vcpu *v) {
 static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
   const uint32_t controls = v->controls[HV_VMX_CAP_PROCBASED];
   int kind = LUNA_EXIT_DEBUG;
-  if (!(controls & (CPU_BASED_MTF | CPU_BASED_VIRTUAL_NMI_WND))) {
+  if (v->followed || !(controls & (CPU_BASED_MTF | CPU_BASED_VIRTUAL_NMI_WND))) {
     return luna_vcpu_run(v->vcpu, deadline);
   }
   do {
@@ -211,6 +230,10 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
   result = result == HV_SUCCESS ? hvf_leave_exit(v) : result;
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result = hvf_follow_enter(v);
   if (result != HV_SUCCESS) {
     return result;
   }

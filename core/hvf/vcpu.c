@@ -7,6 +7,7 @@
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
 #include "hvf/base/room.h"
+#include "hvf/exit/follow.h"
 #include "hvf/state/msr.h"
 #include "hvf/vmcs/control.h"
 
@@ -49,11 +50,12 @@ static hv_return_t make(hvf_vcpu *v) {
                ? hvf_status(luna_vcpu_account(v->vcpu, 1))
                : hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
   result = result == HV_SUCCESS ? hvf_msr_join() : result;
+  hvf_control_reset(v);
+  result = result == HV_SUCCESS ? hvf_follow_begin(v) : result;
   if (result != HV_SUCCESS) {
     luna_vcpu_release(v->vcpu);
     return result;
   }
-  hvf_control_reset(v);
   hvf_the_vm.vcpus[v->id] = v;
   hvf_the_vm.vcpu_count++;
   hvf_owner_set(v);

@@ -5,6 +5,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
 #include "hvf/base/room.h"
+#include "hvf/exit/follow.h"
 #include "hvf/intr/atpic.h"
 #include "hvf/intr/ioapic.h"
 #include "hvf/memory/limit.h"
@@ -63,6 +64,7 @@ static hv_return_t create(hv_vm_options_t options) {
     return result;
   }
   hvf_the_vm.options = options;
+  hvf_the_vm.follows = hvf_follow_find(luna_vm_accelerator(hvf_the_vm.vm));
   hvf_ioapic_reset();
   hvf_atpic_reset();
   return HV_SUCCESS;

@@ -66,6 +66,10 @@ typedef struct feature_bit {
   unsigned feature;
 } feature_bit;
 
+enum {
+  VMXE = 13 /* its place here too */
+};
+
 static const feature_bit cr4_bits[] = {
     {0, "VME", 1, EDX, 1},       {1, "PVI", 1, EDX, 1},          {2, "TSD", 1, EDX, 4},
     {3, "DE", 1, EDX, 2},        {4, "PSE", 1, EDX, 3},          {5, "PAE", 1, EDX, 6},
@@ -98,8 +102,9 @@ static bool host_has(const feature_bit *b) {
          r[b->place] >> b->feature & 1;
 }
 
+/* CR4.VMXE is what a vCPU that follows controls has. */
 static bool offered(const check *c, const feature_bit *b) {
-  if (b->leaf == 0) {
+  if (b->leaf == 0 || (c->vcpu->controls && b == &cr4_bits[VMXE])) {
     return true;
   }
   const struct kvm_cpuid_entry2 *entry = luna_cpuid_find(c->vcpu->cpuid, b->leaf, 0);

@@ -58,6 +58,8 @@ typedef struct hvf_exit {
   uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
   hvf_port port;
   luna_exit seen;
+  bool controlled; /* one that a control asked for: follow.c */
+  luna_control_exit control;
 } hvf_exit;
 
 enum {
@@ -120,6 +122,8 @@ struct hvf_vcpu {
   uint64_t kept_fields[HVF_KEPT];
   bool unchecked;      /* fields were written that depend on others: setup.c */
   bool pdptes_written; /* since the last entry */
+  bool followed;       /* the accelerator follows controls: follow.c */
+  bool stale;          /* some were written that it does not have yet */
   bool suspect;        /* registers were written that an entry can fail for: suspect.c, guest.c */
   bool flags_wrong;    /* RFLAGS was written without the bit that is always 1 */
   hvf_info info;

@@ -20,6 +20,7 @@ typedef struct hvf_vm {
   pthread_mutex_t lock; /* over everything here; never held while a guest runs */
   luna_vm *vm;          /* NULL: there is none */
   hv_vm_options_t options;
+  bool follows;     /* its accelerator follows controls */
   hvf_vcpu **vcpus; /* by id; NULL where it is free */
   uint32_t vcpu_room;
   uint32_t vcpu_count;

@@ -14,8 +14,9 @@ enum {
   CR4_VMXE = 1 << 13
 };
 
-static int index_of(int reg) {
-  return reg == LUNA_CR0 ? 0 : reg == LUNA_CR4 ? 1 : NONE;
+/* Where the accelerator follows masks and shadows, no bit is kept apart. */
+static int index_of(const hvf_vcpu *v, int reg) {
+  return v->followed ? NONE : reg == LUNA_CR0 ? 0 : reg == LUNA_CR4 ? 1 : NONE;
 }
 
 uint64_t hvf_fixed_apart(int index) {
@@ -32,7 +33,7 @@ static uint64_t kept_bits(const hvf_vcpu *v, int index) {
 }
 
 uint64_t hvf_fixed_seen(const hvf_vcpu *v, int reg, uint64_t value) {
-  const int index = index_of(reg);
+  const int index = index_of(v, reg);
   if (index == NONE) {
     return value;
   }
@@ -40,7 +41,7 @@ uint64_t hvf_fixed_seen(const hvf_vcpu *v, int reg, uint64_t value) {
 }
 
 uint64_t hvf_fixed_given(const hvf_vcpu *v, int reg, uint64_t value, uint64_t now) {
-  const int index = index_of(reg);
+  const int index = index_of(v, reg);
   if (index == NONE) {
     return value;
   }
@@ -53,7 +54,7 @@ uint64_t hvf_fixed_given(const hvf_vcpu *v, int reg, uint64_t value, uint64_t no
 }
 
 void hvf_fixed_keep(hvf_vcpu *v, int reg, uint64_t value) {
-  const int index = index_of(reg);
+  const int index = index_of(v, reg);
   if (index != NONE) {
     v->kept[index] = value & hvf_fixed_apart(index);
   }
@@ -63,7 +64,7 @@ void hvf_fixed_keep(hvf_vcpu *v, int reg, uint64_t value) {
 uint64_t hvf_fixed_shadow(const hvf_vcpu *v, int index) {
   const uint64_t followed = v->masks[index] & ~hvf_fixed_apart(index);
   uint64_t now;
-  if (v->unchecked || !followed ||
+  if (v->followed || v->unchecked || !followed ||
       luna_vcpu_get(v->vcpu, index == 0 ? LUNA_CR0 : LUNA_CR4, &now) != LUNA_OK) {
     return v->shadows[index];
   }
@@ -74,5 +75,5 @@ void hvf_fixed_touch(hvf_vcpu *v) {
   for (int index = 0; index < 2; index++) {
     v->shadows[index] = hvf_fixed_shadow(v, index);
   }
-  v->unchecked = true;
+  v->unchecked = v->stale = true;
 }

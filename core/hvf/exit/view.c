@@ -333,6 +333,10 @@ static hv_return_t prepare_set(hvf_vcpu *v) {
 }
 
 hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
+  if (v->exit.controlled) { /* the access is the program's from now on */
+    v->exit.rip_written |= reg == LUNA_RIP;
+    v->exit.rax_written |= reg == LUNA_RAX;
+  }
   if (hvf_has_view(v)) {
     hv_return_t result = prepare_set(v);
     if (result != HV_SUCCESS) {

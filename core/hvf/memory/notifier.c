@@ -45,7 +45,7 @@ static notifier *notifiers;
 static uint32_t count;
 static uint32_t room;
 static watch *watches;
-static uint32_t watch_count;
+static _Atomic uint32_t watch_count; /* read without the lock */
 static uint32_t watch_room;
 
 void hvf_notifier_drop_all(void) {
@@ -150,6 +150,14 @@ static int serve(void *context, uint64_t offset, uint32_t size, uint32_t access,
   }
   pthread_mutex_unlock(&lock);
   return any && (sent || !exits) ? 0 : 1;
+}
+
+bool hvf_notifier_watches(void) {
+  return watch_count;
+}
+
+bool hvf_notifier_take(uint16_t addr, uint32_t size, uint64_t value) {
+  return serve((void *)(uintptr_t)addr, 0, size, LUNA_WRITE, &value) == 0;
 }
 
 static bool is_watched(uint16_t addr) {

@@ -5,6 +5,7 @@
 
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
+#include "hvf/exit/follow.h"
 #include "hvf/exit/view.h"
 
 #include <cpuid.h>
@@ -43,9 +44,18 @@ enum {
   CR4_VMXE = 1 << 13
 };
 
+/* What an accelerator that follows controls may have on top of those. */
+static const uint32_t followed[HVF_CONTROLS] = {
+    [HV_VMX_CAP_PROCBASED] = CPU_BASED_INVLPG | CPU_BASED_RDPMC | CPU_BASED_RDTSC |
+                             CPU_BASED_CR3_LOAD | CPU_BASED_CR3_STORE | CPU_BASED_TPR_SHADOW |
+                             CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_MOV_DR | CPU_BASED_PAUSE,
+    [HV_VMX_CAP_PROCBASED2] =
+        CPU_BASED2_DESC_TABLE | CPU_BASED2_WBINVD | CPU_BASED2_RDRAND | CPU_BASED2_RDSEED,
+};
+
 void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
   *must = controls[kind].must;
-  *may = controls[kind].must | controls[kind].may;
+  *may = controls[kind].must | controls[kind].may | (hvf_follow_can() ? followed[kind] : 0);
   if (kind == HV_VMX_CAP_PROCBASED && hvf_the_vm.vm && hvf_the_vm.options & HV_VM_ACCEL_APIC) {
     const uint32_t halts = CPU_BASED_HLT;
     const uint32_t waits = CPU_BASED_IRQ_WND;
@@ -84,10 +94,12 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
   uint32_t must, may;
   hvf_control_bits(kind, &must, &may);
   if (value & ~(uint64_t)may || must & ~value) {
+    const bool elsewhere = value & ~(uint64_t)may & followed[kind];
     return hvf_fail(HV_BAD_ARGUMENT,
                     "controls 0x%" PRIx64 " are outside the capability: 0x%08x must be 1, 0x%08x "
-                    "may be",
-                    value, must, may);
+                    "may be%s",
+                    value, must, may,
+                    elsewhere ? "; the software CPU (LUNA_ACCEL=soft) has more" : "");
   }
   hv_return_t result = HV_SUCCESS;
   if (kind == HV_VMX_CAP_ENTRY) {
@@ -96,6 +108,7 @@ hv_return_t hvf_control_set(hvf_vcpu *v, hv_vmx_capability_t kind, uint64_t valu
   }
   if (result == HV_SUCCESS) {
     v->controls[kind] = (uint32_t)value;
+    v->stale = true;
   }
   if (result == HV_SUCCESS && kind == HV_VMX_CAP_PROCBASED) {
     result = hvf_status(luna_vcpu_window(v->vcpu, !!(value & CPU_BASED_IRQ_WND)));

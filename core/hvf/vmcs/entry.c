@@ -6,6 +6,7 @@
 
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
+#include "hvf/exit/follow.h"
 
 #include <inttypes.h>
 
@@ -35,10 +36,20 @@ hv_return_t hvf_entry_check(uint64_t info) {
                  ? HV_SUCCESS
                  : hvf_fail(HV_BAD_ARGUMENT, "vector %u is no exception",
                             (unsigned)(info & VECTOR_BITS));
+    case IRQ_INFO_SOFT_IRQ:
+    case IRQ_INFO_PRIV_SOFT_EXC:
+    case IRQ_INFO_SOFT_EXC:
+      if (hvf_follow_can()) {
+        return HV_SUCCESS;
+      }
+      break;
     default:
-      return hvf_fail(HV_UNSUPPORTED, "KVM cannot inject an event of type %u",
-                      (unsigned)(info & TYPE_BITS) >> 8);
+      break;
   }
+  return hvf_fail(HV_UNSUPPORTED,
+                  "KVM cannot inject an event of type %u; the software CPU (LUNA_ACCEL=soft) can "
+                  "do those of instructions, 4 to 6",
+                  (unsigned)(info & TYPE_BITS) >> 8);
 }
 
 static int inject_exception(hvf_vcpu *v) {
@@ -61,7 +72,7 @@ hv_return_t hvf_entry_inject(hvf_vcpu *v) {
       status = luna_vcpu_interrupt_vector(v->vcpu, v->entry_event & VECTOR_BITS);
       break;
     default:
-      status = inject_exception(v);
+      status = v->followed ? hvf_follow_deliver(v) : inject_exception(v);
   }
   if (status >= 0) {
     v->entry_event = 0;

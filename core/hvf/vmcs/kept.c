@@ -7,6 +7,7 @@
 
 #include "hvf/base/error.h"
 #include "hvf/exit/fixed.h"
+#include "hvf/exit/follow.h"
 
 #include <inttypes.h>
 
@@ -54,15 +55,17 @@ int hvf_kept_find(uint32_t number) {
 }
 
 uint64_t hvf_kept_may(int index) {
-  return fields[index].may;
+  return index == HVF_KEPT_EXCEPTIONS && hvf_follow_can() ? UINT32_MAX : fields[index].may;
 }
 
 hv_return_t hvf_kept_set(hvf_vcpu *v, int index, uint64_t value) {
-  const uint64_t beyond = value & ~fields[index].may;
+  const uint64_t beyond =
+      value & ~(v->followed && index == HVF_KEPT_EXCEPTIONS ? UINT32_MAX : fields[index].may);
   if (beyond && index == HVF_KEPT_EXCEPTIONS) {
     return hvf_fail(HV_UNSUPPORTED,
                     "KVM makes no exits of the exceptions 0x%" PRIx64
-                    " of the bitmap: only 0x%" PRIx64 " can be set",
+                    " of the bitmap: only 0x%" PRIx64 " can be set; the software CPU "
+                    "(LUNA_ACCEL=soft) has all",
                     beyond, fields[index].may);
   }
   if (beyond || (index == HVF_KEPT_CR3_COUNT && value > MOST_TARGETS)) {
@@ -86,6 +89,7 @@ hv_return_t hvf_kept_check_faults(const hvf_vcpu *v) {
              ? HV_SUCCESS
              : hvf_fail(HV_UNSUPPORTED,
                         "KVM makes no exits of page faults, which bit 14 of the exception bitmap "
-                        "0x%" PRIx64 " with mask 0x%" PRIx64 " and match 0x%" PRIx64 " ask for",
+                        "0x%" PRIx64 " with mask 0x%" PRIx64 " and match 0x%" PRIx64
+                        " ask for; the software CPU (LUNA_ACCEL=soft) has them",
                         v->kept_fields[HVF_KEPT_EXCEPTIONS], mask, match);
 }

@@ -67,8 +67,8 @@ static hv_return_t check_pdptes(const hvf_vcpu *v) {
 }
 
 hv_return_t hvf_setup_check(hvf_vcpu *v) {
-  hv_return_t result = hvf_kept_check_faults(v);
-  for (int index = 0; index < 2 && result == HV_SUCCESS; index++) {
+  hv_return_t result = v->followed ? HV_SUCCESS : hvf_kept_check_faults(v);
+  for (int index = 0; index < 2 && !v->followed && result == HV_SUCCESS; index++) {
     result = check_view(v, index);
   }
   result = result == HV_SUCCESS ? check_pdptes(v) : result;

@@ -7,6 +7,7 @@
 #include "hvf/base/process.h"
 #include "hvf/exit/fields.h"
 #include "hvf/exit/fixed.h"
+#include "hvf/exit/follow.h"
 #include "hvf/exit/view.h"
 #include "hvf/vmcs/control.h"
 #include "hvf/vmcs/entry.h"
@@ -27,6 +28,10 @@ static hv_return_t fail_field(uint32_t number, hvf_field_kind kind) {
 static hv_return_t read_exit(hvf_vcpu *v, uint32_t number, uint64_t *value) {
   *value = 0;
   if (v->exit.kind == 0) {
+    return HV_SUCCESS;
+  }
+  if (v->exit.controlled) {
+    *value = hvf_follow_field(v, number);
     return HV_SUCCESS;
   }
   switch (number) {
@@ -223,6 +228,10 @@ static hv_return_t change_view(hvf_vcpu *v, int index, uint64_t *word, uint64_t 
   const int reg = index == 0 ? LUNA_CR0 : LUNA_CR4;
   hvf_fixed_touch(v);
   const uint64_t before = *word;
+  if (v->followed) {
+    *word = value;
+    return HV_SUCCESS;
+  }
   const bool shadow = word == &v->shadows[index];
   const uint64_t apart = hvf_fixed_apart(index) & (shadow ? v->masks[index] : UINT64_MAX);
   uint64_t seen;

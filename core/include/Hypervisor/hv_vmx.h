@@ -52,6 +52,16 @@
  * are to exit, shadows of masked bits that are not as in the register, PDPTEs other than those in
  * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit.
  *
+ * On the software CPU (LUNA_ACCEL=soft, or where there is no KVM) all controls that
+ * hv_vmx_read_capability offers are followed as by a processor: exception bitmap with mask and
+ * match, CR0 and CR4 by masks and shadows, CR3 targets, CR8, debug registers, RDTSC, INVLPG, RDPMC,
+ * PAUSE, descriptor tables, RDRAND and so on; CPUID, INVD, XSETBV, task switches and VMX's own
+ * instructions exit always. RIP is at the instruction at each of them, and the exit fields have all
+ * that the SDM lists: qualification, instruction length and information, interruption and
+ * IDT-vectoring information with their error codes. VMCS_CTRL_VMENTRY_IRQ_INFO takes software
+ * interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. The guest sees CR4.VMXE where
+ * no mask hides it, and cannot clear it, nor CR0.NE.
+ *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there where the instruction's operand leads to the address, for fetches, and while the guest
  * has no paging. They are missing where a write is not found, and of implicit accesses. */

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ * Where the accelerator follows controls (luna_controls), the fields that ask for exits are handed
+ * over before an entry, and an exit comes with all that the VMCS tells of it. */
+#include "hvf/exit/follow.h"
+
+#include <Hypervisor/hv_vmx.h>
+
+#include "hvf/base/error.h"
+#include "hvf/base/process.h"
+
+#include <string.h>
+
+bool hvf_follow_find(uint32_t accel) {
+  uint64_t value = 0;
+  return luna_accelerator_capability(accel, "controls", &value) == LUNA_OK && value;
+}
+
+bool hvf_follow_can(void) {
+  return hvf_the_vm.vm ? hvf_the_vm.follows : hvf_follow_find(LUNA_ACCEL_AUTO);
+}
+
+static hv_return_t hand_over(hvf_vcpu *v) {
+  const uint64_t *kept = v->kept_fields;
+  const luna_controls controls = {
+      .primary = v->controls[HV_VMX_CAP_PROCBASED],
+      .secondary = v->controls[HV_VMX_CAP_PROCBASED2],
+      .exceptions = (uint32_t)kept[HVF_KEPT_EXCEPTIONS],
+      .fault_mask = (uint32_t)kept[HVF_KEPT_PF_MASK],
+      .fault_match = (uint32_t)kept[HVF_KEPT_PF_MATCH],
+      .tpr_threshold = (uint32_t)kept[HVF_KEPT_TPR],
+      .cr0_mask = v->masks[0],
+      .cr0_shadow = v->shadows[0],
+      .cr4_mask = v->masks[1],
+      .cr4_shadow = v->shadows[1],
+      .cr3_targets = {kept[HVF_KEPT_CR3_0], kept[HVF_KEPT_CR3_1], kept[HVF_KEPT_CR3_2],
+                      kept[HVF_KEPT_CR3_3]},
+      .cr3_count = (uint32_t)kept[HVF_KEPT_CR3_COUNT],
+  };
+  v->stale = false;
+  return hvf_status(luna_vcpu_set_controls(v->vcpu, &controls));
+}
+
+hv_return_t hvf_follow_begin(hvf_vcpu *v) {
+  v->followed = hvf_follow_can();
+  return v->followed ? hand_over(v) : HV_SUCCESS;
+}
+
+hv_return_t hvf_follow_enter(hvf_vcpu *v) {
+  return v->followed && v->stale ? hand_over(v) : HV_SUCCESS;
+}
+
+int hvf_follow_deliver(hvf_vcpu *v) {
+  return luna_vcpu_deliver(v->vcpu, v->entry_event, v->entry_error, v->entry_length);
+}
+
+/* ---- The exit ---- */
+
+uint64_t hvf_follow_field(const hvf_vcpu *v, uint32_t number) {
+  const luna_control_exit *x = &v->exit.control;
+  switch (number) {
+    case VMCS_RO_EXIT_REASON:
+      return x->reason;
+    case VMCS_RO_EXIT_QUALIFIC:
+      return x->qualification;
+    case VMCS_RO_VMEXIT_INSTR_LEN:
+      return x->length;
+    case VMCS_RO_VMX_INSTR_INFO:
+      return x->instruction;
+    case VMCS_RO_GUEST_LIN_ADDR:
+      return x->linear;
+    case VMCS_RO_VMEXIT_IRQ_INFO:
+      return x->interruption;
+    case VMCS_RO_VMEXIT_IRQ_ERROR:
+      return x->interruption_error;
+    case VMCS_RO_IDT_VECTOR_INFO:
+      return x->vectoring;
+    case VMCS_RO_IDT_VECTOR_ERROR:
+      return x->vectoring_error;
+    default:
+      return 0;
+  }
+}
