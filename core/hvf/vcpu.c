@@ -8,6 +8,7 @@
 #include "hvf/base/process.h"
 #include "hvf/base/room.h"
 #include "hvf/exit/follow.h"
+#include "hvf/state/cpuid.h"
 #include "hvf/state/msr.h"
 #include "hvf/vmcs/control.h"
 
@@ -49,6 +50,7 @@ static hv_return_t make(hvf_vcpu *v) {
   result = hvf_room((void **)&hvf_the_vm.vcpus, &hvf_the_vm.vcpu_room, v->id, sizeof(hvf_vcpu *))
                ? hvf_status(luna_vcpu_account(v->vcpu, 1))
                : hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
+  result = result == HV_SUCCESS ? hvf_cpuid_begin(v) : result;
   result = result == HV_SUCCESS ? hvf_msr_join() : result;
   hvf_control_reset(v);
   result = result == HV_SUCCESS ? hvf_follow_begin(v) : result;

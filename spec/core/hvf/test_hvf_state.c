@@ -309,6 +309,21 @@ static void arm_s_matrix_extension_is_not_here(void) {
   HV_IS(hv_sme_config_get_max_svl_bytes(&value), HV_UNSUPPORTED);
 }
 
+/* mov eax, 1; cpuid; mov esi, ecx; mov eax, 0x40000000; cpuid; hlt */
+static const uint8_t ask_cpuid[] = {0x66, 0xb8, 0x01, 0x00, 0x00, 0x00, 0x0f, 0xa2, 0x66, 0x89,
+                                    0xce, 0x66, 0xb8, 0x00, 0x00, 0x00, 0x40, 0x0f, 0xa2, 0xf4};
+
+/* An x2APIC, a TSC-deadline timer and KVM's interface have MSRs that only KVM knows. */
+static void cpuid_has_no_apic_of_kvm_s_where_it_is_the_program_s(void) {
+  const uint64_t apic = 1 << 21 | 1 << 24;
+  begin_with(ask_cpuid, sizeof ask_cpuid, HV_VM_DEFAULT);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RSI) & apic, 0);
+  CHECK(get(HV_X86_RSI) & 1); /* SSE3 is there all the same */
+  CHECK((uint32_t)get(HV_X86_RBX) != 0x4b4d564b);
+  end();
+}
+
 int main(void) {
   RUN_KVM(fpstate_is_that_of_xsave);
   RUN_KVM(fpstate_goes_both_ways);
@@ -326,5 +341,6 @@ int main(void) {
   RUN_KVM(the_counter_is_relative_to_the_clock);
   RUN_KVM(counters_are_set_for_all);
   RUN_KVM(arm_s_matrix_extension_is_not_here);
+  RUN_KVM(cpuid_has_no_apic_of_kvm_s_where_it_is_the_program_s);
   return test_end();
 }
