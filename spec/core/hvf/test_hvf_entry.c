@@ -279,6 +279,77 @@ static void an_answer_survives_a_failed_entry(void) {
   end();
 }
 
+/* ---- Anything ---- */
+
+static uint64_t state = 88172645463325252u;
+
+static uint64_t any(void) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state;
+}
+
+/* Fields of the guest's state, and controls that an entry looks at. */
+static const uint32_t guest_fields[] = {VMCS_GUEST_CR0,
+                                        VMCS_GUEST_CR3,
+                                        VMCS_GUEST_CR4,
+                                        VMCS_GUEST_IA32_EFER,
+                                        VMCS_GUEST_RIP,
+                                        VMCS_GUEST_RSP,
+                                        VMCS_GUEST_RFLAGS,
+                                        VMCS_GUEST_DR7,
+                                        VMCS_GUEST_GDTR_BASE,
+                                        VMCS_GUEST_IDTR_BASE,
+                                        VMCS_GUEST_IDTR_LIMIT,
+                                        VMCS_GUEST_INTERRUPTIBILITY,
+                                        VMCS_CTRL_CR0_MASK,
+                                        VMCS_CTRL_CR0_SHADOW,
+                                        VMCS_CTRL_CR4_MASK,
+                                        VMCS_CTRL_CR4_SHADOW,
+                                        VMCS_CTRL_EXC_BITMAP,
+                                        VMCS_CTRL_VMENTRY_IRQ_INFO,
+                                        VMCS_CTRL_VMENTRY_CONTROLS};
+
+static uint32_t any_field(void) {
+  const uint64_t eight = VMCS_GUEST_TR - VMCS_GUEST_ES + 2;
+  const size_t count = sizeof guest_fields / sizeof *guest_fields;
+  const uint32_t rows[] = {VMCS_GUEST_ES, VMCS_GUEST_ES_LIMIT, VMCS_GUEST_ES_AR,
+                           VMCS_GUEST_ES_BASE};
+  return any() % 2 ? guest_fields[any() % count]
+                   : rows[any() % 4] + ((uint32_t)(any() % eight) & ~1u);
+}
+
+/* A bit more or less, or anything of some width. */
+static uint64_t any_value(uint64_t now) {
+  return any() % 2 ? now ^ UINT64_C(1) << any() % 32 : any() >> (any() % 4 * 16);
+}
+
+/* A run with whatever was written returns with a reason, or with a sentence why it does not, in a
+ * time that was given; and the guest goes on once it is what it was. */
+static void any_state_is_entered_or_told_of(void) {
+  for (int i = 0; i < 300; i++) {
+    uint32_t fields[3];
+    uint64_t values[3];
+    begin_mode((mode)(i % 3));
+    for (int k = 0; k < 3; k++) {
+      fields[k] = any_field();
+      values[k] = any_value(field(fields[k]));
+      (void)hv_vmx_vcpu_write_vmcs(vcpu, fields[k], values[k]);
+    }
+    test_note("0x%x 0x%llx, 0x%x 0x%llx, 0x%x 0x%llx", fields[0], (unsigned long long)values[0],
+              fields[1], (unsigned long long)values[1], fields[2], (unsigned long long)values[2]);
+    hv_return_t result = hv_vcpu_run_until(vcpu, luna_clock() + 2000000);
+    if (result == HV_SUCCESS) {
+      CHECK(field(VMCS_RO_EXIT_REASON) != failed || strstr(hv_ext_error_message(), "vCPU"));
+    } else {
+      CHECK(result == HV_UNSUPPORTED || result == HV_ERROR);
+      CHECK(strlen(hv_ext_error_message()) > 20);
+    }
+    end();
+  }
+}
+
 int main(void) {
   RUN_KVM(control_registers_are_checked);
   RUN_KVM(segments_are_checked);
@@ -289,5 +360,6 @@ int main(void) {
   RUN_KVM(what_cannot_be_held_is_refused_when_written);
   RUN_KVM(error_codes_of_events_are_checked);
   RUN_KVM(an_answer_survives_a_failed_entry);
+  RUN_KVM(any_state_is_entered_or_told_of);
   return test_end();
 }
