@@ -162,6 +162,10 @@ static int wait(soft_cpu *cpu) {
   return number ? number : AGAIN;
 }
 
+static bool has_chips(const soft_cpu *cpu) {
+  return cpu->vm->chip.kind != SOFT_CHIP_NONE;
+}
+
 /* GO_ON, AGAIN, or how KVM_RUN ends. */
 static int between(soft_cpu *cpu) {
   if (cpu->budget <= 0) {
@@ -183,7 +187,7 @@ static int between(soft_cpu *cpu) {
   if (soft_unlikely(soft_ring_full(cpu))) {
     return leave_with(cpu, KVM_EXIT_DIRTY_RING_FULL);
   }
-  if (soft_chip_idle(cpu)) {
+  if (has_chips(cpu) && soft_chip_idle(cpu)) {
     return wait(cpu);
   }
   if (soft_unlikely(cpu->due & SOFT_DUE_STEP) && soft_vmx_between(cpu)) {
@@ -334,7 +338,9 @@ static int turns(soft_cpu *cpu) {
 
 /* A timer that has run out counts before signals do. */
 int soft_loop(soft_cpu *cpu) {
-  soft_chip_poll(cpu);
+  if (has_chips(cpu)) {
+    soft_chip_poll(cpu);
+  }
   begin_epoch(cpu);
   cpu->due |= soft_asks(cpu, SOFT_TPR_SHADOW) ? SOFT_DUE_TPR : 0;
   cpu->slice = (uint64_t)SLICE;

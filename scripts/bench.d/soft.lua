@@ -22,7 +22,7 @@ for _, bits in ipairs { 64, 32, 16 } do
   add("alu_" .. bits, "M/s", {}, collect("alu " .. bits))
   add("memory_" .. bits, "M/s", {}, collect("memory " .. bits))
 end
-add("out", "ns", { limit = 100 }, collect "out")
+add("out", "ns", { limit = 60 }, collect "out")
 add("vector", "ns", { limit = 5 }, collect "vector")
 add("live", "ns", { limit = 150 }, collect "live")     -- an OUT with vector state in registers
 add("store", "ns", { limit = 100 }, collect "store")   -- to a page that has code

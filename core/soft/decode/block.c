@@ -12,7 +12,7 @@ enum {
 };
 
 /* Of the compiler's own memcmp nothing is known: it may use vector registers. */
-static bool same(const uint8_t *a, const uint8_t *b, unsigned size) {
+SOFT_INLINE bool same(const uint8_t *a, const uint8_t *b, unsigned size) {
   if (size < 8 && ((uintptr_t)b & (SOFT_PAGE - 1)) <= SOFT_PAGE - 8) {
     return !((soft_peek(a, 64) ^ soft_peek(b, 64)) << (64 - 8 * size));
   }
@@ -73,23 +73,26 @@ void soft_blocks_drop(soft_cpu *cpu) {
   soft_tlb_flush(cpu);
 }
 
-static uint64_t lines(const uint8_t *host, size_t size) {
+SOFT_INLINE uint64_t lines(const uint8_t *host, size_t size) {
   unsigned first = (unsigned)((uintptr_t)host >> 6 & 63);
   unsigned last = (unsigned)(((uintptr_t)host + size - 1) >> 6 & 63);
   return last < first ? ~UINT64_C(0) << first
                       : (~UINT64_C(0) << first) & (~UINT64_C(0) >> (63 - last));
 }
 
-static void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
-  uint64_t *marks = soft_mark(cpu, host), bits = lines(host, size);
-  if (soft_likely((*marks & bits) == bits)) {
-    return;
-  }
+static SOFT_COLD void mark_more(soft_cpu *cpu, const uint8_t *host, uint64_t bits) {
   if (!soft_coded(cpu, host)) {
     soft_set_coded(cpu, host, true);
     soft_tlb_drop_writes(cpu, host);
   }
-  *marks |= bits;
+  *soft_mark(cpu, host) |= bits;
+}
+
+SOFT_INLINE void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
+  uint64_t bits = lines(host, size);
+  if (soft_unlikely((*soft_mark(cpu, host) & bits) != bits)) {
+    mark_more(cpu, host, bits);
+  }
 }
 
 void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size) {

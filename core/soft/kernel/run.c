@@ -114,7 +114,6 @@ int soft_vcpu_run(soft_cpu *cpu) {
   take_answer(cpu);
   soft_irqfds_poll(cpu->vm);
   cpu->run->flags = 0;
-  cpu->ran = true;
   atomic_store(&cpu->running, true);
   soft_adopt_map(cpu);
   soft_guard_begin(cpu);

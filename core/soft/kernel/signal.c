@@ -146,7 +146,10 @@ static void install(void) {
 }
 
 void soft_guard_begin(soft_cpu *cpu) {
-  pthread_once(&once, install);
+  if (soft_unlikely(!cpu->ran)) {
+    pthread_once(&once, install);
+    cpu->ran = true;
+  }
   cpu->poll_at = cpu->retired + FIRST_LOOK;
   guarded = cpu;
 }
