@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +167,68 @@ static void a_triple_fault_leaves_what_a_processor_does(void) {
   guest_close(&guest);
 }
 
+/* ---- Stops ---- */
+
+static soft_guest stopped;
+static atomic_uint_fast64_t asked_at;
+
+static void *stop_later(void *wait_us) {
+  usleep((useconds_t)(uintptr_t)wait_us);
+  atomic_store(&asked_at, luna_clock());
+  *(volatile uint8_t *)&stopped.run->immediate_exit = 1;
+  return NULL;
+}
+
+static void nothing(int number) {
+  (void)number;
+}
+
+static void *signal_later(void *thread) {
+  usleep(5000);
+  atomic_store(&asked_at, luna_clock());
+  pthread_kill(*(pthread_t *)thread, SIGUSR1);
+  return NULL;
+}
+
+/* The least nanoseconds of several runs from the stop to the end of KVM_RUN: others on the machine
+ * only ever make it longer. */
+static uint64_t time_of_stop(const void *code, size_t size, void *(*stop)(void *), void *argument) {
+  uint64_t least = UINT64_MAX;
+  stopped = guest_open(0);
+  memcpy(stopped.ram + GUEST_CODE, code, size);
+  for (int i = 0; i < 20; i++) {
+    pthread_t other;
+    struct kvm_regs regs = {.rip = GUEST_CODE, .rflags = 2, .rsp = GUEST_STACK};
+    CHECK_EQ(guest_call(stopped.cpu, KVM_SET_REGS, &regs), 0);
+    stopped.run->immediate_exit = 0;
+    CHECK_EQ(pthread_create(&other, NULL, stop, argument), 0);
+    CHECK_EQ(fails(guest_call(stopped.cpu, KVM_RUN, NULL)), EINTR);
+    uint64_t time = luna_clock() - atomic_load(&asked_at);
+    pthread_join(other, NULL);
+    least = time < least ? time : least;
+  }
+  guest_close(&stopped);
+  return least;
+}
+
+/* jmp $; and the same with mov ecx, 100000h; xor esi, esi; mov edi, 200000h; rep lodsb */
+static const uint8_t endless[] = {0xeb, 0xfe};
+static const uint8_t strings[] = {0xb9, 0, 0, 0x10, 0, 0x31, 0xf6, 0xf3, 0xac, 0xeb, 0xf5};
+
+static void a_stop_ends_a_run_within_a_millisecond(void) {
+  CHECK(time_of_stop(endless, sizeof endless, stop_later, (void *)(uintptr_t)5000) < 1000000);
+  CHECK(time_of_stop(endless, sizeof endless, stop_later, NULL) < 1000000);
+  CHECK(time_of_stop(strings, sizeof strings, stop_later, (void *)(uintptr_t)5000) < 1000000);
+}
+
+static void any_signal_ends_a_run_within_a_millisecond(void) {
+  struct sigaction action = {.sa_handler = nothing}, old;
+  pthread_t self = pthread_self();
+  sigaction(SIGUSR1, &action, &old);
+  CHECK(time_of_stop(endless, sizeof endless, signal_later, &self) < 1000000);
+  sigaction(SIGUSR1, &old, NULL);
+}
+
 int main(void) {
   RUN(descriptors_are_the_process_s_own);
   RUN(a_child_has_no_machine);
@@ -175,5 +240,7 @@ int main(void) {
   RUN(code_that_was_no_instruction_is_looked_at_again);
   RUN(memory_that_the_host_takes_away_is_efault);
   RUN(a_triple_fault_leaves_what_a_processor_does);
+  RUN(a_stop_ends_a_run_within_a_millisecond);
+  RUN(any_signal_ends_a_run_within_a_millisecond);
   return test_end();
 }
