@@ -276,7 +276,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(13, count)
+    assert.equal(14, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()
