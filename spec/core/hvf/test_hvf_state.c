@@ -317,7 +317,12 @@ static const uint8_t ask_cpuid[] = {0x66, 0xb8, 0x01, 0x00, 0x00, 0x00, 0x0f, 0x
 static void cpuid_has_no_apic_of_kvm_s_where_it_is_the_program_s(void) {
   const uint64_t apic = 1 << 21 | 1 << 24;
   begin_with(ask_cpuid, sizeof ask_cpuid, HV_VM_DEFAULT);
-  CHECK_EQ(run(), VMX_REASON_HLT);
+  uint64_t reason = run();
+  if (reason == VMX_REASON_CPUID) { /* an accelerator that lets the program answer */
+    end();
+    return;
+  }
+  CHECK_EQ(reason, VMX_REASON_HLT);
   CHECK_EQ(get(HV_X86_RSI) & apic, 0);
   CHECK(get(HV_X86_RSI) & 1); /* SSE3 is there all the same */
   CHECK((uint32_t)get(HV_X86_RBX) != 0x4b4d564b);
