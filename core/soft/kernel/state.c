@@ -44,13 +44,16 @@ void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
   memcpy(cpu->r, r, sizeof r);
   cpu->rip = regs->rip;
   cpu->injected = cpu->injected && !cpu->pends;
-  bool was_vm86 = soft_is_vm86(cpu);
+  uint64_t before = cpu->rflags;
   soft_set_flags(cpu, regs->rflags & FLAGS_ALL);
-  if (was_vm86 != soft_is_vm86(cpu)) {
+  uint64_t changed = before ^ cpu->rflags;
+  if (changed & FLAG_VM) {
     cpu->cpl = soft_is_vm86(cpu) ? 3 : cpu->seg[SEG_SS].dpl;
+    soft_mode_changed(cpu);
   }
-  soft_tlb_select(cpu);
-  soft_mode_changed(cpu);
+  if (changed & (FLAG_VM | FLAG_AC)) { /* which say whose accesses are checked */
+    soft_tlb_select(cpu);
+  }
 }
 
 void soft_get_sregs(const soft_cpu *cpu, struct kvm_sregs *sregs) {
