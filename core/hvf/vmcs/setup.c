@@ -31,7 +31,8 @@ static hv_return_t check_view(const hvf_vcpu *v, int index) {
   return differ ? hvf_fail(HV_UNSUPPORTED,
                            "KVM's guest reads the bits 0x%" PRIx64
                            " of CR%d as they are: the mask 0x%" PRIx64
-                           " has them, but the shadow 0x%" PRIx64 " is not the register",
+                           " has them, but the shadow 0x%" PRIx64
+                           " is not the register; the software CPU (LUNA_ACCEL=soft) follows both",
                            differ, index == 0 ? 0 : 4, v->masks[index], v->shadows[index])
                 : hvf_status(status);
 }
