@@ -59,7 +59,8 @@ void hvf_notifier_drop_all(void) {
   lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; /* nobody has it, but maybe before a fork */
   notifiers = NULL;
   watches = NULL;
-  count = room = watch_count = watch_room = 0;
+  watch_count = 0;
+  count = room = watch_room = 0;
 }
 
 /* ---- What is asked for ---- */
