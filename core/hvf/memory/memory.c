@@ -84,14 +84,16 @@ hv_return_t hv_ext_vm_map_buffer(hv_vm_space_t asid, luna_buffer *buffer, uint64
   return result;
 }
 
+/* Mac OS takes an address for the page that it is in, and programs give it any. */
 static hv_return_t map_address(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa, size_t size,
                                hv_memory_flags_t flags) {
+  const uintptr_t start = (uintptr_t)uva & ~(uintptr_t)(LUNA_PAGE_SIZE - 1);
   const luna_buffer_options options = {.kind = LUNA_BUFFER_POINTER,
                                        .flags = LUNA_BUFFER_STABLE,
                                        .size = size,
-                                       .pointer = (void *)(uintptr_t)uva};
+                                       .pointer = (void *)start};
   luna_buffer *buffer;
-  if ((uintptr_t)uva > UINTPTR_MAX - size) {
+  if (start > UINTPTR_MAX - size) {
     return hvf_fail(HV_BAD_ARGUMENT, "0x%zx bytes at %p go beyond the last address", size, uva);
   }
   hv_return_t result = hvf_status(luna_buffer_open(&options, &buffer));

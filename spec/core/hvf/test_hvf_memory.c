@@ -202,10 +202,20 @@ static void the_default_space_is_space_0(void) {
   end_vm();
 }
 
+static void an_address_stands_for_its_page(void) {
+  BEGIN(0xa0, 0x04, 0x20, 0xf4); /* mov al, [0x2004]; hlt */
+  HV(hv_vm_unmap(0x2000, sizeof page));
+  page[4] = 0x5a;
+  HV(hv_vm_map(page + 0x123, 0x2000, sizeof page, RX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
+  end();
+}
+
 static void maps_are_checked(void) {
   begin_vm();
   HV_IS(hv_vm_map(page, 1, sizeof page, RWX), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_map(page + 1, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map((void *)8, 0, sizeof page, RWX), HV_BAD_ARGUMENT); /* of page 0 */
   HV_IS(hv_vm_map(NULL, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, 0, 100, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map((void *)-(uintptr_t)4096, 0, 8192, RWX), HV_BAD_ARGUMENT);
@@ -364,6 +374,7 @@ int main(void) {
   RUN_KVM(a_space_in_use_is_busy);
   RUN_KVM(a_space_stays_busy_when_its_vcpu_is_destroyed_there);
   RUN_KVM(the_default_space_is_space_0);
+  RUN_KVM(an_address_stands_for_its_page);
   RUN_KVM(maps_are_checked);
   RUN_KVM(unmapping_passes_over_what_is_not_mapped);
   RUN_KVM(unmapping_takes_any_number_of_pieces);
