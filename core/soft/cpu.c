@@ -29,6 +29,7 @@ void soft_set_flags(soft_cpu *cpu, uint64_t flags) {
 
 void soft_mode_changed(soft_cpu *cpu) {
   const struct kvm_segment *cs = &cpu->seg[SEG_CS];
+  soft_settle_pointers(cpu); /* by the old width of instruction pointers */
   cpu->mode = soft_is_long(cpu) && cs->l ? SOFT_MODE_64 : cs->db ? SOFT_MODE_32 : SOFT_MODE_16;
   cpu->ip_mask = cpu->mode == SOFT_MODE_64   ? ~UINT64_C(0)
                  : cpu->mode == SOFT_MODE_32 ? 0xffffffff

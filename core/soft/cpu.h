@@ -306,7 +306,9 @@ struct soft_cpu {
   uint8_t *stubs_writable;
   size_t stubs_used;
   soft_stub *stub_table[SOFT_STUB_BUCKETS];
-  uint64_t vector_flags; /* that a stub takes */
+  uint64_t vector_flags;   /* that a stub takes */
+  const soft_insn *x87_at; /* the last x87 instruction, and its R_BLOCK; NULL: the image has them */
+  uint64_t x87_base;
   uint32_t host_mxcsr;
   uint16_t host_fcw;
   _Alignas(64) uint8_t bounce[128];

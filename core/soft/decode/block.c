@@ -57,6 +57,7 @@ void *soft_arena_take(soft_cpu *cpu, size_t size) {
 }
 
 void soft_blocks_drop(soft_cpu *cpu) {
+  soft_settle_pointers(cpu);
   for (unsigned i = 0; i < SOFT_BLOCK_HASH; i++) {
     cpu->hash[i] = NULL;
   }

@@ -53,9 +53,10 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
     memcpy(&cpu->host_mxcsr, frame + AT_MXCSR, sizeof cpu->host_mxcsr);
   }
   if (cpu->vector_live & SOFT_LIVE_X87) {
+    soft_pointer_set pointers = soft_get_pointers(cpu);
     memcpy(cpu->xsave, frame, AT_MXCSR);
     memcpy(cpu->xsave + AT_X87, frame + AT_X87, AT_XMM - AT_X87);
-    soft_vector_forget(cpu->xsave);
+    soft_set_pointers(cpu, pointers);
   }
   if (cpu->vector_live & SOFT_LIVE_SSE) {
     memcpy(cpu->xsave + AT_MXCSR, frame + AT_MXCSR, 4);

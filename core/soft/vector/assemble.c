@@ -81,6 +81,14 @@ void soft_stub_assemble(soft_stub_code *code, const soft_stub_key *key) {
     }
     PUT(code, 0x48, 0x89, 0xb7); /* mov [rdi + current], rsi */
     put_32(code, offsetof(soft_cpu, current));
+    if (key->points) {
+      PUT(code, 0x48, 0x89, 0xb7); /* mov [rdi + x87_at], rsi */
+      put_32(code, offsetof(soft_cpu, x87_at));
+      PUT(code, 0x48, 0x8b, 0x87); /* mov rax, [rdi + R_BLOCK] */
+      put_32(code, R_BLOCK * sizeof(uint64_t));
+      PUT(code, 0x48, 0x89, 0x87); /* mov [rdi + x87_base], rax */
+      put_32(code, offsetof(soft_cpu, x87_base));
+    }
     PUT(code, 0x48, 0x89, 0xfa); /* mov rdx, rdi */
   }
   code->entry = code->size;

@@ -20,6 +20,29 @@ static bool is_environment(ZydisMnemonic mnemonic) {
          mnemonic == ZYDIS_MNEMONIC_FLDENV || mnemonic == ZYDIS_MNEMONIC_FRSTOR;
 }
 
+static soft_pointers pointers_of(const soft_parsed *parsed, soft_vector_kind kind) {
+  uint8_t opcode = parsed->all.opcode;
+  switch (parsed->all.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTENV:
+      return SOFT_POINTERS_STORED;
+    case ZYDIS_MNEMONIC_FNSAVE:
+      return SOFT_POINTERS_SAVED;
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+      return SOFT_POINTERS_LOADED;
+    case ZYDIS_MNEMONIC_FNINIT:
+      return SOFT_POINTERS_CLEARED;
+    case ZYDIS_MNEMONIC_FLDCW: /* the others that are about control */
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNCLEX:
+      return SOFT_POINTERS_KEPT;
+    default:
+      return kind == SOFT_X87 && opcode >= 0xd8 && opcode <= 0xdf ? SOFT_POINTERS_SET
+                                                                  : SOFT_POINTERS_KEPT;
+  }
+}
+
 /* Legacy prefixes without those of addresses and locks; REX apart. */
 static unsigned copy_prefixes(soft_stub_key *key, const soft_parsed *parsed, uint8_t *rex) {
   const ZydisDecodedInstruction *all = &parsed->all;
@@ -320,14 +343,19 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
   memset(vector, 0, sizeof *vector);
   key.kind = vector->kind = kind_of(parsed);
   key.waits = vector->waits = waits(parsed, vector->kind);
-  vector->environment = is_environment(parsed->all.mnemonic);
+  vector->pointers = pointers_of(parsed, vector->kind);
+  key.points = vector->pointers == SOFT_POINTERS_SET;
+  if (key.points) {
+    vector->fop =
+        (uint16_t)((parsed->all.opcode & 7) << 8 | parsed->bytes[parsed->all.raw.modrm.offset]);
+  }
   if (memory) {
     place_memory(vector, parsed, memory);
   }
   adapt(vector, parsed);
   set_flags(&key, parsed->all.cpu_flags);
   vector->flags_in = key.flags_in;
-  key.alone = !vector->size && !key.flags_in;
+  key.alone = !vector->size && !key.flags_in && vector->pointers <= SOFT_POINTERS_SET;
   copy_bytes(&key, parsed, fix);
   soft_stub_code code;
   soft_stub_assemble(&code, &key);
@@ -341,7 +369,7 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
   insn->run = soft_op_vector;
   if (key.alone) {
     memcpy(&insn->run, &stub, sizeof stub);
-  } else if (vector->size && !vector->waits && !vector->flags_in && !vector->environment) {
+  } else if (vector->size && !vector->waits && !vector->flags_in && !vector->pointers) {
     insn->run = vector->access & SOFT_WRITE ? soft_op_vector_store : soft_op_vector_load;
   }
 }

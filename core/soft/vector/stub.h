@@ -19,6 +19,7 @@ typedef struct soft_stub_key {
   soft_vector_kind kind;
   bool alone; /* without a memory operand and flags: it may be a handler itself */
   bool waits;
+  bool points; /* sets FOP and FIP */
   bool flags_in;
   bool flags_out;
 } soft_stub_key;

@@ -8,7 +8,10 @@
 
 enum {
   MXCSR_MASKS = 0x1f80,
-  AT_MXCSR = 24, /* in the image, as XSAVE lays it out */
+  AT_FOP = 6, /* in the image, as XSAVE lays it out */
+  AT_FIP = 8,
+  AT_FDP = 16,
+  AT_MXCSR = 24,
   AT_XMM = 160,
   AT_COMPONENTS = 512,
   AT_UPPER = 576 /* halves of the YMM registers */
@@ -59,28 +62,56 @@ static void load_x87(soft_cpu *cpu) {
 }
 
 static void save_x87(soft_cpu *cpu) {
+  soft_pointer_set pointers = soft_get_pointers(cpu);
   __asm__ volatile("xsave64 %0\n\tfninit\n\tfldcw %1"
                    : "+m"(*(uint8_t(*)[SOFT_XSAVE_SIZE])cpu->xsave)
                    : "m"(cpu->host_fcw), "a"(1), "d"(0)
                    : "memory");
-  soft_vector_forget(cpu->xsave);
+  soft_set_pointers(cpu, pointers);
 }
 
-/* FOP, FIP and FDP. */
-void soft_vector_forget(uint8_t *image) {
-  soft_poke(image + 6, 0, 16);
-  soft_poke(image + 8, 0, 64);
-  soft_poke(image + 16, 0, 64);
+void soft_settle_pointers(soft_cpu *cpu) {
+  const soft_insn *at = cpu->x87_at;
+  if (at) {
+    cpu->x87_at = NULL;
+    soft_poke(cpu->xsave + AT_FOP, ((const soft_vector *)at->aux)->fop, 16);
+    soft_poke(cpu->xsave + AT_FIP, (cpu->x87_base + at->offset) & cpu->ip_mask, 64);
+  }
 }
 
-/* The same, before an instruction that stores them from the registers. */
-static void forget_live(void) {
+soft_pointer_set soft_get_pointers(soft_cpu *cpu) {
+  soft_settle_pointers(cpu);
+  return (soft_pointer_set){soft_peek(cpu->xsave + AT_FOP, 16), soft_peek(cpu->xsave + AT_FIP, 64),
+                            soft_peek(cpu->xsave + AT_FDP, 64)};
+}
+
+void soft_set_pointers(soft_cpu *cpu, soft_pointer_set pointers) {
+  cpu->x87_at = NULL;
+  soft_poke(cpu->xsave + AT_FOP, pointers.fop, 16);
+  soft_poke(cpu->xsave + AT_FIP, pointers.fip, 64);
+  soft_poke(cpu->xsave + AT_FDP, pointers.fdp, 64);
+}
+
+/* Into the registers, before an instruction that stores them from there. */
+static void show_pointers(soft_cpu *cpu) {
+  soft_pointer_set pointers = soft_get_pointers(cpu);
   uint32_t environment[7];
   __asm__ volatile("fnstenv %0" : "=m"(environment));
-  for (unsigned i = 3; i < 7; i++) {
-    environment[i] = 0;
-  }
+  environment[3] = (uint32_t)pointers.fip;
+  environment[4] = (uint32_t)pointers.fop << 16;
+  environment[5] = (uint32_t)pointers.fdp;
+  environment[6] = 0;
   __asm__ volatile("fldenv %0" : : "m"(environment));
+}
+
+/* Of an environment in memory, of 16-bit code or others. */
+static soft_pointer_set environment_pointers(const uint8_t *memory, unsigned size) {
+  bool narrow = size == 14 || size == 94;
+  if (narrow) {
+    return (soft_pointer_set){0, soft_peek(memory + 6, 16), soft_peek(memory + 10, 16)};
+  }
+  return (soft_pointer_set){soft_peek(memory + 18, 16) & 0x7ff, soft_peek(memory + 12, 32),
+                            soft_peek(memory + 20, 32)};
 }
 
 static unsigned components_of(soft_vector_kind kind) {
@@ -144,6 +175,7 @@ void soft_vector_abandon(soft_cpu *cpu) {
 void soft_vector_reset(soft_cpu *cpu) {
   cpu->vector_live = 0;
   cpu->vector_ready = 0;
+  cpu->x87_at = NULL;
   for (unsigned i = 0; i < SOFT_XSAVE_SIZE / 8; i++) {
     soft_poke(cpu->xsave + i * 8, 0, 64);
   }
@@ -268,6 +300,31 @@ static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, 
   SOFT_NEXT_BY_LOOP;
 }
 
+/* The offset of the memory operand. */
+static uint64_t data_pointer(const soft_cpu *cpu, const soft_insn *insn) {
+  return soft_trim(soft_offset(cpu, insn), insn->address_size * 8);
+}
+
+/* Those that do more to FOP, FIP and FDP than to set them. */
+static SOFT_COLD const soft_insn *about_pointers(soft_cpu *cpu, const soft_insn *insn, void *memory,
+                                                 uint64_t linear, bool copied) {
+  const soft_vector *vector = insn->aux;
+  soft_pointer_set after = {0, 0, 0};
+  if (vector->pointers <= SOFT_POINTERS_SAVED) {
+    show_pointers(cpu);
+  } else if (vector->pointers == SOFT_POINTERS_LOADED) {
+    after = environment_pointers(memory, vector->size);
+  }
+  vector->code(memory, back, cpu);
+  if (copied && vector->access & SOFT_WRITE) {
+    soft_store_bytes(cpu, linear, memory, vector->size);
+  }
+  if (vector->pointers != SOFT_POINTERS_STORED) {
+    soft_set_pointers(cpu, after);
+  }
+  SOFT_NEXT_BY_LOOP;
+}
+
 /* Any of them; the first of a kind after the state was parked, so that stubs may then do without
  * the checks. */
 SOFT_OP(vector) {
@@ -289,10 +346,16 @@ SOFT_OP(vector) {
     memory = operand(cpu, insn, vector, &linear, &copied);
     soft_live(cpu, vector->kind); /* a device may have parked it */
   }
-  if (soft_unlikely(vector->environment)) {
-    forget_live();
-  }
   cpu->vector_ready |= (uint8_t)(1u << vector->kind);
+  if (vector->pointers == SOFT_POINTERS_SET) {
+    cpu->x87_at = insn;
+    cpu->x87_base = cpu->r[R_BLOCK];
+    if (vector->size) {
+      soft_poke(cpu->xsave + AT_FDP, data_pointer(cpu, insn), 64);
+    }
+  } else if (soft_unlikely(vector->pointers)) {
+    return about_pointers(cpu, insn, memory, linear, copied);
+  }
   return copied ? on_copy(cpu, insn, linear) : vector->code(memory, insn, cpu);
 }
 

@@ -21,15 +21,26 @@ typedef enum soft_vector_kind {
   SOFT_GENERAL /* BMI, ADX: general registers only */
 } soft_vector_kind;
 
+/* What an instruction does to FOP, FIP and FDP. */
+typedef enum soft_pointers {
+  SOFT_POINTERS_KEPT,
+  SOFT_POINTERS_SET,
+  SOFT_POINTERS_STORED, /* FNSTENV */
+  SOFT_POINTERS_SAVED,  /* FNSAVE, which clears them */
+  SOFT_POINTERS_LOADED, /* FLDENV, FRSTOR */
+  SOFT_POINTERS_CLEARED /* FNINIT */
+} soft_pointers;
+
 typedef struct soft_vector {
   soft_vector_code code;
   soft_vector_kind kind;
   bool waits; /* takes a pending #MF first */
   bool flags_in;
-  bool environment; /* FNSTENV and its like */
-  uint8_t access;   /* SOFT_READ and SOFT_WRITE of the memory operand */
-  uint8_t align;    /* bits of its address that have to be 0 */
-  uint16_t size;    /* of it, 0 for none */
+  soft_pointers pointers;
+  uint16_t fop;
+  uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
+  uint8_t align;  /* bits of its address that have to be 0 */
+  uint16_t size;  /* of it, 0 for none */
 } soft_vector;
 
 /* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
@@ -56,8 +67,15 @@ void soft_park(soft_cpu *cpu);
 void soft_vector_abandon(soft_cpu *cpu);
 /* Of the parked state: writes out the components that are in their initial state. */
 void soft_settle(soft_cpu *cpu);
-/* Where the last x87 instruction was: the host's stub, which is nothing to the guest. */
-void soft_vector_forget(uint8_t *image);
+/* Puts FOP, FIP and FDP of the last x87 instruction into the image: what the host's processor has
+ * of them is about stubs. */
+void soft_settle_pointers(soft_cpu *cpu);
+/* They are put back behind what writes all of the image's x87 part. */
+typedef struct soft_pointer_set {
+  uint64_t fop, fip, fdp;
+} soft_pointer_set;
+soft_pointer_set soft_get_pointers(soft_cpu *cpu);
+void soft_set_pointers(soft_cpu *cpu, soft_pointer_set pointers);
 /* The state after reset. */
 void soft_vector_reset(soft_cpu *cpu);
 /* What the guest may enable: XCR0's bits. */

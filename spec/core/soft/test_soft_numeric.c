@@ -114,28 +114,41 @@ static void sse_exceptions_come_at_once(void) {
   system_close(&system);
 }
 
-/* fld dword [rsi], and a store of the state behind it: 32-bit FIP at 12, FDP at 20 of the
- * environment; 64-bit FIP at 8, FDP at 16 of the image. */
-static void the_pointers_tell_nothing_of_the_host(void) {
+/* fld dword [rsi], fmul st0, st0 where it says so, and a store of the state behind it: FIP at 12,
+ * FOP at 18, FDP at 20 of the environment; FOP at 6, 64-bit FIP at 8, FDP at 16 of the image. */
+static void the_pointers_are_the_guest_s(void) {
   static const struct {
     const char *code;
-    unsigned fip, size;
+    unsigned fop, at; /* of the instruction from the first */
+    bool image;
   } rows[] = {
-      {"\xd9\x06\xd9\x37", 12, 14},        /* fnstenv */
-      {"\xd9\x06\xdd\x37", 12, 14},        /* fnsave */
-      {"\xd9\x06\x48\x0f\xae\x07", 6, 18}, /* fxsave64 */
-      {"\xd9\x06\x48\x0f\xae\x27", 6, 18}, /* xsave64 */
+      {"\xd9\x06\xd9\x37", 0x106, 0, false},                         /* fnstenv */
+      {"\xd9\x06\xdd\x37", 0x106, 0, false},                         /* fnsave */
+      {"\xd9\x06\x48\x0f\xae\x07", 0x106, 0, true},                  /* fxsave64 */
+      {"\xd9\x06\x48\x0f\xae\x27", 0x106, 0, true},                  /* xsave64 */
+      {"\xd9\x06\xd8\xc8\x9b\xd9\x37", 0xc8, 2, false},              /* fmul, fstenv */
+      {"\xd9\x06\xd8\xc8\x48\x0f\xae\x07", 0xc8, 2, true},           /* fmul, fxsave64 */
+      {"\xd9\x06\xd9\x37\xdb\xe3\xd9\x27\xd9\x37", 0x106, 0, false}, /* fninit, fldenv */
+      {"\xd9\x06\xdd\x37\xdd\x27\xdd\x37", 0x106, 0, false},         /* fnsave, frstor, fnsave */
+      {"\xd9\x06\xdb\xe3\xd9\x37", 0, 0, false},                     /* fninit clears them */
+      {"\xd9\x06\xdd\x37\xd9\x37", 0, 0, false},                     /* as fnsave does */
   };
   soft_system system = system_open(SYSTEM_64);
   for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
     test_note("row %u", i);
+    const uint8_t *data = system.guest.ram + DATA;
     memset(system.guest.ram + DATA, 0, 1024);
     struct kvm_regs regs = {.rdi = DATA, .rsi = DATA + 1024, .rax = 7};
     system_end end = system_run_in(&system, 3, regs, rows[i].code, strlen(rows[i].code));
     SYSTEM_CHECK(end, END, 0);
-    for (unsigned k = 0; k < rows[i].size; k++) {
-      CHECK_EQ(system.guest.ram[DATA + rows[i].fip + k], 0);
-    }
+    uint64_t fip = 0, fdp = 0;
+    uint16_t fop;
+    memcpy(&fop, data + (rows[i].image ? 6 : 18), sizeof fop);
+    memcpy(&fip, data + (rows[i].image ? 8 : 12), rows[i].image ? 8 : 4);
+    memcpy(&fdp, data + (rows[i].image ? 16 : 20), rows[i].image ? 8 : 4);
+    CHECK_EQ(fop & 0x7ff, rows[i].fop);
+    CHECK_EQ(fip, rows[i].fop ? GUEST_CODE + rows[i].at : 0);
+    CHECK_EQ(fdp, rows[i].fop ? DATA + 1024 : 0);
   }
   system_close(&system);
 }
@@ -143,6 +156,6 @@ static void the_pointers_tell_nothing_of_the_host(void) {
 int main(void) {
   RUN(x87_exceptions_wait);
   RUN(sse_exceptions_come_at_once);
-  RUN(the_pointers_tell_nothing_of_the_host);
+  RUN(the_pointers_are_the_guest_s);
   return test_end();
 }
