@@ -85,7 +85,9 @@ function M.writev(process, fd, list, count) return of_parts(process, fd, list, c
 function M.sendfile(process, to, from, offset, size)
   local sink, why = process.files:output(int(to))
   if not sink then return why end
-  local at = offset ~= 0 and u64.tonumber(process.memory:word(offset)) or nil
+  local at = offset ~= 0 and process.memory:word(offset) or nil
+  if at and not u64.lt(at, 2 ^ 53) then return "EINVAL" end
+  at = at and u64.tonumber(at)
   local data
   data, why = process.files:read(int(from), is_plain(size) and math.min(size, PIECE)
     or PIECE, at)
@@ -145,6 +147,7 @@ end
 function M.poll(process, list, count)
   count = int(count)
   if count < 0 or count > 1024 then return "EINVAL" end
+  if not is_plain(list) then return "EFAULT" end
   local ready = 0
   for at = list, list + 8 * (count - 1), 8 do
     local fd, events = u64.tonumber(u64.band(process.memory:word(at), 0xffffffff)), 0
