@@ -52,9 +52,9 @@ static struct kvm_segment flat_segment(uint16_t selector, uint8_t type) {
 }
 
 static int enter(int vm, uint32_t entry) {
-  struct {
+  union {
     struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 entries[128];
+    uint8_t room[sizeof(struct kvm_cpuid2) + 128 * sizeof(struct kvm_cpuid_entry2)];
   } cpuid = {.head.nent = 128};
   struct kvm_sregs system;
   int kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
