@@ -57,16 +57,78 @@ static bool at_operand(hvf_vcpu *v, const hvf_operand *o, uint64_t *linear) {
   return false;
 }
 
+static bool at_register(hvf_vcpu *v, uint32_t bits, int base, int offset, int64_t by,
+                        uint64_t *linear) {
+  uint64_t start = 0, at = 0, stack = 0;
+  luna_vcpu_get(v->vcpu, offset, &at);
+  luna_vcpu_get(v->vcpu, LUNA_SS_ACCESS, &stack);
+  if (bits != 64) {
+    const bool wide = offset == LUNA_RSP ? stack & (1 << 14) : bits == 32;
+    at = wide ? at : at & 0xffff;
+    luna_vcpu_get(v->vcpu, base, &start);
+  }
+  *linear = start + at + (uint64_t)by;
+  *linear = bits == 64 ? *linear : (uint32_t)*linear;
+  return leads_to(v, *linear, v->exit.e->address);
+}
+
+/* Of a write whose instruction cannot be gone back to. By one that ends at RIP and has an operand
+ * there, by what has been pushed, by a string that has moved on. */
+static bool address_behind(hvf_vcpu *v, uint64_t rip, uint64_t *linear) {
+  const int64_t size = v->exit.e->size;
+  hvf_code code;
+  hvf_operand operand;
+  if (!hvf_code_read(v, rip, &code)) {
+    return false;
+  }
+  for (uint32_t length = 2; length <= code.before; length++) {
+    if (hvf_operand_read(v, rip - length, code.bits, code.bytes + HVF_LONGEST - length, length,
+                         &operand) &&
+        operand.length == length && at_operand(v, &operand, linear)) {
+      return true;
+    }
+  }
+  return at_register(v, code.bits, LUNA_SS_BASE, LUNA_RSP, 0, linear) ||
+         at_register(v, code.bits, LUNA_ES_BASE, LUNA_RDI, -size, linear) ||
+         at_register(v, code.bits, LUNA_ES_BASE, LUNA_RDI, size, linear);
+}
+
 /* By the instruction that ends at RIP, or begins there. */
 static bool data_address(hvf_vcpu *v, uint64_t rip, uint64_t *linear) {
   const bool write = v->exit.e->access == LUNA_WRITE;
-  const uint32_t length = write && v->exit.stage == HVF_STAGE_OPEN ? hvf_memory_writer(v, rip) : 0;
+  const bool open = v->exit.stage == HVF_STAGE_OPEN;
+  const uint32_t length = write && open ? hvf_memory_writer(v, rip) : 0;
   hvf_code code;
   hvf_operand operand;
-  return (!write || length) && hvf_code_read(v, rip - length, &code) &&
+  if (write && !length) {
+    return open && address_behind(v, rip, linear);
+  }
+  return hvf_code_read(v, rip - length, &code) &&
          hvf_operand_read(v, rip - length, code.bits, code.bytes + HVF_LONGEST, code.after,
                           &operand) &&
          at_operand(v, &operand, linear);
+}
+
+/* What the processor reads and writes by itself, such as the accessed bit of a descriptor. */
+static bool table_address(hvf_vcpu *v, uint64_t *linear) {
+  static const int tables[][2] = {{LUNA_GDTR_BASE, LUNA_GDTR_LIMIT},
+                                  {LUNA_LDTR_BASE, LUNA_LDTR_LIMIT},
+                                  {LUNA_IDTR_BASE, LUNA_IDTR_LIMIT},
+                                  {LUNA_TR_BASE, LUNA_TR_LIMIT}};
+  const uint64_t page = LUNA_PAGE_SIZE, offset = v->exit.e->address % page;
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    uint64_t base = 0, limit = 0;
+    luna_vcpu_get(v->vcpu, tables[i][0], &base);
+    luna_vcpu_get(v->vcpu, tables[i][1], &limit);
+    uint64_t at = base - base % page + offset;
+    for (at += at < base ? page : 0; at - base <= (limit & 0xffff); at += page) {
+      if (leads_to(v, at, v->exit.e->address)) {
+        *linear = at;
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 static bool code_address(hvf_vcpu *v, uint64_t rip, uint64_t *linear) {
@@ -91,7 +153,8 @@ static bool find_linear(hvf_vcpu *v, uint64_t *linear) {
   if (!(cr0 & paging)) {
     return true;
   }
-  return e->access == LUNA_EXECUTE ? code_address(v, rip, linear) : data_address(v, rip, linear);
+  return e->access == LUNA_EXECUTE ? code_address(v, rip, linear)
+                                   : data_address(v, rip, linear) || table_address(v, linear);
 }
 
 bool hvf_memory_linear(hvf_vcpu *v, uint64_t *linear) {

@@ -63,8 +63,9 @@
  * no mask hides it, and cannot clear it, nor CR0.NE.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
- * are there where the instruction's operand leads to the address, for fetches, and while the guest
- * has no paging. They are missing where a write is not found, and of implicit accesses. */
+ * are there where an operand of the instruction leads to the address, the top of the stack, or a
+ * descriptor table that the processor looks into, for fetches, and while the guest has no
+ * paging. */
 #ifndef HYPERVISOR_HV_VMX_H
 #define HYPERVISOR_HV_VMX_H
 

@@ -319,6 +319,57 @@ static void an_interrupt_before_the_instruction_is_done_shows_it_done(void) {
   end();
 }
 
+/* A write to the page at 0x4000 by an instruction that cannot be gone back to. */
+static void writes_at(const uint8_t *code, size_t size, uint64_t gpa) {
+  begin_long(code, size);
+  set(HV_X86_RSP, 0x4800);
+  set(HV_X86_RDI, 0x4010);
+  set(HV_X86_RAX, 0x10);
+  HV(hv_vm_protect(0x4000, 0x1000, HV_MEMORY_READ | HV_MEMORY_EXEC));
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), gpa);
+  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), gpa);
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC) & 0x187, 0x182);
+  HV(hv_vm_protect(0x4000, 0x1000, RWX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+static void writes_that_are_not_found_have_a_linear_address(void) {
+  static const uint8_t push[] = {0x50, 0xf4};
+  static const uint8_t call[] = {0xe8, 0x00, 0x00, 0x00, 0x00, 0xf4};
+  static const uint8_t xadd[] = {0xf0, 0x0f, 0xc1, 0x07, 0xf4}; /* lock xadd [rdi], eax */
+  static const uint8_t adc[] = {0x11, 0x47, 0x10, 0xf4};        /* adc [rdi + 16], eax */
+  static const uint8_t stos[] = {0xaa, 0xf4};
+  static const uint8_t back[] = {0xfd, 0xab, 0xf4}; /* std; stosd */
+  writes_at(push, sizeof push, 0x47f8);
+  writes_at(call, sizeof call, 0x47f8);
+  writes_at(xadd, sizeof xadd, 0x4010);
+  writes_at(adc, sizeof adc, 0x4020);
+  writes_at(stos, sizeof stos, 0x4010);
+  writes_at(back, sizeof back, 0x4010);
+}
+
+/* The accessed bit of a descriptor, on processors that exit for it. */
+static void what_the_processor_writes_has_a_linear_address(void) {
+  static const uint8_t code[] = {0x8e, 0xd8, 0xf4}; /* mov ds, eax; hlt */
+  begin_long(code, sizeof code);
+  store(0x4110, 0x00cf92000000ffff);
+  set_field(VMCS_GUEST_GDTR_BASE, 0x4100);
+  set_field(VMCS_GUEST_GDTR_LIMIT, 0x17);
+  set(HV_X86_RAX, 0x10);
+  HV(hv_vm_protect(0x4000, 0x1000, HV_MEMORY_READ | HV_MEMORY_EXEC));
+  if (run() == VMX_REASON_EPT_VIOLATION) {
+    CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS) & ~UINT64_C(7), 0x4110);
+    CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), field(VMCS_GUEST_PHYSICAL_ADDRESS));
+    CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC) & 0x187, 0x182);
+    HV(hv_vm_protect(0x4000, 0x1000, RWX));
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_DS), 0x10);
+  }
+  end();
+}
+
 int main(void) {
   RUN_KVM(a_read_violation_can_be_emulated);
   RUN_KVM(a_read_violation_is_retried_when_memory_is_there);
@@ -340,5 +391,7 @@ int main(void) {
   RUN_KVM(a_triple_fault_is_one);
   RUN_KVM(registers_that_are_refused_are_an_entry_failure);
   RUN_KVM(an_interrupt_before_the_instruction_is_done_shows_it_done);
+  RUN_KVM(writes_that_are_not_found_have_a_linear_address);
+  RUN_KVM(what_the_processor_writes_has_a_linear_address);
   return test_end();
 }
