@@ -278,13 +278,13 @@ describe("scripts/setup", function()
   end)
 
   -- Setup with another apt-get, on a system where Lua 5.4 is not to be found.
-  local function install(apt_get)
+  local function install(apt_get, what, setting)
     write("release", "ID=debian\n")
     write("apt-get", "#!/bin/sh\necho apt-get says $*\n" .. apt_get)
     write("sudo", '#!/bin/sh\ncase "$2" in true) exit ;; esac\nshift\nexec "$@"\n')
     must("chmod +x " .. directory .. "/apt-get " .. directory .. "/sudo")
-    return sh(("PATH=%s:$PATH LUNA_OS_RELEASE=%s/release LUA=%s/lua5.4 scripts/setup")
-      :format(directory, directory, directory))
+    return sh(("PATH=%s:$PATH LUNA_OS_RELEASE=%s/release LUA=%s/lua5.4 %s scripts/setup %s")
+      :format(directory, directory, directory, setting or "", what or ""))
   end
 
   it("says what it installs in a line", function()
@@ -300,6 +300,34 @@ describe("scripts/setup", function()
     assert.matches("\napt%-get says [^\n]* install [^\n]*lua5%.4 lua%-argparse lua%-luv\n", output)
     assert.falsy(output:find " update\n")
     assert.matches("apt%-get install ended with status 100: its output is above%.$", output)
+  end)
+
+  it("knows what else it is asked for", function()
+    local output, ok = sh "scripts/setup client"
+    assert.falsy(ok)
+    assert.equal("setup: usage: setup [--list | clients]", output)
+    output, ok = sh(("LUNA_CLIENTS=%s LUNA_OS_RELEASE=/dev/null scripts/setup clients")
+      :format(directory))
+    assert.falsy(ok)
+    assert.matches("linux%-image%-cloud%-amd64 memtest86%+%.\n", output)
+  end)
+
+  it("unpacks what it does not install for clients", function()
+    for name, text in pairs { ["apt-cache"] = "echo '  Depends: linux-image-6-cloud-amd64'",
+      dpkg = "mkdir -p boot; touch boot/vmlinuz-6-cloud-amd64 boot/memtest86+x64.bin",
+      parallel = "echo GNU", ldd = "exit 1" } do
+      write(name, "#!/bin/sh\n" .. text .. "\n")
+    end
+    for name in ("gdb lldb busybox chromium qemu-system-x86_64 musl-gcc"):gmatch "%S+" do
+      write(name, "#!/bin/sh\n")
+    end
+    must(("chmod +x %s/*"):format(directory))
+    local output = install([[case "$*" in
+      *download*) touch "$(echo "$*" | sed 's/.* //')_6.deb" ;;
+      esac]], "clients", ("LUNA_CLIENTS=%s/kept:/other"):format(directory))
+    assert.matches(("Unpacking linux%%-image%%-cloud%%-amd64 into %s/kept\n"):format(directory)
+      .. "Unpacking memtest86%+ into ", output)
+    assert.equal("boot", must(("ls %s/kept"):format(directory)))
   end)
 
   it("does not take apt-get's word for it", function()

@@ -21,10 +21,15 @@ local function exists(path)
   return file ~= nil
 end
 
+-- Where `scripts/setup clients` unpacks packages.
+local UNPACKED = debug.getinfo(1, "S").source:match "^@(.*)scripts/clients%.d/" .. "build/clients"
+
 --- The newest file of that pattern of the shell, in the directories of LUNA_CLIENTS, with ':'
---- between them, in which packages were unpacked (dpkg -x), or in the root; nil.
+--- between them, in which packages were unpacked (dpkg -x), in that of `scripts/setup clients`, or
+--- in the root; nil.
 function M.find(pattern)
-  for root in ((os.getenv "LUNA_CLIENTS" or "") .. ":/"):gmatch "[^:]+" do
+  local places = { os.getenv "LUNA_CLIENTS" or "", UNPACKED, "/" }
+  for root in table.concat(places, ":"):gmatch "[^:]+" do
     local path = M.read_line(("ls -d %s/%s 2>/dev/null | sort -V | tail -n 1"):format(
       M.quote(root:gsub("/$", "")), pattern))
     if exists(path) then return path end
@@ -35,8 +40,8 @@ end
 function M.missing(list)
   for _, one in ipairs(list) do
     if not M.find(one[1]) then
-      return ("there is no /%s, of the package %s; LUNA_CLIENTS says where packages were unpacked")
-        :format(one[1], one[2])
+      return ("there is no /%s, of the package %s: scripts/setup clients gets it, or LUNA_CLIENTS "
+        .. "says where it was unpacked"):format(one[1], one[2])
     end
   end
 end
