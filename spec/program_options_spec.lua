@@ -110,6 +110,41 @@ helper.kvm("the options of luna run and luna boot", function()
     ends(126, "luna: argument for option '--on-panic' must be one of", "boot x --on-panic weep")
   end)
 
+  it("draw what is where", function()
+    local picture = ends(0, "0x3f8..0x3ff  com1", "map --machine microvm")
+    assert.matches('^<svg xmlns="http://www.w3.org/2000/svg" ', picture)
+    contains("0x0..0x7ffffff  rwx, slot 0", picture)
+    assert.matches("</svg>$", picture)
+    write("drawn.lua", [[
+      local luna = require "lunavisor"
+      local vm, ram = assert(luna.vm()), assert(luna.buffer "8K")
+      vm:map_space(0, ram, 0x0, 0x1000, "r-x")
+      assert(vm:space()):map(ram, 0x10000)
+      vm:mmio(0x5000, 0x100, { read = print, name = "<lamp>" })
+      vm:pio(0x60, 1, { read = print })
+      vm:msr(0x8b, { read = print })
+      if ... == "run" then
+        vm:vcpu { mode = "real", rip = 0x1000 }:run()
+        os.exit(9)
+      elseif ... == "close" then
+        vm:close()
+      end]])
+    for _, how in ipairs { "", "run", "close" } do
+      assert.equal("", (ends(0, "", "map -o drawn.svg drawn.lua " .. how)))
+      local text = helper.sh(("cat %s/drawn.svg"):format(directory))
+      contains("vm on ", text)
+      contains("space 1<", text)
+      contains("0x0..0xfff  r-x, slot ", text)
+      contains("0x5000..0x50ff  &lt;lamp&gt;", text)
+      contains("0x60..0x60  port 0x60", text)
+      contains("0x8b..0x8b  MSR 0x8b", text)
+    end
+    ends(126, "luna: hello.lua makes no VM", "map hello.lua")
+    ends(126, "luna: --output: /no/where: No such file", "map -o /no/where")
+    write("bad.lua", "error 'no good'")
+    ends(1, "no good", "map bad.lua")
+  end)
+
   it("let gdb have a script's guest", function()
     ends(126, "luna: --gdb: a port from 0 to 65535 expected", "run --gdb 70000 wait.lua")
     if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end

@@ -72,6 +72,7 @@ local LINUX = "mov esi, [rsi + 0x228]\n" .. PRINT .. exit(0) .. "hlt"
 local FILES = {
   ["hello.lua"] = function() return "print(require('lunavisor')._VERSION:match '%a+', ...)" end,
   ["unit.lua"] = function() return "return { size = require('lunavisor').arguments.size }" end,
+  ["board.lua"] = function() return "assert(require('lunavisor').vm())" end,
   ["adder.lua"] = function() return ADDER end,
   ["adder.elf"] = function()
     return kernel("mov dx, 0x300\n mov eax, 5\n out dx, eax\n in eax, dx\n out 0xf4, eax")

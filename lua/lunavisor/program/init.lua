@@ -7,7 +7,7 @@ local say = require "lunavisor.program.say"
 
 local M = {}
 
-local NAMES = { "run", "boot", "probe" }
+local NAMES = { "run", "boot", "map", "probe" }
 local WIDTH = 80
 
 local EPILOG = [[
@@ -57,8 +57,8 @@ local function split(args)
   return list, rest
 end
 
--- The options of run that have a value, by what it tells of itself.
-local function valued()
+-- The options of a subcommand that have a value, by what it tells of itself.
+local function valued(subcommand)
   local names, recorder = {}, {}
   setmetatable(recorder, { __index = function(_, key)
     return function(_, name)
@@ -68,21 +68,21 @@ local function valued()
       return recorder
     end
   end, __call = function() return recorder end })
-  command("run").describe(recorder)
+  command(subcommand).describe(recorder)
   return names
 end
 
--- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of run, what is behind
--- the script is the script's.
+-- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of those
+-- that run scripts, what is behind the script is the script's.
 local function arranged(args)
   local list = {}
   for i = 1, #args do list[i] = args[i] end
   if list[1] and list[1]:find "%.lua$" then table.insert(list, 1, "run") end
-  if list[1] ~= "run" then return split(list) end
-  if not list[2] or not list[2]:find "^%-." then -- quick: there are no options
+  if list[1] ~= "run" and list[1] ~= "map" then return split(list) end
+  if list[1] == "run" and not (list[2] or ""):find "^%-." then -- quick: there are no options
     return { list[1], list[2] }, { (table.unpack or unpack)(list, 3) }
   end
-  local at, names = 2, valued()
+  local at, names = 2, valued(list[1])
   while list[at] and list[at]:find "^%-." and list[at] ~= "--" do
     at = at + (names[list[at]] and 2 or 1)
   end
