@@ -147,6 +147,11 @@ helper.kvm("the options of luna run and luna boot", function()
 
   it("let gdb have a script's guest", function()
     ends(126, "luna: --gdb: a port from 0 to 65535 expected", "run --gdb 70000 wait.lua")
+    write("taken.lua", [[
+      local luna = require "lunavisor"
+      local port = assert(luna.vm()):gdb { port = 45671 }
+      assert(luna.vm()):vcpu { mode = "real" }:run { timeout = 1 }]])
+    ends(126, "luna: --gdb: ", "run --gdb 45671 taken.lua")
     if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
     write("beep.lua", BEEPER:format(7))
     local said = helper.file ""

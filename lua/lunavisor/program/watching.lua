@@ -74,7 +74,7 @@ function kinds.gdb(port)
       if server ~= nil then return end
       local message
       server, message = vm:gdb { port = port }
-      if not server then error("--gdb: " .. message, 0) end
+      if not server then os.exit(say.cannot("--gdb: %s", message), true) end
       say.line("waiting for gdb: target remote :%d", server.port)
       local ending = server:serve()
       server:close()
