@@ -24,6 +24,7 @@ local elsewhere = {
   "exit/dispatch.lua", "exit/block.lua", "text/asm.lua", "lunavisor/device/", "lunavisor/testing/",
   "vm/attach.lua", "vm/view.lua", "vm/watch.lua", "vm/record.lua", "vm/replace.lua",
   "exit/unowned.lua", "process/call.lua", "program/watching.lua",
+  "repl/command", "repl/session.lua", "repl/json.lua",
 }
 
 -- The first literal of each error() in a source, as a pattern.

@@ -161,6 +161,7 @@ describe("the annotations", function()
   it("name the options of luna.vm and of luna.buffer", function()
     assert.same(options_of(luna.vm), fields_of "vm_options")
     assert.same(options_of(luna.buffer), fields_of "buffer_options")
+    assert.same(options_of(function(o) luna.repl({}, o) end), fields_of "repl_options")
   end)
 
   it("are not to be loaded", function()

@@ -27,7 +27,7 @@ describe("the program luna", function()
   teardown(function() helper.sh("rm -r " .. directory) end)
 
   it("has a help that fits 80 columns", function()
-    for command in (" run boot map probe"):gmatch "[^ ]*" do
+    for command in (" run boot repl gdb map probe"):gmatch "[^ ]*" do
       local words = command .. " --help"
       local text, status = run(words)
       assert.equal(0, status)
@@ -177,6 +177,74 @@ helper.kvm("luna boot", function()
       "boot loop.elf --timeout 0.3")
   end)
 
+  it("has a prompt before a script's guest runs", function()
+    local output = run("repl guest.lua 7", "printf '%s\\n' 'cpu.rip' s leave |")
+    contains("0x1000 (4096)\ndebug (single step) at rip 0x1002", output)
+    contains("changed: ", output)
+    contains("7\thlt", output)
+    assert.equal("0x1000 (4096)", (run("repl guest.lua", "printf '%s\\n' cpu.rip quit |")))
+    assert.equal("2\ntrue", (run("repl", "printf '%s\\n' 1+1 'luna.vm ~= nil' |")))
+    output = run("repl stands.lua", "printf '%s\\n' vm c cpu.rax |")
+    contains("vm (1 vcpus", output)
+    contains("hlt at rip 0x1005", output)
+    contains("\n8", output)
+    ends(126, "cannot listen", "repl --socket /no/where/x guest.lua")
+    ends(126, "cannot open nope.lua", "repl nope.lua")
+  end)
+
+  it("gets Ctrl-C back to the prompt", function()
+    local output = run([[repl loop.lua <pipe >out.txt 2>&1 & pid=$!
+      trap '' PIPE
+      exec 3>pipe
+      interrupt() {
+        printf 'print("%s on")\n%s\n' "$1" "$2" >&3
+        until grep -q "^$1 on" out.txt; do sleep 0.05; kill -0 $pid || return; done
+        sleep 0.2; kill -INT $pid
+        until tail -n +$(grep -n "^$1 on" out.txt | cut -d: -f1) out.txt | grep -q interrupted; do
+          sleep 0.05; kill -0 $pid || return
+        done
+      }
+      interrupt 1 c; interrupt 2 c; interrupt 3 'while true do end'
+      printf 'print(5 + 5)\nquit\n' >&3; wait $pid; echo "status $?"; cat out.txt]],
+      "rm -f pipe; mkfifo pipe;")
+    contains("status 0", output)
+    assert.equal(2, select(2, output:gsub("interrupted at rip", "")))
+    contains("error: interrupted\n10", output)
+  end)
+
+  it("edits lines, completes and keeps a history at a terminal", function()
+    local lua = "env -u LUA_PATH -u LUA_CPATH " .. helper.engine
+    if select(2, helper.sh("command -v script")) ~= 0
+      or select(2, helper.sh(lua .. " -e 'require [[readline]]'")) ~= 0 then
+      pending "lua-readline or util-linux's script is not installed"
+    end
+    local output = run([[repl guest.lua]], [[export HOME=$PWD TERM=dumb; unset XDG_STATE_HOME
+      (sleep 0.3; printf 'cpu.rfl\t\n'; sleep 0.3; printf '\003'; sleep 0.2
+      printf '40 + 2\n'; sleep 0.2; printf 'quit\n'; sleep 0.2) |
+        script -qec "$luna repl guest.lua" /dev/null
+      cat .luna_history; true ]])
+    contains("luna> cpu.rflags \r\n2\r\n", output)
+    contains("0x2a (42)", output)
+    contains("cpu.rflags", output:match "quit.*$")
+  end)
+
+  it("lets gdb have a script's guest on a pipe", function()
+    if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
+    local function gdb(script, commands)
+      return run("--version", ([[%s -nx -batch -ex "target remote | $luna gdb %s" %s; ]]):format(
+        helper.program "timeout 30 gdb", script, commands))
+    end
+    contains("\n0x1002\n", gdb("guest.lua 7",
+      [[-ex stepi -ex "monitor luna.hex(cpu.rip)" -ex kill]]))
+    contains("killed]", gdb("guest.lua", "-ex kill"))
+    gdb("note.lua", "-ex detach")
+    contains("hlt", (run("--version", [[
+      for i in 1 2 3 4 5 6 7 8 9; do test -s note || sleep 0.2; done; cat note;]])))
+    ends(126, "luna: hello.lua has made no VM with a vCPU", "gdb hello.lua")
+    contains("i8086", run("gdb --bits 16 guest.lua",
+      [[printf '%s' '$qXfer:features:read:target.xml:0,200#dd$k#6b' |]]))
+  end)
+
   it("lets gdb have the guest", function()
     if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
     ends(126, "luna: --gdb: a port from 0 to 65535 expected", "boot triple.elf --gdb 70000")
@@ -269,7 +337,7 @@ helper.kvm("luna boot", function()
   it("does what the examples of its help say", function()
     if not luna.probe().accelerators.soft.available then pending "no software CPU" end
     local count = 0
-    for _, words in ipairs { "--help", "run --help", "boot --help", "map --help" } do
+    for _, words in ipairs { "--help", "run --help", "boot --help", "repl --help", "map --help" } do
       for example in (run(words)):gmatch "\n  luna ([^\n]+)" do
         local output, status = run(example, "LUNA_ACCEL=soft")
         local expected = example:find "disk" and not has_bios and 126 or 0
@@ -277,7 +345,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(17, count)
+    assert.equal(20, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

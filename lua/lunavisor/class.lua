@@ -138,6 +138,13 @@ local function set_of(names)
   return set
 end
 
+--- The names that objects like this one have, and those of their methods: two sets; nil for what is
+--- no object of the library.
+function M.names(object)
+  local about = known[getmetatable(object) or false]
+  if about then return names_of(about), about.methods end
+end
+
 -- A __newindex that sets the fields there are.
 local function writer(class, allowed, own)
   return function(self, key, value)

@@ -22,6 +22,7 @@ local luna = {
   u64 = u64,
   hex = u64.hex,
   arguments = {}, -- what `luna run --set` has said, by name: numbers where they are, else strings
+  repl = require("lunavisor.repl").repl,
 }
 
 --- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn

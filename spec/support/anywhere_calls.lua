@@ -70,6 +70,7 @@ return function(world)
       return vm.default:regions(), tostring(vm), cpu:regs(), cpu:translate(0), luna.disasm("\xf4")
     end,
     explain = function() return cpu:run({ timeout = 0 }):explain() end,
+    repl = function() luna.repl { vm = vm } end,
     gdb = function()
       local server = vm:gdb { port = 0 }
       server:serve { timeout = 0 }

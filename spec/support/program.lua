@@ -69,6 +69,14 @@ return { device "adder" { width = 4, holds = "sum", registers = { SUM = { at = 0
 -- Prints its command line.
 local LINUX = "mov esi, [rsi + 0x228]\n" .. PRINT .. exit(0) .. "hlt"
 
+local GUEST = [[
+  local luna = require "lunavisor"
+  local vm, ram = luna.vm(), luna.buffer "64K"
+  vm.default:map(ram, 0)
+  ram:write(0x1000, luna.asm("mov al, 7\n inc al\n hlt", { bits = 16, org = 0x1000 }))
+  local cpu = vm:vcpu { rip = 0x1000 }
+]]
+
 local FILES = {
   ["hello.lua"] = function() return "print(require('lunavisor')._VERSION:match '%a+', ...)" end,
   ["unit.lua"] = function() return "return { size = require('lunavisor').arguments.size }" end,
@@ -77,6 +85,12 @@ local FILES = {
   ["adder.elf"] = function()
     return kernel("mov dx, 0x300\n mov eax, 5\n out dx, eax\n in eax, dx\n out 0xf4, eax")
   end,
+  ["guest.lua"] = function() return GUEST .. "print(..., cpu:run({ timeout = 9 }).kind)" end,
+  ["note.lua"] = function()
+    return GUEST .. "io.open('note', 'w'):write(cpu:run({ timeout = 9 }).kind)"
+  end,
+  ["stands.lua"] = function() return GUEST end,
+  ["loop.lua"] = function() return (GUEST:gsub("hlt", "jmp $")) end,
   ["kernel.elf"] = function() return saying('"hello", 10', exit(0)) end,
   ["status.elf"] = function() return kernel(exit(42)) end,
   ["halt.elf"] = function() return kernel "cli\n hlt" end,

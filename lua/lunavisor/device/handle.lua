@@ -74,7 +74,7 @@ end
 local function field_handles(layout, register)
   local name, by = layout.name .. "." .. register.name, register.by
   for _, field in ipairs(register.fields) do compile.field(layout, field) end
-  local meta = {}
+  local meta = { fields = by }
   function meta.__index(handle, key)
     local field = by[key]
     if field then return field.get(handle[1], handle[2]) end

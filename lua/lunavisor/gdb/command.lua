@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local u64 = require "lunavisor.text.u64"
+local evaluate = require "lunavisor.repl.evaluate"
 local packet = require "lunavisor.gdb.packet"
 local points = require "lunavisor.gdb.point"
 local registers = require "lunavisor.gdb.registers"
@@ -250,15 +251,7 @@ function commands.qRcmd(self, body)
     luna = require "lunavisor", gdb = self, exit = self.exit, print = function(...)
       out[#out + 1] = select(2, results(true, ...))
     end }, { __index = _G })
-  local fn, problem
-  if setfenv then -- LuaJIT
-    fn, problem = loadstring("return " .. source, "=monitor")
-    if not fn then fn, problem = loadstring(source, "=monitor") end
-    if fn then setfenv(fn, env) end
-  else
-    fn, problem = load("return " .. source, "=monitor", "t", env)
-    if not fn then fn, problem = load(source, "=monitor", "t", env) end
-  end
+  local fn, problem = evaluate.compile(source, "=monitor", env)
   local _, text = true, tostring(problem) .. "\n"
   if fn then _, text = results(pcall(fn)) end
   self:say(table.concat(out) .. text)

@@ -60,16 +60,8 @@ end
 local Script = {}
 Script.__index = Script
 
-local ESCAPES = { n = "\n", r = "\r", t = "\t", e = "\27", ["\\"] = "\\" }
-
 --- A text with \n, \r, \t, \e, \\ and \xHH in it as it is meant.
-function M.unescape(text)
-  return (text:gsub("\\(x?)(%x?%x?)([nrte\\]?)", function(x, digits, letter)
-    if x == "x" and #digits == 2 then return string.char(tonumber(digits, 16)) .. letter end
-    if x == "" and digits:lower() == "e" then return "\27" .. letter end
-    if x == "" and digits == "" and ESCAPES[letter] then return ESCAPES[letter] end
-  end))
-end
+M.unescape = require "lunavisor.text.escape"
 
 --- Steps: a list of { kind = "send", "type" or "wait", text = }. actions: by kind, functions of the
 --- text, and done(), called when the last one is over and was a wait.

@@ -7,7 +7,8 @@ local say = require "lunavisor.program.say"
 
 local M = {}
 
-local NAMES = { "run", "boot", "map", "probe" }
+local NAMES = { "run", "boot", "repl", "gdb", "map", "probe" }
+local SCRIPTS = { run = true, repl = true, gdb = true, map = true } -- the subcommands with one
 local WIDTH = 80
 
 local EPILOG = [[
@@ -72,14 +73,14 @@ local function valued(subcommand)
   return names
 end
 
--- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of those
--- that run scripts, what is behind the script is the script's.
+-- The arguments as those of a subcommand: `luna x.lua` is `luna run x.lua`. Of those with a script,
+-- what is behind that is the script's.
 local function arranged(args)
   local list = {}
   for i = 1, #args do list[i] = args[i] end
   if list[1] and list[1]:find "%.lua$" then table.insert(list, 1, "run") end
-  if list[1] ~= "run" and list[1] ~= "map" then return split(list) end
-  if list[1] == "run" and not (list[2] or ""):find "^%-." then -- quick: there are no options
+  if not SCRIPTS[list[1]] then return split(list) end
+  if not list[2] or not list[2]:find "^%-." then -- quick: there are no options
     return { list[1], list[2] }, { (table.unpack or unpack)(list, 3) }
   end
   local at, names = 2, valued(list[1])

@@ -54,6 +54,7 @@ end
 
 -- A segment or table register: its fields are read from and written to the vCPU.
 local Group = class.class "segment"
+M.group = Group
 
 local function no_field(self, field, tail)
   error(("%s has no field '%s'%s%s"):format(rawget(self, "name"), tostring(field), tail,

@@ -4,6 +4,7 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local hold = require "lunavisor.vm.hold"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
 local open = class.opener(class.class "vcpu")
@@ -15,6 +16,7 @@ return function(methods, readers, _writers)
   --- code where no thread can be made.
   function methods.start(self)
     open(self)
+    if hold.first then hold.come(self.vm, self) end
     if runner.busy(self.runner) then
       error("cpu:start: cpu:run is running this vCPU", 2)
     end

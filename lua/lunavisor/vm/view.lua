@@ -71,5 +71,14 @@ function Devices.__call(_, vm)
   return setmetatable(tree, { __tostring = tree_text })
 end
 
+local M = {}
+
 --- The view of a VM: vm.devices.uart, vm:devices().
-return { new = function(vm) return setmetatable({ vm }, Devices) end }
+function M.new(vm) return setmetatable({ vm }, Devices) end
+
+--- The names of the devices of a view; nil for anything else.
+function M.names(view)
+  return getmetatable(view) == Devices and sorted(rawget(view, 1).attached.entries) or nil
+end
+
+return M

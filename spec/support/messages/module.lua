@@ -61,5 +61,17 @@ return function(o)
     { "division by zero", function() u64.div(1, 0) end },
     { "a shift by 64: 0 to 63 expected", function() u64.lshift(1, 64) end },
     { "u64(high, low): two halves of 32 bits expected, got x", function() u64("x", 0) end },
+    {
+      "luna.repl: a table of names expected, got number",
+      function() luna.repl(5) end,
+    },
+    {
+      "luna.repl: unknown option 'sock'; the options are socket",
+      function() luna.repl({}, { sock = "" }) end,
+    },
+    {
+      "luna.repl: socket: a path expected, got number",
+      function() luna.repl({}, { socket = 5 }) end,
+    },
   }
 end

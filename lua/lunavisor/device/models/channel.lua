@@ -15,7 +15,7 @@ local mine = class.checker(Channel)
 local methods = {}
 
 local MOST = 4096 -- bytes that are read at once
-local BUSY = "Another client is connected.\r\n"
+local BUSY = "Another client is connected.\r\n" -- to a second one
 
 -- ---- Descriptors ----
 
@@ -57,7 +57,9 @@ local function new(what, kind, options)
   end
   local fds = {}
   return setmetatable({ kind = kind, fds = fds, out = stream.ring(size), connected = false,
-    refused = 0, closed = false, period = period == nil and 0.01 or period,
+    refused = 0, closed = false,
+    busy = options.busy == nil and BUSY or check.name(what .. ": busy", options.busy, "a text", 2),
+    period = period == nil and 0.01 or period,
     guard = guard(function() for fd in pairs(fds) do raw.stream_close(fd) end end) }, Channel)
 end
 
@@ -103,7 +105,7 @@ local function accept(self)
     local fd = open_one(self, raw.stream_accept, self.listener)
     if not fd or fd < 0 then return end
     if self.output then
-      raw.stream_write(fd, BUSY)
+      raw.stream_write(fd, self.busy)
       close_one(self, fd)
       self.refused = self.refused + 1
     else
@@ -178,7 +180,7 @@ function methods.close(self)
 end
 
 class.define(Channel, methods, "connected refused port path kind",
-  "fds out period guard listener input output receiver room timer closed")
+  "fds out period guard busy listener input output receiver room timer closed")
 class.computed(Channel, { lost = function(self) return self.out.lost end })
 Channel.__close = methods.close
 
@@ -205,10 +207,11 @@ end
 --- A TCP port that one client at a time can connect to; others are told and sent away. options:
 --- port, 0 (the default) for one that is free: channel.port; address: of this host, numeric,
 --- 127.0.0.1 where nil, so that other machines cannot connect; keep: how many of the last bytes
---- nobody has taken are kept, 65536 where nil; period: seconds between looks, 0.01 where nil, false
---- for a script that polls itself. nil, message, code where the host refuses.
+--- nobody has taken are kept, 65536 where nil; busy: what a second client is told; period: seconds
+--- between looks, 0.01 where nil, false for a script that polls itself. nil, message, code where
+--- the host refuses.
 function M.tcp(options)
-  options = options_of("channel.tcp", options, "port address")
+  options = options_of("channel.tcp", options, "port address busy")
   local port = check.whole("channel.tcp: port", options.port or 0, 0, 65535)
   local address = check.name("channel.tcp: address", options.address or "127.0.0.1", "an address")
   local self = new("channel.tcp", "tcp", options)
@@ -222,7 +225,7 @@ end
 
 --- A Unix socket at options.path, for its owner alone (0600), as channel.tcp otherwise.
 function M.unix(options)
-  options = options_of("channel.unix", options, "path")
+  options = options_of("channel.unix", options, "path busy")
   local path = check.name("channel.unix: path", options.path, "a path")
   local self = new("channel.unix", "unix", options)
   local fd, message, code = open_one(self, raw.stream_unix, path)
