@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- vm:gdb with Debian's gdb as the client, in a process of its own, in every mode.
+-- vm:gdb with Debian's gdb and lldb as the clients, in a process of its own, in every mode.
 
 local helper = require "spec.support.helper"
+local luna = require "lunavisor"
 local contains = helper.contains
 
 local script = [[
@@ -75,5 +76,32 @@ helper.kvm("gdb", function()
       pending "this host's KVM does not stop a guest there"
     end
     check(output, { "Hardware watchpoint 1", "Old value = 0", "New value = 1" })
+  end)
+
+  it("lets lldb look too", function()
+    local lldb
+    for name in ("lldb-14 lldb"):gmatch "%S+" do
+      if select(2, helper.sh("command -v " .. name)) == 0 then lldb = lldb or name end
+    end
+    if not lldb then pending "lldb is not installed" end
+    if not luna.probe().accelerators.soft.available then pending "no software CPU" end
+    local port = helper.file ""
+    local server = helper.file(script:format(64, "long"):gsub("{ stdio = true }", "{ port = 0 }")
+      :gsub("vm:gdb(%b())", ("local server = vm:gdb%%1\n local file = io.open(%q, 'w')\n"
+        .. "file:write(server.port)\n file:close()\n server"):format(port)))
+    local words = { helper.command(server, { env = { LUNA_ACCEL = "soft" } }),
+      (" & until test -s %s; do sleep 0.05; done; "):format(port),
+      helper.program "timeout 50 ", lldb, " --no-lldbinit --batch" }
+    for _, command in ipairs { "gdb-remote $(cat " .. port .. ")", "register read rip cr3",
+      "thread step-inst", "thread step-inst", "register read rip rcx",
+      "breakpoint set -H -a 0x1007", "continue", "register read rax", "memory write 0x9000 7",
+      "memory read --size 1 --count 1 0x9000", "disassemble -s 0x1004 -c 1",
+      "process plugin packet send qRcmd,6370752e6964", "thread list", "detach" } do
+      words[#words + 1] = (' -o "%s"'):format(command)
+    end
+    check((helper.sh(table.concat(words))), { "rip = 0x0000000000001000", "cr3 = 0x",
+      "stop reason = instruction step into", "rip = 0x0000000000001007",
+      "rcx = 0x0000000000000005", "stop reason = breakpoint 1.1", "rax = 0x0000000000000002",
+      "0x00009000: 07", "incw   %ax", "response: O300a", "thread #1: tid = 0x0001", "detached" })
   end)
 end)
