@@ -37,6 +37,10 @@ local expected = {
   ["event_loop.lua"] = { pcall(require, "luv")
     and "uart 1: hello from the first vCPU\n.*some ticks of luv, some beats of the VM$"
     or "^this example needs luv" },
+  ["hosting.lua"] = { pcall(require, "luv")
+    and "^one said: one> hello oneq\none has ended: stopped\n"
+      .. "two said: two> hello twoq\ntwo has ended: stopped$"
+    or "^this example needs luv" },
   ["process.lua"] = { "^the program says: /visitors was opened for the first time\n"
     .. "gettid is call 186, and would be answered with 1000\nexited with status 42\t1\n"
     .. "SIGSEGV\t139\ngva 0x0 leads nowhere: the level 2 entry 0x0 at gpa 0x4000 is not present, "
