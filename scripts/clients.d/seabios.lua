@@ -55,7 +55,8 @@ local function run(test, options, form, ...)
 end
 
 function M.ours(test, options)
-  return run(test, options, ("%s %s %s %%s %s %s"):format(arg[-1] or "luajit",
+  return run(test, options, ("env LUNA_LUA=%s %s run %s %s %%s %s %s"):format(arg[-1] or "luajit",
+    process.quote(options.directory .. "/../luna"),
     process.quote(options.directory .. "/seabios_vm.lua"), process.quote(process.find(BIOS)),
     options.accel, test.menu and "menu" or ""))
 end
