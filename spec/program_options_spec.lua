@@ -110,6 +110,14 @@ helper.kvm("the options of luna run and luna boot", function()
     ends(126, "luna: argument for option '--on-panic' must be one of", "boot x --on-panic weep")
   end)
 
+  it("give a guest that cannot go on to the prompt", function()
+    local output, status = run("boot triple.elf --on-panic repl",
+      "printf '%s\\n' exit.kind 'cpu.id + 40' |")
+    assert.equal(125, status)
+    contains("shutdown", output)
+    contains("40", output)
+  end)
+
   it("draw what is where", function()
     local picture = ends(0, "0x3f8..0x3ff  com1", "map --machine microvm")
     assert.matches('^<svg xmlns="http://www.w3.org/2000/svg" ', picture)
@@ -154,8 +162,8 @@ helper.kvm("the options of luna run and luna boot", function()
     ends(126, "luna: --gdb: ", "run --gdb 45671 taken.lua")
     if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
     write("beep.lua", BEEPER:format(7))
-    local said = helper.file ""
     local function session(commands)
+      local said = helper.file ""
       return run(([[run --gdb 0 wait.lua 2>%s & pid=$!
         until port=$(sed -n "s/.*target remote :\\([0-9]*\\)$/\\1/p" %s) && [ "$port" ]; do
           kill -0 $pid || break; sleep 0.05

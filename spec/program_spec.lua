@@ -345,7 +345,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(20, count)
+    assert.equal(19, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

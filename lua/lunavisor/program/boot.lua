@@ -22,11 +22,6 @@ Examples:
 Steps (--wait-for, --send, --type) are done in their order; the run ends behind
 a last --wait-for. What is behind -- is put behind the command line.]]
 
--- The prompt is a part of the library that may not be there.
-local function panics()
-  return rawget(require "lunavisor", "repl") and { "exit", "gdb", "repl" } or { "exit", "gdb" }
-end
-
 local function step(kind)
   return function(args, _, text)
     args.steps = args.steps or {}
@@ -54,7 +49,7 @@ function M.describe(command)
   command:option("--device", "A device of yours: a file that returns { device, pio = 0x300 }.")
     :argname "FILE":count "*"
   command:option("--on-panic", "Who gets a guest that cannot go on: exit, gdb or repl.", "exit")
-    :choices(panics())
+    :choices { "exit", "gdb", "repl" }
   command:option("--screenshot", "Where its screen is written at the end, as PNG."):argname "FILE"
   command:option("--wait-for", "Wait for a text on the serial port or the screen."):argname "TEXT"
     :count "*":action(step "wait")
