@@ -66,6 +66,28 @@ helper.kvm("statistics of runs", function()
     assert.equal(2, result.vms)
   end)
 
+  it("begin again after one of them has failed", function()
+    local fails, entered, left = true, 0, 0
+    local kind = { begin = function()
+      return {
+        enter = function()
+          if fails then error("no more", 0) end
+          entered = entered + 1
+        end,
+        leave = function() left = left + 1 end,
+      }
+    end }
+    meters.add(kind)
+    local one = guest(1)
+    meters.remove(kind)
+    local ok, message = pcall(one.run, one, { timeout = 1 })
+    assert.is_false(ok)
+    helper.contains("no more", message)
+    fails = false
+    one:stops "hlt"
+    assert.same({ 1, 1 }, { entered, left })
+  end)
+
   it("say where the guest was, by its symbols", function()
     local code, labels = luna.asm(LOOP:format(0x8000000), { bits = 32, org = 0x1000 })
     local one = guest(1)

@@ -53,7 +53,11 @@ function Meter.enter(self, deadline, cpu)
   self.depth = self.depth + 1
   if self.depth > 1 then return deadline end
   local before = clock()
-  enter(self, cpu)
+  local ok, message = pcall(enter, self, cpu)
+  if not ok then
+    self.depth = 0
+    error(message, 0)
+  end
   return deadline == 0 and 0 or deadline + (clock() - before)
 end
 
