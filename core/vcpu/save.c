@@ -445,13 +445,12 @@ static int write_all(parts *p, luna_vcpu *vcpu) {
 
 /* The time-stamp counter is the last of the groups: where that fails, it has not changed. */
 static void put_back(const parts *p, luna_vcpu *vcpu) {
-  luna_failure failure = luna_failure_take();
   const uint32_t kept = LUNA_GROUPS_PAGE | (p->counted ? 0 : 1u << LUNA_GROUP_COUNTERS);
-  uint32_t groups = groups_of(vcpu) & ~kept;
-  if (vcpu->vm->irqchip) {
-    groups |= 1 << LUNA_GROUP_SREGS;
-  }
-  luna_seat_write(vcpu->seat, &p->old, groups);
+  luna_failure failure = luna_failure_take();
+  luna_seat_write(vcpu->seat, &p->old,
+                  (groups_of(vcpu) & ~kept) | (vcpu->vm->irqchip ? 1 << LUNA_GROUP_SREGS : 0));
+  vcpu->seat->held.counters = p->old.counters;
+  vcpu->seat->held.known |= 1u << LUNA_GROUP_COUNTERS;
   luna_failure_put(&failure);
 }
 
