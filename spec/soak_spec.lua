@@ -7,8 +7,10 @@ helper.kvm("scripts/soak", function()
   it("ends with nothing left", function()
     if helper.stressed then pending "it takes long with the collector always at work" end
     -- The address sanitizer keeps what was freed.
-    local set = helper.sanitized and "ASAN_OPTIONS=$ASAN_OPTIONS:quarantine_size_mb=1 " or ""
-    local output, status = helper.sh(set .. helper.command "scripts/soak" .. " 1 --every 1")
+    local env = helper.sanitized
+      and { ASAN_OPTIONS = (os.getenv "ASAN_OPTIONS" or "") .. ":quarantine_size_mb=1" }
+    local output, status = helper.sh(helper.command("scripts/soak", { env = env or nil })
+      .. " 1 --every 1")
     helper.contains("nothing is left", output)
     assert.matches("seed %d+\n seconds +files +threads +memory +heap +vms", output)
     assert.equal(0, status, output)
