@@ -96,10 +96,13 @@ int luna_seat_set_tsc_offset(luna_seat *seat, uint64_t offset) {
   return get_offset(seat, &before) == 0 ? replace_offset(seat, before, offset) : -1;
 }
 
-/* Without an offset: far away first, so that it is not within a second, and 1 for 0. */
+/* Without an offset: far away first, so that it is not within a second, and 1 for 0. A KVM that
+ * takes no value leaves the host's, which can be anywhere: only what the time since the write
+ * explains is the written one. */
 static int set_by_value(const luna_seat *seat, uint64_t tsc) {
   const uint64_t far = UINT64_C(1) << 62;
-  const uint64_t near = UINT64_C(1) << 40; /* some minutes */
+  const uint64_t per_ns = 16; /* ticks, more than any processor counts */
+  const uint64_t begin = luna_clock();
   uint64_t now;
   tsc = tsc ? tsc : 1;
   luna_counters both = {
@@ -111,7 +114,7 @@ static int set_by_value(const luna_seat *seat, uint64_t tsc) {
     return -1;
   }
   errno = ENXIO;
-  return now - tsc < near ? 0 : -1;
+  return now - tsc <= (luna_clock() - begin) * per_ns ? 0 : -1;
 }
 
 int luna_seat_set_tsc(luna_seat *seat, uint64_t tsc) {
