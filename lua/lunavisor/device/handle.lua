@@ -32,8 +32,17 @@ local function check_value(what, value, count, enum, level)
   return bits.plain(exact, count)
 end
 
---- Stores a register's value; what looks at it follows.
+--- Stores a register's value; what looks at it follows. A device that is recorded has a function
+--- `stored`, which is told of stores that it does not do itself, and of its timers.
 local function store(d, register, slot, new)
+  local old = d[slot]
+  if d.stored then return d.stored(M.put, d, register, slot, new) end
+  d[slot] = new
+  if new ~= old then register.settle(d, new, old) end
+end
+
+--- The same, and nobody is told.
+function M.put(d, register, slot, new)
   local old = d[slot]
   d[slot] = new
   if new ~= old then register.settle(d, new, old) end

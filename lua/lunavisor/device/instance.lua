@@ -18,7 +18,7 @@ M.OWN = {
   read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
   inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
   seen = true, logger = true, now = true, class = true, timed = true, vm = true,
-  ports = true, read_block = true, write_block = true,
+  ports = true, read_block = true, write_block = true, stored = true,
 }
 
 --- The methods of all devices: dump.lua and state.lua add theirs.
@@ -243,7 +243,7 @@ function M.new(kind, options, level)
   local layout = kind.layout
   options = check_options(layout, options, level + 1)
   local d = { name = options.name or layout.name, class = kind, handles = {}, unknowns = {},
-    todos = {}, alarms = {}, seen = false,
+    todos = {}, alarms = {}, seen = false, stored = false,
     timed = options.clock ~= nil, vm = false, ports = {},
     clock = options.clock or clocks.fake(),
     dma = dmas.new(options.name or layout.name, options.dma),

@@ -186,6 +186,69 @@ local function add_methods(self, about, dev, layout)
   end
 end
 
+-- ---- What a script does to a device ----
+
+-- Calls fn, noted as "name how value", unless the device does it itself.
+local function scripted(self, about, name, how, value, fn, ...)
+  if events.is_inside(self, about) then return fn(...) end
+  local at, above = enter(self, about, about.clock), parent(self)
+  self.lines[at] = ("s%d %d %s %s %s"):format(about.number, above, name, how, hex(value))
+  local made = pack(xpcall(fn, back, ...))
+  if not made[1] then abandon(self, made[2]) end
+  leave(self)
+  return unpack(made, 2, made.n)
+end
+
+-- What a timer of the device does is its own doing: its event is the clock's.
+local function run_timer(self, about, fn, d)
+  self.depth = self.depth + 1
+  self.inside[self.depth] = about
+  local ok, problem = xpcall(fn, back, d)
+  if not ok then abandon(self, problem) end
+  self.depth = self.depth - 1
+end
+
+-- Stores of dev.REG, dev.REG.field and dev.REG[i]; without a register: a timer.
+local function add_stores(self, about, dev)
+  hook(about, dev, "stored", function(put, d, register, slot, new)
+    if not register then return run_timer(self, about, put, d) end
+    local index = register.count and slot - register.slot or "-"
+    return scripted(self, about, register.name, index, new, put, d, register, slot, new)
+  end)
+end
+
+-- A method of an object of the device, a FIFO or line, by `value` of what it gets.
+local function add_call(self, about, object, name, how, value)
+  local own = object[how]
+  hook(about, object, how, function(...)
+    return scripted(self, about, name, how, value(...), own, ...)
+  end)
+end
+
+local function none() return 0 end
+local function same(_, value) return value end
+local function level(_, value) return (value == true or value == 1) and 1 or 0 end
+
+local function add_scripted(self, about, dev, layout)
+  add_stores(self, about, dev)
+  for _, register in ipairs(layout.registers) do
+    if register.fifo then
+      for slot = register.slot, register.slot + (register.count or 1) - 1 do
+        for how, value in pairs { push = same, pop = none, clear = none } do
+          add_call(self, about, dev[slot], register.name, how, value)
+        end
+      end
+    end
+  end
+  for _, line in ipairs(layout.lines) do
+    if not line.ruled then
+      for how, value in pairs { set = level, pulse = none } do
+        add_call(self, about, rawget(dev, line.name), line.name, how, value)
+      end
+    end
+  end
+end
+
 -- ---- All of them ----
 
 --- Records the accesses to a region, or to a device made by hand, at a place.
@@ -200,6 +263,7 @@ function M.device(self, about, dev, layout)
   add_lines(self, about, dev, layout)
   add_dma(self, about, dev)
   add_methods(self, about, dev, layout)
+  add_scripted(self, about, dev, layout)
 end
 
 --- Ends all that.

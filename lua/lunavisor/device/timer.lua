@@ -20,7 +20,7 @@ function M.arm(d, name, seconds, periodic, fn)
   alarms[name] = entry
   entry.alarm = clock[periodic and "every" or "after"](clock, seconds, function()
     if not periodic then alarms[name] = nil end
-    fn(d)
+    if d.stored then d.stored(fn, d) else fn(d) end
     if layout.update then layout.update(d) end
   end)
 end

@@ -75,7 +75,7 @@ function check.w(run, event, player)
   player:act(event, run.moment)
 end
 
-check.i, check.f, check.B = check.w, check.w, check.w
+check.i, check.f, check.B, check.s = check.w, check.w, check.w, check.w
 
 function check.b(run, event, player)
   begin(run, event, player)
@@ -137,7 +137,8 @@ local renew = {
   b = again(function(event, data)
     return (event.line:gsub("^(b%d+ %x+ %d) %x+", "%1 " .. recorder.bytes(data)))
   end),
-  w = again(same_line), B = again(same_line), i = again(same_line), f = again(nothing),
+  w = again(same_line), B = again(same_line), i = again(same_line), s = again(same_line),
+  f = again(nothing),
   l = nothing, d = nothing, D = nothing, options = nothing, state = nothing,
   device = function(run, _, player)
     local about = player.about
@@ -158,7 +159,7 @@ local function player_of(run, event)
 end
 
 local accesses = { r = true, w = true, b = true, B = true }
-local outermost = { r = true, w = true, b = true, B = true, f = true, m = true }
+local outermost = { r = true, w = true, b = true, B = true, f = true, m = true, s = true }
 
 local function step(run, event)
   local op = event.op

@@ -220,6 +220,22 @@ function acts.m(self, event)
   return plain.write(result) or "?"
 end
 
+-- How a script did something, to what the device has of a name.
+local HOW = {
+  ["-"] = function(dev, event) dev[event.name] = event.value end,
+  push = function(dev, event) dev[event.name]:push(event.value) end,
+  pop = function(dev, event) dev[event.name]:pop() end,
+  clear = function(dev, event) dev[event.name]:clear() end,
+  set = function(dev, event) rawget(dev, event.name):set(event.value == 1) end,
+  pulse = function(dev, event) rawget(dev, event.name):pulse() end,
+}
+
+function acts.s(self, event)
+  local fn = HOW[event.how]
+  if fn then return fn(self.dev, event) end
+  self.dev[event.name][event.how] = event.value
+end
+
 function acts.f(self)
   self.bus.clock:fire()
 end

@@ -118,6 +118,16 @@ local function method(file, text)
     given = given, result = result }
 end
 
+-- What a script did to a register, FIFO or line.
+local function scripted(file, text)
+  local about, rest = device_of(file, text)
+  if not about then return nil, rest end
+  local above, name, how, value = rest:match "^(%d+) (%S+) (%S+) (%x+)$"
+  if not above or #value > 16 then return nil, "a register or line, how and a value expected" end
+  return { op = "s", device = about, above = file.devices[tonumber(above)], name = name,
+    how = tonumber(how) or how, value = word(value) }
+end
+
 local function moment(_, text)
   local nanoseconds = tonumber(text:match "^@(%d+)$")
   if not nanoseconds then return nil, "a time in nanoseconds expected" end
@@ -169,7 +179,7 @@ end
 local readers = {
   r = access "r", w = access "w", b = block "b", B = block "B",
   i = level "i", l = level "l", d = dma "d", D = dma "D",
-  m = method, ["@"] = moment, f = fire, x = function() return { op = "x" } end,
+  m = method, s = scripted, ["@"] = moment, f = fire, x = function() return { op = "x" } end,
 }
 local words = {
   device = device_line, place = place_line, input = level "input", state = plain_line "state",
