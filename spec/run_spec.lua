@@ -120,7 +120,8 @@ helper.kvm("the time of a vCPU", function()
     assert.equal("timeout", guest:run({ timeout = 0.05 }).kind)
     local took = (luna.clock() - begin) * 1e9
     local exec = guest.cpu.exec_time
-    assert.is_true(exec > 0.8 * 0.05e9 and exec <= took, exec)
+    -- A collector that is always at work takes its part of the 50 ms.
+    assert.is_true(exec > (helper.stressed and 0 or 0.8 * 0.05e9) and exec <= took, exec)
     guest.cpu:account(false)
     assert.equal("timeout", guest:run({ timeout = 0.01 }).kind)
     assert.equal(exec, guest.cpu.exec_time)
