@@ -298,7 +298,7 @@ test: ## Run every check; the last line has the counts
 asan: ## Run the C and Lua tests with the address and undefined behaviour sanitizers
 	+@MAKE='$(MAKE_HERE) CC=gcc SANITIZE=address,undefined' CFLAGS='-O1 -g' BUILD=build/asan \
 	  LUNA_SKIP=packaging LUNA_SUITE_SECONDS=1800 LUNA_TORTURE_SECONDS=2 \
-	  LUNA_FUZZ_SECONDS=20 \
+	  LUNA_FUZZ_SECONDS=20 LUNA_STRESS_EVERY=4000 \
 	  LUA_PREFIX="env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
 	  scripts/test build core lua luajit stress
 
