@@ -90,13 +90,15 @@ static int result_of(const luna_vcpu *vcpu) {
   return thread->kind;
 }
 
-/* While the exit waited, memory may have come, or a device; or somebody has paused the vCPU and
- * dealt with it. False where it goes on. */
+/* While the exit waited, memory may have come, or a device, or an NMI to a vCPU that halts; or
+ * somebody has paused the vCPU and dealt with it. False where it goes on. */
 static bool is_left(luna_vcpu *vcpu) {
   luna_thread *thread = vcpu->thread;
   if (thread->kind > 0 && vcpu->pending.open) {
     thread->kind = luna_exit_offer(vcpu, false);
   } else if (thread->kind > 0 && luna_exit_stale(vcpu)) {
+    thread->kind = 0;
+  } else if (thread->kind == LUNA_EXIT_HLT && atomic_load(&vcpu->posted)) {
     thread->kind = 0;
   }
   return thread->kind != 0;

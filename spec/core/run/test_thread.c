@@ -162,6 +162,22 @@ static void an_interrupt_that_waits_takes_more_in(void) {
   end();
 }
 
+/* An NMI ends HLT, also one that comes while the exit waits to be taken. */
+static void an_nmi_wakes_what_halts(void) {
+  static const fake_step steps[] = {{.kind = FAKE_HLT}, {.kind = FAKE_SPIN}};
+  luna_vcpu *none;
+  begin();
+  fake_script(steps, 2);
+  CHECK_OK(luna_vcpu_start(vcpu));
+  wait_queued();
+  CHECK_OK(luna_vcpu_nmi(vcpu));
+  CHECK_EQ(luna_vm_next(vm, luna_clock() + 20000000, &none), 0);
+  luna_vcpu_interrupt(vcpu);
+  CHECK_EQ(next(), LUNA_EXIT_INTERRUPTED);
+  CHECK_OK(luna_vcpu_stop(vcpu));
+  end();
+}
+
 static void a_stop_keeps_the_exit(void) {
   luna_vcpu *none;
   begin();
@@ -383,6 +399,7 @@ int main(void) {
   RUN(interrupts_are_exits);
   RUN(an_interrupt_that_waits_takes_more_in);
   RUN(a_failed_run_tells_why);
+  RUN(an_nmi_wakes_what_halts);
   RUN(a_stop_keeps_the_exit);
   RUN(a_started_vcpu_goes_away);
   RUN(its_own_thread_is_refused);
