@@ -151,25 +151,9 @@ static void time_both(const char *const *one, const char *const *other, int turn
 #define BOOT(machine, accelerator)                                                                 \
   ((const char *const[]){luna, "boot", kernel, "--machine", machine, "--accel", accelerator, NULL})
 #define EMULATOR(accelerator)                                                                      \
-  ((const char *const[]){"qemu-system-x86_64",                                                     \
-                         "-accel",                                                                 \
-                         accelerator,                                                              \
-                         "-cpu",                                                                   \
-                         "max",                                                                    \
-                         "-M",                                                                     \
-                         "pc",                                                                     \
-                         "-m",                                                                     \
-                         "128",                                                                    \
-                         "-nodefaults",                                                            \
-                         "-display",                                                               \
-                         "none",                                                                   \
-                         "-no-reboot",                                                             \
-                         "-serial",                                                                \
-                         "stdio",                                                                  \
-                         "-device",                                                                \
-                         "isa-debug-exit,iobase=0xf4,iosize=4",                                    \
-                         "-kernel",                                                                \
-                         kernel,                                                                   \
+  ((const char *const[]){"qemu-system-x86_64", "-accel", accelerator, "-M", "pc", "-m", "128",     \
+                         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",      \
+                         "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", kernel,      \
                          NULL})
 
 static void print_loader(void) {
