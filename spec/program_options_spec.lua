@@ -47,10 +47,35 @@ end
 print(cpu:run { timeout = 8 }.kind)
 ]]
 
+-- A guest that begins in each of these ways, and has half a second.
+local LATE = [[
+local luna = require "lunavisor"
+local vm, ram = assert(luna.vm()), assert(luna.buffer "1M")
+vm:map_space(0, ram, 0, ram.size, "rwx")
+ram:write(0x1000, luna.asm("inc ax\n hlt", { bits = 16 }))
+local cpu = assert(vm:vcpu { mode = "real", rip = 0x1000 })
+local function poll()
+  local deadline, exit = luna.clock() + 5, nil
+  repeat exit = vm:poll() until exit or luna.clock() > deadline
+  return exit or "nothing came"
+end
+local ways = {
+  cpu_run = function() return cpu:run { timeout = 0.5 } end,
+  cpu_step = function() cpu:step(1, { timeout = 0.5 }) return cpu:run { timeout = 0.5 } end,
+  vm_run = function() return vm:run { timeout = 0.5 } end,
+  cpu_start = function() assert(cpu:start()) return poll() end,
+  vm_start = function() assert(vm:start()) return poll() end,
+}
+print(ways[...]())
+]]
+
+local WAYS = { "cpu_run", "cpu_step", "vm_run", "cpu_start", "vm_start" }
+
 helper.kvm("the options of luna run and luna boot", function()
   setup(function()
     directory = program.directory()
     write("wait.lua", WAITER)
+    write("late.lua", LATE)
   end)
   teardown(function() helper.sh("rm -r " .. directory) end)
 
@@ -162,15 +187,15 @@ helper.kvm("the options of luna run and luna boot", function()
     ends(126, "luna: --gdb: ", "run --gdb 45671 taken.lua")
     if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
     write("beep.lua", BEEPER:format(7))
-    local function session(commands)
+    local function session(commands, script)
       local said = helper.file ""
-      return run(([[run --gdb 0 wait.lua 2>%s & pid=$!
+      return run(([[run --gdb 0 %s 2>%s & pid=$!
         until port=$(sed -n "s/.*target remote :\\([0-9]*\\)$/\\1/p" %s) && [ "$port" ]; do
           kill -0 $pid || break; sleep 0.05
         done
         %s -nx -batch -ex "target remote :$port" %s
-        wait $pid; echo "status $?"]]):format(said, said, helper.program "timeout 20 gdb",
-        commands))
+        wait $pid; echo "status $?"]]):format(script or "wait.lua", said, said,
+        helper.program "timeout 20 gdb", commands))
     end
     local output = session [[-ex stepi -ex 'monitor cpu.id' -ex detach]]
     contains("\n0\n", output)
@@ -179,5 +204,19 @@ helper.kvm("the options of luna run and luna boot", function()
     output = session "-ex kill"
     assert.is_nil(output:find("hlt", 1, true))
     contains("status 0", output)
+    for _, how in ipairs(WAYS) do
+      output = session("-ex 'monitor luna.hex(cpu.rip)' -ex detach", "late.lua " .. how)
+      contains("\n0x1000\n", output)
+      contains("hlt", output)
+    end
+  end)
+
+  it("do not count the time at a prompt as the run's", function()
+    for _, how in ipairs(WAYS) do
+      local output = ends(0, "hlt", "repl late.lua " .. how,
+        "(sleep 0.6; echo 'luna.hex(vm.vcpus[1].rip)'; echo leave) |")
+      contains("0x1000", output)
+      assert.is_nil(output:find("timeout", 1, true), how)
+    end
   end)
 end)

@@ -3,7 +3,7 @@
 -- time.
 
 local channel = require "lunavisor.device.models.channel"
-local hold = require "lunavisor.vm.hold"
+local firsts = require "lunavisor.program.first"
 local raw = require "lunavisor.binding.backend"
 local say = require "lunavisor.program.say"
 
@@ -52,15 +52,11 @@ end
 function M.run(options)
   local pipe, message = take_pipe()
   if not pipe then return say.cannot("%s", message) end
-  local held = false
-  hold.begin(function(vm)
-    held = true
-    serve(pipe, vm, options)
-  end)
+  local first = firsts.new(function(vm) serve(pipe, vm, options) end)
   local status = require("lunavisor.program.run").run { script = options.script,
     rest = options.rest, accel = options.accel }
-  if held or status ~= 0 then return status end
-  local vm = hold.last()
+  if first.came or status ~= 0 then return status end
+  local vm = first:last()
   if not vm or #vm.vcpus == 0 then
     return say.cannot("%s has made no VM with a vCPU that is open at its end", options.script)
   end

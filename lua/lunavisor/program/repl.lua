@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- luna repl: a prompt, with the VM of a script before its guest runs, or without any.
 
-local hold = require "lunavisor.vm.hold"
+local firsts = require "lunavisor.program.first"
 local say = require "lunavisor.program.say"
 
 local M = { about = "Look at a script's VM at a prompt." }
@@ -39,14 +39,10 @@ function M.run(options)
     ask({}, options)
     return 0
   end
-  local held = false
-  hold.begin(function(vm, cpu)
-    held = true
-    ask({ vm = vm, cpu = cpu }, options)
-  end)
+  local first = firsts.new(function(vm, cpu) ask({ vm = vm, cpu = cpu }, options) end)
   local status = require("lunavisor.program.run").run { script = options.script,
     rest = options.rest, accel = options.accel }
-  if status == 0 and not held then ask({ vm = hold.last() }, options) end
+  if status == 0 and not first.came then ask({ vm = first:last() }, options) end
   return status
 end
 

@@ -68,19 +68,14 @@ function kinds.gdb(port)
   if type(port) ~= "number" or port % 1 ~= 0 or port < 0 or port > 65535 then
     return nil, "--gdb: a port from 0 to 65535 expected"
   end
-  local server
-  require("lunavisor.vm.meter").add { begin = function(vm)
-    return { enter = function()
-      if server ~= nil then return end
-      local message
-      server, message = vm:gdb { port = port }
-      if not server then os.exit(say.cannot("--gdb: %s", message), true) end
-      say.line("waiting for gdb: target remote :%d", server.port)
-      local ending = server:serve()
-      server:close()
-      if ending == "killed" then os.exit(0, true) end
-    end }
-  end }
+  require("lunavisor.program.first").new(function(vm)
+    local server, message = vm:gdb { port = port }
+    if not server then os.exit(say.cannot("--gdb: %s", message), true) end
+    say.line("waiting for gdb: target remote :%d", server.port)
+    local ending = server:serve()
+    server:close()
+    if ending == "killed" then os.exit(0, true) end
+  end)
   return { done = function() end }
 end
 

@@ -7,7 +7,6 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local exits = require "lunavisor.exit.record"
 local dispatch = require "lunavisor.exit.dispatch"
-local hold = require "lunavisor.vm.hold"
 local trace = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
@@ -108,7 +107,6 @@ end
 -- Runs body(self, limit, ...) with handlers at work; `deadline` on raw.clock(), 0 for none. To be
 -- tail called: level 3 is the method's caller.
 local function protect(self, who, deadline, body, ...)
-  if hold.first then hold.come(self.vm, self) end
   check_idle(self, who)
   if self.temporary then -- of a run that was suspended and dropped
     self.temporary:close()

@@ -4,7 +4,6 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
-local hold = require "lunavisor.vm.hold"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
 local open = class.opener(class.class "vcpu")
@@ -16,10 +15,10 @@ return function(methods, readers, _writers)
   --- code where no thread can be made.
   function methods.start(self)
     open(self)
-    if hold.first then hold.come(self.vm, self) end
     if runner.busy(self.runner) then
       error("cpu:start: cpu:run is running this vCPU", 2)
     end
+    if self.vm.meter then self.vm.meter:start(self) end
     if self.parked and raw.started(self) then return methods.unpark(self) end
     local ok, message, code = runner.start(self)
     if ok then self.parked = false end

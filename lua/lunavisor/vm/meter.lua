@@ -4,6 +4,7 @@
 --   begin(vm) -> part     for a VM that has just been made; of the part:
 --   part:enter(cpu)       a run begins; nil for that of all vCPUs
 --   part:leave()          it has ended
+--   part:start(cpu)       a vCPU is going to be started; nil for all
 --   part:entry(run)       what is to be called for raw.run, which it is given; or nil
 --   part:taking(next)     the same for raw.next
 --   part:trap(trap)       a device has a range
@@ -43,7 +44,7 @@ local function each(name)
   end
 end
 
-for _, name in ipairs { "trap", "exit", "attach", "close" } do Meter[name] = each(name) end
+for _, name in ipairs { "start", "trap", "exit", "attach", "close" } do Meter[name] = each(name) end
 
 local enter, leave = each "enter", each "leave"
 

@@ -5,7 +5,6 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
-local hold = require "lunavisor.vm.hold"
 local dispatch = require "lunavisor.exit.dispatch"
 local exits = require "lunavisor.exit.record"
 local stand = require "lunavisor.exit.stand"
@@ -264,7 +263,6 @@ return function(methods)
     open(self)
     options = check.options("vm:run", options, run_options)
     local deadline = limits.deadline("vm:run", options)
-    if hold.first then hold.come(self) end
     check_free(self, "vm:run")
     check_vcpus(self, "vm:run")
     if self.meter then deadline = self.meter:enter(deadline) end
@@ -279,8 +277,8 @@ return function(methods)
   --- Starts all vCPUs that are not parked; vm:poll then answers their exits.
   function methods.start(self)
     open(self)
-    if hold.first then hold.come(self) end
     check_vcpus(self, "vm:start")
+    if self.meter then self.meter:start() end
     if not runner.busy(self.runner) then
       self.stopping = false
       timers.stop_due(self, false)

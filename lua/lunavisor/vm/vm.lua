@@ -4,7 +4,6 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local keep = require "lunavisor.keep"
-local hold = require "lunavisor.vm.hold"
 local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
 local clocks = require "lunavisor.device.clock"
@@ -119,7 +118,6 @@ local function new(options)
   meters.begin(self)
   self.default = spaces.new(self, 0)
   self.spaces[0] = self.default
-  if hold.vms then hold.vms[#hold.vms + 1] = self end
   local done = true
   if options.hypercalls then done, message, code = raw.hypercalls(self) end
   if done and hertz then done, message, code = raw.set_apic_frequency(self, hertz) end
