@@ -73,6 +73,7 @@ describe("the program luna", function()
     local output = ends(1, script .. ":1: no good", "run " .. script)
     contains("stack traceback", output)
     contains(script .. ":2:", output)
+    assert.is_nil(output:find("xpcall", 1, true) or output:find("program/run.lua", 1, true))
     ends(126, "luna: cannot open nope.lua", "nope.lua")
     local damaged = helper.file "x x"
     ends(126, "luna: " .. damaged .. ":1:", "run " .. damaged)

@@ -83,7 +83,7 @@ local function frames(level, device)
   while info and #lines < MOST do
     local after = debug.getinfo(level + 1, "Sln")
     own = class.is_own(info)
-      or info.what == "C" and (own or after ~= nil and #lines == 0 and class.is_own(after))
+      or info.what == "C" and (own or after ~= nil and class.is_own(after))
     if own and device then
       lines[#lines + 1] = "\n\t" .. device
       device = nil

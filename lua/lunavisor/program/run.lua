@@ -59,9 +59,9 @@ local function arguments_of(options)
   return set
 end
 
+-- The script's frames alone.
 local function traceback(message)
-  if type(message) == "table" and getmetatable(message) == nil then return message end
-  return debug.traceback(tostring(message), 2)
+  return require("lunavisor.exit.trace").back(message)
 end
 
 -- One line of results: what the script was given, and what it gave.
