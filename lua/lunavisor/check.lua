@@ -61,6 +61,16 @@ function M.whole(what, value, low, high, depth)
   return floor(value)
 end
 
+--- A whole number of 64 bits, as the raw calls take it: a number or a u64.
+function M.exact(what, value, depth)
+  local exact = u64.exact(value)
+  if exact == nil then
+    error(("%s: an integer expected, got %s (write large ones as u64 \"0x...\")")
+      :format(what, tostring(value)), blame(depth))
+  end
+  return exact
+end
+
 --- A string that C sees whole: without a zero byte. `expected` says what for.
 function M.name(what, value, expected, depth)
   if type(value) ~= "string" or value:find("\0", 1, true) then

@@ -103,11 +103,8 @@ function M.list(bytes, options)
   if bits ~= 16 and bits ~= 32 and bits ~= 64 then
     error(("luna.disasm: bits: 16, 32 or 64 expected, got %s"):format(tostring(bits)), 2)
   end
-  local address = u64.exact(options.address == nil and 0 or options.address)
-  if address == nil then
-    error(("luna.disasm: address: an integer expected, got %s"):format(tostring(options.address)),
-      2)
-  end
+  local address = check.exact("luna.disasm: address",
+    options.address == nil and 0 or options.address)
   local count = check.whole("luna.disasm: count", options.count or #bytes, 0)
   local list, skip = {}, 0
   while skip < #bytes and #list < count do

@@ -126,14 +126,6 @@ local function check_kind(access, software, size)
   return software and SOFTWARE or kind
 end
 
-local function check_address(what, value)
-  local exact = u64.exact(value)
-  if exact == nil then
-    error(("%s: an integer expected, got %s"):format(what, tostring(value)), 3)
-  end
-  return exact
-end
-
 -- ---- Stepping ----
 
 local step_options = { timeout = true }
@@ -216,7 +208,7 @@ return function(methods, _readers, _writers, inner)
     open(self)
     if fn == nil and options ~= nil and type(options) ~= "table" then options, fn = nil, options end
     options = check.options("cpu:breakpoint", options, break_options)
-    gva = check_address("cpu:breakpoint: address", gva)
+    gva = check.exact("cpu:breakpoint: address", gva)
     if fn ~= nil then check.callable("cpu:breakpoint: handler", fn) end
     local access = options.access or "x"
     local size = check.whole("cpu:breakpoint: size", options.size or 1, 1, 8)
@@ -258,7 +250,7 @@ return function(methods, _readers, _writers, inner)
     if options.until_rip == nil then
       check.whole("cpu:run: until_gpa", options.until_gpa, 0)
     elseif options.until_gpa == nil then
-      check_address("cpu:run: until_rip", options.until_rip)
+      check.exact("cpu:run: until_rip", options.until_rip)
     else
       error("cpu:run: until_rip or until_gpa expected, not both", 2)
     end

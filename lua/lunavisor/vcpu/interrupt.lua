@@ -4,7 +4,6 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
-local u64 = require "lunavisor.text.u64"
 local open = class.opener(class.class "vcpu")
 
 -- ---- LAPIC ----
@@ -256,11 +255,7 @@ return function(methods, readers, writers)
   end
 
   function writers.tsc_offset(self, value)
-    local offset = u64.exact(value)
-    if offset == nil then
-      error(("cpu.tsc_offset: an integer expected, got %s"):format(tostring(value)), 2)
-    end
-    local ok, message = raw.set_tsc_offset(self, offset)
+    local ok, message = raw.set_tsc_offset(self, check.exact("cpu.tsc_offset", value))
     if not ok then error(message, 2) end
   end
 end

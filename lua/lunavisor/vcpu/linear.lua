@@ -13,12 +13,7 @@ local pagings = { [0] = "none", "32-bit", "PAE", "4-level", "5-level" } -- luna_
 
 -- An exact linear address. `depth` as in check.lua.
 local function linear(what, value, depth)
-  local exact = u64.exact(value)
-  if exact == nil then
-    error(("%s: gva: an integer expected, got %s (write large ones as u64 \"0x...\")")
-      :format(what, tostring(value)), (depth or 1) + 2)
-  end
-  return exact
+  return u64.exact(value) or check.exact(what .. ": gva", value, (depth or 1) + 1)
 end
 
 local function size_text(size)
@@ -206,15 +201,12 @@ return function(methods)
   --- vCPU's own where nil): a list as luna.disasm gives it, with the names that vm.symbols has for
   --- each address (symbol) and for where it jumps (target); the one at the vCPU's rip is marked.
   --- tostring gives lines. It ends where nothing can be read; nil, message, code where that is at
-  --- once, or where the capstone library is not installed ("unsupported").
+  --- once, or where the Zydis library is not installed ("unsupported").
   function methods.disasm(self, count, rip)
     open(self)
     count = check.whole("cpu:disasm: count", count or 8, 1, 2 ^ 16)
     local here = self.rip
-    local at = rip == nil and here or u64.exact(rip)
-    if at == nil then
-      error(("cpu:disasm: rip: an integer expected, got %s"):format(tostring(rip)), 2)
-    end
+    local at = check.exact("cpu:disasm: rip", rip == nil and here or rip)
     local list = {}
     while #list < count do
       local found, message, code = line_at(self, at)

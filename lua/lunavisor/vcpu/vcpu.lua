@@ -15,7 +15,7 @@ local run = require "lunavisor.vcpu.run"
 local runner = require "lunavisor.vm.runner"
 
 local raw_answer = raw.answer
-local type, error, tostring = type, error, tostring
+local type, error = type, error
 
 local VCPU = class.class("vcpu", "cpu")
 local mine, open = class.checker(VCPU), class.opener(VCPU)
@@ -38,11 +38,7 @@ local function check_mode(mode)
 end
 
 local function check_register(what, value)
-  local exact = u64.exact(value == nil and 0 or value)
-  if exact == nil then
-    error(("%s: an integer expected, got %s"):format(what, tostring(value)), 3)
-  end
-  return exact
+  return check.exact(what, value == nil and 0 or value)
 end
 
 -- Puts a vCPU into the list of its VM, which holds it until it or the VM is closed.

@@ -45,11 +45,7 @@ local function writes_of(options)
   end
   local size = check.whole("vm:eventfd: size", options.size, 1, 8, 2)
   if options.match == nil then return size, 0, 0 end
-  local value = u64.exact(options.match)
-  if value == nil then
-    error(("vm:eventfd: match: an integer expected, got %s"):format(tostring(options.match)), 3)
-  end
-  return size, MATCH, value
+  return size, MATCH, check.exact("vm:eventfd: match", options.match, 2)
 end
 
 local function usable(self, level)

@@ -11,15 +11,6 @@ local open = class.opener(class.class "vm")
 local chips = { pic_primary = 0, pic_secondary = 1, ioapic = 2 } -- luna_chip
 local LINES = 4096
 
--- A number or a u64, as the raw calls take it.
-local function address_of(what, value)
-  local exact = u64.exact(value)
-  if exact == nil then
-    error(("%s: an integer expected, got %s"):format(what, tostring(value)), 3)
-  end
-  return exact
-end
-
 -- ---- Routes ----
 
 local known_route = { line = true, address = true, data = true, chip = true, pin = true }
@@ -41,8 +32,7 @@ local function route_of(index, route)
   route = check.options(what, route, known_route, 2)
   local line = check.whole(what .. ": line", route.line, 0, LINES - 1, 2)
   if route.address ~= nil and route.chip == nil then
-    local address = u64.exact(route.address)
-    if address == nil then error(what .. ": address: an integer expected", 3) end
+    local address = check.exact(what .. ": address", route.address, 2)
     return { line, 1, address, check.whole(what .. ": data", route.data, 0, 2 ^ 32 - 1, 2), 0, 0 }
   end
   local chip, pin = pin_of(what, route.chip, route.pin)
@@ -107,7 +97,7 @@ return function(methods)
   --- Sends a message-signalled interrupt (SDM Vol. 3, 11.11). Whether a LAPIC took it.
   function methods.msi(self, address, data)
     open(self)
-    address = address_of("vm:msi: address", address)
+    address = check.exact("vm:msi: address", address)
     data = check.whole("vm:msi: data", data, 0, 2 ^ 32 - 1)
     return check.result(raw.msi(self, address, data))
   end
@@ -182,7 +172,7 @@ return function(methods)
   --- Makes the time-stamp counters of all vCPUs show `value` (u64) at one and the same moment.
   function methods.sync_tsc(self, value)
     open(self)
-    value = address_of("vm:sync_tsc: value", value)
+    value = check.exact("vm:sync_tsc: value", value)
     return check.result(raw.sync_tsc(self, value))
   end
 end

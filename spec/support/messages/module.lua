@@ -42,7 +42,7 @@ return function(o)
       function() luna.disasm("x", { bits = 8 }) end,
     },
     {
-      "luna.disasm: address: an integer expected, got x",
+      'luna.disasm: address: an integer expected, got x (write large ones as u64 "0x...")',
       function() luna.disasm("x", { address = "x" }) end,
     },
     { '"5" is not a hexadecimal number of up to 16 digits, like "0x1f"', function() u64("5") end },

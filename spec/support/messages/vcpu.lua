@@ -11,7 +11,10 @@ return function(o)
       "cpu:disasm: count: a whole number from 1 to 0x10000 expected, got 0",
       function() cpu:disasm(0) end,
     },
-    { "cpu:disasm: rip: an integer expected, got x", function() cpu:disasm(1, "x") end },
+    {
+      'cpu:disasm: rip: an integer expected, got x (write large ones as u64 "0x...")',
+      function() cpu:disasm(1, "x") end,
+    },
     {
       "cpu:run: unknown option 'time'; the options are deadline, max_exits, timeout, "
       .. "until_gpa, until_rip",
@@ -30,7 +33,7 @@ return function(o)
       function() cpu:run { until_rip = 0, until_gpa = 0 } end,
     },
     {
-      "cpu:run: until_rip: an integer expected, got x",
+      'cpu:run: until_rip: an integer expected, got x (write large ones as u64 "0x...")',
       function() cpu:run { until_rip = "x" } end,
     },
     {
@@ -65,7 +68,10 @@ return function(o)
       function() cpu:on("nothing", print) end,
     },
     { "cpu:on: handler: a function expected, got number", function() cpu:on("hlt", 5) end },
-    { "cpu:breakpoint: address: an integer expected, got x", function() cpu:breakpoint("x") end },
+    {
+      'cpu:breakpoint: address: an integer expected, got x (write large ones as u64 "0x...")',
+      function() cpu:breakpoint("x") end,
+    },
     {
       'cpu:breakpoint: access: "x", "w" or "rw" expected, got "q"',
       function() cpu:breakpoint(0, { access = "q" }) end,
@@ -158,7 +164,10 @@ return function(o)
       "cpu.msr: an MSR's name expected, got one with a zero byte",
       function() local _ = cpu.msr["a\0"] end,
     },
-    { "cpu.tsc_offset: an integer expected, got x", function() cpu.tsc_offset = "x" end },
+    {
+      'cpu.tsc_offset: an integer expected, got x (write large ones as u64 "0x...")',
+      function() cpu.tsc_offset = "x" end,
+    },
     {
       "cpu.mp_state: 'runnable', 'halted', 'uninitialized', 'init_received' or "
       .. "'sipi_received' expected, got asleep",

@@ -24,7 +24,10 @@ return function(o)
       "vm:vcpu: mode: 'real', 'protected', 'long', 'user' or 'reset' expected, got \"protect\"",
       function() vm:vcpu { mode = "protect" } end,
     },
-    { "vm:vcpu: rip: an integer expected, got x", function() vm:vcpu { rip = "x" } end },
+    {
+      'vm:vcpu: rip: an integer expected, got x (write large ones as u64 "0x...")',
+      function() vm:vcpu { rip = "x" } end,
+    },
     {
       "vm:vcpu: registers: a table of registers by name expected, got number",
       function() vm:vcpu { registers = 5 } end,
@@ -120,7 +123,7 @@ return function(o)
       function() vm:eventfd { port = 5, size = 1, any_size = true } end,
     },
     {
-      "vm:eventfd: match: an integer expected, got x",
+      'vm:eventfd: match: an integer expected, got x (write large ones as u64 "0x...")',
       function() vm:eventfd { port = 5, size = 1, match = "x" } end,
     },
     {
@@ -141,14 +144,17 @@ return function(o)
       function() vm:irq(30, 1) end,
     },
     { "vm:irq: level: a whole number from 0 to 0x1 expected, got 2", function() vm:irq(5, 2) end },
-    { "vm:msi: address: an integer expected, got x", function() vm:msi("x", 0) end },
+    {
+      'vm:msi: address: an integer expected, got x (write large ones as u64 "0x...")',
+      function() vm:msi("x", 0) end,
+    },
     { "vm:route: a list of routes expected, got number", function() vm:route(5) end },
     {
       "vm:route: entry 1: an address and data, or chip = 'ioapic' or 'pic' and a pin expected",
       function() vm:route { { line = 1 } } end,
     },
     {
-      "vm:route: entry 1: address: an integer expected",
+      'vm:route: entry 1: address: an integer expected, got x (write large ones as u64 "0x...")',
       function() vm:route { { line = 1, address = "x" } } end,
     },
     {
@@ -177,7 +183,10 @@ return function(o)
       "vm:apic_frequency: hertz: a whole number from 16000000 to 2000000000 expected, got 1",
       function() vm:apic_frequency(1) end,
     },
-    { "vm:sync_tsc: value: an integer expected, got x", function() vm:sync_tsc("x") end },
+    {
+      'vm:sync_tsc: value: an integer expected, got x (write large ones as u64 "0x...")',
+      function() vm:sync_tsc("x") end,
+    },
     { "vm:timer: delay: seconds from 0 on expected, got -1", function() vm:timer(-1, print) end },
     { "vm:timer: a function expected, got nil", function() vm:timer(1) end },
     {
