@@ -143,4 +143,24 @@ helper.kvm("the example", function()
       end)
     end
   end
+
+  -- As nc would; bash has no other program to go by.
+  it("hosting.lua serves consoles on TCP ports", function()
+    if not pcall(require, "luv") then pending "luv is not installed (Debian: lua-luv)" end
+    local said = helper.file ""
+    local script = helper.file(([[
+      %s serve >%s 2>&1 & pid=$!
+      until [ "$(grep -c port %s)" = 2 ]; do kill -0 $pid || exit 1; sleep 0.05; done
+      for name in two one; do
+        port=$(sed -n "s/$name: port //p" %s)
+        exec 3<>/dev/tcp/127.0.0.1/$port && printf 'ab q' >&3
+        timeout 5 cat <&3
+        echo
+      done
+      wait $pid; echo "status $?"; grep ended %s]]):format(helper.command "examples/hosting.lua",
+      said, said, said, said))
+    local output = helper.sh("timeout 30 bash " .. script)
+    assert.equal("two> ab q\none> ab q\nstatus 0\none has ended: stopped\n"
+      .. "two has ended: stopped", output)
+  end)
 end)
