@@ -218,6 +218,24 @@ static int between(soft_cpu *cpu) {
 
 /* ---- Instructions ---- */
 
+static void forget_answers(soft_cpu *cpu) {
+  cpu->watched = 0;
+  cpu->shadow_was = 0;
+  cpu->single = cpu->step_once = false;
+  cpu->answers_made = cpu->answers_used = 0;
+  cpu->batch_size = cpu->batch_used = 0;
+}
+
+/* A handler has put an exit on the run page, and returned. */
+static bool has_exit(soft_cpu *cpu) {
+  if (soft_likely(!(cpu->due & SOFT_DUE_EXIT))) {
+    return false;
+  }
+  cpu->due &= ~(unsigned)SOFT_DUE_EXIT;
+  forget_answers(cpu);
+  return true;
+}
+
 /* One instruction by itself: because it is stepped, in a shadow, at a breakpoint, or has to be
  * undone by nobody. */
 static int step(soft_cpu *cpu) {
@@ -230,6 +248,9 @@ static int step(soft_cpu *cpu) {
   cpu->budget--;
   cpu->retired++;
   const soft_insn *insn = block->insns[0].run(cpu, &block->insns[0], 0);
+  if (has_exit(cpu)) {
+    return 0;
+  }
   if (insn) { /* the record behind it, which would look for the next block */
     cpu->rip = soft_rip_at(cpu, insn);
   }
@@ -291,15 +312,7 @@ static int turn(soft_cpu *cpu) {
     return step(cpu);
   }
   run_block(cpu);
-  return GO_ON;
-}
-
-static void forget_answers(soft_cpu *cpu) {
-  cpu->watched = 0;
-  cpu->shadow_was = 0;
-  cpu->single = cpu->step_once = false;
-  cpu->answers_made = cpu->answers_used = 0;
-  cpu->batch_size = cpu->batch_used = 0;
+  return has_exit(cpu) ? 0 : GO_ON;
 }
 
 static int turns(soft_cpu *cpu) {

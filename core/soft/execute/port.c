@@ -84,16 +84,17 @@ SOFT_INLINE uint16_t port_of(const soft_cpu *cpu, const soft_insn *insn) {
 /* ---- Exits that a control asks for ---- */
 
 /* A write that an eventfd takes is none, and done. */
-static SOFT_COLD bool exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
-                                bool in) {
-  if (!in) {
-    soft_post post = {.address = port, .port = true, .size = (uint8_t)size};
-    soft_poke(post.data, soft_trim(cpu->r[RAX], (int)size * 8), 64);
-    if (soft_write_taken(cpu, &post)) {
-      return true;
-    }
-  }
-  soft_vmx_exit_port(cpu, insn, port, size, (soft_port_form){.in = in}, 0);
+static bool write_taken(soft_cpu *cpu, uint16_t port, unsigned size) {
+  soft_post post = {.address = port, .port = true, .size = (uint8_t)size};
+  soft_poke(post.data, soft_trim(cpu->r[RAX], (int)size * 8), 64);
+  return soft_write_taken(cpu, &post);
+}
+
+/* Of the exits the most frequent: it leaves by returns, which the processor foresees. */
+static const soft_insn *exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port,
+                                  unsigned size, bool in) {
+  soft_vmx_tell_port(cpu, insn, port, size, (soft_port_form){.in = in}, 0);
+  return soft_vmx_return(cpu);
 }
 
 static void offer_string(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
@@ -103,8 +104,9 @@ static void offer_string(soft_cpu *cpu, const soft_insn *insn, uint16_t port, un
     uint64_t offset = soft_trim(cpu->r[in ? RDI : RSI], insn->address_size * 8);
     bool based = !soft_is_64(cpu) || segment >= SEG_FS;
     uint64_t linear = (based ? cpu->seg[segment].base : 0) + offset;
-    soft_vmx_exit_port(cpu, insn, port, size, (soft_port_form){.in = in, .string = true},
+    soft_vmx_tell_port(cpu, insn, port, size, (soft_port_form){.in = in, .string = true},
                        soft_is_64(cpu) ? linear : (uint32_t)linear);
+    soft_vmx_leave(cpu);
   }
 }
 
@@ -114,7 +116,7 @@ SOFT_INLINE const soft_insn *in(soft_cpu *cpu, const soft_insn *insn, int bits) 
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
   if (soft_asks(cpu, SOFT_EXIT_PORT)) {
-    exit_port(cpu, insn, port, (unsigned)bits / 8, true);
+    return exit_port(cpu, insn, port, (unsigned)bits / 8, true);
   }
   soft_set_gpr(cpu, RAX, read_port(cpu, port, (unsigned)bits / 8, 1), bits);
   SOFT_NEXT;
@@ -124,7 +126,10 @@ SOFT_BY_SIZE(in)
 SOFT_INLINE const soft_insn *out(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
-  if (soft_asks(cpu, SOFT_EXIT_PORT) && exit_port(cpu, insn, port, (unsigned)bits / 8, false)) {
+  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+    if (!write_taken(cpu, port, (unsigned)bits / 8)) {
+      return exit_port(cpu, insn, port, (unsigned)bits / 8, false);
+    }
     SOFT_END;
   }
   write_port(cpu, port, soft_gpr(cpu, RAX, bits), (unsigned)bits / 8);

@@ -61,6 +61,12 @@ void soft_vmx_leave(soft_cpu *cpu) {
   soft_leave(cpu, SOFT_ESCAPE_CONTROL);
 }
 
+const soft_insn *soft_vmx_return(soft_cpu *cpu) {
+  cpu->rip = soft_rip_at(cpu, cpu->current);
+  cpu->due |= SOFT_DUE_EXIT;
+  return NULL;
+}
+
 void soft_vmx_exit(soft_cpu *cpu, const soft_insn *insn, uint32_t reason, uint64_t qualification) {
   cpu->current = insn;
   soft_vmx_begin(cpu, reason, qualification);

@@ -65,7 +65,7 @@ void soft_vmx_exit_invalidate(soft_cpu *cpu, const soft_insn *insn, uint32_t rea
 
 /* ---- Ports (SDM volume 3, table 28-5) ---- */
 
-void soft_vmx_exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
+void soft_vmx_tell_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
                         soft_port_form form, uint64_t linear) {
   bool string = form.string, immediate = !string && insn->from_kind == SOFT_IMMEDIATE;
   uint64_t qualification = (size - 1) | (uint64_t)form.in << 3 | (uint64_t)string << 4 |
@@ -78,7 +78,6 @@ void soft_vmx_exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, uns
     uint32_t segment = form.in ? SEG_ES : insn->segment;
     x->instruction = width_code(insn->address_size) << 7 | segment << 15;
   }
-  soft_vmx_leave(cpu);
 }
 
 /* ---- Instructions of monitors ---- */

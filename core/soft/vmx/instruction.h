@@ -50,10 +50,9 @@ __attribute__((noreturn)) SOFT_COLD void soft_vmx_exit_random(soft_cpu *cpu, con
 /* INVPCID and what is like it. */
 __attribute__((noreturn)) SOFT_COLD void
 soft_vmx_exit_invalidate(soft_cpu *cpu, const soft_insn *insn, uint32_t reason);
-/* `linear` is the address in memory of INS and OUTS. */
-__attribute__((noreturn)) void soft_vmx_exit_port(soft_cpu *cpu, const soft_insn *insn,
-                                                  uint16_t port, unsigned size, soft_port_form form,
-                                                  uint64_t linear);
+/* What the exit of a port tells; `linear` is the address in memory of INS and OUTS. */
+void soft_vmx_tell_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
+                        soft_port_form form, uint64_t linear);
 
 /* ---- cr.c ---- */
 

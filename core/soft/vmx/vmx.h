@@ -71,7 +71,8 @@ enum {
 enum {
   SOFT_DUE_EVENT = 1, /* the one that user space wants delivered: soft_cpu.entry */
   SOFT_DUE_TPR = 2,   /* the task priority may be below its threshold */
-  SOFT_DUE_STEP = 4   /* the monitor trap flag's exit */
+  SOFT_DUE_STEP = 4,  /* the monitor trap flag's exit */
+  SOFT_DUE_EXIT = 8   /* one that is on the run page: soft_vmx_return */
 };
 
 /* ---- exit.c ---- */
@@ -79,6 +80,9 @@ enum {
 /* An exit that the run page is to have; its details may be set before the handler is left. */
 luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t qualification);
 __attribute__((noreturn)) void soft_vmx_leave(soft_cpu *cpu);
+/* The same for a handler that returns what this gives: a jump out of all of them makes the
+ * processor foresee none of the returns that follow. */
+const soft_insn *soft_vmx_return(soft_cpu *cpu);
 /* Both, at the instruction that runs. */
 __attribute__((noreturn)) SOFT_COLD void soft_vmx_exit(soft_cpu *cpu, const soft_insn *insn,
                                                        uint32_t reason, uint64_t qualification);
