@@ -12,6 +12,7 @@ local lines = require "lunavisor.device.line"
 local ports = require "lunavisor.device.port"
 local registers = require "lunavisor.device.register"
 local rules = require "lunavisor.device.rule"
+local stores = require "lunavisor.device.store"
 local timers = require "lunavisor.device.timer"
 local u64 = require "lunavisor.text.u64"
 
@@ -23,8 +24,9 @@ local DEVICE = {
   width = true, unknown = true, endian = true, narrow = true, registers = true, regions = true,
   size = true, lines = true, inputs = true, input = true, timers = true, reset = true, state = true,
   holds = true, keeps = true, options = true, init = true, methods = true, version = true,
-  upgrade = true, doc = true, attached = true, loaded = true,
+  upgrade = true, doc = true, attached = true, loaded = true, buffers = true,
 }
+
 -- ---- Checks ----
 
 local function check_names(layout, names, path, what)
@@ -71,6 +73,8 @@ local function check_device(layout, spec)
   check_names(layout, spec.lines, "lines", "line")
   check_names(layout, spec.methods, "methods", "method")
   check_names(layout, spec.state, "state", "field")
+  stores.check(layout)
+  check_names(layout, layout.buffers, "buffers", "buffer")
   if spec.version ~= nil and not registers.is_whole(spec.version, 1, 2 ^ 31) then
     layout.blame("version", "a whole number from 1 expected")
   end

@@ -155,7 +155,7 @@ end
 ---              leads_to says to which registers or region it leads; block = { read =, write = }
 ---              says which block functions it has
 ---   lines      a list of { name =, rule = (as in the table), ruled = }
----   timers, inputs, state, holds, keeps  lists of names
+---   timers, inputs, state, holds, keeps, buffers  lists of names
 function M.layout(device)
   local layout = M.layout_of(device)
   if not layout then error("device.layout: a device or a class of devices expected", 2) end
@@ -163,7 +163,7 @@ function M.layout(device)
   local made = { name = layout.name, version = spec.version or 1, doc = spec.doc,
     regions = {}, registers = {},
     lines = {}, timers = sorted(spec.timers or {}), state = sorted(spec.state or {}),
-    holds = sorted(layout.holds), keeps = sorted(layout.keeps),
+    holds = sorted(layout.holds), keeps = sorted(layout.keeps), buffers = sorted(layout.buffers),
     inputs = type(spec.inputs) == "table" and sorted(spec.inputs) or {} }
   for i = 1, type(spec.inputs) == "number" and spec.inputs or 0 do made.inputs[i] = i - 1 end
   for i, region in ipairs(layout.regions) do

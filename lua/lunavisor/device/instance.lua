@@ -7,6 +7,7 @@ local dmas = require "lunavisor.device.dma"
 local fifos = require "lunavisor.device.fifo"
 local lines = require "lunavisor.device.line"
 local ports = require "lunavisor.device.port"
+local stores = require "lunavisor.device.store"
 local timers = require "lunavisor.device.timer"
 
 local M = {}
@@ -18,7 +19,7 @@ M.OWN = {
   read = true, write = true, name = true, options = true, clock = true, dma = true, lines = true,
   inputs = true, regions = true, handles = true, unknowns = true, todos = true, alarms = true,
   seen = true, logger = true, now = true, class = true, timed = true, vm = true,
-  ports = true, read_block = true, write_block = true, stored = true,
+  ports = true, read_block = true, write_block = true, stored = true, buffers = true,
 }
 
 --- The methods of all devices: dump.lua and state.lua add theirs.
@@ -38,7 +39,7 @@ M.copy = copy
 
 local function describe_missing(layout, key, tail, level)
   local names = {}
-  for _, set in ipairs { layout.getters, methods, layout.own, layout.lines, OWN } do
+  for _, set in ipairs { layout.getters, methods, layout.own, layout.lines, layout.buffers, OWN } do
     for name in pairs(set) do if type(name) == "string" then names[name] = true end end
   end
   error(("device %s has no register or field %s%s%s"):format(layout.name, tostring(key), tail,
@@ -57,6 +58,8 @@ function M.metatable(layout)
     if get then return get(d) end
     local method = layout.methods[key]
     if method ~= nil then return method end
+    local buffer = rawget(d, "buffers")[key]
+    if buffer then return buffer end
     if key == "now" then return rawget(d, "clock").now end
     if own[key] or PROTOCOL[key] or class.is_probe(key) then return nil end
     describe_missing(layout, key, "", 2)
@@ -67,6 +70,8 @@ function M.metatable(layout)
       set(d, value, 2)
     elseif own[key] then
       rawset(d, key, value)
+    elseif layout.buffers[key] then
+      error(("device %s: buffer %s cannot be set: write into it"):format(layout.name, key), 2)
     else
       describe_missing(layout, key, " that can be set; declare fields in 'state' or 'holds'", 2)
     end
@@ -244,12 +249,13 @@ function M.new(kind, options, level)
   options = check_options(layout, options, level + 1)
   local d = { name = options.name or layout.name, class = kind, handles = {}, unknowns = {},
     todos = {}, alarms = {}, seen = false, stored = false,
-    timed = options.clock ~= nil, vm = false, ports = {},
+    timed = options.clock ~= nil, vm = false, ports = {}, buffers = {},
     clock = options.clock or clocks.fake(),
     dma = dmas.new(options.name or layout.name, options.dma),
     options = options_of(layout, options) }
   d.logger = options.log == nil and stderr or options.log
   clear(d, layout, {})
+  stores.add(d, layout)
   add_lines(d, layout)
   add_inputs(d, layout, layout.spec)
   add_regions(d, layout)

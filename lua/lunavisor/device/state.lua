@@ -5,6 +5,7 @@ local class = require "lunavisor.class"
 local bits = require "lunavisor.device.bits"
 local instances = require "lunavisor.device.instance"
 local ports = require "lunavisor.device.port"
+local stores = require "lunavisor.device.store"
 local timers = require "lunavisor.device.timer"
 local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
@@ -74,8 +75,8 @@ end
 -- ---- Save ----
 
 --- The state of the device as a table of plain values: { device =, version =, registers =,
---- timers =, lines =, state =, without = }. `without` names what the device holds and a state
---- cannot have.
+--- timers =, lines =, state =, buffers =, without = }. `without` names what the device holds and a
+--- state cannot have.
 function methods.save(d)
   local layout = rawget(d, "class").layout
   local saved = { device = layout.name, version = layout.spec.version or 1, registers = {},
@@ -88,7 +89,7 @@ function methods.save(d)
   end
   for _, about in ipairs(layout.lines) do saved.lines[about.name] = d[about.slot].level end
   for name in pairs(layout.spec.state or {}) do saved.state[name] = copy(rawget(d, name)) end
-  saved.ports = ports.save(d)
+  saved.ports, saved.buffers = ports.save(d), stores.save(d)
   return saved
 end
 
@@ -106,11 +107,20 @@ local function compare(list, what, saved, known)
   end
 end
 
--- The registers of a state, ready to be loaded; what is wrong goes to the list.
+-- The registers of a state, ready to be loaded, and its buffers; what is wrong goes to the list.
 local function prepare(layout, saved, list)
-  local ready = {}
+  local ready, fill = {}, {}
   compare(list, "register", saved.registers, layout.by)
   compare(list, "field", saved.state, layout.spec.state or {})
+  compare(list, "buffer", saved.buffers, layout.buffers)
+  for name, size in pairs(layout.buffers) do
+    local pages = saved.buffers[name]
+    if pages ~= nil and not stores.fits(size, pages) then
+      list[#list + 1] = ("buffer %s cannot be what the state has for it"):format(name)
+    elseif pages then
+      fill[name] = pages
+    end
+  end
   for name, register in pairs(layout.by) do
     local value = saved.registers[name]
     if value ~= nil then
@@ -125,7 +135,7 @@ local function prepare(layout, saved, list)
       list[#list + 1] = ("the device has no timer %s"):format(name)
     end
   end
-  return ready
+  return ready, fill
 end
 
 local function load_timers(d, layout, saved)
@@ -146,7 +156,7 @@ local function check_state(d, saved, level)
       class.describe(saved)), level + 1)
   end
   return { registers = saved.registers, timers = saved.timers or {}, lines = saved.lines or {},
-    state = saved.state or {}, ports = saved.ports or {},
+    state = saved.state or {}, ports = saved.ports or {}, buffers = saved.buffers or {},
     device = saved.device or d.name, version = saved.version or 1 }
 end
 
@@ -182,11 +192,12 @@ function methods.load(d, saved, options)
   local why
   saved, why = upgraded(layout, saved)
   if not saved then return nil, ("device %s: %s"):format(layout.name, why), "state" end
-  local ready = prepare(layout, saved, list)
+  local ready, fill = prepare(layout, saved, list)
   if #list > 0 and not partial then
     return nil, ("device %s: %s"):format(layout.name, table.concat(list, "; ")), "state"
   end
   for register, made in pairs(ready) do load_register(d, register, made) end
+  for name, pages in pairs(fill) do stores.load(d.buffers[name], pages) end
   for name in pairs(layout.spec.state or {}) do
     if saved.state[name] ~= nil then rawset(d, name, copy(saved.state[name])) end
   end

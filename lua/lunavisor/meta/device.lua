@@ -74,6 +74,7 @@ error "annotations are not to be required"
 ---@field timers? table<string, fun(dev: luna.kit_device)>
 ---@field reset? fun(dev: luna.kit_device, ...)
 ---@field state? table fields that are saved and reset
+---@field buffers? table<string, luna.size> memory of its own, whole pages: dev.name is a buffer
 ---@field holds? string names of fields that no state can have
 ---@field keeps? string names of fields and timers that a reset leaves as they are
 ---@field options? table what instances can be made with besides

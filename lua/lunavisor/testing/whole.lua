@@ -186,6 +186,7 @@ end
 
 -- A state without what a reset leaves alone.
 local function without_kept(self, saved)
+  saved.buffers = nil
   for _, name in ipairs(self.shape.layout.keeps) do
     saved.state[name], saved.timers[name] = nil, nil
   end
@@ -193,7 +194,7 @@ local function without_kept(self, saved)
 end
 
 local function resets(self)
-  local keeps = #self.shape.layout.keeps > 0
+  local keeps = #self.shape.layout.keeps > 0 or #self.shape.layout.buffers > 0
   for seed = 1, SEEDS do
     local bus, fresh = used(self, seed), bus_of(self)
     bus.device:reset()
