@@ -309,12 +309,12 @@ describe("the layout", function()
   end)
 end)
 
-it("tells a device that its state was loaded, once all of it is there", function()
+it("tells a device that a state is made of it, and that one was loaded, all of it", function()
   local seen
   local kind = device "told" { registers = { A = { at = 0 } }, state = { b = 1 },
-    loaded = function(d) seen = { d.A, d.b } end }
+    saving = function(d) d.b = d.b + 1 end, loaded = function(d) seen = { d.A, d.b } end }
   local one = kind()
-  one.A, one.b = 5, 6
+  one.A, one.b = 5, 5
   assert(kind():load(one:save()))
   assert.same({ 5, 6 }, seen)
 end)

@@ -24,7 +24,8 @@ local DEVICE = {
   width = true, unknown = true, endian = true, narrow = true, registers = true, regions = true,
   size = true, lines = true, inputs = true, input = true, timers = true, reset = true, state = true,
   holds = true, keeps = true, options = true, init = true, methods = true, version = true,
-  upgrade = true, doc = true, attached = true, loaded = true, buffers = true,
+  upgrade = true, doc = true, attached = true, loaded = true, saving = true,
+  buffers = true,
 }
 
 -- ---- Checks ----
@@ -64,7 +65,8 @@ end
 
 local function check_device(layout, spec)
   registers.check_keys(layout.blame, "", spec, DEVICE, "a device")
-  for _, key in ipairs { "reset", "init", "upgrade", "input", "attached", "loaded" } do
+  for _, key in ipairs { "reset", "init", "upgrade", "input", "attached", "loaded",
+    "saving" } do
     registers.check_function(layout.blame, key, spec, key)
   end
   check_functions(layout, spec.timers, "timers")

@@ -79,6 +79,7 @@ end
 --- state cannot have.
 function methods.save(d)
   local layout = rawget(d, "class").layout
+  if layout.spec.saving then layout.spec.saving(d) end
   local saved = { device = layout.name, version = layout.spec.version or 1, registers = {},
     timers = {}, lines = {}, state = {}, without = sorted(layout.holds) }
   for _, register in ipairs(layout.registers) do

@@ -81,6 +81,7 @@ error "annotations are not to be required"
 ---@field init? fun(dev: luna.kit_device, options: table)
 ---@field attached? fun(dev: luna.kit_device, vm: luna.vm|false) when it comes to a VM, or leaves it
 ---@field loaded? fun(dev: luna.kit_device) when a state has been loaded
+---@field saving? fun(dev: luna.kit_device) before a state is made of it
 ---@field methods? table<string, function>
 ---@field version? integer
 ---@field upgrade? fun(state: table, version: integer): table

@@ -4,7 +4,6 @@
 -- (0xa0000), vbe (0x1ce), lfb, the linear framebuffer, and for a PCI host config and rom: BAR 0 is
 -- the lfb. Option rom: the VGA BIOS, as a string. At power-on it is in text mode, as one leaves it.
 
-local buffers = require "lunavisor.memory.buffer"
 local memory = require "lunavisor.device.models.vga_memory"
 local pci = require "lunavisor.device.models.pci"
 local picture = require "lunavisor.device.models.vga_picture"
@@ -32,7 +31,12 @@ local MODE = {
 
 -- What the processor gets at directly has changed.
 local function settle(d)
-  d:expose("window", memory.exposed(d))
+  d:expose("window", memory.settle(d))
+end
+
+local function loaded(d)
+  memory.loaded(d)
+  settle(d)
 end
 
 local function get(d, name, index)
@@ -118,6 +122,7 @@ end
 local function enable(d, value)
   local v = d.VBE
   local was = v[ENABLE] % 2
+  memory.flush(d)
   v[ENABLE] = value
   if value % 2 == 1 and was == 0 then
     set_width(d, v[WIDTH])
@@ -182,13 +187,11 @@ local function open(d, options)
     error(("vga: rom: a string of up to %d bytes expected, got %s"):format(ROM,
       type(options.rom) == "string" and "one of " .. #options.rom or type(options.rom)), 4)
   end
-  d.planes = assert(buffers.new { size = 4 * memory.PLANE })
-  d.linear = assert(buffers.new { size = LFB })
   d:expose("lfb", { buffer = d.linear })
 end
 
 return pci.device "vga" {
-  width = 1, holds = "planes linear", options = { rom = false },
+  width = 1, buffers = { linear = LFB, shadow = 0x8000 }, options = { rom = false },
   pci = { vendor = 0x1234, device = 0x1111, class = 0x030000, revision = 2,
     subsystem_vendor = 0x1af4, subsystem = 0x1100, rom = { region = "rom", size = ROM },
     bars = { [0] = { region = "lfb", size = LFB, prefetchable = true } } },
@@ -229,9 +232,9 @@ return pci.device "vga" {
       function(d, at, value) if at < LFB then d.linear:u8(at, value) end end),
     rom = bytes(ROM, read_rom, function() end),
   },
-  state = { attribute = 0x20, flip = false, retrace = false, latches = { 0, 0, 0, 0 },
+  state = { attribute = 0x20, flip = false, retrace = false, latch = 0,
     dac_index = 0, dac_part = 0, dac_state = 0, vbe_index = 0, palette = colours() },
-  init = open, reset = settle, loaded = settle,
+  init = open, reset = settle, loaded = loaded, saving = memory.flush,
   methods = {
     --- The text on the screen, a string a row; no row where it shows graphics.
     text = picture.text,

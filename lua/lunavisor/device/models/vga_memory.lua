@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The four planes of a VGA as the processor reads and writes them through the window at 0xa0000, by
--- IBM's PS/2 Hardware Interface Technical Reference, "Video Subsystem". Planes 0 and 1 lie byte by
--- byte beside each other, 2 and 3 behind them: so text is in the buffer as the processor sees it.
+-- The memory of a VGA and the window at 0xa0000 through which the processor sees it, by IBM's PS/2
+-- Hardware Interface Technical Reference, "Video Subsystem". There is one memory, dev.linear: its
+-- first 256 KiB are the four planes, the bytes of one address beside each other, so that a chained
+-- address is where the byte is. Text, which is not, is in dev.shadow while the processor gets at it
+-- directly.
 
 local word = require "lunavisor.device.word"
 
@@ -10,46 +12,124 @@ local M = {}
 local bits, band, bor, bxor, floor = word.bits, word.band, word.bor, word.bxor, math.floor
 
 M.PLANE = 0x10000 -- bytes of a plane
+local TEXT = 0x8000
 
--- Where byte `at` of a plane is in the buffer.
-local function place(plane, at) return (plane >= 2 and 0x20000 or 0) + 2 * at + plane % 2 end
+-- By four bits, one for each plane: all bits of their bytes.
+local FULL = {}
+for planes = 0, 15 do
+  FULL[planes] = 0
+  for plane = 0, 3 do
+    if bits(planes, plane) == 1 then FULL[planes] = floor(FULL[planes] + 255 * 256 ^ plane) end
+  end
+end
+local EACH = 0x01010101
 
-M.place = place
+--- `count` bytes of all four planes from an address; it wraps.
+function M.read_all(d, at, count)
+  at = at % M.PLANE
+  local first = math.min(count, M.PLANE - at)
+  local data = d.linear:read(4 * at, 4 * first)
+  return first < count and data .. d.linear:read(0, 4 * (count - first)) or data
+end
+
+--- Whether a VBE mode is on, whose memory is linear.
+function M.is_linear(d) return d.VBE[4] % 2 == 1 and d.VBE[3] >= 8 end
 
 -- The window's part that is there, by the memory map of the graphics controller (index 6).
 local MAPS = { [0] = { 0, 0x20000 }, { 0, 0x10000 }, { 0x10000, 0x8000 }, { 0x18000, 0x8000 } }
 
 local function map_of(d) return MAPS[bits(d.GRAPHICS[6], 2, 2)] end
 
--- Which planes an address is for, and where in them: "Memory Mode Register", odd/even.
-local function locate(d, at)
-  if bits(d.SEQUENCER[4], 2) == 0 then return floor(at / 2) % M.PLANE, at % 2 end
-  return at % M.PLANE, nil
+local function chained(d) return bits(d.SEQUENCER[4], 3) == 1 end
+
+-- ---- Text that the processor gets at directly ----
+
+-- What the shadow had when planes 0 and 1 had the same, by device; none while it is not used.
+local known = setmetatable({}, { __mode = "k" })
+
+local BLANK, ROW = ("\0"):rep(2 * TEXT), 128
+
+local function put_text(d, text, before)
+  for at = 1, TEXT, ROW do
+    local row = text:sub(at, at + ROW - 1)
+    if row ~= before:sub(at, at + ROW - 1) then
+      for cell = at, at + ROW - 1, 2 do
+        local character, attribute = text:byte(cell, cell + 1)
+        local one, other = before:byte(cell, cell + 1)
+        if character ~= one or attribute ~= other then
+          d.linear:u16(2 * (cell - 1), character + 256 * attribute)
+        end
+      end
+    end
+  end
 end
 
-local function chained(d) return bits(d.SEQUENCER[4], 3) == 1 end
+local function text_of(d)
+  local data = d.linear:read(0, 2 * TEXT)
+  return data == BLANK and BLANK:sub(1, TEXT) or (data:gsub("(..)..", "%1"))
+end
+
+--- Brings the planes up to date with what the guest has written to its text: no more than that, as
+--- they can be written through the linear framebuffer as well.
+function M.flush(d)
+  local before = known[d]
+  if not before then return end
+  local now = d.shadow:read(0, TEXT)
+  if now == before then return end
+  put_text(d, now, before)
+  known[d] = now
+end
+
+-- Text, as every program has it: no function of the graphics controller but odd and even.
+local function is_text(d)
+  local g = d.GRAPHICS
+  return bits(d.SEQUENCER[4], 2, 2) == 0 and d.SEQUENCER[2] == 3 and bits(g[5], 0, 4) == 0
+    and g[3] == 0 and g[1] % 4 == 0 and g[8] == 255 and g[4] < 2 and map_of(d)[2] == TEXT
+    and not M.is_linear(d)
+end
+
+local function enter_text(d)
+  if known[d] then return end
+  local text = text_of(d)
+  d.shadow:write(0, text)
+  known[d] = text
+end
+
+--- A state was loaded, whose shadow may be ahead of its planes.
+function M.loaded(d)
+  known[d] = nil
+  if is_text(d) then
+    local text = d.shadow:read(0, TEXT)
+    put_text(d, text, text_of(d))
+    known[d] = text
+  end
+end
 
 -- ---- Reads ----
 
+-- Which planes an address is for as bits, where in them, and the lowest of those planes; by "Memory
+-- Mode Register".
+local function locate(d, at)
+  if chained(d) then return 2 ^ (at % 4), floor(at / 4) % M.PLANE, at % 4 end
+  if bits(d.SEQUENCER[4], 2) == 0 then
+    return at % 2 == 0 and 5 or 10, floor(at / 2) % M.PLANE, bits(d.GRAPHICS[4], 1) * 2 + at % 2
+  end
+  return 15, at % M.PLANE, d.GRAPHICS[4] % 4
+end
+
 -- "Color Compare": bit by bit, whether the latches have the colour in the planes that count.
 local function compare(d)
-  local result = 255
-  for plane = 0, 3 do
-    if bits(d.GRAPHICS[7], plane) == 1 then
-      local wanted = bits(d.GRAPHICS[2], plane) == 1 and 0 or 255
-      result = band(result, bxor(d.latches[plane + 1], wanted))
-    end
-  end
-  return result
+  local g = d.GRAPHICS
+  local wrong = band(bxor(d.latch, FULL[g[2]]), FULL[g[7]])
+  return 255 - bor(bor(bits(wrong, 0, 8), bits(wrong, 8, 8)),
+    bor(bits(wrong, 16, 8), bits(wrong, 24, 8)))
 end
 
 local function read_planes(d, at)
-  local from, odd = locate(d, at)
-  for plane = 0, 3 do d.latches[plane + 1] = d.planes:u8(place(plane, from)) end
+  local _, from, plane = locate(d, at)
+  d.latch = d.linear:u32(4 * from)
   if bits(d.GRAPHICS[5], 3) == 1 then return compare(d) end
-  local plane = bits(d.GRAPHICS[4], 0, 2)
-  if odd then plane = plane - plane % 2 + odd end
-  return d.latches[plane + 1]
+  return bits(d.latch, 8 * plane, 8)
 end
 
 -- ---- Writes ----
@@ -60,84 +140,85 @@ local function rotate(value, count)
   return floor((floor(value / 2 ^ count) + value * 2 ^ (8 - count)) % 256)
 end
 
--- The byte that a plane gets before the bit mask, by write mode ("Graphics Mode Register"), and the
--- mask.
-local function mixed(d, plane, value)
-  local g = d.GRAPHICS
-  local mode, latch, mask = bits(g[5], 0, 2), d.latches[plane + 1], g[8]
-  if mode == 1 then return latch, 255 end
-  local set = bits(g[0], plane) == 1 and 255 or 0
+-- One value in place of another's bits of a mask.
+local function merge(value, other, mask)
+  return bor(band(value, mask), band(other, 0xffffffff - mask))
+end
+
+-- What the planes get, by write mode ("Graphics Mode Register").
+local function mixed(d, value)
+  local g, latch = d.GRAPHICS, d.latch
+  local mode, mask = bits(g[5], 0, 2), g[8]
+  if mode == 1 then return latch end
+  local all
   if mode == 2 then
-    value = bits(value, plane) == 1 and 255 or 0
+    all = FULL[value % 16]
   else
-    value = rotate(value, bits(g[3], 0, 3))
-    if mode == 3 then value, mask = set, band(mask, value) end
-    if mode == 0 and bits(g[1], plane) == 1 then value = set end
+    value = rotate(value, g[3] % 8)
+    if mode == 3 then
+      all, mask = FULL[g[0]], band(mask, value)
+    else
+      all = merge(FULL[g[0]], value * EACH, FULL[g[1]])
+    end
   end
-  return OPERATIONS[bits(g[3], 3, 2)](value, latch), mask
+  return merge(OPERATIONS[bits(g[3], 3, 2)](all, latch), latch, mask * EACH)
 end
 
 local function write_planes(d, at, value)
-  local to, odd = locate(d, at)
-  local enabled = d.SEQUENCER[2]
-  for plane = 0, 3 do
-    if bits(enabled, plane) == 1 and (not odd or plane % 2 == odd) then
-      local byte, mask = mixed(d, plane, value)
-      byte = bor(band(byte, mask), band(d.latches[plane + 1], 255 - mask))
-      d.planes:u8(place(plane, to), byte)
-    end
-  end
+  local planes, to = locate(d, at)
+  local mask = FULL[band(planes, d.SEQUENCER[2])]
+  d.linear:u32(4 * to, merge(mixed(d, value), d.linear:u32(4 * to), mask))
 end
 
 -- ---- The window ----
 
---- Whether a VBE mode is on, whose memory is linear.
-function M.is_linear(d) return d.VBE[4] % 2 == 1 and d.VBE[3] >= 8 end
-
--- Where an offset in the window is: in the planes' address space, or in the linear memory.
+-- Where an offset in the window is: a buffer and a place in it, or an address for the planes.
 local function within(d, offset)
   if M.is_linear(d) then
-    return nil, offset < 0x10000 and d.VBE[5] * 0x10000 + offset or nil
+    local at = d.VBE[5] * 0x10000 + offset
+    return offset < 0x10000 and at < d.linear.size and d.linear or nil, at
   end
   local map = map_of(d)
   local at = offset - map[1]
-  if at < 0 or at >= map[2] then return nil, nil end
-  if chained(d) then return nil, at end
-  return at, nil
+  if at < 0 or at >= map[2] then return nil end
+  return known[d] and d.shadow or nil, at, not known[d]
 end
 
 --- A byte of the window.
 function M.read(d, offset)
-  local at, linear = within(d, offset)
-  if at then return read_planes(d, at) end
-  return linear and linear < d.linear.size and d.linear:u8(linear) or 255
+  local buffer, at, planes = within(d, offset)
+  if planes then return read_planes(d, at) end
+  return buffer and buffer:u8(at) or 255
 end
 
 function M.write(d, offset, value)
-  local at, linear = within(d, offset)
-  if at then return write_planes(d, at, value) end
-  if linear and linear < d.linear.size then d.linear:u8(linear, value) end
+  local buffer, at, planes = within(d, offset)
+  if planes then return write_planes(d, at, value) end
+  if buffer then buffer:u8(at, value) end
 end
 
--- Text, as every program has it: no function of the graphics controller but odd and even.
-local function is_text(d)
+-- Whether chained memory is as the processor writes it: no function of the graphics controller.
+local function is_direct(d)
   local g = d.GRAPHICS
-  return bits(d.SEQUENCER[4], 2) == 0 and d.SEQUENCER[2] % 16 == 3 and bits(g[5], 0, 4) == 0
-    and g[3] % 32 == 0 and g[1] % 4 == 0 and g[8] == 255 and g[4] % 4 == 0
+  return chained(d) and d.SEQUENCER[2] == 15 and bits(g[5], 0, 4) == 0 and g[3] == 0 and g[1] == 0
+    and g[8] == 255
 end
 
---- What of the window can be memory now: for dev:expose; false where nothing can.
-function M.exposed(d)
+--- What of the window can be memory by the registers as they are now, for dev:expose; false where
+--- nothing can.
+function M.settle(d)
+  if is_text(d) then
+    enter_text(d)
+    return { buffer = d.shadow, at = map_of(d)[1], size = TEXT }
+  end
+  M.flush(d)
+  known[d] = nil
   if M.is_linear(d) then
     local from = d.VBE[5] * 0x10000
-    return from < d.linear.size and { buffer = d.linear, offset = from, at = 0, size = 0x10000 }
+    return from < d.linear.size and { buffer = d.linear, offset = from, size = 0x10000 }
   end
   local map = map_of(d)
-  if chained(d) then
-    return { buffer = d.linear, offset = 0, at = map[1], size = map[2] }
-  end
-  return is_text(d) and map[2] == 0x8000
-    and { buffer = d.planes, offset = 0, at = map[1], size = map[2] }
+  return is_direct(d) and { buffer = d.linear, at = map[1], size = map[2] }
 end
 
 return M

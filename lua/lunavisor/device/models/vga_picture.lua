@@ -28,18 +28,9 @@ local function geometry(d)
     start = c[0x0c] * 256 + c[0x0d], step = c[0x13] * 2 }
 end
 
--- `count` bytes of two planes that lie beside each other, from an address; it wraps.
-local function pairs_of(d, base, at, count)
-  at = at % memory.PLANE
-  local first = math.min(count, memory.PLANE - at)
-  local data = d.planes:read(base + 2 * at, 2 * first)
-  if first < count then data = data .. d.planes:read(base, 2 * (count - first)) end
-  return data
-end
-
--- Characters and attributes of a row.
+-- Characters and attributes of a row, which planes 0 and 1 have.
 local function cells(d, g, row)
-  return pairs_of(d, 0, g.start + row * g.step, g.columns)
+  return (memory.read_all(d, g.start + row * g.step, g.columns):gsub("(..)..", "%1"))
 end
 
 -- ---- Text ----
@@ -47,6 +38,7 @@ end
 function M.text(d)
   local rows, g = {}, geometry(d)
   if not is_text(d) then return rows end
+  memory.flush(d)
   for row = 0, floor(g.lines / g.height) - 1 do
     local text = cells(d, g, row):gsub("(.).", "%1"):gsub("[%z\1-\31]", " ")
     rows[row + 1] = text:gsub(" +$", "")
@@ -104,11 +96,11 @@ end
 -- The bytes of a font's characters: a function(character, line). Where the guest has loaded none,
 -- it is our own.
 local function font_at(d, base, height)
-  local data = pairs_of(d, 0x20000, base, 0x2000)
+  local data = memory.read_all(d, base, 0x2000):gsub("..(.).", "%1")
   if data == ("\0"):rep(#data) then
     return function(character, line) return font.byte(character, line, height) end
   end
-  return function(character, line) return data:byte(2 * (character * 32 + line) + 1) end
+  return function(character, line) return data:byte(character * 32 + line + 1) end
 end
 
 -- Eight pixels, or nine: the ninth is blank but in characters for lines.
@@ -162,12 +154,10 @@ end
 
 -- ---- Graphics ----
 
-local function planar_row(d, at, columns)
-  local even, odd = pairs_of(d, 0, at, columns), pairs_of(d, 0x20000, at, columns)
+local function planar_row(data)
   local parts = {}
-  for i = 1, 2 * columns, 2 do
-    local p0, p1 = even:byte(i, i + 1)
-    local p2, p3 = odd:byte(i, i + 1)
+  for i = 1, #data, 4 do
+    local p0, p1, p2, p3 = data:byte(i, i + 3)
     for bit = 7, 0, -1 do
       parts[#parts + 1] = char(bits(p0, bit) + 2 * bits(p1, bit) + 4 * bits(p2, bit)
         + 8 * bits(p3, bit))
@@ -176,27 +166,13 @@ local function planar_row(d, at, columns)
   return table.concat(parts)
 end
 
-local function bytes_row(d, at, columns)
-  local even, odd = pairs_of(d, 0, at, columns), pairs_of(d, 0x20000, at, columns)
-  local parts = {}
-  for i = 1, 2 * columns, 2 do
-    parts[#parts + 1] = even:sub(i, i + 1) .. odd:sub(i, i + 1)
-  end
-  return table.concat(parts)
-end
-
+-- A byte of each plane is four pixels of 256 colours one after the other, or eight of 16.
 local function graphics_picture(d)
   local g, rows = geometry(d), {}
-  local many, chained = bits(d.GRAPHICS[5], 6) == 1, bits(d.SEQUENCER[4], 3) == 1
+  local many = bits(d.GRAPHICS[5], 6) == 1
   for row = 0, floor(g.lines / g.height) - 1 do
-    local at = g.start + row * g.step
-    if many and chained then
-      rows[row + 1] = d.linear:read(4 * at, 4 * g.columns)
-    elseif many then
-      rows[row + 1] = bytes_row(d, at, g.columns)
-    else
-      rows[row + 1] = planar_row(d, at, g.columns)
-    end
+    local data = memory.read_all(d, g.start + row * g.step, g.columns)
+    rows[row + 1] = many and data or planar_row(data)
   end
   return (many and 4 or 8) * g.columns, rows, colours_of(d, many and 256 or 16)
 end
@@ -237,6 +213,7 @@ function M.screenshot(d, path)
   if type(path) ~= "string" then
     error(("vga:screenshot: the path of a file expected, got %s"):format(type(path)), 2)
   end
+  memory.flush(d)
   local draw = memory.is_linear(d) and linear_picture or is_text(d) and text_picture
     or graphics_picture
   local data = png.encode(draw(d))
