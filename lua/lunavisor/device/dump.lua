@@ -72,7 +72,7 @@ function methods.dump(d)
     out[#out + 1] = ("  timer %s: in %.6f s"):format(name, d:left(name) or 0)
   end
   for _, name in ipairs(sorted(layout.spec.state or {})) do
-    out[#out + 1] = ("  %s: %s"):format(name, tostring(rawget(d, name)))
+    out[#out + 1] = ("  %s: %s"):format(name, tostring(d[name]))
   end
   methods.mark(d)
   return table.concat(out, "\n")

@@ -43,9 +43,23 @@ local function stamp(self, clock)
   end
 end
 
+-- Lets fields be looked at before and after an event of a device, or, where there is none, of a
+-- clock, which may be of any: what has changed before is a script's doing, and what has after, the
+-- device's own.
+local function look(self, about, silent)
+  if about then
+    if about.look and not M.is_inside(self, about) then about.look(silent) end
+    return
+  end
+  for _, one in ipairs(self.devices) do
+    if one.look and not M.is_inside(self, one) then one.look(silent) end
+  end
+end
+
 --- Begins an event of a device (of the clock alone, where nil), whose line is to be put at the
 --- number that is returned: what comes of it stands behind it.
 function M.enter(self, about, clock)
+  look(self, about)
   self.depth = self.depth + 1
   self.inside[self.depth] = about or false
   if clock then stamp(self, clock) end
@@ -56,7 +70,9 @@ end
 
 --- Ends it.
 function M.leave(self)
+  local about = self.inside[self.depth]
   self.depth = self.depth - 1
+  look(self, about, true)
   if self.depth > 0 then return end
   for _, clock in ipairs(self.clocks) do clock.source.moment = nil end
   M.flush(self)
@@ -64,7 +80,9 @@ end
 
 --- What has raised is no event: the access stays open.
 function M.abandon(self, problem)
+  local about = self.inside[self.depth]
   self.depth = self.depth - 1
+  look(self, about, true)
   if self.depth == 0 then
     self.lines, self.moment = {}, nil
     for _, clock in ipairs(self.clocks) do clock.source.moment = nil end

@@ -20,11 +20,25 @@ local function try(d, what, space, ...)
   return false
 end
 
+-- While the device is recorded, what the guest writes is to come to it: its functions do the same.
+local function rights_of(d, piece)
+  return rawget(d, "stored") and piece.rights:gsub("w", "-") or piece.rights
+end
+
 local function apply(d, place, piece)
   local mapped = place.mapped
   if mapped then try(d, "unmap", place.space, place.gpa + mapped.at, mapped.size) end
   place.mapped = piece and try(d, "map", place.space, piece.buffer, place.gpa + piece.at,
-    { offset = piece.offset, size = piece.size, rights = piece.rights }) and piece or false
+    { offset = piece.offset, size = piece.size, rights = rights_of(d, piece) }) and piece or false
+end
+
+--- Brings what is mapped up to date, as the device is recorded from now on, or no longer.
+function M.settle(d)
+  for _, region in pairs(d.regions) do
+    for _, place in ipairs(region.places) do
+      if place.mapped then apply(d, place, place.mapped) end
+    end
+  end
 end
 
 --- The region (of dev.regions) is at this gpa of a space from now on.

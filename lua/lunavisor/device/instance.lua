@@ -182,7 +182,7 @@ local function clear(d, layout, keeps)
     end
   end
   for name, value in pairs(layout.spec.state or {}) do
-    if not keeps[name] then rawset(d, name, copy(value)) end
+    if not keeps[name] then d[name] = copy(value) end
   end
   for name in pairs(layout.ports) do d.ports[name] = ports.new() end
 end

@@ -89,7 +89,7 @@ function methods.save(d)
     saved.timers[name] = { left = rawget(d, "clock"):left(entry.alarm), period = entry.period }
   end
   for _, about in ipairs(layout.lines) do saved.lines[about.name] = d[about.slot].level end
-  for name in pairs(layout.spec.state or {}) do saved.state[name] = copy(rawget(d, name)) end
+  for name in pairs(layout.spec.state or {}) do saved.state[name] = copy(d[name]) end
   saved.ports, saved.buffers = ports.save(d), stores.save(d)
   return saved
 end
@@ -200,7 +200,7 @@ function methods.load(d, saved, options)
   for register, made in pairs(ready) do load_register(d, register, made) end
   for name, pages in pairs(fill) do stores.load(d.buffers[name], pages) end
   for name in pairs(layout.spec.state or {}) do
-    if saved.state[name] ~= nil then rawset(d, name, copy(saved.state[name])) end
+    if saved.state[name] ~= nil then d[name] = copy(saved.state[name]) end
   end
   ports.load(d, saved.ports)
   load_timers(d, layout, saved.timers)

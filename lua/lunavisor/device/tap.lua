@@ -3,6 +3,8 @@
 -- when it is not recorded any more.
 
 local events = require "lunavisor.device.event"
+local expose = require "lunavisor.device.expose"
+local fields = require "lunavisor.device.field"
 local plain = require "lunavisor.text.plain"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
@@ -167,9 +169,11 @@ local function pack(...)
   return { n = select("#", ...), ... }
 end
 
--- Calls from outside: of the table's own methods, and those by which a machine drives a device.
+-- Calls from outside: of the table's own methods, and those by which machines and scripts drive a
+-- device.
 local function add_methods(self, about, dev, layout)
-  local names = { reset = true, update = true }
+  local names = { reset = true, update = true, load = true, start = true, after = true,
+    every = true, cancel = true }
   for name in pairs(layout.spec.methods or {}) do names[name] = true end
   for name in pairs(names) do
     local own = dev[name]
@@ -259,11 +263,14 @@ end
 
 --- Records what else comes to a device of the kit, and what it does.
 function M.device(self, about, dev, layout)
+  later(about, function() expose.settle(dev) end) -- the last of what is undone
   add_inputs(self, about, dev)
   add_lines(self, about, dev, layout)
   add_dma(self, about, dev)
   add_methods(self, about, dev, layout)
   add_scripted(self, about, dev, layout)
+  later(about, fields.add(self, about, dev, layout))
+  expose.settle(dev)
 end
 
 --- Ends all that.

@@ -32,7 +32,9 @@ local places = {
   f = function() return "after access %s, when time had passed" end,
   i = function(event) return ("after access %%s, when input %s changed"):format(event.name) end,
   m = function(event) return ("after access %%s, in a call of %s"):format(event.name) end,
+  s = function(event) return ("after access %%s, when a script set %s"):format(event.name) end,
 }
+places.v = places.s
 
 local function place(run)
   local event = run.event
@@ -75,7 +77,7 @@ function check.w(run, event, player)
   player:act(event, run.moment)
 end
 
-check.i, check.f, check.B, check.s = check.w, check.w, check.w, check.w
+check.i, check.f, check.B, check.s, check.v = check.w, check.w, check.w, check.w, check.w
 
 function check.b(run, event, player)
   begin(run, event, player)
@@ -159,7 +161,8 @@ local function player_of(run, event)
 end
 
 local accesses = { r = true, w = true, b = true, B = true }
-local outermost = { r = true, w = true, b = true, B = true, f = true, m = true, s = true }
+local outermost = { r = true, w = true, b = true, B = true, f = true, m = true, s = true,
+  v = true }
 
 local function step(run, event)
   local op = event.op

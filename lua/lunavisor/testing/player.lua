@@ -236,6 +236,13 @@ function acts.s(self, event)
   self.dev[event.name][event.how] = event.value
 end
 
+function acts.v(self, event)
+  if not event.held then
+    error(("field %s was set to what a recording cannot hold"):format(event.name), 0)
+  end
+  self.dev[event.name] = event.value
+end
+
 function acts.f(self)
   self.bus.clock:fire()
 end

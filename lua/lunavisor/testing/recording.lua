@@ -128,6 +128,17 @@ local function scripted(file, text)
     how = tonumber(how) or how, value = word(value) }
 end
 
+-- A declared field that a script set.
+local function field(file, text)
+  local about, rest = device_of(file, text)
+  if not about then return nil, rest end
+  local above, name, value = rest:match "^(%d+) (%S+) (.+)$"
+  local ok, given = plain.read(value or "")
+  if not ok and value ~= "?" then return nil, "a field and a plain value expected" end
+  return { op = "v", device = about, above = file.devices[tonumber(above)], name = name,
+    value = given, held = ok }
+end
+
 local function moment(_, text)
   local nanoseconds = tonumber(text:match "^@(%d+)$")
   if not nanoseconds then return nil, "a time in nanoseconds expected" end
@@ -179,7 +190,8 @@ end
 local readers = {
   r = access "r", w = access "w", b = block "b", B = block "B",
   i = level "i", l = level "l", d = dma "d", D = dma "D",
-  m = method, s = scripted, ["@"] = moment, f = fire, x = function() return { op = "x" } end,
+  m = method, s = scripted, v = field, ["@"] = moment, f = fire,
+  x = function() return { op = "x" } end,
 }
 local words = {
   device = device_line, place = place_line, input = level "input", state = plain_line "state",
