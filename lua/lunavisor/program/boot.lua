@@ -30,7 +30,8 @@ local function step(kind)
 end
 
 function M.describe(command)
-  command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS.")
+  command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS;\n"
+    .. "or a file.asm for nasm: 32-bit code.")
   command:option("-m --memory", "A size, such as 64M or 2G.", "128M"):argname "SIZE"
   command:option("-c --cpus", "How many vCPUs.", "1"):convert(tonumber):argname "N"
   command:option("--machine", "pc, microvm or bare.", "pc"):choices { "pc", "microvm", "bare" }

@@ -2,21 +2,16 @@
 -- What luna boot makes of its image: how luna.machine gets it, with which command line, and which
 -- firmware a disk has.
 
+local files = require "lunavisor.program.file"
 local formats = require "lunavisor.load.formats"
 local reader = require "lunavisor.load.reader"
+local say = require "lunavisor.program.say"
 
 local M = {}
 
 local BIOS, VGA = "/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-stdvga.bin"
+local MIB = 0x100000
 local LARGE = 2 ^ 28 -- no kernel, and not read to see what it is
-
-local function read_file(path)
-  local file, message = io.open(path, "rb")
-  if not file then return nil, message end
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 -- The name of the image's format, `said` where that is given; nil, message.
 local function format_of(path, said)
@@ -57,21 +52,36 @@ local function disk_of(options)
     return { image = options.image, load = { format = "disk" }, disk = options.image }
   elseif options.machine ~= "pc" then
     return nil, "a disk image needs --machine pc, or --bios none"
-  elseif not bios and not read_file(BIOS) then
+  elseif not bios and not files.read(BIOS) then
     return nil, "a disk image needs a BIOS (Debian: apt-get install seabios), or --bios FILE, or "
       .. "--bios none"
   end
-  return { bios = bios or BIOS, disk = options.image, rom = read_file(VGA) }
+  return { bios = bios or BIOS, disk = options.image, rom = files.read(VGA) }
+end
+
+-- Assembly source is 32-bit code that begins where kernels do.
+local function assembled(options)
+  if options.format then return nil, "--format is not for assembly source" end
+  local text, message = files.read(options.image)
+  if not text then return nil, "the image cannot be opened: " .. message end
+  local ok, code, problem = pcall(require "lunavisor.text.asm", text, { bits = 32, org = MIB })
+  if not ok or not code then
+    return nil, ("%s: %s"):format(options.image, say.plain(ok and problem or code))
+  end
+  return { image = { bytes = code, name = options.image }, disk = options.disk,
+    load = { format = "flat", mode = "protected", address = MIB,
+      command = command_of(options, "flat") } }
 end
 
 --- How luna.machine gets it: { image, load, bios, disk, rom }. nil, message.
 function M.find(options)
+  if options.image:find "%.asm$" then return assembled(options) end
   local format, problem = format_of(options.image, options.format)
   if not format then return nil, problem end
   if format == "disk" then return disk_of(options) end
   if options.disk and options.machine ~= "pc" then return nil, "--disk needs --machine pc" end
   if format == "bios" and options.machine == "pc" then
-    return { bios = options.image, disk = options.disk, rom = read_file(VGA) }
+    return { bios = options.image, disk = options.disk, rom = files.read(VGA) }
   end
   return { image = options.image, disk = options.disk, load = { format = format,
     command = command_of(options, format), initrd = options.initrd } }
