@@ -175,7 +175,28 @@ helper.kvm("vm:msr", function()
     assert.equal(luna.u64 "0x1122334455667788", page:u64(0x20))
   end)
 
-  it("refuses the x2APIC's registers, and what KVM's filter has no room for", function()
+  it("gives a device the x2APIC's registers in a VM without LAPICs in KVM", function()
+    local g = guest([[
+      mov ecx, 0x802
+      rdmsr
+      mov ebx, eax
+      mov ecx, 0x830
+      mov eax, 0x51
+      mov edx, 7
+      wrmsr
+      inc ecx
+      rdmsr
+      hlt ]], { unknown_msrs = "exit" })
+    local recorder = helper.recorder { luna.u64(9) }
+    assert(g.vm:msr(0x800, 0x31, recorder))
+    local exit = g:stops "msr"
+    assert.same({ 0x831, "r" }, { exit.msr, exit.access })
+    g.cpu:refuse()
+    assert.same({ "r 2 8", "w 30 8 0x700000051" }, recorder.log)
+    assert.equal(luna.u64(9), g.cpu.rbx)
+  end)
+
+  it("refuses the x2APIC's registers elsewhere, and what KVM's filter has no room for", function()
     needs_filter()
     local vm = helper.keep(luna.vm())
     local device = { read = function() return 0 end }

@@ -23,7 +23,7 @@ enum {
   RANGE_MSRS = BITMAP_BYTES * 8
 };
 
-/* api.rst: a filter has no say over the x2APIC's. */
+/* api.rst: a filter has no say over the x2APIC's. Where KVM has no LAPIC it knows none of them. */
 static const uint64_t x2apic_first = 0x800;
 static const uint64_t x2apic_last = 0x8ff;
 
@@ -40,10 +40,13 @@ int luna_msr_check(const luna_vm *vm, uint64_t first, uint64_t length) {
                      "KVM_CAP_X86_MSR_FILTER; use Linux 5.10 or newer",
                      first);
   }
-  if (first <= x2apic_last && first + length > x2apic_first) {
+  bool unknown = vm->irqchip == LUNA_IRQCHIP_NONE && vm->claims->unknown_msrs;
+  if (first <= x2apic_last && first + length > x2apic_first && !unknown) {
     return luna_fail(LUNA_ERROR_UNSUPPORTED,
                      "cannot trap MSRs 0x%" PRIx64 "..0x%" PRIx64
-                     ": KVM does not filter the x2APIC's, 0x%" PRIx64 "..0x%" PRIx64,
+                     ": KVM does not filter the x2APIC's, 0x%" PRIx64 "..0x%" PRIx64
+                     "; they are exits where the VM has no LAPICs in KVM (irqchip) and its "
+                     "unknown MSRs are exits (unknown_msrs)",
                      first, first + length - 1, x2apic_first, x2apic_last);
   }
   return LUNA_OK;
