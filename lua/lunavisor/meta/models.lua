@@ -128,8 +128,15 @@ function lapic:deliver(...) end
 function lapic:is_meant(...) end
 ---@return integer
 function lapic:priority() end
+---@param msr integer
+---@return luna.u64? value nil where the guest gets a #GP
+function lapic:read_msr(msr) end
 ---@param ... any
 function lapic:set_deadline(...) end
+---@param msr integer
+---@param value integer|luna.u64
+---@return boolean taken false where the guest gets a #GP
+function lapic:write_msr(msr, value) end
 
 ---@class luna.mc146818_options: luna.instance_options
 ---@field time? false|number|fun(): number seconds since 1970, UTC

@@ -8,6 +8,7 @@ local lapic = require "lunavisor.device.models.lapic"
 local traps = require "lunavisor.exit.trap"
 local u64 = require "lunavisor.text.u64"
 local word = require "lunavisor.device.word"
+local x2apic = require "lunavisor.device.models.x2apic"
 
 local bits = word.bits
 
@@ -24,7 +25,8 @@ local LOWEST = 1
 
 --- A bus without anything.
 function M.new()
-  return setmetatable({ lapics = {}, ioapics = {}, vm = false, by_cpu = {} }, Bus)
+  return setmetatable({ lapics = {}, ioapics = {}, vm = false, x2apic = false,
+    by_cpu = {} }, Bus)
 end
 
 local function targets(self, message)
@@ -32,7 +34,7 @@ local function targets(self, message)
   for _, one in ipairs(self.lapics) do
     local meant
     if shorthand == 0 then
-      meant = one:is_meant(message.dest, message.logical)
+      meant = one:is_meant(message.dest, message.logical, message.wide)
     elseif shorthand == 1 then
       meant = one == message.from
     else
@@ -54,8 +56,8 @@ local function lowest(list)
   return { found }
 end
 
---- Delivers a message, { vector =, mode =, dest =, logical =, level =, shorthand =, from = }, modes
---- and shorthands as in the ICR; whether anybody took it.
+--- Delivers a message, { vector =, mode =, dest =, wide = (dest has 32 bits), logical =, level =,
+--- shorthand =, from = }, modes and shorthands as in the ICR; whether anybody took it.
 function methods.send(self, message)
   mine(self)
   local list, taken = targets(self, message), false
@@ -203,7 +205,7 @@ local function page(self)
   end }
 end
 
--- A region's functions, with CR8 kept the same as the TPR.
+-- A region's functions, with CR8 kept the same as the TPR. Nothing is there in x2APIC mode.
 local function page_of(entry)
   local dev = entry.lapic
   return {
@@ -211,21 +213,41 @@ local function page_of(entry)
     read = function(_, offset, size)
       entry.asleep = false
       take_cr8(entry)
+      if not x2apic.has_page(dev) then return size < 8 and 256 ^ size - 1 or u64.bnot(0) end
       return dev:read(offset, size)
     end,
     write = function(_, offset, size, value)
       entry.asleep = false
       take_cr8(entry)
-      dev:write(offset, size, value)
+      if x2apic.has_page(dev) then dev:write(offset, size, value) end
       give_cr8(entry)
     end,
   }
 end
 
-local function deadlines(self)
-  return { name = "lapic.deadline", of_vcpu = function(cpu)
+-- The LAPICs' MSRs from `first` on, each vCPU's own: a #GP where the LAPIC refuses them.
+local function msrs_of(entry, first)
+  local dev = entry.lapic
+  return {
+    read = function(_, offset)
+      entry.asleep = false
+      take_cr8(entry)
+      return dev:read_msr(first + offset) or "refuse"
+    end,
+    write = function(_, offset, _, value)
+      entry.asleep = false
+      take_cr8(entry)
+      if not dev:write_msr(first + offset, value) then return "refuse" end
+      give_cr8(entry)
+    end,
+  }
+end
+
+-- By vCPU, what `key` of its entry has.
+local function each(self, name, key)
+  return { name = name, of_vcpu = function(cpu)
     local entry = self.by_cpu[cpu]
-    return entry and entry.deadline or {}
+    return entry and entry[key] or {}
   end }
 end
 
@@ -242,13 +264,24 @@ local function take_place(self, vm)
   local trap, message, code = traps.add(vm, "mmio", BASE, 4096, page(self))
   if not trap then return nil, message, code end
   self.vm = vm
-  traps.add(vm, "msr", 0x6e0, 1, deadlines(self)) -- where KVM filters MSRs
+  traps.add(vm, "msr", 0x6e0, 1, each(self, "lapic.deadline", "deadline")) -- where KVM filters MSRs
+  self.x2apic = traps.add(vm, "msr", x2apic.FIRST, 0x100, each(self, "x2apic", "x2")) ~= nil
+    and traps.add(vm, "msr", x2apic.BASE, 1, each(self, "lapic.base", "base")) ~= nil
   return true
+end
+
+-- CPUID says whether there is an x2APIC (11.12.1); of a vCPU that has run it cannot be changed.
+local function say_x2apic(cpu, on)
+  local leaf = cpu.cpuid[1]
+  if not leaf then return end
+  local ecx = word.insert(leaf.ecx, 21, 1, on and 1 or 0)
+  if ecx ~= leaf.ecx then pcall(function() leaf.ecx = ecx end) end
 end
 
 --- Gives a vCPU a LAPIC of its own, whose number is the vCPU's: at 0xfee00000, by the VM's clock,
 --- with the exits "hlt" and "other" handled. A halted vCPU is parked until its LAPIC wakes it: run
---- the VM with vm:run. options: wait = true: it begins when another has sent it INIT and SIPI;
+--- the VM with vm:run. It has x2APIC mode where the VM's unknown MSRs are exits (unknown_msrs), and
+--- CPUID says whether. options: wait = true: it begins when another has sent it INIT and SIPI;
 --- others are lapic.lua's. Returns the LAPIC; nil, message, code where the host refuses.
 function methods.vcpu(self, cpu, options)
   mine(self)
@@ -267,6 +300,8 @@ function methods.vcpu(self, cpu, options)
     tsc_frequency = cpu.tsc_frequency,
     signal = function(_, what, vector) signal(entry, what, vector) end }, options))
   entry.page, entry.deadline = page_of(entry), deadline_of(entry)
+  entry.x2, entry.base = msrs_of(entry, x2apic.FIRST), msrs_of(entry, x2apic.BASE)
+  say_x2apic(cpu, self.x2apic)
   self.by_cpu[cpu] = entry
   cpu.parked = entry.waits
   cpu:on("other", function(_, exit) return on_other(entry, exit) end)
@@ -275,7 +310,7 @@ function methods.vcpu(self, cpu, options)
   return entry.lapic
 end
 
-class.define(Bus, methods, "lapics ioapics", "vm by_cpu")
+class.define(Bus, methods, "lapics ioapics", "vm by_cpu x2apic")
 
 function Bus.__tostring(self)
   return ("apic bus (%d LAPICs, %d I/O APICs)"):format(#self.lapics, #self.ioapics)

@@ -1,12 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- A local APIC: the register page of SDM Vol. 3, chapter 11, whose sections are cited. The line
 -- `intr` is up while the processor is to be interrupted, which asks lapic:acknowledge() for the
--- vector. apic_bus.lua joins several, I/O APICs, and vCPUs.
+-- vector. x2apic.lua has its MSRs; apic_bus.lua joins several, I/O APICs, and vCPUs.
 
 local device = require "lunavisor.device"
 local timers = require "lunavisor.device.models.lapic_timer"
 local u64 = require "lunavisor.text.u64"
 local word = require "lunavisor.device.word"
+local x2apic = require "lunavisor.device.models.x2apic"
 
 local bits, insert, band, floor = word.bits, word.insert, word.band, math.floor
 
@@ -103,7 +104,7 @@ local function deliver(d, message)
   elseif mode == NMI then
     signal(d, "nmi")
   elseif mode == INIT then
-    d:reset(true)
+    d:reset(true, d.BASE.value)
     signal(d, "init")
   elseif mode == STARTUP then
     signal(d, "startup", message.vector)
@@ -165,14 +166,15 @@ end
 -- ---- Sending (11.6.1) ----
 
 local function send(d)
-  local icr = d.ICR
+  local icr, x2 = d.ICR, x2apic.is_on(d)
   local mode, shorthand = icr.mode, icr.shorthand
   local fixed = mode == FIXED or mode == LOWEST
   if fixed and icr.vector < 16 then return fail(d, SEND_ILLEGAL) end
   if mode == INIT and icr.level == 0 then return end -- a de-assertion, which nobody takes any more
   if mode == 3 or mode == EXTINT or not fixed and (shorthand == 1 or shorthand == 2) then return end
   local message = { from = d, vector = icr.vector, mode = mode, logical = icr.logical == 1,
-    dest = d.ICR_HIGH.dest, shorthand = shorthand, level = false }
+    dest = x2 and d.DESTINATION or d.ICR_HIGH.dest, wide = x2, shorthand = shorthand,
+    level = false }
   if d.options.send then
     d.options.send(message)
   elseif shorthand == 1 then
@@ -207,8 +209,10 @@ local function nothing(d)
   return 0
 end
 
---- Whether a destination means this one (11.6.2).
-local function is_meant(d, dest, logical)
+--- Whether a destination means this one (11.6.2); `wide` as in x2apic.lua.
+local function is_meant(d, dest, logical, wide)
+  if x2apic.is_on(d) then return x2apic.is_meant(d, dest, logical, wide) end
+  if wide and dest > 254 then return dest == 0xffffffff end
   if not logical then return dest == 255 or dest == d.ID.id end
   if dest == 255 then return true end
   local own = d.LDR.id
@@ -248,6 +252,9 @@ local kind = device "lapic" {
     CURRENT = { at = 0x390, access = "ro", read = timers.count },
     DIVIDE = { at = 0x3e0, fields = { low = "1:0", high = 3 }, write = timers.divide },
     DEADLINE = { at = false, width = 8 }, -- IA32_TSC_DEADLINE
+    BASE = { at = false, fields = { bootstrap = 8, extended = 10, enabled = { 11, reset = 1 },
+      address = { "31:12", reset = 0xfee00 } } }, -- IA32_APIC_BASE
+    DESTINATION = { at = false }, -- the upper half of the ICR in x2APIC mode
   },
   state = { errors = 0, extint = false, step = 2 },
   inputs = { lint0 = lint "LVT_LINT0", lint1 = lint "LVT_LINT1" },
@@ -257,15 +264,19 @@ local kind = device "lapic" {
     if d.LVT_TIMER.mask == 0 then accept(d, d.LVT_TIMER.vector, false) end
   end },
   init = function(d) d.failing = false end,
-  -- 11.4.7: INIT leaves the number. Firmware leaves LINT0 of the first open for a PIC.
-  reset = function(d, init)
-    d.ID.id = d.options.id
+  -- 11.4.7: INIT leaves the number, and the mode (11.12.5.1). Firmware leaves LINT0 of the first
+  -- open for a PIC.
+  reset = function(d, init, base)
+    d.ID.id = d.options.id % 256
+    d.BASE.bootstrap = d.options.boot and 1 or 0
+    if base then d.BASE = base end
     if d.options.boot and not init then
       d.LVT_LINT0 = EXTINT * 256
     end
   end,
   methods = { deliver = deliver, acknowledge = acknowledge, is_meant = is_meant,
-    priority = priority, set_deadline = timers.set_deadline },
+    priority = priority, set_deadline = timers.set_deadline, read_msr = x2apic.read,
+    write_msr = function(d, msr, value) return x2apic.write(d, msr, value, fail) end },
 }
 
 local by = kind.layout.by
