@@ -245,10 +245,9 @@ typedef enum luna_trap_kind {
  * does it: an exit for each part, in the order of addresses, aligned and with one owner, or none.
  * One that only runs past the end of its trap comes whole. Fails with _ARGUMENT (length 0), _RANGE
  * (past port 0xffff, the address width or 32 bits), _OVERLAP (names the other trap); for MSRs also
- * with _UNSUPPORTED (before Linux 5.10; the x2APIC's, 0x800 to 0x8ff, but with LUNA_IRQCHIP_NONE
- * and unknown_msrs) and _LIMIT (KVM's filter has 16 ranges of 0x3000 MSRs). The filter is set at
- * once where a vCPU is in the guest, else by the next that enters, for all traps that there are by
- * then: what KVM refuses ends that run.
+ * with _UNSUPPORTED (before Linux 5.10; 0x800 to 0x8ff but with LUNA_IRQCHIP_NONE and unknown_msrs)
+ * and _LIMIT (KVM's filter has 16 ranges of 0x3000 MSRs). The filter is set at once where a vCPU is
+ * in the guest, else by the next that enters: what KVM refuses then ends that run.
  * lunavisor/event.h has traps that are answered without an exit. */
 LUNA_API int luna_vm_trap(luna_vm *vm, int kind, uint64_t first, uint64_t length, uint32_t *trap);
 /* Gives the range of a trap back. _NOT_FOUND if there is none of that number. Where KVM refuses to

@@ -11,7 +11,7 @@ local M = {}
 local bits, band, floor = word.bits, word.band, math.floor
 
 M.BASE, M.FIRST, M.LAST = 0x1b, 0x800, 0x8ff
-local ICR, ICR_HIGH, EOI, ESR, SELF_IPI = 0x30, 0x31, 0x0b, 0x28, 0x3f
+local ICR, EOI, ESR, SELF_IPI = 0x30, 0x0b, 0x28, 0x3f
 -- 11.12.9: destination, and what the ICR has below it; delivery status (bit 12) is ignored.
 local ICR_RESERVED = 0xfff32000
 local SEND_ILLEGAL = 0x20
