@@ -290,15 +290,16 @@ describe("scripts/setup", function()
   it("says what it installs in a line", function()
     local output, ok = install(("test -e %s/lua5.4 || ln -s $(command -v lua5.4) %s")
       :format(directory, directory))
-    assert.equal("Installing with apt-get: lua5.4 lua-argparse lua-luv lua-readline", output)
+    assert.equal("Installing with apt-get: lua5.4 lua-argparse lua-luv lua-readline "
+      .. "lua-expat", output)
     assert.is_true(ok)
   end)
 
   it("shows what apt-get said when that failed", function()
-    local output, ok = install 'case "$*" in *lua-readline) exit 100 ;; esac'
+    local output, ok = install 'case "$*" in *lua-expat) exit 100 ;; esac'
     assert.falsy(ok)
     assert.matches("\napt%-get says [^\n]* install [^\n]*lua5%.4 lua%-argparse lua%-luv "
-      .. "lua%-readline\n", output)
+      .. "lua%-readline lua%-expat\n", output)
     assert.falsy(output:find " update\n")
     assert.matches("apt%-get install ended with status 100: its output is above%.$", output)
   end)
@@ -334,7 +335,7 @@ describe("scripts/setup", function()
   it("does not take apt-get's word for it", function()
     local output, ok = install "exit 0"
     assert.falsy(ok)
-    assert.matches("Installed, and yet not found: lua5%.4 lua%-argparse lua%-luv lua%-readline$",
-      output)
+    assert.matches("Installed, and yet not found: lua5%.4 lua%-argparse lua%-luv lua%-readline "
+      .. "lua%-expat$", output)
   end)
 end)

@@ -3,7 +3,7 @@
 
 local M = { about = "Begin, describe, look over or import devices of the kit." }
 
-local NAMES = { "new", "describe", "coverage" }
+local NAMES = { "new", "describe", "coverage", "import" }
 
 local EPILOG = [[
 Examples:
