@@ -296,3 +296,5 @@ function recording:close() end
 
 ---@class luna.trap
 ---@field hits integer accesses that came to the device
+
+return device

@@ -1,4 +1,4 @@
----@meta _
+---@meta lunavisor.testing
 -- SPDX-License-Identifier: MIT
 -- LuaCATS annotations of the testing kit, lunavisor.testing.
 error "annotations are not to be required"
@@ -236,3 +236,5 @@ local screen = {}
 function screen:row(number) end
 ---@return string
 function screen:text() end
+
+return testing

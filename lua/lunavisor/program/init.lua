@@ -7,7 +7,7 @@ local say = require "lunavisor.program.say"
 
 local M = {}
 
-local NAMES = { "run", "boot", "repl", "gdb", "map", "probe", "device", "test" }
+local NAMES = { "run", "boot", "repl", "gdb", "map", "probe", "device", "test", "init" }
 local SCRIPTS = { run = true, repl = true, gdb = true, map = true } -- the subcommands with one
 local WIDTH = 80
 
@@ -21,8 +21,10 @@ Examples:
 Status: the guest's, or 124: its time was up; 125: it panicked or could not go
 on; 126: it could not be started, and a line says what to do about it.]]
 
+local FILES = { init = "settings" } -- of those whose name another file has
+
 local function command(name)
-  return require("lunavisor.program." .. name)
+  return require("lunavisor.program." .. (FILES[name] or name))
 end
 
 local function parser_of()
