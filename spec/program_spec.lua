@@ -27,7 +27,7 @@ describe("the program luna", function()
   teardown(function() helper.sh("rm -r " .. directory) end)
 
   it("has a help that fits 80 columns", function()
-    for command in (" run boot repl gdb map probe"):gmatch "[^ ]*" do
+    for command in (" run boot repl gdb map sweep probe"):gmatch "[^ ]*" do
       local words = command .. " --help"
       local text, status = run(words)
       assert.equal(0, status)

@@ -7,7 +7,7 @@ local say = require "lunavisor.program.say"
 
 local M = {}
 
-local NAMES = { "run", "boot", "repl", "gdb", "map", "probe", "device", "test", "init" }
+local NAMES = { "run", "boot", "repl", "gdb", "map", "sweep", "probe", "device", "test", "init" }
 local SCRIPTS = { run = true, repl = true, gdb = true, map = true } -- the subcommands with one
 local WIDTH = 80
 

@@ -64,13 +64,14 @@ local function traceback(message)
   return require("lunavisor.exit.trace").back(message)
 end
 
--- One line of results: what the script was given, and what it gave.
-local function print_json(line, ok, result)
+-- One line of results, what the script was given and what it gave: for `put` if that is a function.
+local function put_json(put, line, ok, result)
   if not ok then
     line.error = tostring(result):match "^[^\n]*"
   elseif type(result) == "table" then
     line.results = result
   end
+  if type(put) == "function" then return put(line) end
   print(require("lunavisor.program.json").encode(line))
 end
 
@@ -84,14 +85,15 @@ local function run(chunk, set, options)
   local line = options.json and { status = ok and 0 or 1, arguments = set,
     seconds = require("lunavisor").clock() - began }
   local status = session:finish(line)
-  if line then print_json(line, ok, result) end
+  if line then put_json(options.json, line, ok, result) end
   io.stdout:flush()
   if ok then return status end
   say.line("%s", tostring(result))
   return 1
 end
 
---- Status 0 when the script has returned, 1 when it has raised; os.exit has its own.
+--- Status 0 when the script has returned, 1 when it has raised; os.exit has its own. options.json
+--- may be a function, which gets the table of the line.
 function M.run(options)
   if options.accel then require("lunavisor.vm.accel").prefer(options.accel) end
   local wrong = processes().not_for(options)

@@ -60,6 +60,7 @@ end
 
 local WORDS = { ["true"] = true, ["false"] = false }
 local value_at
+local whole_number -- what stands for an integer of more digits than a double has
 
 local function space(text, at) return text:find("[^ \t\r\n]", at) or #text + 1 end
 
@@ -112,12 +113,17 @@ function value_at(text, at, depth)
   if WORDS[word] ~= nil then return WORDS[word], at + #word end
   local digits = text:match("^-?%d+%.?%d*[eE]?[+-]?%d*", at)
   local number = digits and tonumber(digits)
+  if whole_number and digits and #digits > 15 and digits:find "^-?%d+$" then
+    number = whole_number(digits)
+  end
   if not number then refuse(at, "a value") end
   return number, at + #digits
 end
 
---- The value of a text; an error where it is not JSON.
-function M.decode(text)
+--- The value of a text; an error where it is not JSON. whole(digits) gives what stands for an
+--- integer that a double may not have; without it, that is a number.
+function M.decode(text, whole)
+  whole_number = whole
   local value, at = value_at(text, 1, 0)
   at = space(text, at)
   if at <= #text then refuse(at, "the end") end
