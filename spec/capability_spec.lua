@@ -6,7 +6,7 @@ local helper = require "spec.support.helper"
 
 helper.kvm("luna.capability", function()
   local names = { "vcpus_max", "slots_max", "spaces_max", "address_bits", "dirty_ring_max",
-    "xsave_size", "controls" }
+    "xsave_size", "controls", "exceptions" }
 
   it("has a whole number for each name", function()
     for _, name in ipairs(names) do

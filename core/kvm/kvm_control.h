@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What KVM's interface has no words for: calls and an exit of the software CPU's own beside KVM's,
- * with numbers that KVM does not use. A kernel says by the capability whether it has them. */
+ * with numbers that KVM does not use. A kernel says by the capabilities whether it has them. */
 #ifndef LUNA_KVM_CONTROL_H
 #define LUNA_KVM_CONTROL_H
 
@@ -10,7 +10,8 @@
 
 enum {
   LUNA_KVM_CAP_CONTROLS = 0x4c56,
-  LUNA_KVM_EXIT_CONTROL = 0x4c56 /* the run page's union is a luna_control_exit */
+  LUNA_KVM_CAP_EXCEPTIONS = 0x4c57, /* how many of the last ones are kept */
+  LUNA_KVM_EXIT_CONTROL = 0x4c56    /* the run page's union is a luna_control_exit */
 };
 
 /* VM-entry interruption information, and what goes with it. */
@@ -20,11 +21,20 @@ typedef struct luna_kvm_event {
   uint32_t length;
 } luna_kvm_event;
 
+/* The last exceptions, the oldest first. */
+typedef struct luna_kvm_exceptions {
+  uint32_t count;
+  uint32_t reserved;
+  luna_last_exception list[LUNA_LAST_EXCEPTIONS];
+} luna_kvm_exceptions;
+
 /* luna_controls are copied; NULL for none. */
 #define LUNA_KVM_SET_CONTROLS _IOW(0x4c, 0x56, luna_controls)
 #define LUNA_KVM_DELIVER _IOW(0x4c, 0x57, luna_kvm_event)
+#define LUNA_KVM_GET_EXCEPTIONS _IOR(0x4c, 0x58, luna_kvm_exceptions)
 
 int luna_kvm_set_controls(luna_fd vcpu_fd, const luna_controls *controls);
 int luna_kvm_deliver(luna_fd vcpu_fd, const luna_kvm_event *event);
+int luna_kvm_get_exceptions(luna_fd vcpu_fd, luna_kvm_exceptions *exceptions);
 
 #endif

@@ -224,8 +224,9 @@ struct soft_cpu {
   bool is_amd;
 
   /* Events. */
-  soft_event event; /* being delivered, or raised by soft_fault */
-  int delivering;   /* its vector; -1 for none */
+  soft_event event;    /* being delivered, or raised by soft_fault */
+  int delivering;      /* its vector; -1 for none */
+  luna_delivery stage; /* how far that is */
   bool double_fault;
   bool injected; /* user space wants `inject` delivered */
   bool pends;    /* but not yet for the processor: KVM_SET_REGS takes it back, as KVM does */
@@ -312,6 +313,10 @@ struct soft_cpu {
   uint32_t host_mxcsr;
   uint16_t host_fcw;
   _Alignas(64) uint8_t bounce[128];
+
+  /* The last exceptions and interrupts: deliver/past.c. */
+  luna_last_exception past[LUNA_LAST_EXCEPTIONS]; /* an event's place is by its number */
+  uint64_t past_count;
 
   /* The LAPIC, its page as xAPIC lays it out; bits of IRR by any thread. */
   _Alignas(16) uint8_t apic[1024];

@@ -394,7 +394,11 @@ static void call_rest(luna_vcpu *vcpu) {
   int64_t offset;
   luna_last_exit last[LUNA_LAST_EXITS];
   uint32_t count;
+  luna_last_exception past[LUNA_LAST_EXCEPTIONS];
+  uint32_t most = (uint32_t)fuzz_pick(LUNA_LAST_EXCEPTIONS + 1);
   fuzz_status(luna_vcpu_last_exits(vcpu, last, (uint32_t)fuzz_pick(LUNA_LAST_EXITS + 1), &count));
+  fuzz_status(luna_vcpu_last_exceptions(vcpu, past, most, &count));
+  fuzz_status(luna_vcpu_triple_fault(vcpu, past, most, &count));
   fuzz_status(luna_vcpu_set_space(vcpu, a_space(), fuzz_rarely(4) ? (uint32_t)fuzz_number() : 0));
   fuzz_status(luna_vcpu_account(vcpu, fuzz_pick(2)));
   fuzz_status(luna_vcpu_time(vcpu, &one, &other));

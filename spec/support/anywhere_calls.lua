@@ -147,7 +147,8 @@ return function(world)
       cpu:u32(0x5000, 1)
       cpu:u64(0x5000, 1)
       cpu:write(0x5000, "abc")
-      return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4), cpu:last_exits(4)
+      return cpu:instruction(), cpu:backtrace(4), cpu:disasm(4), cpu:last_exits(4),
+        cpu:last_exceptions(4)
     end,
     core = function()
       local path = os.tmpname()

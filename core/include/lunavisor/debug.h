@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Part of lunavisor.h: breakpoints, watchpoints and single steps; the last exits. Breakpoints
- * belong to the vCPU, not to the guest: its debug registers and memory do not show them, and they
- * go along when it moves to another space. */
+ * Part of lunavisor.h: breakpoints, watchpoints and single steps; the last exits, and the last
+ * exceptions and interrupts. Breakpoints belong to the vCPU, not to the guest: its debug registers
+ * and memory do not show them, and they go along when it moves to another space. */
 #ifndef LUNAVISOR_DEBUG_H
 #define LUNAVISOR_DEBUG_H
 
@@ -69,5 +69,67 @@ typedef struct luna_last_exit {
  * kept. `*count` is how many were written to `list`. _STATE while the vCPU's thread has it. */
 LUNA_API int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most,
                                   uint32_t *count);
+
+enum {
+  LUNA_LAST_EXCEPTIONS = 16, /* how many of a vCPU are kept */
+  /* bits of luna_last_exception.flags */
+  LUNA_EXCEPTION_ERROR = 1,     /* `error` is its error code */
+  LUNA_EXCEPTION_MET = 2,       /* `met` is what its delivery has met */
+  LUNA_EXCEPTION_MET_ERROR = 4, /* `met_error` is the error code of that */
+  LUNA_EXCEPTION_SHUTDOWN = 8   /* which made a triple fault of it */
+};
+
+typedef enum luna_exception_source {
+  LUNA_FROM_EXCEPTION = 0,   /* of the processor, or injected */
+  LUNA_FROM_INSTRUCTION = 1, /* INT n, INT3, INTO, INT1 */
+  LUNA_FROM_INTERRUPT = 2    /* from outside, or an NMI */
+} luna_exception_source;
+
+/* How far a delivery has come (SDM Vol. 3, 6.12): to its end, or to where it met another one. */
+typedef enum luna_delivery {
+  LUNA_DELIVERY_DONE = 0,  /* the handler begins */
+  LUNA_DELIVERY_LIMIT = 1, /* its gate has to lie within the IDT's limit */
+  LUNA_DELIVERY_GATE = 2,  /* the gate is read and looked at */
+  LUNA_DELIVERY_CODE = 3,  /* the handler's code segment, and the offset in it */
+  LUNA_DELIVERY_STACK = 4, /* the handler's stack: the TSS, and its segment */
+  LUNA_DELIVERY_FRAME = 5, /* what the handler finds on its stack is pushed */
+  LUNA_DELIVERY_TASK = 6   /* a task gate: the switch to another task */
+} luna_delivery;
+
+/* One of the last exceptions and interrupts of a vCPU. */
+typedef struct luna_last_exception {
+  uint64_t serial;      /* which one, from 1 on */
+  uint64_t rip;         /* where its handler returns to: of a fault its instruction */
+  uint64_t address;     /* CR2, of a page fault; 0 */
+  uint64_t met_address; /* the same of what was met */
+  uint32_t error;
+  uint32_t met_error;
+  uint32_t vector;
+  uint32_t met;    /* a vector */
+  uint32_t source; /* luna_exception_source */
+  uint32_t stage;  /* luna_delivery */
+  uint32_t cs;     /* selector, as it was before */
+  uint32_t cpl;    /* the same */
+  uint32_t flags;  /* LUNA_EXCEPTION_* */
+  uint32_t reserved;
+} luna_last_exception;
+
+/* The last exceptions and interrupts that the vCPU has begun to deliver to its guest, in the space
+ * that it is in, up to `most` of them, the oldest first; those too whose delivery failed, down to a
+ * triple fault. `*count` is how many were written to `list`. _UNSUPPORTED on an accelerator that
+ * does not keep them: the software CPU does, KVM does not (luna_accelerator_capability(accel,
+ * "exceptions", ...)). _STATE while the vCPU's thread has it. */
+LUNA_API int luna_vcpu_last_exceptions(luna_vcpu *vcpu, luna_last_exception *list, uint32_t most,
+                                       uint32_t *count);
+
+/* The same of a vCPU whose last exit was LUNA_EXIT_SHUTDOWN, on every accelerator: the exceptions
+ * that its triple fault was made of are the last of the list. On KVM, which tells none, a software
+ * CPU does the instruction at RIP again, with the vCPU's registers and over the memory of its
+ * space, of which nothing is changed. _STATE where the last exit was another one, or the vCPU's
+ * thread has it; _UNSUPPORTED where this build has no software CPU; _NOT_FOUND where the
+ * instruction leads to no triple fault there, or to one with another page fault: an interrupt from
+ * outside may have led to it, and KVM on AMD's processors has reset the vCPU by then. */
+LUNA_API int luna_vcpu_triple_fault(luna_vcpu *vcpu, luna_last_exception *list, uint32_t most,
+                                    uint32_t *count);
 
 #endif

@@ -111,6 +111,12 @@ void soft_deliver(soft_cpu *cpu, soft_event event, uint64_t rip);
 /* INT n, INT3 and INTO. */
 void soft_software_interrupt(soft_cpu *cpu, unsigned vector, soft_source source, uint64_t rip);
 
+/* past.c: the last exceptions and interrupts. Delivery of one begins; it has met another one, which
+ * has made a triple fault of it; it is at its end. */
+void soft_past_begin(soft_cpu *cpu, const soft_event *event, uint64_t rip);
+void soft_past_met(soft_cpu *cpu, const soft_event *met);
+void soft_past_shutdown(soft_cpu *cpu);
+
 /* exception.c: delivers what soft_fault has raised, and makes double and triple faults of what
  * fails on the way. False for a triple fault. */
 bool soft_take_exception(soft_cpu *cpu);

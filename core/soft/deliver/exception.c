@@ -36,11 +36,15 @@ static bool makes_double(const soft_cpu *cpu, unsigned vector) {
 }
 
 __attribute__((noreturn)) static void throw_event(soft_cpu *cpu, soft_event event) {
+  if (cpu->delivering >= 0) {
+    soft_past_met(cpu, &event);
+  }
   if (soft_unlikely(cpu->controlled)) {
     soft_vmx_exception(cpu, &event);
   }
   if (cpu->delivering == VECTOR_DF && cpu->event.source == SOFT_FROM_FAULT) {
     cpu->double_fault = true; /* a third one */
+    soft_past_shutdown(cpu);
   } else if (makes_double(cpu, event.vector)) {
     event = (soft_event){.vector = VECTOR_DF, .has_error = true};
     if (soft_unlikely(cpu->controlled)) {

@@ -36,7 +36,9 @@ static uint64_t pushed_flags(const soft_cpu *cpu, const soft_event *event) {
 
 static void deliver_real(soft_cpu *cpu, const soft_event *event, uint64_t table, uint64_t flags,
                          uint64_t rip) {
+  cpu->stage = LUNA_DELIVERY_GATE;
   uint64_t entry = soft_load_system(cpu, table + event->vector * 4u, 4), sp = cpu->r[RSP] & 0xffff;
+  cpu->stage = LUNA_DELIVERY_FRAME;
   if (sp & 1 && sp < 6) { /* a word over the end of the stack's segment */
     soft_fault(cpu, VECTOR_SS, 0);
   }
@@ -97,6 +99,7 @@ static gate checked_gate(soft_cpu *cpu, const soft_event *event) {
   if (event->vector * size + size - 1 > cpu->idt.limit) {
     fault_gate(cpu, VECTOR_GP, event);
   }
+  cpu->stage = LUNA_DELIVERY_GATE;
   gate found = read_gate(cpu, event);
   bool known = found.type == GATE_INT || found.type == GATE_TRAP;
   if (!soft_is_long(cpu)) {
@@ -178,6 +181,7 @@ static void push_frame(soft_cpu *cpu, soft_frame *frame, const soft_event *event
 static void deliver_protected(soft_cpu *cpu, const soft_event *event, uint64_t rip) {
   gate through = checked_gate(cpu, event);
   if (through.type == SYSTEM_TASK_GATE) {
+    cpu->stage = LUNA_DELIVERY_TASK;
     soft_descriptor as_gate = {through.bits, 0};
     soft_task_gate(cpu, as_gate, event->vector * 8u, SOFT_TASK_CALL, rip);
     if (event->has_error) {
@@ -187,11 +191,13 @@ static void deliver_protected(soft_cpu *cpu, const soft_event *event, uint64_t r
     }
     return;
   }
+  cpu->stage = LUNA_DELIVERY_CODE;
   soft_descriptor code = handler_code(cpu, &through);
   unsigned cpl = soft_is_conforming(code) ? cpu->cpl : soft_dpl(code);
   if (soft_is_vm86(cpu) && cpl) {
     soft_fault_selector(cpu, VECTOR_GP, through.selector);
   }
+  cpu->stage = LUNA_DELIVERY_STACK;
   uint64_t sp;
   struct kvm_segment stack = handler_stack(cpu, &through, cpl, &sp);
   bool outer = cpl < cpu->cpl, from_vm86 = soft_is_vm86(cpu);
@@ -204,9 +210,11 @@ static void deliver_protected(soft_cpu *cpu, const soft_event *event, uint64_t r
     soft_frame_check(cpu, &stack, sp,
                      size * (3u + (outer ? 2 : 0) + (from_vm86 ? 4 : 0) + event->has_error));
   }
+  cpu->stage = LUNA_DELIVERY_CODE;
   if (!soft_code_reaches(cpu, through.selector, code, through.offset)) {
     soft_fault_selector(cpu, VECTOR_GP, 0);
   }
+  cpu->stage = LUNA_DELIVERY_FRAME;
   push_frame(cpu, &frame, event, outer, rip);
   soft_set_accessed(cpu, code);
   bool masks = !(through.type & 1);
@@ -227,6 +235,7 @@ void soft_deliver(soft_cpu *cpu, soft_event event, uint64_t rip) {
   cpu->single = true;
   cpu->event = event;
   cpu->delivering = event.vector;
+  soft_past_begin(cpu, &event, rip);
   if (event.source != SOFT_FROM_INT && event.source != SOFT_FROM_INT3) {
     cpu->current = NULL;
   }
@@ -241,6 +250,7 @@ void soft_deliver(soft_cpu *cpu, soft_event event, uint64_t rip) {
   } else {
     deliver_protected(cpu, &event, rip);
   }
+  cpu->past[cpu->past_count % LUNA_LAST_EXCEPTIONS].stage = LUNA_DELIVERY_DONE;
   cpu->delivering = -1;
   cpu->single = single;
   cpu->trap_flag = false;

@@ -48,6 +48,8 @@ int soft_capability(long number) {
     case KVM_CAP_IRQFD_RESAMPLE:
     case LUNA_KVM_CAP_CONTROLS:
       return 1;
+    case LUNA_KVM_CAP_EXCEPTIONS:
+      return LUNA_LAST_EXCEPTIONS;
     case KVM_CAP_SYNC_REGS:
       return KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     case KVM_CAP_X86_USER_SPACE_MSR:

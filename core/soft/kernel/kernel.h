@@ -4,6 +4,7 @@
 #ifndef SOFT_KERNEL_H
 #define SOFT_KERNEL_H
 
+#include "kvm/kvm_control.h"
 #include "soft/irqchip/irqchip.h"
 
 enum {
@@ -116,6 +117,9 @@ int soft_zone_set(soft_vm *vm, const struct kvm_coalesced_mmio_zone *zone, bool 
 /* filter.c */
 int soft_filter_set(soft_vm *vm, const struct kvm_msr_filter *filter);
 void soft_filter_free(soft_vm *vm);
+
+/* deliver/past.c: the last exceptions, the oldest first. */
+void soft_past_get(const soft_cpu *cpu, luna_kvm_exceptions *given);
 
 /* stats.c: a descriptor as KVM_GET_STATS_FD gives it; what it tells has changed. */
 int soft_stats_fd(soft_cpu *cpu);

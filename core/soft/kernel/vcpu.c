@@ -218,6 +218,9 @@ int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
       const luna_kvm_event *event = argument;
       return soft_deliver_next(cpu, event->info, event->error, event->length);
     }
+    case LUNA_KVM_GET_EXCEPTIONS:
+      soft_past_get(cpu, argument);
+      return 0;
     case KVM_GET_LAPIC:
     case KVM_SET_LAPIC:
     case KVM_GET_MP_STATE:

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Raw calls for LuaJIT: blocks of string I/O, names of KVM's exits, time spent in the guest,
--- the last exits.
+-- the last exits and exceptions.
 
 return function(M, shared)
   local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
@@ -69,6 +69,33 @@ return function(M, shared)
         value = has_value and one.value or nil }
     end
     return list
+  end
+
+  local past_out = ffi.new "luna_last_exception[16]"
+
+  local function exceptions_of(status)
+    if status < 0 then return fail(status) end
+    local list = {}
+    for i = 1, count_out[0] do
+      local one = past_out[i - 1]
+      list[i] = { serial = tonumber(one.serial), rip = one.rip, address = one.address,
+        met_address = one.met_address, error = one.error, met_error = one.met_error,
+        vector = one.vector, met = one.met, source = one.source, stage = one.stage, cs = one.cs,
+        cpl = one.cpl, flags = one.flags }
+    end
+    return list
+  end
+
+  -- vcpu, how many at most: a list of the last exceptions and interrupts, the oldest first.
+  function M.last_exceptions(object, most)
+    return exceptions_of(C.luna_vcpu_last_exceptions(vcpu_of(object), past_out,
+      math.min(most, 16), count_out))
+  end
+
+  -- The same where a triple fault was the last exit.
+  function M.triple_fault(object, most)
+    return exceptions_of(C.luna_vcpu_triple_fault(vcpu_of(object), past_out, math.min(most, 16),
+      count_out))
   end
 
   function M.hypercalls(object)

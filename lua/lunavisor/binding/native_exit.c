@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Raw calls for Lua 5.4: blocks of string I/O, names of KVM's exits, time spent in the guest,
- * the last exits. */
+ * the last exits and exceptions. */
 #include "native.h"
 
 #include <string.h>
@@ -100,6 +100,49 @@ static int raw_last_exits(lua_State *L) {
   return 1;
 }
 
+typedef int exceptions_call(luna_vcpu *, luna_last_exception *, uint32_t, uint32_t *);
+
+static int push_exceptions(lua_State *L, exceptions_call *ask) {
+  luna_last_exception list[LUNA_LAST_EXCEPTIONS];
+  uint32_t count;
+  lua_Integer most = luaL_checkinteger(L, 2);
+  int status = ask(luna_check_vcpu(L), list,
+                   most < LUNA_LAST_EXCEPTIONS ? (uint32_t)most : LUNA_LAST_EXCEPTIONS, &count);
+  if (status < 0) {
+    return luna_push_failure(L, status);
+  }
+  lua_createtable(L, (int)count, 0);
+  for (uint32_t i = 0; i < count; i++) {
+    const luna_last_exception *one = &list[i];
+    lua_createtable(L, 0, 13);
+    set_number(L, "serial", one->serial);
+    set_number(L, "rip", one->rip);
+    set_number(L, "address", one->address);
+    set_number(L, "met_address", one->met_address);
+    set_number(L, "error", one->error);
+    set_number(L, "met_error", one->met_error);
+    set_number(L, "vector", one->vector);
+    set_number(L, "met", one->met);
+    set_number(L, "source", one->source);
+    set_number(L, "stage", one->stage);
+    set_number(L, "cs", one->cs);
+    set_number(L, "cpl", one->cpl);
+    set_number(L, "flags", one->flags);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* vcpu, how many at most: a list of the last exceptions and interrupts, the oldest first */
+static int raw_last_exceptions(lua_State *L) {
+  return push_exceptions(L, luna_vcpu_last_exceptions);
+}
+
+/* the same where a triple fault was the last exit */
+static int raw_triple_fault(lua_State *L) {
+  return push_exceptions(L, luna_vcpu_triple_fault);
+}
+
 static int raw_hypercalls(lua_State *L) {
   return luna_push_done(L, luna_vm_hypercalls(luna_check_vm(L)));
 }
@@ -113,6 +156,8 @@ const luaL_Reg luna_exit_functions[] = {
     {"account", raw_account},
     {"time", raw_time},
     {"last_exits", raw_last_exits},
+    {"last_exceptions", raw_last_exceptions},
+    {"triple_fault", raw_triple_fault},
     {"hypercalls", raw_hypercalls},
     {NULL, NULL},
 };

@@ -4,6 +4,7 @@
 local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local exits = require "lunavisor.exit.record"
+local exceptions = require "lunavisor.exit.exception"
 local mistakes = require "lunavisor.exit.mistake"
 local mode = require "lunavisor.vcpu.mode"
 local past = require "lunavisor.exit.past"
@@ -14,9 +15,10 @@ local mine = class.checker(exits.class)
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
-  sentence mistakes symbol mode code walk refused last devices registers segments problem vcpus]])
+  sentence mistakes symbol mode code walk refused exceptions again last devices registers segments
+  problem vcpus]])
 
-local CODE, LAST, ALL = 8, 10, 64
+local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 
 -- Kinds after which the guest could not have gone on by itself.
 local fatal = { shutdown = true, fault = true, exception = true, internal = true,
@@ -106,6 +108,21 @@ local function last_of(list)
   return found
 end
 
+-- The last exceptions, and whether the last instruction had to be done again for that.
+local function exceptions_of(exit, cpu)
+  local list, _, code = exceptions.list(cpu, EVENTS)
+  if list or code ~= "unsupported" or exit.kind ~= "shutdown" then return list or {}, false end
+  list = exceptions.of_triple_fault(cpu, EVENTS)
+  return list or {}, list ~= nil
+end
+
+-- KVM on AMD's processors, which leave nothing of the registers, makes an INIT of a triple fault
+-- (svm.c, shutdown_interception).
+local function is_reset(exit, cpu)
+  return exit.kind == "shutdown" and cpu.vm.accel == "kvm" and not mode.bit(cpu.cr0, 0)
+    and cpu.rip == u64(0xfff0) and cpu.cs.base == u64(0xffff0000)
+end
+
 local function look(made, exit, cpu)
   local list = past.list(cpu, ALL) or {}
   local scene = { exit = exit, cpu = cpu, past = list, linear = mode.linear(cpu, cpu.rip),
@@ -114,6 +131,7 @@ local function look(made, exit, cpu)
   made.mistakes = mistakes.find(scene)
   made.code = cpu:disasm(CODE)
   made.walk, made.refused = failed_walk(scene)
+  made.exceptions, made.again = exceptions_of(exit, cpu)
   made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
   made.registers, made.segments = cpu:regs(), segments_of(cpu)
 end
@@ -124,24 +142,32 @@ local function gone(exit, cpu)
   if exit.serial and exit.serial ~= raw.vcpu_exits(cpu) then
     return "the vCPU has gone on since: what follows is how it stands now"
   end
+  if is_reset(exit, cpu) then
+    return "the vCPU stands where INIT puts it, as KVM does at a triple fault on AMD's processors: "
+      .. "how it stood before is lost; on the software CPU (LUNA_ACCEL=soft) it is kept"
+  end
 end
 
 local function explain(exit, sentence, cpu)
-  local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {} },
+  local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {},
+    exceptions = {} },
     Explanation)
   made.problem = cpu and gone(exit, cpu)
   if cpu and cpu[1] and not cpu.started then look(made, exit, cpu) end
   return made
 end
 
---- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of
---- { name =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt",
---- "no stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions,
---- the one at rip marked), `walk` of the address that has failed and `refused`, which entry has
---- refused it, `last` (the last ten exits), `devices` (what each was asked last), `registers`,
---- `segments`, and `problem`, where it is too late to look. Of an exit of vm:run without a vCPU,
---- `vcpus` has one for each vCPU. tostring gives all of it, in lines. It changes nothing, and does
---- not raise for what cannot be read. From the thread that runs the VM.
+--- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
+--- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
+--- stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions, the
+--- one at rip marked), `walk` of the address that has failed and `refused`, which entry has refused
+--- it, `exceptions` (the last eight that the guest was given, interrupts too, as
+--- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
+--- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
+--- `devices` (what each was asked last), `registers`, `segments`, and `problem`, where it is too
+--- late to look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives
+--- all of it, in lines. It changes nothing, and does not raise for what cannot be read. From the
+--- thread that runs the VM.
 function exits.methods.explain(self)
   mine(self)
   if self.cpu or not self.vcpus then return explain(self, tostring(self), self.cpu) end
@@ -181,6 +207,8 @@ function Explanation.__tostring(self)
   for i, entry in ipairs(self.walk and self.walk.entries or {}) do
     add(("  %d: %s at gpa 0x%x"):format(i, hex(entry.value), entry.gpa))
   end
+  add(list_of(self.again and "Exceptions (of the instruction, done again on the software CPU):"
+    or "Last exceptions and interrupts:", exceptions.lines(self.exceptions), tostring))
   add(list_of("Last exits:", self.last, tostring))
   add(list_of("Devices, last asked:", self.devices, function(one) return one.text end))
   if self.registers then

@@ -29,6 +29,8 @@ error "annotations are not to be required"
 ---@field code luna.instruction[]? eight, the one at rip marked
 ---@field walk luna.walk? of the address that has failed
 ---@field refused string? which entry has refused it
+---@field exceptions luna.past_exception[] eight; on KVM those of a triple fault alone
+---@field again boolean? found by doing the instruction again on the software CPU
 ---@field last luna.past_exit[] ten
 ---@field devices luna.device_asked[] the latest first
 ---@field registers table<string, luna.u64>?

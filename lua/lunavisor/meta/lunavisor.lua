@@ -285,7 +285,7 @@ function luna.asm(source, options) end
 ---@return luna.probe
 function luna.probe() end
 ---@alias luna.limit "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"
----|"xsave_size"|"controls"
+---|"xsave_size"|"controls"|"exceptions"
 ---@param name luna.limit
 ---@param accel? luna.accel
 ---@return integer?, string?, string?

@@ -1,9 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- What a vCPU has of one subject: the time that the guest has taken, and its last exits.
+-- What a vCPU has of one subject: the time that the guest has taken, its last exits, and its last
+-- exceptions and interrupts.
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local exceptions = require "lunavisor.exit.exception"
 local past = require "lunavisor.exit.past"
 require "lunavisor.exit.explain"
 
@@ -31,6 +33,22 @@ return function(methods, readers, _writers)
     open(self)
     count = check.whole("cpu:last_exits: count", count == nil and 64 or count, 0)
     return check.result(past.list(self, count))
+  end
+
+  --- The last exceptions and interrupts that were delivered to the guest, or whose delivery failed,
+  --- up to `count` of the 16 that are kept, all where nil: a list, the oldest first, whose text has
+  --- a line for each. Each has name ("#PF", "interrupt 0x20", "INT 0x80", "NMI"), vector, serial
+  --- (from 1), source ("exception", "instruction" or "interrupt"), rip (where the handler returns
+  --- to: of a fault the instruction), cs, ring, error_code, of a page fault address, symbol (what
+  --- vm.symbols calls rip), and delivered. Where delivering it met another exception, `met` is
+  --- that: name, vector, error_code, address, stage ("limit", "gate", "code", "stack", "frame" or
+  --- "task") and text, why; `shutdown` where that made a triple fault. They are kept for each space
+  --- that the vCPU was in. nil, message, code while its thread has it, and "unsupported" on KVM,
+  --- which does not keep them.
+  function methods.last_exceptions(self, count)
+    open(self)
+    count = check.whole("cpu:last_exceptions: count", count == nil and 16 or count, 0)
+    return check.result(exceptions.list(self, count))
   end
 
   readers.exec_time = function(self) return (raw.time(self)) end
