@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Time: the host's time-stamp counter is the guest's clock, for kvmclock too. What a guest reads is
  * the host's by a ratio, and an offset behind that. */
+#include "base/tick.h"
 #include "soft/access.h"
 #include "soft/execute/control.h"
 #include "soft/kernel/kernel.h"
@@ -12,16 +13,10 @@ __extension__ typedef unsigned __int128 wide;
 
 enum {
   SPAN_NS = 4000000, /* between two moments whose distance is measured, at least */
-  TRIES = 5,
-  RATIO_MOST = 256 /* of the guest's frequency to the host's */
+  RATIO_MOST = 256   /* of the guest's frequency to the host's */
 };
 
-/* The counter and the clock at one time. */
-typedef struct moment {
-  uint64_t ticks, ns;
-} moment;
-
-static moment loaded;
+static luna_moment loaded;
 static uint32_t khz;
 static uint64_t ns_per_tick; /* times 2^32 */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -39,23 +34,9 @@ static uint32_t cpuid(uint32_t leaf, uint32_t *ebx, uint32_t *ecx) {
   return eax;
 }
 
-/* Of a few tries the one in which least came between the two. */
-static moment take_moment(void) {
-  moment best = {0};
-  uint64_t least = UINT64_MAX;
-  for (int i = 0; i < TRIES; i++) {
-    uint64_t before = soft_tsc_host(), ns = soft_now(), gap = soft_tsc_host() - before;
-    if (gap < least) {
-      least = gap;
-      best = (moment){.ticks = before + gap / 2, .ns = ns};
-    }
-  }
-  return best;
-}
-
 /* Who makes a VM mostly does so some time after the library is loaded, and then need not wait. */
 __attribute__((constructor)) static void note_loading(void) {
-  loaded = take_moment();
+  loaded = luna_tick_moment();
 }
 
 /* As a hypervisor says it (leaf 0x40000010), as the processor does (0x15), or by the clock. */
@@ -73,7 +54,7 @@ static uint32_t measure(void) {
   }
   while (soft_now() - loaded.ns < SPAN_NS) {
   }
-  moment here = take_moment();
+  luna_moment here = luna_tick_moment();
   return (uint32_t)((wide)(here.ticks - loaded.ticks) * 1000000 / (here.ns - loaded.ns));
 }
 
@@ -99,7 +80,7 @@ static uint64_t times(uint64_t count, uint64_t factor) {
 
 static uint64_t host_ns(void) {
   pthread_once(&once, prepare);
-  return times(soft_tsc_host(), ns_per_tick);
+  return times(luna_tick(), ns_per_tick);
 }
 
 bool soft_tsc_scale(soft_cpu *cpu, uint32_t kilohertz) {
@@ -118,7 +99,7 @@ uint64_t soft_tsc_to_ns(const soft_cpu *cpu, uint64_t ticks) {
 }
 
 uint64_t soft_tsc(const soft_cpu *cpu) {
-  return times(soft_tsc_host(), cpu->tsc_ratio) + cpu->tsc_offset;
+  return times(luna_tick(), cpu->tsc_ratio) + cpu->tsc_offset;
 }
 
 uint64_t soft_vm_clock(soft_vm *vm) {

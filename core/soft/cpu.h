@@ -382,10 +382,5 @@ SOFT_INLINE bool soft_canonical(const soft_cpu *cpu, uint64_t linear) {
   unsigned unused = cpu->cr4 & CR4_LA57 ? 7 : 16;
   return (uint64_t)((int64_t)(linear << unused) >> unused) == linear;
 }
-SOFT_INLINE uint64_t soft_tsc_host(void) {
-  uint32_t low, high;
-  __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-  return (uint64_t)high << 32 | low;
-}
 
 #endif

@@ -67,13 +67,40 @@ static bool counts(const luna_vcpu *vcpu) {
   return atomic_load_explicit(&vcpu->attention, memory_order_relaxed) & LUNA_ATTEND_TIME;
 }
 
-void luna_account_enter(luna_vcpu *vcpu) {
-  vcpu->account.entered = luna_clock();
+static uint64_t ticks(const luna_account *account) {
+  return account->by_clock ? luna_clock() : luna_tick();
 }
 
+static luna_moment moment(const luna_account *account) {
+  const uint64_t now = luna_clock();
+  return account->by_clock ? (luna_moment){now, now} : luna_tick_moment();
+}
+
+void luna_account_enter(luna_vcpu *vcpu) {
+  vcpu->account.entered = ticks(&vcpu->account);
+}
+
+/* Counters of different processors may be some ticks apart. */
 void luna_account_leave(luna_vcpu *vcpu) {
-  atomic_fetch_add_explicit(&vcpu->account.exec, luna_clock() - vcpu->account.entered,
-                            memory_order_relaxed);
+  luna_account *account = &vcpu->account;
+  const uint64_t now = ticks(account);
+  const uint64_t before = atomic_load_explicit(&account->exec, memory_order_relaxed);
+  atomic_store_explicit(&account->exec,
+                        before + (now > account->entered ? now - account->entered : 0),
+                        memory_order_relaxed);
+}
+
+/* What has come since the last answer counts by what a tick has been so far; of two threads that
+ * ask at once, one adds it. */
+static uint64_t exec_ns(luna_account *account) {
+  const unsigned long exec = atomic_load_explicit(&account->exec, memory_order_relaxed);
+  unsigned long told = atomic_load(&account->told);
+  if (exec > told && atomic_compare_exchange_strong(&account->told, &told, exec)) {
+    const luna_moment now = moment(account), since = account->since;
+    const double tick = (double)(now.ns - since.ns) / (double)(now.ticks - since.ticks);
+    atomic_fetch_add(&account->told_ns, (unsigned long)((double)(exec - told) * tick));
+  }
+  return atomic_load(&account->told_ns);
 }
 
 /* Since the seat with that descriptor was taken; 0 for -1, between two seats. */
@@ -116,15 +143,20 @@ int luna_vcpu_account(luna_vcpu *vcpu, uint32_t on) {
     atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_TIME);
     return LUNA_OK;
   }
-  atomic_store(&vcpu->account.exec, 0);
-  atomic_store(&vcpu->account.idle, 0);
+  luna_account *account = &vcpu->account;
+  account->by_clock = !luna_tick_is_steady();
+  account->since = moment(account);
+  atomic_store(&account->exec, 0);
+  atomic_store(&account->told, 0);
+  atomic_store(&account->told_ns, 0);
+  atomic_store(&account->idle, 0);
   atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_TIME);
   luna_account_sit(vcpu);
   return LUNA_OK;
 }
 
 int luna_vcpu_time(luna_vcpu *vcpu, uint64_t *exec_time, uint64_t *idle_time) {
-  *exec_time = atomic_load_explicit(&vcpu->account.exec, memory_order_relaxed);
+  *exec_time = exec_ns(&vcpu->account);
   *idle_time = atomic_load(&vcpu->account.idle) +
                (counts(vcpu) ? halted_here(vcpu, atomic_load(&vcpu->account.fd)) : 0);
   return LUNA_OK;

@@ -4,6 +4,7 @@
 #ifndef LUNA_VCPU_H
 #define LUNA_VCPU_H
 
+#include "base/tick.h"
 #include "memory/vm.h"
 #include "seat/seat.h"
 
@@ -71,11 +72,15 @@ enum {
   LUNA_POSTED_SMI = 2
 };
 
-/* Time spent in the guest, in nanoseconds of luna_clock. */
+/* Time spent in the guest. Ticks are of the time-stamp counter, or nanoseconds of luna_clock. */
 typedef struct luna_account {
-  uint64_t entered;          /* when the entry under way began */
-  atomic_ulong exec;         /* of the entries that have ended */
-  atomic_ulong idle;         /* of that halted inside KVM, on seats that were left */
+  bool by_clock;
+  luna_moment since; /* counting began */
+  uint64_t entered;  /* ticks when the entry under way began */
+  atomic_ulong exec; /* ticks of the entries that have ended; written by one thread */
+  atomic_ulong told; /* of these, those that are in told_ns */
+  atomic_ulong told_ns;
+  atomic_ulong idle;         /* nanoseconds halted inside KVM, on seats that were left */
   atomic_int fd;             /* the present seat's statistics, for any thread to read; or -1 */
   atomic_ulong halted_since; /* what KVM said of it when it was taken */
 } luna_account;
