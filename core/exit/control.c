@@ -6,6 +6,7 @@
 #include "kvm/host.h"
 #include "kvm/kvm_control.h"
 #include "vcpu/guard.h"
+#include "vcpu/record.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -61,6 +62,13 @@ int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls) {
     return LUNA_OK;
   }
   return vcpu->vm->host->controls ? keep(vcpu, controls) : fail_kernel(vcpu);
+}
+
+int luna_control_decode(luna_vcpu *vcpu) {
+  luna_exit_set(vcpu, LUNA_EXIT_OTHER);
+  vcpu->exit.data_count = sizeof(luna_control_exit) / sizeof *vcpu->exit.data;
+  memcpy(vcpu->exit.data, vcpu->run->padding, sizeof(luna_control_exit));
+  return LUNA_EXIT_OTHER;
 }
 
 int luna_exit_control(const luna_exit *exit, luna_control_exit *control) {

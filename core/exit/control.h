@@ -8,5 +8,7 @@
 /* It is in its seat now, and about to leave it. */
 void luna_control_sit(luna_vcpu *vcpu);
 void luna_control_rise(luna_vcpu *vcpu);
+/* An exit that one asked for, from the run page; its kind. */
+int luna_control_decode(luna_vcpu *vcpu);
 
 #endif

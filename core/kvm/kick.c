@@ -17,17 +17,7 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-typedef struct thread_state {
-  struct kvm_run *volatile running; /* what the signal handler stops */
-  volatile sig_atomic_t seen;       /* the signal came */
-  pid_t id;                         /* 0 until luna_kick_prepare */
-  bool has_timer;
-  timer_t timer;
-  uint64_t armed; /* the moment the timer is set to, 0 for none */
-} thread_state;
-
-/* initial-exec: the signal handler may touch it, and must not allocate. */
-static _Thread_local thread_state self __attribute__((tls_model("initial-exec")));
+_Thread_local luna_kick_thread luna_kick_self __attribute__((tls_model("initial-exec")));
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_end;
@@ -35,8 +25,8 @@ static int signal_number;
 
 static void on_signal(int number) {
   (void)number;
-  struct kvm_run *run = self.running;
-  self.seen = 1;
+  struct kvm_run *run = luna_kick_self.running;
+  luna_kick_self.seen = 1;
   if (run) {
     run->immediate_exit = 1;
   }
@@ -44,15 +34,15 @@ static void on_signal(int number) {
 
 static void on_thread_end(void *unused) {
   (void)unused;
-  if (self.has_timer) {
-    timer_delete(self.timer);
-    self.has_timer = false;
+  if (luna_kick_self.has_timer) {
+    timer_delete(luna_kick_self.timer);
+    luna_kick_self.has_timer = false;
   }
 }
 
 /* A child has neither its parent's timers nor its thread id. */
 static void on_fork(void) {
-  memset(&self, 0, sizeof self);
+  memset(&luna_kick_self, 0, sizeof luna_kick_self);
 }
 
 /* The first of these that the process has no use for. None is a real-time signal: those take a
@@ -76,10 +66,7 @@ static void install(void) {
   }
 }
 
-int luna_kick_prepare(void) {
-  if (self.id) {
-    return LUNA_OK;
-  }
+int luna_kick_begin(void) {
   pthread_once(&once, install);
   if (!signal_number) {
     return luna_fail(LUNA_ERROR_LIMIT,
@@ -90,8 +77,8 @@ int luna_kick_prepare(void) {
   sigemptyset(&mask);
   sigaddset(&mask, signal_number);
   pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
-  pthread_setspecific(thread_end, &self);
-  self.id = (pid_t)syscall(SYS_gettid);
+  pthread_setspecific(thread_end, &luna_kick_self);
+  luna_kick_self.id = (pid_t)syscall(SYS_gettid);
   return LUNA_OK;
 }
 
@@ -100,8 +87,8 @@ static int make_timer(void) {
   memset(&event, 0, sizeof event);
   event.sigev_notify = SIGEV_THREAD_ID;
   event.sigev_signo = signal_number;
-  event.sigev_notify_thread_id = self.id;
-  if (timer_create(CLOCK_MONOTONIC, &event, &self.timer) != 0) {
+  event.sigev_notify_thread_id = luna_kick_self.id;
+  if (timer_create(CLOCK_MONOTONIC, &event, &luna_kick_self.timer) != 0) {
     /* The kernel keeps a place in the queue for it from now on, so that only this can fail. */
     if (errno == EAGAIN) {
       return luna_fail(LUNA_ERROR_LIMIT,
@@ -111,7 +98,7 @@ static int make_timer(void) {
     }
     return luna_fail_errno(errno, "cannot make the timer for a deadline");
   }
-  self.has_timer = true;
+  luna_kick_self.has_timer = true;
   return LUNA_OK;
 }
 
@@ -120,41 +107,36 @@ static void set_timer(uint64_t moment) {
   memset(&when, 0, sizeof when);
   when.it_value.tv_sec = (time_t)(moment / 1000000000u);
   when.it_value.tv_nsec = (long)(moment % 1000000000u);
-  timer_settime(self.timer, TIMER_ABSTIME, &when, NULL);
-  self.armed = moment;
-}
-
-bool luna_kick_armed(uint64_t deadline) {
-  return self.armed == deadline;
+  timer_settime(luna_kick_self.timer, TIMER_ABSTIME, &when, NULL);
+  luna_kick_self.armed = moment;
 }
 
 int luna_kick_arm(uint64_t deadline) {
-  if (self.armed == deadline) {
+  if (luna_kick_self.armed == deadline) {
     return LUNA_OK;
   }
-  int status = self.has_timer ? LUNA_OK : make_timer();
+  int status = luna_kick_self.has_timer ? LUNA_OK : make_timer();
   if (status == LUNA_OK) {
     set_timer(deadline);
   }
   return status;
 }
 
-void luna_kick_disarm(void) {
-  if (self.armed) {
-    set_timer(0);
-  }
+void luna_kick_stop_timer(void) {
+  set_timer(0);
 }
 
 int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
                   bool *entered) {
   run->immediate_exit = 0;
-  self.running = run;
+  luna_kick_self.running = run;
   /* Either the kicker sees this thread's id and sends the signal, or this thread sees the request:
-   * both sides store first and load then, sequentially consistent. */
-  atomic_store(&kick->thread, self.id);
+   * both sides store first and load then. The gate's locked instruction is between the two here
+   * (SDM Vol. 3, 9.2.3.9). */
+  atomic_store_explicit(&kick->thread, luna_kick_self.id, memory_order_relaxed);
   int result = -1;
   bool open = luna_gate_enter(gate);
-  *entered = open && !self.seen && !atomic_load(&kick->requested);
+  *entered = open && !luna_kick_self.seen && !atomic_load(&kick->requested);
   if (!*entered) {
     errno = EINTR;
   } else {
@@ -164,7 +146,7 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_
     luna_gate_leave(gate);
   }
   atomic_store_explicit(&kick->thread, 0, memory_order_release);
-  self.running = NULL;
+  luna_kick_self.running = NULL;
   return result;
 }
 
@@ -189,7 +171,7 @@ int luna_kick_visit(luna_fd vcpu_fd) {
   pthread_sigmask(SIG_BLOCK, &ours, &before);
   int result = open_signal(vcpu_fd);
   if (result == 0) {
-    syscall(SYS_tgkill, getpid(), self.id, signal_number);
+    syscall(SYS_tgkill, getpid(), luna_kick_self.id, signal_number);
     result = luna_kvm_run(vcpu_fd);
     int number = errno;
     luna_kvm_set_signal_mask(vcpu_fd, NULL);
@@ -202,8 +184,8 @@ int luna_kick_visit(luna_fd vcpu_fd) {
 }
 
 bool luna_kick_seen(void) {
-  bool seen = self.seen;
-  self.seen = 0;
+  bool seen = luna_kick_self.seen;
+  luna_kick_self.seen = 0;
   return seen;
 }
 

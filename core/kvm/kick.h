@@ -8,7 +8,9 @@
 
 #include "kvm/kvm.h"
 
+#include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
 /* Why a vCPU has to come out of the guest, or stay out. */
 enum {
@@ -35,13 +37,40 @@ typedef struct luna_gate {
 bool luna_gate_enter(luna_gate *gate);
 void luna_gate_leave(luna_gate *gate);
 
+/* Of each thread. */
+typedef struct luna_kick_thread {
+  struct kvm_run *volatile running; /* what the signal handler stops */
+  volatile sig_atomic_t seen;       /* the signal came */
+  pid_t id;                         /* 0 until luna_kick_prepare */
+  bool has_timer;
+  timer_t timer;
+  uint64_t armed; /* the moment the timer is set to, 0 for none */
+} luna_kick_thread;
+
+/* initial-exec: the signal handler may touch it, and must not allocate. */
+extern _Thread_local luna_kick_thread luna_kick_self __attribute__((tls_model("initial-exec")));
+
+int luna_kick_begin(void);
+void luna_kick_stop_timer(void);
+
 /* Makes this thread able to run vCPUs. 0, or a negative status. */
-int luna_kick_prepare(void);
+static inline int luna_kick_prepare(void) {
+  return luna_kick_self.id ? LUNA_OK : luna_kick_begin();
+}
+
 /* Arms this thread's timer for a moment of luna_clock(); nothing to do if it is armed for it
  * already. */
 int luna_kick_arm(uint64_t deadline);
-bool luna_kick_armed(uint64_t deadline);
-void luna_kick_disarm(void);
+
+static inline bool luna_kick_armed(uint64_t deadline) {
+  return luna_kick_self.armed == deadline;
+}
+
+static inline void luna_kick_disarm(void) {
+  if (luna_kick_self.armed) {
+    luna_kick_stop_timer();
+  }
+}
 
 /* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed,
  * and then *entered says that KVM was not called. */

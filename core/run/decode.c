@@ -4,9 +4,11 @@
 #include "run/decode.h"
 
 #include "debug/debug_exit.h"
+#include "exit/control.h"
 #include "exit/exception.h"
 #include "exit/exit.h"
 #include "interrupt/interrupt.h"
+#include "kvm/kvm_control.h"
 #include "memory/spaces.h"
 #include "vcpu/record.h"
 #include "vcpu/state.h"
@@ -75,6 +77,8 @@ int luna_loop_decode(luna_vcpu *vcpu) {
   switch (vcpu->run->exit_reason) {
     case KVM_EXIT_IO:
       return decode_port(vcpu);
+    case LUNA_KVM_EXIT_CONTROL:
+      return luna_control_decode(vcpu);
     case KVM_EXIT_INTERNAL_ERROR:
       return decode_internal(vcpu);
     case KVM_EXIT_DEBUG:

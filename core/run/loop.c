@@ -351,13 +351,17 @@ int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
   return kind;
 }
 
-int luna_vcpu_claim(luna_vcpu *vcpu, const char *done) {
+static int fail_claim(const luna_vcpu *vcpu, const char *done) {
   if (vcpu->vm->foreign) {
     return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u in this process: %s", done, vcpu->id,
                      luna_error_foreign);
   }
-  if (atomic_exchange(&vcpu->running, true)) {
-    return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is running already", done, vcpu->id);
+  return luna_fail(LUNA_ERROR_STATE, "cannot %s vCPU %u: it is running already", done, vcpu->id);
+}
+
+int luna_vcpu_claim(luna_vcpu *vcpu, const char *done) {
+  if (vcpu->vm->foreign || atomic_exchange(&vcpu->running, true)) {
+    return fail_claim(vcpu, done);
   }
   if (atomic_load_explicit(&vcpu->started, memory_order_acquire)) {
     luna_vcpu_disclaim(vcpu);

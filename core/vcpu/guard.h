@@ -13,11 +13,16 @@ bool luna_guard_owns(const luna_vcpu *vcpu);
  * thread asks. */
 int luna_guard_refuse(const luna_vcpu *vcpu);
 
+/* Whether anybody may touch it. */
+static inline bool luna_vcpu_free(const luna_vcpu *which) {
+  bool held = atomic_load_explicit(&which->held, memory_order_acquire);
+  return __builtin_expect(!(held | which->vm->foreign), true);
+}
+
 /* For every public call on a vCPU: LUNA_OK unless its thread has it, or another process; _STATE
  * then. */
 static inline int luna_vcpu_guard(const luna_vcpu *which) {
-  bool held = atomic_load_explicit(&which->held, memory_order_acquire);
-  return __builtin_expect(held | which->vm->foreign, false) ? luna_guard_refuse(which) : LUNA_OK;
+  return luna_vcpu_free(which) ? LUNA_OK : luna_guard_refuse(which);
 }
 
 #endif

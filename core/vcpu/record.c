@@ -19,8 +19,14 @@ const char *luna_exit_name(int kind) {
 
 int luna_exit_set(luna_vcpu *vcpu, luna_exit_kind kind) {
   uint32_t reason = vcpu->run->exit_reason;
-  bool long_record = vcpu->exit.instruction_size | vcpu->exit.data_count;
-  memset(&vcpu->exit, 0, long_record ? sizeof vcpu->exit : offsetof(luna_exit, instruction));
+  const uint32_t words = vcpu->exit.data_count;
+  if (vcpu->exit.instruction_size) {
+    memset(vcpu->exit.instruction, 0, sizeof vcpu->exit.instruction);
+  }
+  memset(&vcpu->exit, 0, offsetof(luna_exit, instruction));
+  if (words) {
+    memset(vcpu->exit.data, 0, words * sizeof *vcpu->exit.data);
+  }
   vcpu->exit.kind = kind;
   vcpu->exit.reason = reason;
   vcpu->exit.space = vcpu->space->id;

@@ -196,7 +196,7 @@ static int fail_register(int reg) {
   return luna_fail(LUNA_ERROR_ARGUMENT, "there is no register %d", reg);
 }
 
-int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
+static int get_further(luna_vcpu *vcpu, int reg, uint64_t *value) {
   int status = luna_vcpu_guard(vcpu);
   if (status != LUNA_OK) {
     return status;
@@ -205,10 +205,6 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
     return fail_register(reg);
   }
   if (reg < LUNA_GENERAL_COUNT) {
-    if (vcpu->state.written >> reg & 1) {
-      *value = vcpu->state.values[reg];
-      return LUNA_OK;
-    }
     const struct kvm_regs *regs = luna_state_regs(vcpu);
     if (!regs) {
       return luna_error_status();
@@ -224,6 +220,21 @@ int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
     return luna_error_status();
   }
   *value = get_system(sregs, reg);
+  return LUNA_OK;
+}
+
+/* General registers that are known are read at every exit: without a call. */
+int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value) {
+  bool general = reg >= 0 && reg < LUNA_GENERAL_COUNT && luna_vcpu_free(vcpu);
+  if (general && vcpu->state.written >> reg & 1) {
+    *value = vcpu->state.values[reg];
+    return LUNA_OK;
+  }
+  const struct kvm_regs *regs = general ? luna_state_known_regs(vcpu) : NULL;
+  if (!regs) {
+    return get_further(vcpu, reg, value);
+  }
+  memcpy(value, (const uint8_t *)regs + general_offset[reg], sizeof *value);
   return LUNA_OK;
 }
 

@@ -68,16 +68,9 @@ bool luna_state_interruptible(const luna_vcpu *vcpu) {
   return vcpu->state.regs_known ? regs->rflags & rflags_if : vcpu->run->if_flag;
 }
 
-/* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
- * a vCPU whose registers were asked for gets them with its next exits. */
-enum {
-  REGS_DEMAND = 16
-};
-
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
   struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &state->regs;
-  state->regs_demand = REGS_DEMAND;
   if (!state->regs_known) {
     if (luna_kvm_get_regs(vcpu->fd, regs) != 0) {
       luna_fail_errno(errno, "cannot read the registers of vCPU %u", vcpu->id);
@@ -85,7 +78,7 @@ const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu) {
     }
     state->regs_known = true;
   }
-  return regs;
+  return luna_state_known_regs(vcpu);
 }
 
 int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs) {
@@ -149,6 +142,10 @@ int luna_state_leave_shadow(luna_vcpu *vcpu, uint8_t *was) {
   *was = 0;
   bool fresh = atomic_load(&vcpu->exits) == 0 && !vcpu->state.events_known;
   if (vcpu->state.shadow_set || fresh) {
+    return LUNA_OK;
+  }
+  bool on_page = !vcpu->state.events_known && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_EVENTS;
+  if (on_page && !vcpu->run->s.regs.events.interrupt.shadow) {
     return LUNA_OK;
   }
   struct kvm_vcpu_events *events = luna_state_events(vcpu);

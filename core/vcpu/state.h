@@ -5,6 +5,7 @@
 #define LUNA_STATE_H
 
 #include "seat/seat.h"
+#include "vcpu/vcpu.h"
 
 int luna_state_begin(luna_vcpu *vcpu);
 /* Writes registers now: KVM does not look at the run page of a vCPU that waits. */
@@ -15,6 +16,22 @@ int luna_state_reload(luna_vcpu *vcpu);
 bool luna_state_interruptible(const luna_vcpu *vcpu);
 /* The general registers as KVM has them, without the writes that wait; NULL with an error. */
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
+
+/* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
+ * a vCPU whose registers were asked for gets them with its next exits. */
+enum {
+  LUNA_REGS_DEMAND = 16
+};
+
+/* The same where they are known; else NULL. */
+static inline const struct kvm_regs *luna_state_known_regs(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  state->regs_demand = LUNA_REGS_DEMAND;
+  const struct kvm_regs *regs =
+      vcpu->sync_regs & KVM_SYNC_X86_REGS ? &vcpu->run->s.regs.regs : &state->regs;
+  return state->regs_known ? regs : NULL;
+}
+
 /* The same with the writes that wait. */
 int luna_state_general(luna_vcpu *vcpu, struct kvm_regs *regs);
 struct kvm_sregs *luna_state_sregs(luna_vcpu *vcpu);

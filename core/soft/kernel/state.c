@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Registers as KVM's structures have them. */
+#include "soft/access.h"
 #include "soft/execute/control.h"
 #include "soft/insn.h"
 #include "soft/kernel/kernel.h"
@@ -15,33 +16,47 @@ enum {
   HEADER_REST = 56 /* bytes behind XSTATE_BV */
 };
 
+/* Register by register: a structure made at once is made in the stack and then copied. */
 void soft_get_regs(soft_cpu *cpu, struct kvm_regs *regs) {
   const uint64_t *r = cpu->r;
-  *regs = (struct kvm_regs){.rax = r[RAX],
-                            .rbx = r[RBX],
-                            .rcx = r[RCX],
-                            .rdx = r[RDX],
-                            .rsi = r[RSI],
-                            .rdi = r[RDI],
-                            .rsp = r[RSP],
-                            .rbp = r[RBP],
-                            .r8 = r[8],
-                            .r9 = r[9],
-                            .r10 = r[10],
-                            .r11 = r[11],
-                            .r12 = r[12],
-                            .r13 = r[13],
-                            .r14 = r[14],
-                            .r15 = r[15],
-                            .rip = cpu->rip,
-                            .rflags = soft_flags(cpu)};
+  regs->rax = r[RAX];
+  regs->rbx = r[RBX];
+  regs->rcx = r[RCX];
+  regs->rdx = r[RDX];
+  regs->rsi = r[RSI];
+  regs->rdi = r[RDI];
+  regs->rsp = r[RSP];
+  regs->rbp = r[RBP];
+  regs->r8 = r[8];
+  regs->r9 = r[9];
+  regs->r10 = r[10];
+  regs->r11 = r[11];
+  regs->r12 = r[12];
+  regs->r13 = r[13];
+  regs->r14 = r[14];
+  regs->r15 = r[15];
+  regs->rip = cpu->rip;
+  regs->rflags = soft_flags(cpu);
 }
 
 void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
-  const uint64_t r[16] = {regs->rax, regs->rcx, regs->rdx, regs->rbx, regs->rsp, regs->rbp,
-                          regs->rsi, regs->rdi, regs->r8,  regs->r9,  regs->r10, regs->r11,
-                          regs->r12, regs->r13, regs->r14, regs->r15};
-  memcpy(cpu->r, r, sizeof r);
+  uint64_t *r = cpu->r;
+  r[RAX] = regs->rax;
+  r[RBX] = regs->rbx;
+  r[RCX] = regs->rcx;
+  r[RDX] = regs->rdx;
+  r[RSI] = regs->rsi;
+  r[RDI] = regs->rdi;
+  r[RSP] = regs->rsp;
+  r[RBP] = regs->rbp;
+  r[8] = regs->r8;
+  r[9] = regs->r9;
+  r[10] = regs->r10;
+  r[11] = regs->r11;
+  r[12] = regs->r12;
+  r[13] = regs->r13;
+  r[14] = regs->r14;
+  r[15] = regs->r15;
   cpu->rip = regs->rip;
   cpu->injected = cpu->injected && !cpu->pends;
   uint64_t before = cpu->rflags;
@@ -136,10 +151,15 @@ int soft_set_sregs(soft_cpu *cpu, const struct kvm_sregs *sregs) {
   return 0;
 }
 
+_Static_assert(sizeof(struct kvm_vcpu_events) % 8 == 0, "it is cleared word by word");
+
+/* Which without vector registers the compiler would make an instruction of many cycles. */
 void soft_get_events(const soft_cpu *cpu, struct kvm_vcpu_events *events) {
-  *events =
-      (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SHADOW |
-                                        KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SMM};
+  for (unsigned i = 0; i < sizeof *events; i += 8) {
+    soft_poke((uint8_t *)events + i, 0, 64);
+  }
+  events->flags =
+      KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SMM;
   if (cpu->injected) {
     events->exception.injected = 1;
     events->exception.nr = cpu->inject.vector;
