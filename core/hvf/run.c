@@ -31,8 +31,8 @@ enum {
 static bool take_controlled(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
   luna_exit port;
-  x->controlled = luna_exit_control(luna_vcpu_exit(v->vcpu), &x->control);
-  return hvf_notifier_watches() && hvf_follow_port(v, &port) && port.access == LUNA_WRITE &&
+  x->controlled = luna_exit_control(v->record, &x->control);
+  return hvf_notifier_watches && hvf_follow_port(v, &port) && port.access == LUNA_WRITE &&
          hvf_notifier_take((uint16_t)port.address, port.size, port.value) &&
          hvf_follow_complete(v, 0) == HV_SUCCESS;
 }
@@ -43,7 +43,7 @@ static bool is_for_program(hvf_vcpu *v, int kind) {
     case LUNA_EXIT_MSR:
       return !hvf_msr_serve(v);
     case LUNA_EXIT_EOI:
-      return hvf_apic_note_eoi(v, (uint8_t)luna_vcpu_exit(v->vcpu)->vector);
+      return hvf_apic_note_eoi(v, (uint8_t)v->record->vector);
     case LUNA_EXIT_TPR:
       return v->controls[HV_VMX_CAP_PROCBASED] & CPU_BASED_CR8_LOAD;
     case LUNA_EXIT_OTHER:
@@ -138,17 +138,18 @@ static hv_return_t fail_exit(hvf_vcpu *v, int kind) {
 static hv_return_t present(hvf_vcpu *v, int kind) {
   hvf_exit *x = &v->exit;
   x->kind = kind;
-  x->e = luna_vcpu_exit(v->vcpu);
-  x->reason = reason_of(kind, x->e);
-  x->stage = stage_of(kind, x->e);
+  x->e = v->record;
   x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
   x->linear_tried = x->wide = false;
   x->length = 0;
   x->controlled = x->controlled && kind == LUNA_EXIT_OTHER;
   if (x->controlled) {
     x->reason = x->control.reason;
+    x->stage = HVF_STAGE_NONE;
     return HV_SUCCESS;
   }
+  x->reason = reason_of(kind, x->e);
+  x->stage = stage_of(kind, x->e);
   switch (kind) {
     case LUNA_EXIT_HOST_FAULT:
     case LUNA_EXIT_INTERNAL:
@@ -229,11 +230,12 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
-  result = result == HV_SUCCESS ? hvf_leave_exit(v) : result;
-  if (result != HV_SUCCESS) {
-    return result;
+  if (result == HV_SUCCESS && v->exit.stage != HVF_STAGE_NONE) {
+    result = hvf_leave_exit(v);
   }
-  result = hvf_follow_enter(v);
+  if (result == HV_SUCCESS && v->followed && v->stale) {
+    result = hvf_follow_hand_over(v);
+  }
   if (result != HV_SUCCESS) {
     return result;
   }

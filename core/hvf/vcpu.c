@@ -47,6 +47,7 @@ static hv_return_t make(hvf_vcpu *v) {
     return result;
   }
   v->id = luna_vcpu_id(v->vcpu);
+  v->record = luna_vcpu_exit(v->vcpu);
   result = hvf_room((void **)&hvf_the_vm.vcpus, &hvf_the_vm.vcpu_room, v->id, sizeof(hvf_vcpu *))
                ? hvf_status(luna_vcpu_account(v->vcpu, 1))
                : hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");

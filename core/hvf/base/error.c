@@ -46,6 +46,6 @@ static hv_return_t code_of(int status) {
   }
 }
 
-hv_return_t hvf_status(int status) {
-  return status >= 0 ? HV_SUCCESS : hvf_fail(code_of(status), "%s", luna_error_message());
+hv_return_t hvf_fail_status(int status) {
+  return hvf_fail(code_of(status), "%s", luna_error_message());
 }

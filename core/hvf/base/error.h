@@ -8,7 +8,12 @@
 /* Records the sentence for hv_ext_error_message; returns `code`. */
 __attribute__((format(printf, 2, 3))) hv_return_t hvf_fail(hv_return_t code, const char *format,
                                                            ...);
-/* The code for a luna_status, with its message; HV_SUCCESS for one that is no failure. */
-hv_return_t hvf_status(int status);
+/* The code for a luna_status that is a failure, with its message. */
+hv_return_t hvf_fail_status(int status);
+
+/* The same; HV_SUCCESS for one that is none. */
+static inline hv_return_t hvf_status(int status) {
+  return __builtin_expect(status >= 0, true) ? HV_SUCCESS : hvf_fail_status(status);
+}
 
 #endif

@@ -10,11 +10,11 @@
 
 /* Who this thread acts as, 0 for itself; the vCPU of that one, and its own. */
 static _Thread_local uint64_t actor;
-static _Thread_local hvf_vcpu *self __attribute__((tls_model("initial-exec")));
+_Thread_local hvf_vcpu *hvf_own_vcpu __attribute__((tls_model("initial-exec")));
 static _Thread_local hvf_vcpu *own;
 static pthread_key_t thread_end; /* has `own`, for what is done when the thread ends */
 
-static hv_return_t fail_owned(hv_vcpuid_t id) {
+hv_return_t hvf_fail_owned(hv_vcpuid_t id) {
   hv_return_t result = hvf_enter();
   if (result != HV_SUCCESS) {
     return result;
@@ -25,17 +25,8 @@ static hv_return_t fail_owned(hv_vcpuid_t id) {
   return result;
 }
 
-hv_return_t hvf_owned(hv_vcpuid_t id, hvf_vcpu **v) {
-  *v = self;
-  return self && self->id == id ? HV_SUCCESS : fail_owned(id);
-}
-
-hvf_vcpu *hvf_own(void) {
-  return self;
-}
-
 void hvf_owner_set(hvf_vcpu *v) {
-  self = v;
+  hvf_own_vcpu = v;
   if (v) {
     v->owner = actor;
   }
@@ -50,7 +41,7 @@ void hvf_owner_follow(void (*release)(void *v)) {
 }
 
 void hvf_owner_forget(void) {
-  self = own = NULL;
+  hvf_own_vcpu = own = NULL;
   pthread_setspecific(thread_end, NULL);
 }
 
@@ -68,7 +59,7 @@ static hvf_vcpu *find_of(uint64_t token) {
 hv_return_t hv_ext_thread_adopt(uint64_t token) {
   pthread_mutex_lock(&hvf_the_vm.lock);
   actor = token;
-  self = token ? find_of(token) : own;
+  hvf_own_vcpu = token ? find_of(token) : own;
   pthread_mutex_unlock(&hvf_the_vm.lock);
   return HV_SUCCESS;
 }

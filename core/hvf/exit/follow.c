@@ -19,7 +19,7 @@ bool hvf_follow_can(void) {
   return hvf_the_vm.vm ? hvf_the_vm.follows : hvf_follow_find(LUNA_ACCEL_AUTO);
 }
 
-static hv_return_t hand_over(hvf_vcpu *v) {
+hv_return_t hvf_follow_hand_over(hvf_vcpu *v) {
   const uint64_t *kept = v->kept_fields;
   const luna_controls controls = {
       .primary = v->controls[HV_VMX_CAP_PROCBASED],
@@ -42,11 +42,7 @@ static hv_return_t hand_over(hvf_vcpu *v) {
 
 hv_return_t hvf_follow_begin(hvf_vcpu *v) {
   v->followed = hvf_follow_can();
-  return v->followed ? hand_over(v) : HV_SUCCESS;
-}
-
-hv_return_t hvf_follow_enter(hvf_vcpu *v) {
-  return v->followed && v->stale ? hand_over(v) : HV_SUCCESS;
+  return v->followed ? hvf_follow_hand_over(v) : HV_SUCCESS;
 }
 
 int hvf_follow_deliver(hvf_vcpu *v) {
@@ -55,28 +51,37 @@ int hvf_follow_deliver(hvf_vcpu *v) {
 
 /* ---- The exit ---- */
 
-uint64_t hvf_follow_field(const hvf_vcpu *v, uint32_t number) {
+bool hvf_follow_field(const hvf_vcpu *v, uint32_t number, uint64_t *value) {
   const luna_control_exit *x = &v->exit.control;
   switch (number) {
     case VMCS_RO_EXIT_REASON:
-      return x->reason;
+      *value = x->reason;
+      return true;
     case VMCS_RO_EXIT_QUALIFIC:
-      return x->qualification;
+      *value = x->qualification;
+      return true;
     case VMCS_RO_VMEXIT_INSTR_LEN:
-      return x->length;
+      *value = x->length;
+      return true;
     case VMCS_RO_VMX_INSTR_INFO:
-      return x->instruction;
+      *value = x->instruction;
+      return true;
     case VMCS_RO_GUEST_LIN_ADDR:
-      return x->linear;
+      *value = x->linear;
+      return true;
     case VMCS_RO_VMEXIT_IRQ_INFO:
-      return x->interruption;
+      *value = x->interruption;
+      return true;
     case VMCS_RO_VMEXIT_IRQ_ERROR:
-      return x->interruption_error;
+      *value = x->interruption_error;
+      return true;
     case VMCS_RO_IDT_VECTOR_INFO:
-      return x->vectoring;
+      *value = x->vectoring;
+      return true;
     case VMCS_RO_IDT_VECTOR_ERROR:
-      return x->vectoring_error;
+      *value = x->vectoring_error;
+      return true;
     default:
-      return 0;
+      return false;
   }
 }

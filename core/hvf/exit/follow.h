@@ -11,12 +11,12 @@ bool hvf_follow_can(void);
 bool hvf_follow_find(uint32_t accel);
 /* A new vCPU follows what its fields say. */
 hv_return_t hvf_follow_begin(hvf_vcpu *v);
-/* Before an entry: hands over what was written. */
-hv_return_t hvf_follow_enter(hvf_vcpu *v);
+/* Before an entry, where it follows some and they are stale. */
+hv_return_t hvf_follow_hand_over(hvf_vcpu *v);
 /* Delivers VMCS_CTRL_VMENTRY_IRQ_INFO's event. */
 int hvf_follow_deliver(hvf_vcpu *v);
-/* An exit field of the VMCS; 0 for one that the exit does not have. */
-uint64_t hvf_follow_field(const hvf_vcpu *v, uint32_t number);
+/* An exit field of the VMCS; false for one that the exit does not have. */
+bool hvf_follow_field(const hvf_vcpu *v, uint32_t number, uint64_t *value);
 
 /* ---- follow_port.c ---- */
 

@@ -232,7 +232,9 @@ static hv_return_t get_rip(hvf_vcpu *v, uint64_t *value) {
 
 static hv_return_t get_now(hvf_vcpu *v, int reg, uint64_t *value) {
   hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, reg, value));
-  *value = hvf_fixed_seen(v, reg, *value);
+  if (reg == LUNA_CR0 || reg == LUNA_CR4) {
+    *value = hvf_fixed_seen(v, reg, *value);
+  }
   return result;
 }
 
@@ -247,6 +249,11 @@ static bool is_no_access(int reg, uint64_t value) {
 
 static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   uint64_t now = 0;
+  if (reg < GENERAL_COUNT) {
+    hv_return_t result = hvf_status(luna_vcpu_set(v->vcpu, reg, value));
+    hvf_suspect_note(v, reg, value);
+    return result;
+  }
   if (is_no_access(reg, value)) {
     return hvf_fail(HV_BAD_ARGUMENT, "%s cannot be 0x%" PRIx64 ": bits 8 to 11 are reserved",
                     luna_register_name(reg), value);

@@ -45,7 +45,7 @@ static notifier *notifiers;
 static uint32_t count;
 static uint32_t room;
 static watch *watches;
-static _Atomic uint32_t watch_count; /* read without the lock */
+_Atomic uint32_t hvf_notifier_watches;
 static uint32_t watch_room;
 
 void hvf_notifier_drop_all(void) {
@@ -59,7 +59,7 @@ void hvf_notifier_drop_all(void) {
   lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; /* nobody has it, but maybe before a fork */
   notifiers = NULL;
   watches = NULL;
-  watch_count = 0;
+  hvf_notifier_watches = 0;
   count = room = watch_room = 0;
 }
 
@@ -153,16 +153,12 @@ static int serve(void *context, uint64_t offset, uint32_t size, uint32_t access,
   return any && (sent || !exits) ? 0 : 1;
 }
 
-bool hvf_notifier_watches(void) {
-  return watch_count;
-}
-
 bool hvf_notifier_take(uint16_t addr, uint32_t size, uint64_t value) {
   return serve((void *)(uintptr_t)addr, 0, size, LUNA_WRITE, &value) == 0;
 }
 
 static bool is_watched(uint16_t addr) {
-  for (uint32_t i = 0; i < watch_count; i++) {
+  for (uint32_t i = 0; i < hvf_notifier_watches; i++) {
     if (watches[i].addr == addr) {
       return true;
     }
@@ -179,7 +175,7 @@ static int trap(uint16_t addr, uint32_t length, uint32_t *number) {
  * that is watched, and one that is there already gets shorter. */
 static int make_room(uint16_t addr, uint32_t *length) {
   *length = MOST_BYTES;
-  for (uint32_t i = 0; i < watch_count; i++) {
+  for (uint32_t i = 0; i < hvf_notifier_watches; i++) {
     watch *w = &watches[i];
     const uint32_t distance = w->addr > addr ? w->addr - addr : addr - w->addr;
     if (w->addr > addr && distance < *length) {
@@ -198,7 +194,7 @@ static int make_room(uint16_t addr, uint32_t *length) {
 
 static hv_return_t begin_watch(uint16_t addr) {
   watch made = {.addr = addr};
-  if (!hvf_room((void **)&watches, &watch_room, watch_count, sizeof *watches)) {
+  if (!hvf_room((void **)&watches, &watch_room, hvf_notifier_watches, sizeof *watches)) {
     return hvf_fail(HV_NO_RESOURCES, "no memory for a notifier");
   }
   int status = make_room(addr, &made.length);
@@ -207,7 +203,7 @@ static hv_return_t begin_watch(uint16_t addr) {
   }
   status = status == LUNA_OK ? trap(addr, made.length, &made.trap) : status;
   if (status == LUNA_OK) {
-    watches[watch_count++] = made;
+    watches[hvf_notifier_watches++] = made;
   }
   return hvf_status(status);
 }
@@ -219,10 +215,10 @@ static void end_watch(uint16_t addr) {
       return;
     }
   }
-  for (uint32_t i = 0; i < watch_count; i++) {
+  for (uint32_t i = 0; i < hvf_notifier_watches; i++) {
     if (watches[i].addr == addr) {
       luna_vm_untrap(hvf_the_vm.vm, watches[i].trap);
-      watches[i] = watches[--watch_count];
+      watches[i] = watches[--hvf_notifier_watches];
       return;
     }
   }

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whether there are ports whose writes do not signal by themselves. Any thread. */
-bool hvf_notifier_watches(void);
+/* How many ports there are whose writes do not signal by themselves; read without the lock. */
+extern _Atomic uint32_t hvf_notifier_watches;
 /* Whether a port write that is about to exit has signalled instead. Any thread. */
 bool hvf_notifier_take(uint16_t addr, uint32_t size, uint64_t value);
 /* Forgets all of them, with the VM. The lock is held. */

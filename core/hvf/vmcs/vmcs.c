@@ -27,11 +27,7 @@ static hv_return_t fail_field(uint32_t number, hvf_field_kind kind) {
 
 static hv_return_t read_exit(hvf_vcpu *v, uint32_t number, uint64_t *value) {
   *value = 0;
-  if (v->exit.kind == 0) {
-    return HV_SUCCESS;
-  }
-  if (v->exit.controlled) {
-    *value = hvf_follow_field(v, number);
+  if (v->exit.kind == 0 || v->exit.controlled) {
     return HV_SUCCESS;
   }
   switch (number) {
@@ -138,8 +134,11 @@ hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *va
   if (result != HV_SUCCESS) {
     return result;
   }
-  return value ? read_field(v, field, value)
-               : hvf_fail(HV_BAD_ARGUMENT, "nowhere to put field 0x%x", field);
+  if (!value) {
+    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put field 0x%x", field);
+  }
+  return v->exit.controlled && hvf_follow_field(v, field, value) ? HV_SUCCESS
+                                                                 : read_field(v, field, value);
 }
 
 /* ---- Writing ---- */
