@@ -172,14 +172,20 @@ void luna_vcpu_disarm(luna_vcpu *vcpu) {
   luna_kick_disarm();
 }
 
-int luna_vcpu_check(luna_vcpu *vcpu) {
+int luna_vcpu_check_entry(luna_vcpu *vcpu, uint64_t *qualification) {
+  const uint64_t of_pdptes = 2;
+  char text[256];
+  *qualification = 0;
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;
   }
-  char text[256];
   int found = luna_check_find(vcpu, false, text, sizeof text);
-  if (found != 0) {
-    return found > 0 ? luna_fail(LUNA_ERROR_STATE, "%s", text) : found;
-  }
-  return luna_reach_check(vcpu);
+  *qualification = found == LUNA_CHECK_PDPTES ? of_pdptes : 0;
+  return found > 0 ? luna_fail(LUNA_ERROR_STATE, "%s", text) : found;
+}
+
+int luna_vcpu_check(luna_vcpu *vcpu) {
+  uint64_t qualification;
+  int status = luna_vcpu_check_entry(vcpu, &qualification);
+  return status == LUNA_OK ? luna_reach_check(vcpu) : status;
 }

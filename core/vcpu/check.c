@@ -417,11 +417,14 @@ static bool check_rip(const check *c) {
 
 /* ---- All of it ---- */
 
-static bool run_checks(const check *c) {
+static bool check_registers(const check *c) {
   return check_cr0(c) || CHECK_BITS(c, "cr4", c->sregs.cr4, cr4_bits) ||
          CHECK_BITS(c, "efer", c->sregs.efer, efer_bits) || check_mode(c) || check_cr3(c) ||
-         check_apic_base(c) || check_flags(c) || check_segments(c) || check_rip(c) ||
-         check_pdptes(c);
+         check_apic_base(c) || check_flags(c) || check_segments(c) || check_rip(c);
+}
+
+static int run_checks(const check *c) {
+  return check_registers(c) ? LUNA_CHECK_REGISTERS : check_pdptes(c) ? LUNA_CHECK_PDPTES : 0;
 }
 
 static int begin(check *c, luna_vcpu *vcpu) {

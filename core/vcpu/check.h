@@ -9,9 +9,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* What breaks a rule. */
+enum {
+  LUNA_CHECK_REGISTERS = 1,
+  LUNA_CHECK_PDPTES = 2 /* which they point to */
+};
+
 /* The first rule of the processor that the registers break, as a sentence in `text`.
  * `strict`: a feature counts as there if the vCPU's CPUID has it, else also if the host's has.
- * 1 if there is one, 0 if not, or a negative status. */
+ * A LUNA_CHECK_* if there is one, 0 if not, or a negative status. */
 int luna_check_find(luna_vcpu *vcpu, bool strict, char *text, size_t room);
 /* The same, strictly, for registers that the vCPU does not have yet. */
 bool luna_check_registers(luna_vcpu *vcpu, const struct kvm_regs *regs,

@@ -54,8 +54,9 @@ typedef struct hvf_exit {
   bool linear_tried; /* of memory: `linear` is known, or cannot be */
   bool linear_known;
   uint64_t linear;
-  uint8_t general;      /* VMX_REASON_MOV_CR: number of the general register */
-  uint32_t apic_offset; /* VMX_REASON_APIC_ACCESS */
+  uint8_t general;        /* VMX_REASON_MOV_CR: number of the general register */
+  uint32_t apic_offset;   /* VMX_REASON_APIC_ACCESS */
+  uint64_t qualification; /* of an entry that failed */
   hvf_port port;
   luna_exit seen;
   bool controlled; /* one that a control asked for: follow.c */

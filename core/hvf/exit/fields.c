@@ -46,7 +46,7 @@ static uint64_t apic_access_type(uint32_t access) {
 hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
   const hvf_exit *x = &v->exit;
   uint64_t linear;
-  *value = 0;
+  *value = x->kind == LUNA_EXIT_FAIL_ENTRY ? x->qualification : 0;
   if (x->kind == LUNA_EXIT_PIO) {
     hv_return_t result = hvf_view_place(v);
     *value = port_qualification(x->e, &x->port);

@@ -42,10 +42,11 @@ static bool check_blocking(const hvf_vcpu *v) {
 }
 
 bool hvf_guest_check(hvf_vcpu *v) {
+  v->exit.qualification = 0;
   if (v->flags_wrong) {
     return fails(v, "rflags bit 1 is clear");
   }
-  if (luna_vcpu_check(v->vcpu) == LUNA_ERROR_STATE) {
+  if (luna_vcpu_check_entry(v->vcpu, &v->exit.qualification) == LUNA_ERROR_STATE) {
     return fails(v, luna_error_message());
   }
   v->suspect = !check_blocking(v);
@@ -54,7 +55,7 @@ bool hvf_guest_check(hvf_vcpu *v) {
 
 void hvf_guest_explain(hvf_vcpu *v) {
   const uint64_t reason = v->exit.e->value;
-  const bool found = luna_vcpu_check(v->vcpu) == LUNA_ERROR_STATE;
+  const bool found = luna_vcpu_check_entry(v->vcpu, &v->exit.qualification) == LUNA_ERROR_STATE;
   hvf_fail(HV_ERROR, "vCPU %u is not entered, for the hardware's reason 0x%" PRIx64 ": %s", v->id,
            reason, found ? luna_error_message() : "its registers break no rule that is known here");
 }

@@ -50,5 +50,9 @@ LUNA_API int luna_exit_control(const luna_exit *exit, luna_control_exit *control
  * the length of its instruction. The vCPU has to follow controls (_STATE). _ARGUMENT for what is no
  * such information. */
 LUNA_API int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t length);
+/* Whether a VM entry would take the vCPU's registers, as the first part of luna_vcpu_check: _STATE,
+ * and the message names the rule that they break. `*qualification` is that of the entry which fails
+ * for it (SDM Vol. 3, 27.8): 2 for PDPTEs, else 0. On any accelerator. */
+LUNA_API int luna_vcpu_check_entry(luna_vcpu *vcpu, uint64_t *qualification);
 
 #endif

@@ -170,7 +170,12 @@ static void pdptes_are_checked(void) {
   set_field(VMCS_GUEST_CR4, 0x20);
   set_field(VMCS_GUEST_CR0, 0x80000031);
   entry_fails("PDPTE 1 at 0xd008 has reserved bit 5 set");
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 2); /* 27.8 */
   store(0xd008, 0);
+  set_field(VMCS_GUEST_TR_AR, 0x10000);
+  entry_fails("tr.access bit 16 (unusable) is set");
+  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 0);
+  set_field(VMCS_GUEST_TR_AR, 0x8b);
   HV(hv_vcpu_interrupt(&vcpu, 1)); /* not every KVM has guests with such paging */
   CHECK_EQ(run(), VMX_REASON_IRQ);
   end();
