@@ -174,12 +174,16 @@ static hv_return_t present_failure(hvf_vcpu *v, int status) {
   return present(v, LUNA_EXIT_FAIL_ENTRY);
 }
 
-/* The entry fails, and what was answered is done without it; hv_ext_error_message says why. With
- * what is to be controlled, the processor does not come as far as the registers: `error` has the
- * number of the failed VMLAUNCH then, else 0. */
+/* The entry fails, and what was answered is done without it; hv_ext_error_message says why. If that
+ * makes a further exit, it goes first, and the next entry fails. With what is to be controlled, the
+ * processor does not come as far as the registers: `error` has the number of the failed VMLAUNCH
+ * then, else 0. */
 static hv_return_t refuse(hvf_vcpu *v, uint32_t error) {
   hvf_exit *x = &v->exit;
-  luna_vcpu_finish(v->vcpu);
+  int further = luna_vcpu_finish(v->vcpu);
+  if (further > 0) {
+    return present(v, further);
+  }
   present(v, LUNA_EXIT_FAIL_ENTRY);
   x->seen = (luna_exit){.kind = error ? LUNA_EXIT_FAIL_ENTRY : 0, .value = error};
   x->e = &x->seen;

@@ -193,6 +193,24 @@ static void step_mmio(int i, uint64_t gpa, bool write, bool continues) {
                          .data = {1, 2, 3, 4, 5, 6, 7, 8}};
 }
 
+/* KVM has the second part before it looks at what is wrong with the entry. */
+static void an_entry_that_fails_drops_no_part(void) {
+  static const uint8_t code[] = {0xf4};
+  step_mmio(0, 0x20000, false, true);
+  step_mmio(1, 0x20008, false, false);
+  begin_steps(code, sizeof code, 2);
+  CHECK_EQ(exit_of(), VMX_REASON_EPT_VIOLATION);
+  HV(hv_ext_vcpu_complete(vcpu, 0x11));
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_HARD_EXC | IRQ_INFO_ERROR_VALID);
+  CHECK_EQ(exit_of(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x20008);
+  HV(hv_ext_vcpu_complete(vcpu, 0x22));
+  CHECK_EQ(exit_of(), VMX_REASON_ENTRY_FAILURE | VMX_REASON_VMENTRY_GUEST);
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, 0);
+  CHECK_EQ(exit_of(), VMX_REASON_HLT);
+  end();
+}
+
 static void both_parts_of_a_read_are_taken_back(void) {
   static const uint8_t code[] = {0xf4};
   step_mmio(0, 0x20000, false, true);
@@ -376,6 +394,7 @@ int main(void) {
   RUN(out_between_two_of_its_kind_is_finished_first);
   RUN(code_that_is_not_there_is_gone_around);
   RUN(all_elements_of_ins_are_taken_back);
+  RUN(an_entry_that_fails_drops_no_part);
   RUN(both_parts_of_a_read_are_taken_back);
   RUN(each_part_of_a_write_is_a_violation);
   RUN(gone_memory_is_a_fault);
