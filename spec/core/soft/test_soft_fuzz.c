@@ -4,42 +4,11 @@
  * is how long each kind goes on, LUNA_SEED where it begins. */
 #include "fixture/soft_guest.h"
 #include "fixture/soft_native.h"
-
-#include <Zydis/Zydis.h>
+#include "fixture/soft_random.h"
 
 enum {
-  FLAG_CF = 1,
-  FLAG_ZF = 1 << 6,
-  FLAG_OF = 1 << 11,
-  FLAGS = 0x8d5, /* the arithmetic ones */
-  FLAG_AF = 1 << 4,
-  MEMORY_PLACES = 64, /* where operands begin */
-  BYTES_MOST = 15
+  MEMORY_PLACES = 64 /* where operands begin */
 };
-
-typedef struct one {
-  uint8_t bytes[32];
-  ZydisDecodedInstruction all;
-  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-} one;
-
-static uint64_t state;
-static ZydisDecoder decoder;
-
-static uint64_t pick(uint64_t below) {
-  return test_random(&state) % below;
-}
-
-/* Edges more often than chance has them. */
-static uint64_t value(void) {
-  static const uint64_t edges[] = {0,          1,          2,          0x7f,       0x80,
-                                   0xff,       0x100,      0x7fff,     0x8000,     0xffff,
-                                   0x7fffffff, 0x80000000, 0xffffffff, 0x100000000};
-  uint64_t edge = edges[pick(sizeof edges / sizeof *edges)];
-  return pick(4) ? test_random(&state) : pick(2) ? edge : ~edge;
-}
-
-/* ---- Making instructions ---- */
 
 /* An address within the data, aligned now and then. */
 static uint32_t data_address(void) {
@@ -58,58 +27,16 @@ static void put_modrm(uint8_t *at) {
   memcpy(at + 2, &address, sizeof address);
 }
 
-static size_t put_prefixes(uint8_t *at, bool vectors) {
-  static const uint8_t repeats[] = {0xf2, 0xf3};
-  size_t size = 0;
-  if (pick(vectors ? 3 : 5) == 0) {
-    at[size++] = 0x66;
+/* The operand of a MOV with an address of 64 bits. */
+static bool put_offset(one *made, size_t size) {
+  const uint8_t *opcode = made->bytes + size - 1;
+  bool first = !memchr(made->bytes, 0x0f, size - 1); /* of the maps of opcodes */
+  if (!first || (*opcode & 0xfc) != 0xa0) {
+    return false;
   }
-  if (pick(vectors ? 3 : 8) == 0) {
-    at[size++] = repeats[pick(2)];
-  }
-  if (pick(32) == 0) {
-    at[size++] = 0xf0;
-  }
-  if (pick(2)) {
-    at[size++] = (uint8_t)(0x40 | pick(16));
-  }
-  return size;
-}
-
-static void make_legacy(one *made, bool vectors) {
-  size_t size = put_prefixes(made->bytes, vectors);
-  unsigned map = vectors ? 1 + (unsigned)pick(4) : (unsigned)pick(3);
-  if (vectors && map == 4) { /* x87 */
-    made->bytes[size++] = (uint8_t)(0xd8 | pick(8));
-  } else {
-    if (map) {
-      made->bytes[size++] = 0x0f;
-    }
-    if (map > 1) {
-      made->bytes[size++] = map == 2 ? 0x38 : 0x3a;
-    }
-    made->bytes[size++] = (uint8_t)pick(256);
-  }
-  if (map == 0 && (made->bytes[size - 1] & 0xfc) == 0xa0) { /* MOV with an address of 64 bits */
-    uint64_t address = data_address();
-    memcpy(made->bytes + size, &address, sizeof address);
-    return;
-  }
-  put_modrm(made->bytes + size);
-}
-
-static void make_vex(one *made) {
-  size_t size = 0;
-  if (pick(3) == 0) {
-    made->bytes[size++] = 0xc5;
-    made->bytes[size++] = (uint8_t)pick(256);
-  } else {
-    made->bytes[size++] = 0xc4;
-    made->bytes[size++] = (uint8_t)(pick(8) << 5 | (1 + pick(3)));
-    made->bytes[size++] = (uint8_t)pick(256);
-  }
-  made->bytes[size++] = (uint8_t)pick(256);
-  put_modrm(made->bytes + size);
+  uint64_t address = data_address();
+  memcpy(made->bytes + size, &address, sizeof address);
+  return true;
 }
 
 static bool is_integer(ZydisInstructionCategory category) {
@@ -174,6 +101,7 @@ static bool is_excluded(const one *made) {
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FXRSTOR64:
     case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_XTEST: /* the software CPU has no transactions */
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_CLI:
       return true;
@@ -215,10 +143,10 @@ static bool make(one *made, bool vectors) {
   for (unsigned i = 0; i < sizeof made->bytes; i++) {
     made->bytes[i] = (uint8_t)pick(256);
   }
-  if (pick(vectors ? 2 : 6) == 0) {
-    make_vex(made);
-  } else {
-    make_legacy(made, vectors);
+  bool vex = pick(vectors ? 2 : 6) == 0;
+  size_t size = vex ? make_vex(made) : make_legacy(made, vectors);
+  if (vex || !put_offset(made, size)) {
+    put_modrm(made->bytes + size);
   }
   if (!ZYAN_SUCCESS(
           ZydisDecoderDecodeFull(&decoder, made->bytes, BYTES_MOST, &made->all, made->operands))) {
@@ -228,85 +156,6 @@ static bool make(one *made, bool vectors) {
   return wanted && !is_excluded(made) && !has_bad_operand(made) &&
          !(made->all.attributes & ZYDIS_ATTRIB_HAS_SEGMENT) &&
          made->all.meta.isa_ext != ZYDIS_ISA_EXT_SSE4A;
-}
-
-/* ---- Comparing ---- */
-
-static bool is_shift(const one *made) {
-  return made->all.meta.category == ZYDIS_CATEGORY_SHIFT ||
-         made->all.meta.category == ZYDIS_CATEGORY_ROTATE;
-}
-
-/* The flags that are defined after it; a shift's depend on its count. */
-static uint64_t defined_flags(const one *made) {
-  const ZydisAccessedFlags *flags = made->all.cpu_flags;
-  uint64_t mask = FLAGS & ~(uint64_t)(flags ? flags->undefined : 0);
-  if (made->all.mnemonic == ZYDIS_MNEMONIC_BSF || made->all.mnemonic == ZYDIS_MNEMONIC_BSR) {
-    return FLAG_ZF;
-  }
-  if (!is_shift(made) || made->all.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
-    return mask;
-  }
-  const ZydisDecodedOperand *last = &made->operands[made->all.operand_count_visible - 1];
-  unsigned size = made->operands[0].size;
-  uint64_t count = last->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? last->imm.value.u : native->in.r[1];
-  count &= size == 64 ? 63 : 31;
-  if (count == 0) {
-    return FLAGS;
-  }
-  mask &= ~(uint64_t)(count == 1 ? FLAG_AF : FLAG_AF | FLAG_OF);
-  return count >= size ? mask & ~(uint64_t)FLAG_CF : mask;
-}
-
-/* Results that the manual leaves open. */
-static bool is_undefined(const one *made) {
-  unsigned size = made->operands[0].size;
-  switch (made->all.mnemonic) {
-    case ZYDIS_MNEMONIC_BSWAP:
-      return size == 16;
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: {
-      const ZydisDecodedOperand *last = &made->operands[2];
-      uint64_t count =
-          last->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? last->imm.value.u : native->in.r[1];
-      return size == 16 && (count & 31) > 16;
-    }
-    default:
-      return false;
-  }
-}
-
-/* Addresses of the last x87 instruction are the stub's; what is not in use is as at first. */
-static void normalize(uint8_t *xsave) {
-  uint64_t components;
-  memcpy(&components, xsave + 512, sizeof components);
-  if (!(components & 1)) {
-    memset(xsave, 0, 24);
-    memset(xsave + 32, 0, 128);
-    xsave[0] = 0x7f;
-    xsave[1] = 3;
-  }
-  memset(xsave + 5, 0, 19);
-  memset(xsave + 28, 0, 4);
-  for (unsigned i = 0; i < 8; i++) { /* 80 of 128 bits */
-    memset(xsave + 32 + i * 16 + 10, 0, 6);
-  }
-  if (!(components & 2)) {
-    memset(xsave + 160, 0, 256);
-  }
-  if (!(components & 4)) {
-    memset(xsave + 576, 0, 256);
-  }
-  memset(xsave + 416, 0, 160);
-}
-
-static const char *text_of(const one *made) {
-  static char text[128];
-  ZydisFormatter formatter;
-  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-  ZydisFormatterFormatInstruction(&formatter, &made->all, made->operands,
-                                  made->all.operand_count_visible, text, sizeof text, 0, NULL);
-  return text;
 }
 
 /* ---- The test ---- */
@@ -326,28 +175,7 @@ static void fill_state(bool vectors) {
   if (!vectors) {
     return;
   }
-  uint8_t *xsave = native->in.xsave;
-  memset(xsave, 0, NATIVE_XSAVE);
-  for (int i = 32; i < 832; i += 8) {
-    uint64_t word = value();
-    if (i < 416 || i >= 576) {
-      memcpy(xsave + i, &word, sizeof word);
-    }
-  }
-  for (unsigned i = 0; i < 8; i++) {
-    memset(xsave + 32 + i * 16 + 10, 0, 6);
-  }
-  uint16_t control = (uint16_t)(0x37f & ~0xf00) | (uint16_t)(pick(4) << 10 | (2 + pick(2)) << 8);
-  uint32_t mxcsr =
-      0x1f80 | (uint32_t)pick(4) << 13 | (uint32_t)pick(2) << 15 | (uint32_t)pick(2) << 6;
-  if (pick(8) == 0) {
-    mxcsr &= ~((uint32_t)pick(64) << 7); /* exceptions that are raised */
-  }
-  memcpy(xsave, &control, sizeof control);
-  xsave[3] = (uint8_t)(pick(8) << 3); /* TOP */
-  xsave[4] = (uint8_t)pick(256);      /* which registers are in use */
-  memcpy(xsave + 24, &mxcsr, sizeof mxcsr);
-  xsave[512] = 7;
+  fill_extended(native->in.xsave);
 }
 
 static void compare(const one *made, const soft_guest *guest, const struct kvm_regs *regs,
@@ -361,7 +189,7 @@ static void compare(const one *made, const soft_guest *guest, const struct kvm_r
                 text_of(made), i, r[i], native->out.r[i], native->in.r[i]);
     }
   }
-  uint64_t wrong = (regs->rflags ^ native->out.flags) & defined_flags(made);
+  uint64_t wrong = (regs->rflags ^ native->out.flags) & defined_flags(made, native->in.r[1]);
   if (wrong) {
     test_fail(__FILE__, __LINE__,
               "%s: flags are 0x%" PRIx64 ", not 0x%" PRIx64 " (before 0x%" PRIx64 "; rax 0x%" PRIx64
@@ -413,7 +241,7 @@ static bool try(one *made, const soft_guest *guest, bool vectors) {
     test_fail(__FILE__, __LINE__, "%s: it %s, and natively raised signal %d", text_of(made),
               faulted ? "faulted" : "did not fault", raised);
   }
-  if (!faulted && !is_undefined(made)) {
+  if (!faulted && !is_undefined(made, native->in.r[1])) {
     compare(made, guest, &regs, vectors);
   }
   return faulted;
@@ -468,7 +296,7 @@ int main(void) {
     printf("0 passed, 0 failed, 1 skipped\n");
     return EXIT_SUCCESS;
   }
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  make_decoder();
   RUN(integers_come_out_as_on_the_host);
   RUN(vectors_come_out_as_on_the_host);
   return test_end();
