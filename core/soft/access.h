@@ -283,9 +283,13 @@ SOFT_INLINE void soft_set_stack(soft_cpu *cpu, uint64_t sp) {
 }
 
 SOFT_INLINE uint64_t soft_stack(soft_cpu *cpu, uint64_t sp, unsigned size, soft_access access) {
-  return soft_likely(soft_is_64(cpu))
-             ? sp
-             : soft_linear(cpu, SEG_SS, sp & cpu->stack_mask, size, access);
+  if (soft_unlikely(!soft_is_64(cpu))) {
+    return soft_linear(cpu, SEG_SS, sp & cpu->stack_mask, size, access);
+  }
+  if (soft_unlikely(!soft_canonical(cpu, sp))) { /* beside an operand of DS too */
+    soft_fault(cpu, VECTOR_SS, 0);
+  }
+  return sp;
 }
 
 /* Of an instruction of that size: 16-bit code stores SP alone, for which a wider load would have to

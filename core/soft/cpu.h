@@ -164,6 +164,7 @@ typedef struct soft_event {
   uint32_t error;
   soft_source source;
   uint8_t length; /* of the instruction that it is of; 0 */
+  bool resumes;   /* a trap between two iterations of REP */
 } soft_event;
 
 /* ---- Descriptor-table registers with their hidden parts are KVM's own structures ---- */
@@ -239,6 +240,7 @@ struct soft_cpu {
   uint32_t pending_debug; /* DR6 bits of a trap that is due */
   uint32_t watched;       /* DR6 bits of data breakpoints that the instruction met */
   bool trap_flag;         /* TF as the instruction found it */
+  bool unfinished;        /* the last step was an iteration of REP that was not the last */
   bool step_once;
   struct kvm_guest_debug debug;
 

@@ -97,5 +97,5 @@ void soft_queue_trap(soft_cpu *cpu) {
   cpu->pending_debug = 0;
   cpu->injected = true;
   cpu->pends = false;
-  cpu->inject = (soft_event){.vector = VECTOR_DB};
+  cpu->inject = (soft_event){.vector = VECTOR_DB, .resumes = cpu->unfinished};
 }

@@ -109,7 +109,7 @@ enum {
 
 /* Handlers that know their size. */
 #define SOFT_PLAIN(X)                                                                              \
-  X(setcc) X(jmp) X(jmp_to) X(call_to) X(loop) X(jcxz) X(end) X(nop)         \
+  X(setcc) X(jmp) X(jmp_to) X(call_to) X(loop) X(jcxz) X(end) X(nop) X(flush)        \
   X(pusha) X(popa) X(pushf) X(popf) X(leave) X(enter) X(cbw) X(cwd) X(clc) X(stc) X(cmc) X(cld)    \
   X(std) X(cli) X(sti) X(lahf) X(sahf) X(daa) X(das) X(aaa) X(aas) X(aam) X(aad) X(xlat)           \
   X(salc) X(hlt) X(mov_from_cr) X(mov_to_cr) X(mov_from_dr) X(mov_to_dr) X(lgdt) X(lidt)           \

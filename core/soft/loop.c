@@ -247,10 +247,12 @@ static int step(soft_cpu *cpu) {
   cpu->single = true;
   cpu->budget--;
   cpu->retired++;
+  uint64_t at = cpu->rip;
   const soft_insn *insn = block->insns[0].run(cpu, &block->insns[0], 0);
   if (has_exit(cpu)) {
     return 0;
   }
+  cpu->unfinished = !insn && cpu->rip == at && block->insns[0].repeat != SOFT_ONCE;
   if (insn) { /* the record behind it, which would look for the next block */
     cpu->rip = soft_rip_at(cpu, insn);
   }

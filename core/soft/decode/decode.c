@@ -15,6 +15,10 @@ static void make_decoders(void) {
   ZydisDecoderInit(&decoders[SOFT_MODE_16], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
   ZydisDecoderInit(&decoders[SOFT_MODE_32], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
   ZydisDecoderInit(&decoders[SOFT_MODE_64], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  for (unsigned mode = 0; mode < sizeof decoders / sizeof *decoders; mode++) { /* NOPs without it */
+    ZydisDecoderEnableMode(&decoders[mode], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+    ZydisDecoderEnableMode(&decoders[mode], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+  }
 }
 
 static bool has_vector_operand(const soft_parsed *parsed) {

@@ -40,11 +40,21 @@ static bool is_whole(unsigned segment) {
   return segment == SEG_ES || segment == SEG_SS || segment == SEG_DS;
 }
 
+/* Without one whatever REX.B says, which Zydis 4.0 takes for R13 (SDM volume 2, table 2-3). */
+static bool has_no_base(const soft_parsed *parsed, const ZydisDecodedOperand *operand) {
+  const ZydisDecodedInstruction *all = &parsed->all;
+  bool has_sib = all->attributes & ZYDIS_ATTRIB_HAS_SIB;
+  return operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM && has_sib &&
+         all->raw.modrm.mod == 0 && all->raw.sib.base == 5;
+}
+
 void soft_set_memory(soft_insn *insn, const soft_parsed *parsed,
                      const ZydisDecodedOperand *operand) {
-  insn->base = soft_register_offset(operand->mem.base) / 8;
+  insn->base = has_no_base(parsed, operand) ? R_ZERO : soft_register_offset(operand->mem.base) / 8;
   insn->index = soft_register_offset(operand->mem.index) / 8;
-  insn->displacement = operand->mem.disp.has_displacement ? operand->mem.disp.value : 0;
+  insn->displacement = operand->mem.disp.has_displacement ? operand->mem.disp.value
+                       : has_no_base(parsed, operand)     ? parsed->all.raw.disp.value
+                                                          : 0;
   if (operand->mem.base == ZYDIS_REGISTER_RIP || operand->mem.base == ZYDIS_REGISTER_EIP) {
     insn->base = R_BLOCK;
     insn->displacement += insn->offset + insn->length;

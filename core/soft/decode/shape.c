@@ -113,6 +113,9 @@ void soft_shape_xchg(soft_insn *insn, const soft_parsed *parsed) {
 void soft_shape_movzx(soft_insn *insn, const soft_parsed *parsed) {
   unsigned to = soft_size_index(parsed->operands[0].size);
   unsigned from = parsed->operands[1].size;
+  if (from > parsed->operands[0].size) { /* MOVSXD of 16 bits reads no more */
+    from = parsed->operands[0].size;
+  }
   if (parsed->all.mnemonic == ZYDIS_MNEMONIC_MOVZX) {
     insn->run = from == 8 ? soft_op_movzx8[to] : soft_op_movzx16[to];
   } else {
@@ -312,6 +315,7 @@ void soft_shape_base(soft_insn *insn, const soft_parsed *parsed) {
   ZydisMnemonic mnemonic = parsed->all.mnemonic;
   bool fs = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE;
   insn->extra = fs ? SEG_FS : SEG_GS;
+  insn->operand_size = (uint8_t)(parsed->operands[0].size / 8); /* whatever its prefixes */
 }
 
 /* LDS and its relatives: the segment register that is loaded. */

@@ -26,12 +26,13 @@ static bool is_software(const soft_event *event) {
 }
 
 /* The flags that the handler's frame has: a fault's have RF, so that the instruction meets no
- * breakpoint when it runs again. */
+ * breakpoint when it runs again, or goes on (SDM volume 3, 18.3.1.1). */
 static uint64_t pushed_flags(const soft_cpu *cpu, const soft_event *event) {
   uint64_t flags = soft_flags(cpu);
   bool trap =
       event->vector == VECTOR_DB || event->vector == VECTOR_BP || event->vector == VECTOR_OF;
-  return event->source == SOFT_FROM_FAULT && !trap ? flags | FLAG_RF : flags;
+  bool again = event->resumes || (event->source == SOFT_FROM_FAULT && !trap);
+  return again ? flags | FLAG_RF : flags;
 }
 
 static void deliver_real(soft_cpu *cpu, const soft_event *event, uint64_t table, uint64_t flags,

@@ -24,9 +24,25 @@ static const soft_insn *chain(soft_cpu *cpu, const soft_insn *from, uint64_t rip
   return soft_enter(cpu, block, rip);
 }
 
+SOFT_INLINE bool is_target(const soft_cpu *cpu, uint64_t target) {
+  return soft_likely(target <= cpu->rip_last && (!soft_is_64(cpu) || soft_canonical(cpu, target)));
+}
+
 SOFT_INLINE void check_target(soft_cpu *cpu, const soft_insn *insn, uint64_t target) {
   cpu->current = insn;
-  if (soft_unlikely(target > cpu->rip_last || (soft_is_64(cpu) && !soft_canonical(cpu, target)))) {
+  if (!is_target(cpu, target)) {
+    soft_fault(cpu, VECTOR_GP, 0);
+  }
+}
+
+/* Of a call: its push faults first. */
+SOFT_INLINE void check_called(soft_cpu *cpu, const soft_insn *insn, uint64_t target) {
+  cpu->current = insn;
+  if (!is_target(cpu, target)) {
+    unsigned size = insn->operand_size;
+    uint64_t linear = soft_stack(cpu, cpu->r[RSP] - size, size, SOFT_WRITE);
+    soft_check_alignment(cpu, linear, size);
+    soft_store_prepare(cpu, linear, size);
     soft_fault(cpu, VECTOR_GP, 0);
   }
 }
@@ -115,7 +131,7 @@ SOFT_OP(jmp) {
 SOFT_INLINE const soft_insn *call_slow(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint64_t target = soft_target(cpu, insn);
   (void)bits;
-  check_target(cpu, insn, target);
+  check_called(cpu, insn, target);
   push_return(cpu, insn);
   return chain(cpu, insn, target);
 }
@@ -143,7 +159,7 @@ SOFT_OP(jmp_to) {
 
 SOFT_OP(call_to) {
   uint64_t target = indirect(cpu, insn);
-  check_target(cpu, insn, target);
+  check_called(cpu, insn, target);
   push_return(cpu, insn);
   return jump_slow(cpu, target);
 }

@@ -38,6 +38,7 @@ bool soft_compare_exchange(soft_cpu *cpu, uint64_t linear, uint64_t *old, uint64
   if (host) {
     return exchange_if(host, old, value, size);
   }
+  soft_page_check(cpu, linear, size, SOFT_WRITE);
   uint64_t was = soft_load_slow(cpu, linear, size);
   bool equal = was == *old;
   soft_store_slow(cpu, linear, equal ? value : was, size);
@@ -59,6 +60,7 @@ bool soft_exchange_locked(soft_cpu *cpu, uint64_t linear, uint64_t old, uint64_t
 static uint64_t swap(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
   void *host = soft_reach(cpu, linear, size, SOFT_WRITE);
   if (!host) {
+    soft_page_check(cpu, linear, size, SOFT_WRITE);
     uint64_t was = soft_load_slow(cpu, linear, size);
     soft_store_slow(cpu, linear, value, size);
     return was;

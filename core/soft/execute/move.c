@@ -89,7 +89,7 @@ SOFT_INLINE const soft_insn *push_slow(soft_cpu *cpu, const soft_insn *insn, int
   uint64_t value = soft_from(cpu, insn, bits), sp = cpu->r[RSP];
   cpu->current = insn;
   if (bits == 64) {
-    soft_store(cpu, sp - 8, value, 64);
+    soft_store(cpu, soft_stack(cpu, sp - 8, 8, SOFT_WRITE), value, 64);
     cpu->r[RSP] = sp - 8;
   } else {
     sp -= (unsigned)bits / 8;
@@ -197,6 +197,7 @@ SOFT_OP(leave) {
   SOFT_NEXT_BY_LOOP;
 }
 
+/* Faults as a write at the new top of the stack would, which it does not make. */
 SOFT_OP(enter) {
   unsigned size = insn->operand_size;
   uint64_t sp = cpu->r[RSP], bp = cpu->r[RBP];
@@ -212,8 +213,12 @@ SOFT_OP(enter) {
   if (insn->extra) {
     soft_push(cpu, &sp, frame, size);
   }
+  sp -= insn->immediate & 0xffff;
+  uint64_t top = soft_stack(cpu, sp, size, SOFT_WRITE);
+  soft_check_alignment(cpu, top, size);
+  soft_store_prepare(cpu, top, size);
   soft_set_gpr(cpu, RBP, frame, (int)size * 8);
-  soft_set_stack(cpu, sp - (insn->immediate & 0xffff));
+  soft_set_stack(cpu, sp);
   SOFT_NEXT_BY_LOOP;
 }
 
@@ -252,6 +257,13 @@ SOFT_OP(bound) {
   if (value < low || value > high) {
     soft_raise(cpu, VECTOR_BR);
   }
+  SOFT_NEXT;
+}
+
+/* CLFLUSH and the like: no page has to be told, but they fault as loads do. */
+SOFT_OP(flush) {
+  uint64_t gpa;
+  soft_page(cpu, soft_address(cpu, insn, 1, SOFT_READ), SOFT_READ, cpu->cpl == 3, &gpa);
   SOFT_NEXT;
 }
 

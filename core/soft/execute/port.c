@@ -178,7 +178,7 @@ static void outs_once(soft_cpu *cpu, const soft_insn *insn, unsigned size) {
   advance(cpu, insn, RSI, (int)size * 8);
 }
 
-/* Both run alone: an exit comes behind each iteration. */
+/* Both run alone: an exit comes behind each iteration. Not one is as forbidden as some. */
 static const soft_insn *string(soft_cpu *cpu, const soft_insn *insn, unsigned size,
                                void (*once)(soft_cpu *, const soft_insn *, unsigned)) {
   int width = insn->address_size * 8;
@@ -189,6 +189,9 @@ static const soft_insn *string(soft_cpu *cpu, const soft_insn *insn, unsigned si
   if (insn->repeat == SOFT_ONCE) {
     once(cpu, insn, size);
     return insn + 1;
+  }
+  if (!soft_gpr(cpu, RCX, width)) {
+    check_rights(cpu, (uint16_t)cpu->r[RDX], size);
   }
   while (soft_gpr(cpu, RCX, width)) {
     once(cpu, insn, size);

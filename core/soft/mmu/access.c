@@ -39,6 +39,19 @@ static unsigned until_page_end(uint64_t linear) {
   return SOFT_PAGE - (unsigned)(linear & (SOFT_PAGE - 1));
 }
 
+/* x87's environments, with the registers or without, which go word by word. */
+static bool is_environment(unsigned size) {
+  return size == 14 || size == 28 || size == 94 || size == 108;
+}
+
+/* All of an operand is at canonical addresses before a page of it is looked for. */
+static void check_end(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  if (soft_unlikely(until_page_end(linear) < size && !is_environment(size))) {
+    soft_check_canonical(cpu, linear);
+    soft_check_canonical(cpu, linear + size - 1);
+  }
+}
+
 static uint64_t load_part(soft_cpu *cpu, const uint8_t *host, uint64_t gpa, unsigned size) {
   return host ? peek(host, size) : soft_device_read(cpu, gpa, size);
 }
@@ -53,6 +66,7 @@ static uint64_t load_as(soft_cpu *cpu, uint64_t linear, unsigned size, bool user
     const uint8_t *host = soft_page(cpu, linear, SOFT_READ, user, &gpa);
     return load_part(cpu, host, gpa, size);
   }
+  check_end(cpu, linear, size);
   const uint8_t *low = soft_page(cpu, linear, SOFT_READ, user, &gpa);
   const uint8_t *high = soft_page(cpu, linear + first, SOFT_READ, user, &gpa_2);
   uint64_t value = load_part(cpu, low, gpa, first);
@@ -97,6 +111,7 @@ static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned si
     store_part(cpu, host, gpa, value, size);
     return;
   }
+  check_end(cpu, linear, size);
   uint8_t *low = soft_page(cpu, linear, SOFT_WRITE, user, &gpa);
   uint8_t *high = soft_page(cpu, linear + first, SOFT_WRITE, user, &gpa_2);
   need_single(cpu, low, first);
@@ -105,16 +120,38 @@ static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned si
   store_part(cpu, high, gpa_2, value >> 8 * first, size - first);
 }
 
-/* Ring 3 with CR0.AM and RFLAGS.AC: all its accesses come here (SDM volume 3, 6.15). */
-static void check_alignment(soft_cpu *cpu, uint64_t linear, unsigned size) {
-  bool checked = cpu->tlb == cpu->tlbs[SOFT_AS_CHECKED] && size <= 8;
-  if (soft_unlikely(checked && linear & (size - 1))) {
+/* Of an operand of that size (SDM volume 3, 6.15, table "Alignment Requirements by Data Type"):
+ * x87's of 80 bits and its environments have their own, wider ones of vectors none. */
+static unsigned alignment(unsigned size) {
+  switch (size) {
+    case 2:
+    case 4:
+    case 8:
+      return size;
+    case 10:
+      return 8;
+    case 28:
+    case 108:
+      return 4;
+    case 14:
+    case 94:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+/* Ring 3 with CR0.AM and RFLAGS.AC: all its accesses come here (SDM volume 3, 6.15). An address
+ * that is not canonical comes first, a page that is not there later. */
+void soft_check_alignment(soft_cpu *cpu, uint64_t linear, unsigned size) {
+  bool checked = cpu->tlb == cpu->tlbs[SOFT_AS_CHECKED];
+  if (soft_unlikely(checked && linear & (alignment(size) - 1) && soft_canonical(cpu, linear))) {
     soft_fault(cpu, VECTOR_AC, 0);
   }
 }
 
 uint64_t soft_load_slow(soft_cpu *cpu, uint64_t linear, unsigned size) {
-  check_alignment(cpu, linear, size);
+  soft_check_alignment(cpu, linear, size);
   return load_as(cpu, linear, size, cpu->cpl == 3);
 }
 
@@ -127,7 +164,7 @@ static void settle(soft_cpu *cpu, soft_tlb *entry, const uint8_t *host) {
 }
 
 void soft_store_slow(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned size) {
-  check_alignment(cpu, linear, size);
+  soft_check_alignment(cpu, linear, size);
   soft_tlb *entry = soft_entry(cpu, linear);
   uint64_t page = (linear + size - 1) & ~UINT64_C(0xfff);
   if (entry->write == (page | SOFT_CODE_PAGE)) {
@@ -156,7 +193,7 @@ void soft_store_system(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned 
 
 uint8_t *soft_reach(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
   uint64_t gpa;
-  check_alignment(cpu, linear, size);
+  soft_check_alignment(cpu, linear, size);
   if (until_page_end(linear) < size) {
     return NULL;
   }
@@ -186,6 +223,7 @@ static unsigned piece(unsigned left) {
 }
 
 void soft_load_bytes(soft_cpu *cpu, uint64_t linear, void *bytes, unsigned size) {
+  check_end(cpu, linear, size);
   for (unsigned done = 0, part; done < size; done += part) {
     part = piece(size - done);
     poke((uint8_t *)bytes + done, load_as(cpu, linear + done, part, cpu->cpl == 3), part);
@@ -194,8 +232,13 @@ void soft_load_bytes(soft_cpu *cpu, uint64_t linear, void *bytes, unsigned size)
 
 void soft_store_prepare(soft_cpu *cpu, uint64_t linear, unsigned size) {
   uint64_t gpa;
+  check_end(cpu, linear, size);
   uint8_t *low = soft_page(cpu, linear, SOFT_WRITE, cpu->cpl == 3, &gpa);
-  uint8_t *high = soft_page(cpu, linear + size - 1, SOFT_WRITE, cpu->cpl == 3, &gpa);
+  uint8_t *high = low;
+  if (until_page_end(linear) < size) {
+    uint64_t last = (linear + size - 1) & ~UINT64_C(0xfff);
+    high = soft_page(cpu, last, SOFT_WRITE, cpu->cpl == 3, &gpa);
+  }
   if (!low || !high || *soft_mark(cpu, low) || *soft_mark(cpu, high)) {
     need_single(cpu, NULL, size);
   }

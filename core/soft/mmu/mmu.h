@@ -41,6 +41,10 @@ void soft_tlb_select(soft_cpu *cpu);
 const uint8_t *soft_fetch(soft_cpu *cpu, uint64_t rip, uint64_t *linear);
 /* The host address of an access within one page, NULL for a device, with its address in *gpa. */
 uint8_t *soft_page(soft_cpu *cpu, uint64_t linear, soft_access access, bool user, uint64_t *gpa);
+/* An address that is not canonical in long mode is #GP, of the stack #SS. */
+void soft_check_canonical(soft_cpu *cpu, uint64_t linear);
+/* #AC where ring 3 asked for it and an operand of that size does not lie so. */
+void soft_check_alignment(soft_cpu *cpu, uint64_t linear, unsigned size);
 /* Faults where the access would; no page changes. */
 void soft_page_check(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access);
 /* Data breakpoints: CR4.DE, DR7 or what user space debugs has changed. */

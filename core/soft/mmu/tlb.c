@@ -90,12 +90,17 @@ __attribute__((noreturn)) static void page_fault(soft_cpu *cpu, uint64_t linear,
   soft_fault(cpu, VECTOR_PF, error);
 }
 
-static uint64_t walk_to(soft_cpu *cpu, uint64_t linear, soft_rights rights) {
-  if (!soft_is_long(cpu)) {
-    linear &= 0xffffffff;
-  } else if (!soft_canonical(cpu, linear)) {
+void soft_check_canonical(soft_cpu *cpu, uint64_t linear) {
+  if (soft_is_long(cpu) && !soft_canonical(cpu, linear)) {
     bool stack = cpu->current && cpu->current->segment == SEG_SS;
     soft_fault(cpu, stack ? VECTOR_SS : VECTOR_GP, 0);
+  }
+}
+
+static uint64_t walk_to(soft_cpu *cpu, uint64_t linear, soft_rights rights) {
+  soft_check_canonical(cpu, linear);
+  if (!soft_is_long(cpu)) {
+    linear &= 0xffffffff;
   }
   soft_walk walk;
   if (!soft_translate(cpu, linear, rights, &walk)) {
@@ -107,6 +112,9 @@ static uint64_t walk_to(soft_cpu *cpu, uint64_t linear, soft_rights rights) {
 void soft_page_check(soft_cpu *cpu, uint64_t linear, unsigned size, soft_access access) {
   soft_rights rights = {access, cpu->cpl == 3, true};
   uint64_t last = linear + size - 1;
+  soft_check_alignment(cpu, linear, size);
+  soft_check_canonical(cpu, linear);
+  soft_check_canonical(cpu, last);
   walk_to(cpu, linear, rights);
   if ((linear ^ last) & ~UINT64_C(0xfff)) {
     walk_to(cpu, last & ~UINT64_C(0xfff), rights);

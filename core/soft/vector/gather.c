@@ -7,9 +7,6 @@
 #include "soft/vector/vector.h"
 
 enum {
-  AT_XMM = 160,
-  AT_UPPER = 576,
-  AT_COMPONENTS = 512,
   ELEMENTS = 8
 };
 
@@ -21,12 +18,11 @@ typedef struct gather {
 } gather;
 
 /* Where an element of a register is in the image. */
-static uint8_t *element(const soft_cpu *cpu, unsigned number, unsigned which, unsigned size) {
-  unsigned at = which * size;
-  return cpu->xsave + number * 16 + (at < 16 ? AT_XMM + at : AT_UPPER + at - 16);
+static uint8_t *element(soft_cpu *cpu, unsigned number, unsigned which, unsigned size) {
+  return soft_vector_at(cpu, number, which * size);
 }
 
-static bool is_wanted(const soft_cpu *cpu, const gather *what, unsigned which) {
+static bool is_wanted(soft_cpu *cpu, const gather *what, unsigned which) {
   return *(element(cpu, what->mask, which, what->size) + what->size - 1) & 0x80;
 }
 
@@ -50,7 +46,8 @@ static bool is_readable(soft_cpu *cpu, uint64_t linear, unsigned size) {
          soft_translate(cpu, linear, rights, &walk) && soft_translate(cpu, last, rights, &walk);
 }
 
-/* The first `done` elements are there, and their bits of the mask gone; of all, the rest too. */
+/* The first `done` elements are there, and their bits of the mask gone; of all, the rest too. Those
+ * of elements that are still wanted are all ones. */
 static void commit(soft_cpu *cpu, const gather *what, const uint64_t *values, unsigned done) {
   int bits = what->size * 8;
   for (unsigned i = 0; i < done; i++) {
@@ -58,6 +55,11 @@ static void commit(soft_cpu *cpu, const gather *what, const uint64_t *values, un
       soft_poke(element(cpu, what->to, i, what->size), values[i], bits);
     }
     soft_poke(element(cpu, what->mask, i, what->size), 0, bits);
+  }
+  unsigned wide = what->count * (what->size > what->index_size ? what->size : what->index_size);
+  for (unsigned i = done; i < 32u / what->size; i++) {
+    bool left = i < wide / what->size && is_wanted(cpu, what, i);
+    soft_poke(element(cpu, what->mask, i, what->size), left ? ~0ull : 0, bits);
   }
   for (unsigned i = done; done == what->count && i < 32u / what->size; i++) {
     soft_poke(element(cpu, what->to, i, what->size), 0, bits);
@@ -72,8 +74,7 @@ SOFT_OP(gather) {
   soft_vector_check(cpu, SOFT_AVX);
   soft_park(cpu);
   soft_settle(cpu);
-  uint64_t used = soft_peek(cpu->xsave + AT_COMPONENTS, 64);
-  soft_poke(cpu->xsave + AT_COMPONENTS, used | SOFT_LIVE_SSE | SOFT_LIVE_AVX, 64);
+  soft_vector_used(cpu, SOFT_LIVE_SSE | SOFT_LIVE_AVX);
   for (unsigned i = 0; i < what->count; i++) {
     if (!is_wanted(cpu, what, i)) {
       continue;
@@ -83,7 +84,8 @@ SOFT_OP(gather) {
         !is_readable(cpu, linear, what->size)) {
       commit(cpu, what, values, i);
     }
-    values[i] = soft_load(cpu, linear, what->size * 8);
+    values[i] = 0;
+    soft_load_bytes(cpu, linear, &values[i], what->size);
   }
   commit(cpu, what, values, what->count);
   SOFT_NEXT_BY_LOOP;

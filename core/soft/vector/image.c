@@ -31,6 +31,14 @@ static void set_in_use(soft_cpu *cpu, uint64_t components) {
   soft_poke(cpu->xsave + AT_HEADER, components, 64);
 }
 
+void soft_vector_used(soft_cpu *cpu, uint64_t components) {
+  set_in_use(cpu, in_use(cpu) | components);
+}
+
+uint8_t *soft_vector_at(soft_cpu *cpu, unsigned number, unsigned at) {
+  return cpu->xsave + number * 16 + (at < 16 ? AT_XMM + at : AVX_AT + at - 16);
+}
+
 void soft_settle(soft_cpu *cpu) {
   uint64_t components = in_use(cpu);
   if (!(components & X87)) {
@@ -56,6 +64,16 @@ static void check(soft_cpu *cpu, const soft_insn *insn) {
   }
 }
 
+/* Control and status of x87, as the processor takes them from an image: bit 6 is set, those that
+ * are not defined are clear, ES and B follow from the rest. */
+static void adjust_x87(soft_cpu *cpu) {
+  uint64_t control = (soft_peek(cpu->xsave, 16) & 0x1f3f) | 0x40;
+  uint64_t status = soft_peek(cpu->xsave + 2, 16) & 0x7f7f;
+  status |= status & ~control & 0x3f ? 0x8080 : 0;
+  soft_poke(cpu->xsave, control, 16);
+  soft_poke(cpu->xsave + 2, status, 16);
+}
+
 static void check_mxcsr(soft_cpu *cpu, uint64_t value) {
   if (value & 0xffff0000) {
     soft_fault(cpu, VECTOR_GP, 0);
@@ -65,6 +83,7 @@ static void check_mxcsr(soft_cpu *cpu, uint64_t value) {
 static uint64_t area(soft_cpu *cpu, const soft_insn *insn, unsigned size, unsigned align,
                      soft_access access) {
   uint64_t linear = soft_address(cpu, insn, size, access);
+  soft_check_alignment(cpu, linear, 4); /* as Intel's processors do */
   if (linear & (align - 1)) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
@@ -94,6 +113,7 @@ SOFT_OP(fxrstor) {
     soft_poke(cpu->xsave + i, soft_peek(image + i, 64), 64);
   }
   soft_poke(cpu->xsave + 28, 0xffff, 32);
+  adjust_x87(cpu);
   set_in_use(cpu, in_use(cpu) | X87 | SSE);
   SOFT_NEXT_BY_LOOP;
 }
@@ -165,7 +185,7 @@ SOFT_OP(xsave) {
   uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
   uint64_t used = soft_xinuse(cpu);
   soft_settle(cpu);
-  uint64_t header = soft_load(cpu, linear + AT_HEADER, 64);
+  uint64_t header = soft_load_modify(cpu, linear + AT_HEADER, 64);
   store_components(cpu, linear, wanted, 0, false);
   soft_store(cpu, linear + AT_HEADER, (header & ~wanted) | (used & wanted), 64);
   SOFT_NEXT_BY_LOOP;
@@ -216,6 +236,7 @@ static void load_components(soft_cpu *cpu, uint64_t linear, uint64_t from, uint6
   if (from & X87) {
     load_component(cpu, linear, 0, AT_MXCSR);
     load_component(cpu, linear, AT_X87, AT_XMM - AT_X87);
+    adjust_x87(cpu);
   }
   if (from & SSE) {
     load_component(cpu, linear, AT_XMM, soft_is_64(cpu) ? 256 : 128);

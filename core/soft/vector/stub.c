@@ -54,6 +54,7 @@ static unsigned copy_prefixes(soft_stub_key *key, const soft_parsed *parsed, uin
       *rex = byte;
       continue;
     }
+    *rex = 0; /* it is none where a prefix follows */
     sized |= byte == 0x66;
     if (memchr("\x26\x2e\x36\x3e\x64\x65\x67\xf0", byte, 8) || (byte == 0x66 && environment)) {
       continue;
@@ -315,9 +316,32 @@ static void adapt(soft_vector *vector, const soft_parsed *parsed) {
   }
 }
 
+/* What CPUID never shows; and AMD's own, of which the host is asked before an operand is looked
+ * for. */
+static bool is_shown(ZydisISAExt extension) {
+  uint32_t eax = 0x80000001, ebx, ecx = 0, edx;
+  switch (extension) {
+    case ZYDIS_ISA_EXT_XOP:
+    case ZYDIS_ISA_EXT_KNC:
+    case ZYDIS_ISA_EXT_KNCE:
+    case ZYDIS_ISA_EXT_KNCV:
+    case ZYDIS_ISA_EXT_AVX_VNNI:
+    case ZYDIS_ISA_EXT_KEYLOCKER:
+    case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
+      return false;
+    case ZYDIS_ISA_EXT_SSE4A:
+    case ZYDIS_ISA_EXT_FMA4:
+      __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+      return ecx >> (extension == ZYDIS_ISA_EXT_SSE4A ? 6 : 16) & 1;
+    default:
+      return true;
+  }
+}
+
 static bool is_known(const soft_parsed *parsed, const ZydisDecodedOperand *memory) {
   ZydisInstructionEncoding encoding = parsed->all.encoding;
-  return (encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+  return is_shown(parsed->all.meta.isa_ext) &&
+         (encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
           encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) &&
          !(memory && (memory->mem.type == ZYDIS_MEMOP_TYPE_VSIB || memory->size > 128 * 8));
 }
@@ -371,5 +395,6 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
     memcpy(&insn->run, &stub, sizeof stub);
   } else if (vector->size && !vector->waits && !vector->flags_in && !vector->pointers) {
     insn->run = vector->access & SOFT_WRITE ? soft_op_vector_store : soft_op_vector_load;
+    soft_decode_masked(insn, vector, parsed);
   }
 }

@@ -3,6 +3,7 @@
 #ifndef SOFT_STUB_H
 #define SOFT_STUB_H
 
+#include "soft/decode/decode.h"
 #include "soft/vector/vector.h"
 
 enum {
@@ -38,5 +39,8 @@ const uint8_t *soft_stub_find(soft_cpu *cpu, const soft_stub_code *code);
 bool soft_stubs_have_room(const soft_cpu *cpu);
 void soft_stubs_drop(soft_cpu *cpu);
 void soft_stubs_free(soft_cpu *cpu);
+
+/* Masked moves leave `run` to what knows which elements are wanted. */
+void soft_decode_masked(soft_insn *insn, soft_vector *vector, const soft_parsed *parsed);
 
 #endif

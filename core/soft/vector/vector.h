@@ -41,6 +41,8 @@ typedef struct soft_vector {
   uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
   uint8_t align;  /* bits of its address that have to be 0 */
   uint16_t size;  /* of it, 0 for none */
+  /* Of a masked move: bytes of an element, the registers. */
+  uint8_t element, mask, data;
 } soft_vector;
 
 /* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
@@ -65,6 +67,9 @@ void soft_live(soft_cpu *cpu, soft_vector_kind kind);
 void soft_park(soft_cpu *cpu);
 /* The same without saving it: the host's own control registers come back. */
 void soft_vector_abandon(soft_cpu *cpu);
+/* Of the parked state: byte `at` of vector register `number`; which components are in use. */
+uint8_t *soft_vector_at(soft_cpu *cpu, unsigned number, unsigned at);
+void soft_vector_used(soft_cpu *cpu, uint64_t components);
 /* Of the parked state: writes out the components that are in their initial state. */
 void soft_settle(soft_cpu *cpu);
 /* Puts FOP, FIP and FDP of the last x87 instruction into the image: what the host's processor has

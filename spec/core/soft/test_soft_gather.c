@@ -135,7 +135,7 @@ static void a_fault_in_the_middle_keeps_what_is_there(void) {
   for (unsigned i = 0; i < 4; i++) {
     set_word(xsave, 0, i, UINT64_C(0x7777777777777777));
     set_word(xsave, 1, i, (uint64_t)(2 * i + 1) << 32 | 2 * i);
-    set_word(xsave, 2, i, i == 0 ? UINT64_C(0x80000000) : ~UINT64_C(0)); /* not the second */
+    set_word(xsave, 2, i, i == 0 ? 0x80000000 : UINT64_C(0x8000000080000001)); /* one not */
   }
   CHECK_EQ(guest_call(system.guest.cpu, KVM_SET_XSAVE, xsave), 0);
   system_put(&system, GUEST_SIZE - 8, 0x1234, 8);
@@ -194,6 +194,62 @@ static void elements_may_be_a_device_s(void) {
   system_close(&system);
 }
 
+/* Masked moves about the end of what is there: half of the mask is set, either one. */
+static void masks_say_what_is_moved(void) {
+  static const struct {
+    const char *code; /* with xmm1 or ymm1, the mask xmm2, at RDI */
+    unsigned size;
+    bool writes;
+  } rows[] = {
+      {"\xc4\xe2\x69\x2c\x0f", 16, false}, /* vmaskmovps xmm1, xmm2, [rdi] */
+      {"\xc4\xe2\x6d\x2d\x0f", 32, false}, /* vmaskmovpd ymm1, ymm2, [rdi] */
+      {"\xc4\xe2\x6d\x8c\x0f", 32, false}, /* vpmaskmovd ymm1, ymm2, [rdi] */
+      {"\xc4\xe2\xe9\x8c\x0f", 16, false}, /* vpmaskmovq xmm1, xmm2, [rdi] */
+      {"\xc4\xe2\x69\x2e\x0f", 16, true},  /* vmaskmovps [rdi], xmm2, xmm1 */
+      {"\xc4\xe2\x6d\x2f\x0f", 32, true},  /* vmaskmovpd [rdi], ymm2, ymm1 */
+      {"\xc4\xe2\x6d\x8e\x0f", 32, true},  /* vpmaskmovd [rdi], ymm2, ymm1 */
+      {"\xc4\xe2\xe9\x8e\x0f", 16, true},  /* vpmaskmovq [rdi], xmm2, xmm1 */
+  };
+  soft_system system = system_open(SYSTEM_64);
+  for (unsigned row = 0; row < 2 * sizeof rows / sizeof *rows; row++) {
+    unsigned size = rows[row / 2].size, low = row % 2, words = size / 8;
+    uint64_t at = GUEST_SIZE - size / 2;
+    uint8_t xsave[4096] = {0x7f, 3};
+    test_note("row %u, %s half", row / 2, low ? "first" : "second");
+    xsave[24] = 0x80;
+    xsave[25] = 0x1f;
+    xsave[AT_BV] = 7;
+    for (unsigned i = 0; i < 4; i++) {
+      set_word(xsave, 1, i, 0x1111111111111111 * (i + 1));
+      set_word(xsave, 2, i, (i < words / 2) == low && i < words ? ~UINT64_C(0) : 0);
+    }
+    CHECK_EQ(guest_call(system.guest.cpu, KVM_SET_XSAVE, xsave), 0);
+    for (unsigned i = 0; i < words / 2; i++) {
+      system_put(&system, at + i * 8, 0xaaaaaaaaaaaaaaaa, 8);
+    }
+    struct kvm_regs regs = {.rdi = at};
+    system_end end = system_run_in(&system, 3, regs, rows[row / 2].code, 5);
+    CHECK_EQ(guest_call(system.guest.cpu, KVM_GET_XSAVE, xsave), 0);
+    if (!low) {
+      SYSTEM_CHECK(end, PF, rows[row / 2].writes ? 6 : 4);
+      CHECK_EQ(end.sregs.cr2, GUEST_SIZE);
+      CHECK_EQ(word(xsave, 1, 0), 0x1111111111111111);
+      CHECK_EQ(system_get(&system, at, 8), 0xaaaaaaaaaaaaaaaa);
+      continue;
+    }
+    SYSTEM_CHECK(end, SYSTEM_END, 0);
+    for (unsigned i = 0; i < 4; i++) {
+      bool moved = i < words / 2, writes = rows[row / 2].writes;
+      uint64_t own = 0x1111111111111111 * (i + 1);
+      CHECK_EQ(word(xsave, 1, i), writes ? own : moved ? 0xaaaaaaaaaaaaaaaa : 0);
+      if (moved) {
+        CHECK_EQ(system_get(&system, at + i * 8, 8), writes ? own : 0xaaaaaaaaaaaaaaaa);
+      }
+    }
+  }
+  system_close(&system);
+}
+
 static void what_may_not_be_gathered(void) {
   static const struct {
     const char *code;
@@ -227,6 +283,7 @@ int main(void) {
   RUN(a_fault_in_the_middle_keeps_what_is_there);
   RUN(elements_without_a_bit_do_not_fault);
   RUN(elements_may_be_a_device_s);
+  RUN(masks_say_what_is_moved);
   RUN(what_may_not_be_gathered);
   return test_end();
 }
