@@ -48,6 +48,11 @@ static inline uint64_t wall(void) {
   return nanoseconds(CLOCK_MONOTONIC);
 }
 
+/* In a child that runs another's program, which warns of what this host does not have. */
+static inline void quiet_errors(void) {
+  dup2(check(open("/dev/null", O_WRONLY | O_CLOEXEC), "/dev/null"), STDERR_FILENO);
+}
+
 /* The same calls as the library. */
 static inline int make_vm(void) {
   uint64_t identity_map = 0xfeffc000;

@@ -64,6 +64,7 @@ static double run_emulator(const char *path) {
   pid_t child = check(fork(), "fork");
   if (child == 0) {
     alarm(120);
+    quiet_errors();
     execlp("qemu-system-x86_64", "qemu-system-x86_64", "-accel", "tcg", "-M", "pc", "-bios", path,
            "-display", "none", "-no-reboot", "-nodefaults", "-m", "16", (char *)NULL);
     die("qemu-system-x86_64");
