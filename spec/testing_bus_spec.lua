@@ -38,6 +38,12 @@ local function copy(bus, from, to, size)
 end
 
 describe("a bus", function()
+  it("takes a device as require gives it, with a path beside it on 5.4", function()
+    assert.equal("copier", t.bus(copier, "./copier.lua").name)
+    assert.is_true(#t.derive(copier, "/some/where/copier.lua") > 30)
+    raises("t.bus: a table of options expected, got string", function() t.bus(copier, "memory") end)
+  end)
+
   local bus
   before_each(function() bus = t.bus(copier) end)
 

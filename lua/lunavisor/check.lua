@@ -93,6 +93,13 @@ function M.size(what, value, depth)
   return M.whole(what, value, 0, nil, depth) -- a tail call: it blames the same level
 end
 
+--- Options behind a module: nil where they are the path that require gives beside it on Lua 5.4,
+--- as in t.bus(require "edu").
+function M.beside_module(options)
+  if type(options) == "string" and options:find "%.lua$" then return nil end
+  return options
+end
+
 local bits = { r = 1, w = 2, x = 4 }
 
 --- Rights such as "rwx" or "r-x" as bits: r 1, w 2, x 4.

@@ -2,7 +2,8 @@
 -- What the device kit costs: the own cost of an access to a register of a table, over the fake KVM
 -- of the tests and without what that takes, as a ratio to the same device written by hand;
 -- nanoseconds of a line's change that reaches the input of another device; milliseconds in which a
--- recording of 100,000 accesses is replayed, and in which 200 derived tests of shipped devices run.
+-- recording of 100,000 accesses is replayed, in which 200 derived tests of shipped devices run, and
+-- which 27 specs of the UART and the 8259A take from the shell to their result.
 
 local rounds = require "rounds"
 local device = require "lunavisor.device"
@@ -166,7 +167,23 @@ local function derived()
   return (rounds.clock() - begin) * 1000 * 200 / count
 end
 
-return {
+-- Milliseconds of a process that runs the specs of two devices, for 27 of them.
+local function specs()
+  local command = ("%s \"$(command -v busted)\" spec/device/uart16550_spec.lua "
+    .. "spec/device/i8259_spec.lua"):format(arg[-1])
+  local begin = luna.clock()
+  local pipe = assert(io.popen(command))
+  local text = pipe:read "*a"
+  pipe:close()
+  local time = luna.clock() - begin
+  local passed = tonumber(text:match "(%d+) success")
+  if not passed or passed < 27 or not text:find(" 0 failures / 0 errors", 1, true) then
+    error("these specs do not pass: " .. text, 0)
+  end
+  return time * 1000 * 27 / passed
+end
+
+local figures = {
   access("kit_read", PLAIN, true),
   access("kit_write", PLAIN, false),
   access("kit_fields", FIELDS, false),
@@ -177,3 +194,10 @@ return {
   { name = "kit_derived", unit = "ms", limit = 2000,
     measure = function() return rounds.samples(derived) end },
 }
+if rounds.is_installed "busted" then
+  figures[#figures + 1] = { name = "kit_specs", unit = "ms", limit = 150,
+    measure = function() return rounds.samples(specs) end }
+elseif jit then
+  io.stderr:write "bench: kit_specs is skipped: busted is not installed\n"
+end
+return figures

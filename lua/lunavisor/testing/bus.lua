@@ -2,6 +2,7 @@
 -- A bus with one device on it and no VM: accesses as a guest makes them, fake time, lines, DMA
 -- memory, and faults. A VM can be put in front of it.
 
+local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
 local dmas = require "lunavisor.device.dma"
@@ -270,6 +271,7 @@ end
 local known = { memory = true, options = true }
 
 local function check_options(options)
+  options = check.beside_module(options)
   if options ~= nil and type(options) ~= "table" then
     error(("t.bus: a table of options expected, got %s"):format(class.describe(options)), 3)
   end

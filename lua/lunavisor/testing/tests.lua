@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- t.registers: a device's derived tests as tests of busted.
 
+local checks = require "lunavisor.check"
 local class = require "lunavisor.class"
 local derive = require "lunavisor.testing.derive"
 local device = require "lunavisor.device"
@@ -35,6 +36,7 @@ local function maker(what, own)
 end
 
 local function check_options(options)
+  options = checks.beside_module(options)
   if options ~= nil and type(options) ~= "table" then
     error(("t.registers: a table of options expected, got %s"):format(class.describe(options)), 4)
   end
