@@ -207,3 +207,52 @@ random.describe("gpio", function(log)
   wires:add(eeprom24c02 { log = log })
   return made
 end)
+
+describe("a script's controller", function()
+  local i2c_master = require "lunavisor.device.models.i2c_master"
+  local wires, master
+
+  before_each(function()
+    wires = i2c.bus()
+    wires:add(eeprom24c02 { data = "abcdef", log = false, clock = device.clock() })
+    master = i2c_master.new(wires)
+  end)
+
+  it("reads and writes, from START to STOP", function()
+    assert.same({ 0x63, 0x64 }, master:read(0x50, 2, 2))
+    assert.same({ 0x65 }, master:read(0x50, 1))
+    assert.equal(3, master:write(0x50, 4, 0x58, 0x59))
+    assert.is_nil(master:write(0x50, 0)) -- it is busy writing
+    assert.is_nil(master:read(0x50, 1, 0))
+    assert.is_nil(master:read(0x50, 1))
+    assert.is_nil(master:write(0x51, 0))
+    assert.same({ false, false }, { wires.scl.level and true or false, wires.sda.level })
+  end)
+
+  it("counts what was acknowledged", function()
+    local other = i2c.bus()
+    local chip = other:add(eeprom24c02 { log = false })
+    chip.inputs.write_protect:set(true)
+    assert.equal(1, i2c_master.new(other):write(0x50, 0, 1, 2))
+  end)
+
+  it("meets devices whose function says nothing at a START, and one that says false", function()
+    local other, busy = i2c.bus(), nil
+    other:add(device "plain" (i2c.device({ address = function() return 8 end,
+      start = function() return busy end, read = function() return 7 end,
+      write = function() end }, { registers = {} })) { log = false })
+    local own = i2c_master.new(other)
+    assert.same({ 7 }, own:read(8, 1, 0))
+    busy = false
+    assert.is_nil(own:read(8, 1))
+  end)
+
+  it("refuses what is no address, byte or count", function()
+    helper.raises("master:write: an address expected, from 0 to 0x7f, got 160",
+      function() master:write(0xa0, 0) end)
+    helper.raises("master:send: a byte expected, from 0 to 0xff, got 256",
+      function() master:send(256) end)
+    helper.raises("master:read: a number of bytes expected", function() master:read(0x50, -1) end)
+    helper.raises("call it with a colon", function() master.start(5) end)
+  end)
+end)

@@ -63,7 +63,8 @@ local function received(d, own)
   local wire = d.i2c
   if wire.phase == "data" then return own.write(d, wire.byte) ~= false end
   local reading = wire.byte % 2 == 1
-  if math.floor(wire.byte / 2) ~= own.address(d) or own.start and not own.start(d, reading) then
+  if math.floor(wire.byte / 2) ~= own.address(d) or own.start
+    and own.start(d, reading) == false then
     wire.phase = "idle"
     return false
   end
