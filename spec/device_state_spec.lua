@@ -277,7 +277,7 @@ describe("dma", function()
   it("raises for mistakes of the author", function()
     raises("dma:read: gpa: an integer expected", function() dma:read("x", 1) end)
     raises("dma:write: a string expected, got number", function() dma:write(0x1000, 1) end)
-    raises("dma:u8: a value of 1 byte expected, got 256", function() dma:u8(0x1000, 256) end)
+    raises("dma:u8: a value of 1 byte expected, got 0x100", function() dma:u8(0x1000, 256) end)
   end)
 end)
 

@@ -92,6 +92,8 @@ helper.kvm("a device that is attached", function()
     end)
     raises("there is a device counter already", function() vm:attach(kind, {}) end)
     raises("attached already", function() vm:attach(dev, { name = "again" }) end)
+    raises("vm:attach: a table of options expected, as { mmio = 0xd0000000, irq = 5 }, got number",
+      function() vm:attach(kind, 0xd0000000) end)
     raises("vm:attach: unknown option 'irg'; did you mean 'irq'?",
       function() vm:attach(kind { name = "x" }, { irg = 5 }) end)
     raises("counter has no region man; did you mean 'main'?",

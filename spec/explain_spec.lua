@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- exit:explain: the typical mistakes are named, and the rest is what can be seen.
 
+local device = require "lunavisor.device"
 local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local contains = helper.contains
@@ -187,6 +188,25 @@ helper.kvm("exit:explain", function()
       source = "again: in al, 0x64\n in al, 0x60\n jmp again" }
     guest.vm:pio(0x60, 5, { read = function() return 0 end })
     assert.equal("", names(explain(guest, "timeout", { timeout = 0.2 })))
+  end)
+
+  it("names interrupts that are up and lead nowhere, where the guest waits", function()
+    local bell = device "bell" {
+      registers = { RING = { at = 0 }, OUT = { at = 4, write = function(dev) dev.RING = 1 end } },
+      lines = { irq = { status = "RING" }, out = true },
+    }
+    local guest = helper.guest { mode = "long",
+      source = "mov rbx, 0xd0000000\n mov [rbx], eax\n mov dword [rbx + 4], 1\n hlt\n hlt\n ud2" }
+    local dev = guest.vm:attach(bell { log = false }, { mmio = 0xd0000000 })
+    dev.lines.out = true
+    local why = explain(guest, "hlt")
+    assert.same({ "bell.irq is up and drives nothing: vm:attach(bell, { irq = 5 }) or "
+      .. "bell.irq:connect(...) says what it drives" }, why.lines)
+    contains("Lines that lead nowhere:\n  bell.irq is up", tostring(why))
+    local heard = dev.irq:connect(function() end)
+    assert.same({}, explain(guest, "hlt").lines)
+    dev.irq:disconnect(heard)
+    assert.same({}, explain(guest, FATAL).lines)
   end)
 
   it("explains every vCPU of a run that none has ended", function()

@@ -93,6 +93,16 @@ function M.size(what, value, depth)
   return M.whole(what, value, 0, nil, depth) -- a tail call: it blames the same level
 end
 
+--- A value in a message: hexadecimal, or what it is; of a number that is not exact any more, what
+--- to say in its place.
+function M.shown(value)
+  if u64.exact(value) ~= nil then return u64.hex(value) end
+  if type(value) == "number" and value >= 2 ^ 53 and value < 2 ^ 64 then
+    return ("%.0f, which no number holds exactly: say luna.u64 \"0x...\""):format(value)
+  end
+  return type(value) == "number" and tostring(value) or classes.describe(value)
+end
+
 --- Options behind a module: nil where they are the path that require gives beside it on Lua 5.4,
 --- as in t.bus(require "edu").
 function M.beside_module(options)

@@ -130,7 +130,7 @@ describe("SeaBIOS", function()
     end
   end)
 
-  it("reads disks without the bus master, whose ports it gives, and a guest reads with it", function()
+  it("reads by PIO, and places the bus master by which a guest reads", function()
     local output = run([[
       local luna = require "lunavisor"
       local disk = luna.buffer "1M"

@@ -154,7 +154,14 @@ end
 -- ---- Classes ----
 
 local Class = {}
-Class.__index = Class
+
+-- A class has nothing of what its devices have.
+function Class.__index(self, key)
+  if class.is_probe(key) or key == "class" or key == "memory" or key == "offset" then return nil end
+  error(("device %s: this is the class, which has no %s: %s() makes a device"):format(self.name,
+    tostring(key), self.name), 2)
+end
+
 function Class.__call(self, options)
   local made = instances.new(self, options, 2)
   return made -- not a tail call: the checks count on this frame
@@ -175,7 +182,7 @@ function M.class(info, name, spec)
     end
   end
   for key in pairs(spec.state or {}) do layout.own[key] = true end
-  layout.methods = setmetatable(copy(spec.methods or {}), { __index = methods })
+  layout.methods = setmetatable(copy(spec.methods or {}), { __index = instances.guarded() })
   if type(spec.inputs) == "number" and not spec.input then
     layout.blame("inputs", "inputs by number need a function input(dev, number, level)")
   elseif type(spec.inputs) ~= "number" then

@@ -2,6 +2,7 @@
 -- DMA of a device: guest memory by address, all of an access or nothing. What the guest chose is
 -- never an error of Lua: where it cannot be, the answer is nil and a message.
 
+local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local bits = require "lunavisor.device.bits"
 local u64 = require "lunavisor.text.u64"
@@ -135,7 +136,7 @@ local function number_of(size, big)
     local exact = bits.fits(value, 8 * size)
     if exact == nil then
       error(("%s: a value of %d byte%s expected, got %s"):format(name, size, size == 1 and ""
-        or "s", tostring(value)), 2)
+        or "s", check.shown(value)), 2)
     end
     local list = bits.bytes(bits.plain(exact, 8 * size), size)
     if big then bits.swap(list, 1, size) end

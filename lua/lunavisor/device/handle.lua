@@ -2,6 +2,7 @@
 -- The author's side of registers: dev.REG, dev.REG.field and dev.REG[i] read and write what is
 -- stored, without the effects that an access of the guest has; lines follow.
 
+local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local bits = require "lunavisor.device.bits"
 local compile = require "lunavisor.device.compile"
@@ -11,8 +12,10 @@ local type, floor = type, math.floor
 
 local M = {}
 
--- An unsigned value for so many bits; names of an enumeration will do.
+-- An unsigned value for so many bits; names of an enumeration will do, and true or false for a
+-- bit.
 local function check_value(what, value, count, enum, level)
+  if count == 1 and type(value) == "boolean" then return value and 1 or 0 end
   if count <= 32 and type(value) == "number" and value >= 0 and value < 2 ^ count
     and value % 1 == 0 then
     return floor(value)
@@ -27,7 +30,7 @@ local function check_value(what, value, count, enum, level)
   local exact = bits.fits(value, count)
   if exact == nil then
     error(("%s: a value of %d bit%s expected, got %s"):format(what, count, count == 1 and "" or "s",
-      u64.exact(value) ~= nil and u64.hex(value) or class.describe(value)), level + 1)
+      check.shown(value)), level + 1)
   end
   return bits.plain(exact, count)
 end

@@ -37,10 +37,13 @@ class.strict("device", device)
 local meta = getmetatable(device)
 
 --- device "name" { ... }: see lua/manual/device-kit.md for what the table may have.
-function meta.__call(_, name)
+function meta.__call(_, name, table_given)
   if type(name) ~= "string" or not name:find "^[%w_.-]+$" then
     error(("device: a name of letters, digits, '_', '.' and '-' expected, got %s"):format(
       type(name) == "string" and ("%q"):format(name) or type(name)), 2)
+  end
+  if table_given ~= nil then
+    error(("device %s: the table stands behind the name: device %q { ... }"):format(name, name), 2)
   end
   local info = debug.getinfo(2, "Sl")
   return function(spec)

@@ -49,9 +49,29 @@ end
 -- What vm:pio and its neighbours look for in any device.
 local PROTOCOL = { memory = true, offset = true, read_block = true, write_block = true }
 
+-- The kit's methods by name, each of which looks at what it is called with.
+local guarded
+
+--- What all devices have, for the class's own methods to stand in front of.
+function M.guarded()
+  if guarded then return guarded end
+  guarded = {}
+  for name, fn in pairs(methods) do
+    guarded[name] = function(d, ...)
+      if type(d) ~= "table" or not rawget(d, "class") then
+        error(("dev:%s: a device expected, got %s; call it with a colon: dev:%s(...)"):format(name,
+          class.describe(d), name), 2)
+      end
+      return fn(d, ...)
+    end
+  end
+  return guarded
+end
+
 --- The metatable of a class's instances.
 function M.metatable(layout)
   local getters, setters, own = layout.getters, layout.setters, layout.own
+  local lines_of = layout.lines
   local meta = { __name = "device " .. layout.name }
   function meta.__index(d, key)
     local get = getters[key]
@@ -60,6 +80,8 @@ function M.metatable(layout)
     if method ~= nil then return method end
     local buffer = rawget(d, "buffers")[key]
     if buffer then return buffer end
+    local line = type(key) == "string" and lines_of[key]
+    if line then return rawget(d, line.slot) end
     if key == "now" then return rawget(d, "clock").now end
     if own[key] or PROTOCOL[key] or class.is_probe(key) then return nil end
     describe_missing(layout, key, "", 2)
@@ -70,6 +92,9 @@ function M.metatable(layout)
       set(d, value, 2)
     elseif own[key] then
       rawset(d, key, value)
+    elseif type(key) == "string" and lines_of[key] then
+      error(("device %s: %s is a line: dev.lines.%s = true sets its level"):format(layout.name, key,
+        key), 2)
     elseif layout.buffers[key] then
       error(("device %s: buffer %s cannot be set: write into it"):format(layout.name, key), 2)
     else
@@ -90,7 +115,6 @@ local function add_lines(d, layout)
     local line = lines.new(d.name .. "." .. about.name)
     line.ruled = about.ruled
     d[about.slot] = line
-    rawset(d, about.name, line)
   end
   d.lines = setmetatable({}, {
     __index = function(_, name)
@@ -109,6 +133,12 @@ local function add_lines(d, layout)
     end,
     __pairs = function() return pairs(levels) end,
   })
+end
+
+--- The line of a device by that name; nil where it has none.
+function M.line(d, name)
+  local about = rawget(d, "class").layout.lines[name]
+  return about and rawget(d, about.slot)
 end
 
 local function add_input(d, layout, key, fn)

@@ -128,7 +128,7 @@ end
 
 local function add_lines(self, about, dev, layout)
   for _, line in ipairs(layout.lines) do
-    local ready, own = false, rawget(dev, line.name)
+    local ready, own = false, dev[line.name]
     local function told(level)
       if not ready then return end
       effect(self, ("l%d %s %d"):format(about.number, line.name, level and 1 or 0))
@@ -247,7 +247,7 @@ local function add_scripted(self, about, dev, layout)
   for _, line in ipairs(layout.lines) do
     if not line.ruled then
       for how, value in pairs { set = level, pulse = none } do
-        add_call(self, about, rawget(dev, line.name), line.name, how, value)
+        add_call(self, about, dev[line.name], line.name, how, value)
       end
     end
   end

@@ -64,7 +64,10 @@ M.methods = {}
 
 local function check_timer(d, what, name, level)
   local timers = rawget(d, "class").layout.spec.timers or {}
-  if not timers[name] then
+  if type(name) ~= "string" then
+    error(("%s: the name of one of the table's timers expected, got %s"):format(what,
+      class.describe(name)), level + 1)
+  elseif not timers[name] then
     error(("%s: device %s has no timer %s%s"):format(what, d.name, tostring(name),
       class.hint(name, timers)), level + 1)
   end

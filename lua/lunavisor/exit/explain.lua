@@ -3,11 +3,13 @@
 
 local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
+local dump = require "lunavisor.device.dump"
 local exits = require "lunavisor.exit.record"
 local exceptions = require "lunavisor.exit.exception"
 local mistakes = require "lunavisor.exit.mistake"
 local mode = require "lunavisor.vcpu.mode"
 local past = require "lunavisor.exit.past"
+local sorted = require "lunavisor.text.sorted"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
 
@@ -15,8 +17,8 @@ local mine = class.checker(exits.class)
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
-  sentence mistakes symbol mode code walk refused exceptions again last devices registers segments
-  problem vcpus]])
+  sentence mistakes symbol mode code walk refused exceptions again last devices lines registers
+  segments problem vcpus]])
 
 local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 
@@ -92,6 +94,28 @@ local function last_asked(vm, list)
   return found
 end
 
+-- Kinds of exits at which a guest may be waiting for an interrupt.
+local waiting = { hlt = true, timeout = true, parked = true }
+
+-- Lines by a status and an enable register, as interrupts are, that are up and
+-- lead nowhere: nobody was told.
+local function loose_lines(vm, exit)
+  local found = {}
+  if not waiting[exit.kind] then return found end
+  for _, name in ipairs(sorted(vm.attached.entries)) do
+    local dev = vm.attached.entries[name].dev
+    for _, about in ipairs(dump.layout_of(dev).lines) do
+      local line = dev[about.name]
+      if type(about.rule) == "table" and line.level and #line.targets == 0 then
+        found[#found + 1] = ("%s.%s is up and drives nothing: vm:attach(%s, { %s = 5 }) or %s.%s"
+          .. ":connect(...) says what it drives"):format(name, about.name, name, about.name, name,
+          about.name)
+      end
+    end
+  end
+  return found
+end
+
 -- ---- The table ----
 
 local names = { "cs", "ss", "ds", "es", "fs", "gs", "tr", "ldtr", "gdtr", "idtr" }
@@ -133,6 +157,7 @@ local function look(made, exit, cpu)
   made.walk, made.refused = failed_walk(scene)
   made.exceptions, made.again = exceptions_of(exit, cpu)
   made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
+  made.lines = loose_lines(cpu.vm, exit)
   made.registers, made.segments = cpu:regs(), segments_of(cpu)
 end
 
@@ -150,7 +175,7 @@ end
 
 local function explain(exit, sentence, cpu)
   local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {},
-    exceptions = {} },
+    exceptions = {}, lines = {} },
     Explanation)
   made.problem = cpu and gone(exit, cpu)
   if cpu and cpu[1] and not cpu.started then look(made, exit, cpu) end
@@ -164,10 +189,11 @@ end
 --- it, `exceptions` (the last eight that the guest was given, interrupts too, as
 --- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
 --- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
---- `devices` (what each was asked last), `registers`, `segments`, and `problem`, where it is too
---- late to look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives
---- all of it, in lines. It changes nothing, and does not raise for what cannot be read. From the
---- thread that runs the VM.
+--- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
+--- nothing, where the guest waits), `registers`, `segments`, and `problem`, where it is too late to
+--- look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives all of
+--- it, in lines. It changes nothing, and does not raise for what cannot be read. From the thread
+--- that runs the VM.
 function exits.methods.explain(self)
   mine(self)
   if self.cpu or not self.vcpus then return explain(self, tostring(self), self.cpu) end
@@ -211,6 +237,7 @@ function Explanation.__tostring(self)
     or "Last exceptions and interrupts:", exceptions.lines(self.exceptions), tostring))
   add(list_of("Last exits:", self.last, tostring))
   add(list_of("Devices, last asked:", self.devices, function(one) return one.text end))
+  add(list_of("Lines that lead nowhere:", self.lines, tostring))
   if self.registers then
     add("Registers:\n" .. indent(self.registers) .. "\n" .. indent(self.segments))
   end

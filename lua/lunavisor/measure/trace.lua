@@ -164,7 +164,7 @@ end
 --- The lines of a device are counters that are 0 or 1.
 function Part.attach(self, dev, name)
   for _, about in ipairs(dump.layout_of(dev).lines) do
-    local line = rawget(dev, about.name)
+    local line = dev[about.name]
     if getmetatable(line) == lines.class then
       local title = name .. "." .. about.name
       line:connect(meters.tap("the trace", function(level) put_level(self, title, level) end))

@@ -33,6 +33,7 @@ error "annotations are not to be required"
 ---@field again boolean? found by doing the instruction again on the software CPU
 ---@field last luna.past_exit[] ten
 ---@field devices luna.device_asked[] the latest first
+---@field lines string[] interrupts of devices that are up and drive nothing, where the guest waits
 ---@field registers table<string, luna.u64>?
 ---@field segments string?
 ---@field problem string? too late to see all of it, and why

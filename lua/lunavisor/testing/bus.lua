@@ -74,7 +74,7 @@ local function check_value(what, value, size)
   local exact = not (type(value) == "number" and value < 0) and u64.exact(value) or nil
   if exact == nil or size < 8 and u64.rshift(exact, 8 * size) ~= u64.exact(0) then
     error(("%s: a value of %d byte%s expected, got %s"):format(what, size, size == 1 and "" or "s",
-      u64.exact(value) ~= nil and u64.hex(value) or class.describe(value)), 3)
+      check.shown(value)), 3)
   end
   return size <= 4 and u64.tonumber(exact) or exact
 end
@@ -109,6 +109,10 @@ end
 --- Writes as a guest does; `size` in bytes, nil: the register's own.
 function methods.write(self, where, size, value)
   mine(self)
+  if value == nil then
+    error("bus:write: a value expected: bus:write(where, size, value), size nil for the register's "
+      .. "own", 2)
+  end
   local place = places.find(self.places, "bus:write", where)
   no_field("bus:write", place, where)
   size = size or place.width

@@ -226,8 +226,8 @@ local HOW = {
   push = function(dev, event) dev[event.name]:push(event.value) end,
   pop = function(dev, event) dev[event.name]:pop() end,
   clear = function(dev, event) dev[event.name]:clear() end,
-  set = function(dev, event) rawget(dev, event.name):set(event.value == 1) end,
-  pulse = function(dev, event) rawget(dev, event.name):pulse() end,
+  set = function(dev, event) dev[event.name]:set(event.value == 1) end,
+  pulse = function(dev, event) dev[event.name]:pulse() end,
 }
 
 function acts.s(self, event)

@@ -127,7 +127,7 @@ local function targets_of(vm, dev, options)
       if type(target) == "number" then
         target = line_of(vm, check.whole("vm:attach: " .. key, target, 0, 4095, 2))
       end
-      list[#list + 1] = { rawget(dev, key), target }
+      list[#list + 1] = { dev[key], target }
     elseif not OPTIONS[key] then
       error(("vm:attach: unknown option '%s'%s; options are mmio, pio, name, space and the lines "
         .. "of the device"):format(tostring(key), class.hint(key, known)), 3)
@@ -203,6 +203,10 @@ function M.add(methods)
     open(self)
     dev = M.instance("vm:attach", dev)
     options = options or {}
+    if type(options) ~= "table" then
+      error(("vm:attach: a table of options expected, as { mmio = 0xd0000000, irq = 5 }, got %s")
+        :format(class.describe(options)), 2)
+    end
     local name = check.name("vm:attach: name", options.name or dev.name, "a name")
     if self.attached.entries[name] then
       error(("vm:attach: there is a device %s already; give this one another name"):format(name), 2)
@@ -235,7 +239,7 @@ function M.add(methods)
     if not entry then error("vm:detach: that device is not attached to this VM", 2) end
     release(self, entry)
     for _, about in ipairs(dump.layout_of(dev).lines) do
-      local line = rawget(dev, about.name)
+      local line = dev[about.name]
       for _, target in ipairs { unpack(line.targets) } do line:disconnect(target) end
     end
     self.attached.entries[name] = nil

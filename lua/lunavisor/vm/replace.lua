@@ -6,7 +6,7 @@ local class = require "lunavisor.class"
 local device = require "lunavisor.device"
 local dump = require "lunavisor.device.dump"
 local expose = require "lunavisor.device.expose"
-local lines = require "lunavisor.device.line"
+local instances = require "lunavisor.device.instance"
 local meters = require "lunavisor.vm.meter"
 local record = require "lunavisor.vm.record"
 local recorder = require "lunavisor.device.recorder"
@@ -29,8 +29,8 @@ end
 -- The targets and inputs of the old device go over to the new one; a line that both have up stays.
 local function move_lines(old, new)
   for _, about in ipairs(dump.layout_of(new).lines) do
-    local from, to = rawget(old, about.name), rawget(new, about.name)
-    if getmetatable(from) == lines.class then
+    local from, to = instances.line(old, about.name), new[about.name]
+    if from then
       for _, target in ipairs({ unpack(from.targets) }) do
         if not meters.is_tap(target) then to:connect(target) end
         from:disconnect(target)

@@ -42,7 +42,7 @@ local function node_of(name, entry)
       text = place_text(claimed) }
   end
   for i, about in ipairs(dump.layout_of(entry.dev).lines) do
-    local line = rawget(entry.dev, about.name)
+    local line = entry.dev[about.name]
     node.lines[i] = { name = about.name, level = line.level, edges = line.edges, line = line }
   end
   return node

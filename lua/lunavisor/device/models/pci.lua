@@ -224,7 +224,7 @@ function M.place(d, move, pin, message)
     place.wire = device.line(d.name .. ".intx")
     place.wire:connect(pin(spec.pin))
   end
-  local irq = layout.lines.irq and rawget(d, "irq")
+  local irq = layout.lines.irq and d.irq
   if irq then
     irq:connect(function(level)
       place.level = level
