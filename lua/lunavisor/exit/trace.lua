@@ -34,9 +34,11 @@ local function locals_at(level)
   end
 end
 
---- "script.lua:12", the line of the script at which a call of the library is.
+--- "script.lua:12", the line of the script at which a call of the library is; false where it comes
+--- from the library's own program.
 function M.here()
   local info = debug.getinfo(class.outside(), "Sl")
+  if info and class.is_own(info) then return false end
   return info and info.currentline > 0 and ("%s:%d"):format(info.short_src, info.currentline) or "?"
 end
 
@@ -45,8 +47,10 @@ local places = { pio = "port 0x%x", mmio = "gpa 0x%x", msr = "MSR 0x%x" }
 --- "the device at port 0x60 (keyboard, given at script.lua:12)"
 function M.device(trap)
   local name = type(trap.device) == "table" and rawget(trap.device, "name")
-  return ("the device at %s (%sgiven at %s)"):format(places[trap.kind]:format(trap.first),
-    type(name) == "string" and name .. ", " or "", trap.where)
+  local about = { type(name) == "string" and name or nil }
+  if trap.where then about[#about + 1] = "given at " .. trap.where end
+  return ("the device at %s%s"):format(places[trap.kind]:format(trap.first),
+    #about > 0 and " (" .. table.concat(about, ", ") .. ")" or "")
 end
 
 -- The device whose function has failed, and where its guest is; nil where it was none.
