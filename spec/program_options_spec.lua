@@ -146,7 +146,7 @@ helper.kvm("the options of luna run and luna boot", function()
   it("draw what is where", function()
     local picture = ends(0, "0x3f8..0x3ff  com1", "map --machine microvm")
     assert.matches('^<svg xmlns="http://www.w3.org/2000/svg" ', picture)
-    contains("0x0..0x7ffffff  rwx, slot 0", picture)
+    contains("0x0..0x7ffffff  rwx, slot 0, buffer ", picture)
     assert.matches("</svg>$", picture)
     write("drawn.lua", [[
       local luna = require "lunavisor"
@@ -172,10 +172,48 @@ helper.kvm("the options of luna run and luna boot", function()
       contains("0x60..0x60  port 0x60", text)
       contains("0x8b..0x8b  MSR 0x8b", text)
     end
+    local text = ends(0, "", "map drawn.lua")
+    contains("<title>0x0..0xfff  r-x, slot 0, buffer 1+0x0</title>", text)
+    local lines = {} -- y of what is drawn, by its text
+    for y, name in text:gmatch '<text class="map" x="[%d.]+" y="(%d+)"[^>]*>([^<]*)</text>' do
+      lines[name] = lines[name] or tonumber(y)
+    end
+    assert.equal(lines["0x0"], lines["..0xfff"])
+    assert.equal(lines["0x0"], lines["r-x, slot 0"])
+    assert.is_true(lines["0x5000"] > lines["0x0"] + 22) -- nothing is between them
     ends(126, "luna: hello.lua makes no VM", "map hello.lua")
     ends(126, "luna: --output: /no/where: No such file", "map -o /no/where")
     write("bad.lua", "error 'no good'")
     ends(1, "no good", "map bad.lua")
+  end)
+
+  it("draw what is long or much so that it is seen", function()
+    write("much.lua", [[
+      local luna = require "lunavisor"
+      local vm, ram = assert(luna.vm()), assert(luna.buffer "64K")
+      vm.default:map(ram, 0)
+      vm:mmio(0x8000, 0x10, { read = print, name = ("long\195\164\255"):rep(40) })
+      for i = 0, 40 do vm:pio(16 * i, 1, { read = print, name = "port" .. i }) end
+      for _ = 1, 3 do vm:space() end]])
+    local text = ends(0, "", "map much.lua")
+    local width, height = text:match '<svg [^>]- width="(%d+)" height="(%d+)"'
+    width, height = tonumber(width), tonumber(height)
+    assert.equal(2 * 12 + 3 * 376 - 18, width) -- three columns, of which there are seven
+    local lowest, names = 0, 0
+    local pattern = '<text class="map" x="([%d.]+)" y="(%d+)"([^>]*)>([^<]*)<'
+    for x, y, rest, name in text:gmatch(pattern) do
+      if name:find "^port%d" then names = names + 1 end
+      lowest = math.max(lowest, tonumber(y))
+      local length = #name:gsub("[\128-\191]", "")
+      if rest == "" then assert.is_true(tonumber(x) + 7.25 * length < width, name) end
+    end
+    assert.equal(41, names)
+    assert.is_true(lowest < height)
+    contains("ports, further", text)
+    contains("\\xff", text)
+    assert.is_nil(text:find("[\254\255]"))
+    local _, shifted = text:gsub('<rect class="map%-row map%-device" x="24"', "")
+    assert.equal(1, shifted) -- within the memory
   end)
 
   it("let gdb have a script's guest", function()

@@ -2,7 +2,7 @@
 -- A result of a sweep as a picture (SVG): lines over a number, bars over names, a heat map over two
 -- parameters. Light or dark as the reader's settings are. All have a title, and may have a note.
 
-local escape = require("lunavisor.measure.map").escape
+local escape = require("lunavisor.text.markup").escape
 local scale = require "lunavisor.sweep.scale"
 
 local M = {}
