@@ -209,14 +209,19 @@ local function linear_picture(d)
   return width, rows, size == 1 and colours_of(d, 256) or nil
 end
 
+--- The screen as the bytes of a PNG file.
+function M.png(d)
+  memory.flush(d)
+  local draw = memory.is_linear(d) and linear_picture or is_text(d) and text_picture
+    or graphics_picture
+  return png.encode(draw(d))
+end
+
 function M.screenshot(d, path)
   if type(path) ~= "string" then
     error(("vga:screenshot: the path of a file expected, got %s"):format(type(path)), 2)
   end
-  memory.flush(d)
-  local draw = memory.is_linear(d) and linear_picture or is_text(d) and text_picture
-    or graphics_picture
-  local data = png.encode(draw(d))
+  local data = M.png(d)
   local file, message = io.open(path, "wb")
   if not file then return nil, "vga:screenshot: " .. message end
   local ok, problem = file:write(data)
