@@ -27,7 +27,7 @@ describe("the program luna", function()
   teardown(function() helper.sh("rm -r " .. directory) end)
 
   it("has a help that fits 80 columns", function()
-    for command in (" run boot repl gdb map sweep probe"):gmatch "[^ ]*" do
+    for command in (" run boot report repl gdb map sweep probe"):gmatch "[^ ]*" do
       local words = command .. " --help"
       local text, status = run(words)
       assert.equal(0, status)
@@ -350,7 +350,8 @@ helper.kvm("luna boot", function()
   it("does what the examples of its help say", function()
     if not luna.probe().accelerators.soft.available then pending "no software CPU" end
     local count = 0
-    for _, words in ipairs { "--help", "run --help", "boot --help", "repl --help", "map --help" } do
+    for _, words in ipairs { "--help", "run --help", "boot --help", "report --help", "repl --help",
+      "map --help" } do
       for example in (run(words)):gmatch "\n  luna ([^\n]+)" do
         local output, status = run(example, "LUNA_ACCEL=soft")
         local expected = example:find "disk" and not has_bios and 126 or 0
@@ -358,7 +359,7 @@ helper.kvm("luna boot", function()
         count = count + 1
       end
     end
-    assert.equal(19, count)
+    assert.equal(22, count)
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

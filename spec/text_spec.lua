@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Texts for pages: escaped for HTML and SVG, numbers with their units.
+-- Texts for pages: escaped for HTML and SVG, numbers with their units, bytes as base64.
 
+local base64 = require "lunavisor.text.base64"
 local markup = require "lunavisor.text.markup"
 local units = require "lunavisor.text.units"
 
@@ -68,6 +69,15 @@ describe("a number with its unit", function()
     for value, text in pairs { [1] = "1 byte", [512] = "512 bytes", [65536] = "64 KiB",
       [1572864] = "1.5 MiB", [2 ^ 31] = "2 GiB" } do
       assert.equal(text, units.size(value))
+    end
+  end)
+end)
+
+describe("base64", function()
+  it("is that of RFC 4648, 10", function()
+    for bytes, text in pairs { [""] = "", f = "Zg==", fo = "Zm8=", foo = "Zm9v", foob = "Zm9vYg==",
+      fooba = "Zm9vYmE=", foobar = "Zm9vYmFy", ["\255\254\253\0"] = "//79AA==" } do
+      assert.equal(text, base64(bytes))
     end
   end)
 end)

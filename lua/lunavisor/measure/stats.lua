@@ -69,6 +69,7 @@ end
 local function tick(self)
   if not self.began then return end
   sample_all(self)
+  if self.ticked then self.ticked() end
   self.ticks = self.ticks + 1
   self.measures, self.left = self.ticks % SHARE == 0, false
 end
@@ -132,12 +133,13 @@ end
 
 -- ---- All of them ----
 
---- What luna.vm is to be measured by: a kind of vm/meter.lua, with result().
+--- What luna.vm is to be measured by: a kind of vm/meter.lua, with result(). Who measures a VM
+--- further gives begin a function that is called at each moment of the timer.
 function M.new()
   local totals = setmetatable({ vms = 0, runs = 0, time = 0, inside = 0, outside = 0, entries = 0,
     kinds = {}, devices = {}, accels = {}, rips = {}, places = {}, durations = {}, open = {} },
     Totals)
-  function totals.begin(vm)
+  function totals.begin(vm, ticked)
     local places = setmetatable({}, { __index = function(set, trap)
       if trap == 0 then return nil end
       local made = {}
@@ -145,7 +147,7 @@ function M.new()
       return made
     end })
     local part = setmetatable({ vm = vm, totals = totals, traps = {}, places = places, ticks = 0,
-      measures = true, began = false, cpu = false, left = false }, Part)
+      measures = true, began = false, cpu = false, left = false, ticked = ticked or false }, Part)
     totals.vms = totals.vms + 1
     count(totals.accels, vm.accel, 1)
     totals.open[part] = true

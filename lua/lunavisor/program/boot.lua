@@ -6,6 +6,7 @@ local finding = require "lunavisor.program.image"
 local pace = require "lunavisor.program.pace"
 local reload = require "lunavisor.program.reload"
 local say = require "lunavisor.program.say"
+local trace = require "lunavisor.exit.trace"
 local watch = require "lunavisor.program.watch"
 local watching = require "lunavisor.program.watching"
 
@@ -16,7 +17,7 @@ Examples:
   luna boot kernel.elf -m 64M -c 2
   luna boot vmlinuz --initrd initrd.img --timeout 60 -- /bin/uname -a
   luna boot disk.img --wait-for "login:" --send "root\n" --wait-for "#"
-  luna boot kernel.elf --console serial.log --timeout 5
+  luna boot kernel.elf --console serial.log --timeout 5 --report boot.html
   luna boot kernel.elf --device adder.lua --watch --on-panic gdb
 
 Steps (--wait-for, --send, --type) are done in their order; the run ends behind
@@ -121,9 +122,28 @@ local function conclude(vm, options, status)
   return worse(status, 1)
 end
 
+local ENDS = { [0] = "The guest has ended, status 0.",
+  [say.TIMEOUT] = "The time of --timeout was up: status 124.",
+  [say.CRASH] = "The guest could not go on: status 125.",
+  [say.CANNOT] = "It could not be run: status 126." }
+
+-- Runs the machine; what looks at the run has its end also where that raises, as Ctrl-C makes it.
+local function run_machine(vm, console, options, session)
+  local ok, status = xpcall(function()
+    return conclude(vm, options, watch.run(vm, console, options))
+  end, trace.back)
+  local outcome = watching.outcome(ok, status, status,
+    ok and (ENDS[status] or ("The guest has ended with status %d."):format(status)))
+  local failed = session:finish(nil, outcome)
+  if ok then return worse(status, failed) end
+  if outcome.status ~= say.INTERRUPTED then error(status, 0) end
+  say.line "interrupted"
+  return say.INTERRUPTED
+end
+
 --- The status: the guest's, where it writes one to port 0xf4; 0 where it turns itself off, resets
 --- or halts for good, or where the last text came that was waited for; 1 where it ended before;
---- 124, 125, 126 as the program has them.
+--- 124, 125, 126 as the program has them; 130 at Ctrl-C.
 function M.run(options)
   local console, problem, vm, found
   if options.timeout and options.timeout <= 0 then
@@ -143,10 +163,11 @@ function M.run(options)
   if session then vm, problem = machine_of(options, found, console) end
   pace.run()
   if vm then
-    status = conclude(vm, options, watch.run(vm, console, options))
-    status = worse(status, session:finish())
+    status = run_machine(vm, console, options, session)
     vm:close()
   else
+    if session then session:finish(nil, { status = say.CANNOT, text = ENDS[say.CANNOT],
+      detail = tostring(problem) }) end
     status = say.cannot("%s", problem)
   end
   console:close()

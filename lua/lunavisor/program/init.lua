@@ -7,8 +7,9 @@ local say = require "lunavisor.program.say"
 
 local M = {}
 
-local NAMES = { "run", "boot", "repl", "gdb", "map", "sweep", "probe", "device", "test", "init" }
-local SCRIPTS = { run = true, repl = true, gdb = true, map = true } -- the subcommands with one
+local NAMES = { "run", "boot", "report", "repl", "gdb", "map", "sweep", "probe", "device", "test",
+  "init" }
+local SCRIPTS = { run = 1, repl = 1, gdb = 1, map = 1, report = 2 } -- which argument it is
 local WIDTH = 80
 
 local EPILOG = [[
@@ -81,13 +82,17 @@ local function arranged(args)
   local list = {}
   for i = 1, #args do list[i] = args[i] end
   if list[1] and list[1]:find "%.lua$" then table.insert(list, 1, "run") end
-  if not SCRIPTS[list[1]] then return split(list) end
-  if not list[2] or not list[2]:find "^%-." then -- quick: there are no options
+  local left = SCRIPTS[list[1]]
+  if not left then return split(list) end
+  if left == 1 and (not list[2] or not list[2]:find "^%-.") then -- quick: there are no options
     return { list[1], list[2] }, { (table.unpack or unpack)(list, 3) }
   end
   local at, names = 2, valued(list[1])
-  while list[at] and list[at]:find "^%-." and list[at] ~= "--" do
-    at = at + (names[list[at]] and 2 or 1)
+  while list[at] do
+    local option = list[at]:find "^%-." and list[at] ~= "--"
+    if not option then left = left - 1 end
+    if left == 0 then break end
+    at = at + (option and names[list[at]] and 2 or 1)
   end
   local head, rest = {}, {}
   for i = 1, math.min(at, #list) do head[i] = list[i] end
@@ -106,7 +111,7 @@ function M.main(args)
   if not parser then return say.cannot(problem) end
   local ok, options = parser:pparse(list)
   if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end
-  options.rest = rest
+  options.rest, options.words = rest, args
   pace.run()
   return command(options.command).run(options)
 end

@@ -4,6 +4,7 @@
 
 local raw = require "lunavisor.binding.backend"
 local say = require "lunavisor.program.say"
+local trace = require "lunavisor.exit.trace"
 local watching = require "lunavisor.program.watching"
 
 local M = {}
@@ -50,19 +51,30 @@ local function environment_of(list)
   return found
 end
 
-local function make(options, environment)
+-- What it writes goes to the stream of that name, and to what looks at the run.
+local function output(session, name)
+  return function(text)
+    io[name]:write(text)
+    io[name]:flush()
+    session:say(name, text)
+  end
+end
+
+local function make(options, environment, session)
   return require("lunavisor").process(options.script, {
     args = options.rest, env = environment, root = options.root, memory = options.memory,
     terminal = options.terminal, stdin = input(), seed = options.seed,
+    stdout = output(session, "stdout"), stderr = output(session, "stderr"),
     trace = options.calls and function(text) say.line("%s", text) end or nil,
   })
 end
 
 -- The status: the program's, or as its ending has it; with a line, and a post-mortem, where that
--- is not its own.
+-- is not its own. Behind it a sentence.
 local function judge(process, options)
   local ending, message = process:run { timeout = options.timeout }
-  if not ending then return say.cannot("%s", message) end
+  if not ending then return say.cannot("%s", message), message end
+  local status = ending.status or say.CRASH
   if ending.kind == "timeout" then
     say.line("%s has not ended within %g s: %s", process.name, options.timeout,
       tostring(ending.exit))
@@ -70,7 +82,8 @@ local function judge(process, options)
     say.line("%s: %s", process.name, tostring(ending))
   end
   if ending.exit then say.post_mortem(ending.exit) end
-  return ending.status or say.CRASH
+  return status, ending.kind == "exited" and ("The program has ended, status %d."):format(status)
+    or ("%s: status %d."):format(tostring(ending), status)
 end
 
 function M.run(options)
@@ -82,15 +95,21 @@ function M.run(options)
   local session
   session, problem = watching.begin(options)
   if not session then return say.cannot("%s", problem) end
-  local ok, process, message = pcall(make, options, environment)
+  local ok, process, message = pcall(make, options, environment, session)
   if not (ok and process) then
-    session:finish()
-    return say.cannot("%s", (say.plain(ok and message or process):gsub("^luna%.process: ", "")))
+    local text = say.plain(ok and message or process):gsub("^luna%.process: ", "")
+    session:finish(nil, { status = say.CANNOT, text = text })
+    return say.cannot("%s", text)
   end
-  local status = judge(process, options)
+  local status, text
+  ok, status, text = xpcall(judge, trace.back, process, options)
   process:close()
-  local failed = session:finish()
-  return status == 0 and failed or status
+  local outcome = watching.outcome(ok, status, status, text)
+  local failed = session:finish(nil, outcome)
+  if ok then return status == 0 and failed or status end
+  if outcome.status ~= say.INTERRUPTED then error(status, 0) end
+  say.line "interrupted"
+  return say.INTERRUPTED
 end
 
 return M

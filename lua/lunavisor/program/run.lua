@@ -13,6 +13,7 @@ Examples:
   luna run hello.lua one two
   luna run --accel soft --stats hello.lua
   luna run --trace trace.json hello.lua
+  luna run --report run.html hello.lua
   luna run --seed 7 --set size=64 --set mode=long --json unit.lua
   luna run --linux --root . --timeout 5 cat
 
@@ -82,18 +83,19 @@ local function run(chunk, set, options)
   local began = options.json and require("lunavisor").clock()
   local ok, result = xpcall(function() return (chunk((table.unpack or unpack)(rest))) end,
     traceback)
-  local line = options.json and { status = ok and 0 or 1, arguments = set,
+  local outcome = watching.outcome(ok, result, 0, "The script has returned.")
+  local line = options.json and { status = outcome.status, arguments = set,
     seconds = require("lunavisor").clock() - began }
-  local status = session:finish(line)
+  local status = session:finish(line, outcome)
   if line then put_json(options.json, line, ok, result) end
   io.stdout:flush()
   if ok then return status end
   say.line("%s", tostring(result))
-  return 1
+  return outcome.status
 end
 
---- Status 0 when the script has returned, 1 when it has raised; os.exit has its own. options.json
---- may be a function, which gets the table of the line.
+--- Status 0 when the script has returned, 1 when it has raised, 130 at Ctrl-C; os.exit has its own.
+--- options.json may be a function, which gets the table of the line.
 function M.run(options)
   if options.accel then require("lunavisor.vm.accel").prefer(options.accel) end
   local wrong = processes().not_for(options)

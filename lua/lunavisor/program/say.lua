@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What the program says, and the exit statuses that go with it.
 
-local M = { TIMEOUT = 124, CRASH = 125, CANNOT = 126 }
+local M = { TIMEOUT = 124, CRASH = 125, CANNOT = 126, INTERRUPTED = 130 }
 
 --- A line on the standard error.
 function M.line(form, ...)

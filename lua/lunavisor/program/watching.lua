@@ -12,12 +12,14 @@ function M.describe(command)
   command:flag("--stats", "Say at the end where the time went: exits, devices, addresses.")
   command:option("--trace", "Write exits, accesses and lines for ui.perfetto.dev.")
     :argname "FILE"
+  command:option("--report", "Write a page of the run, to be looked at in a browser.")
+    :argname "FILE"
   command:option("--record", "Record what comes to devices, for t.replay."):argname "FILE"
   command:flag("--watch", "Read devices again when their file changes.")
 end
 
--- Each has done(json), which says or writes what it has seen; json: what a line of results gets.
--- The status where that fails, or nil.
+-- Each has done(json, outcome), which says or writes what it has seen, or raises; json: what a line
+-- of results gets; outcome: how the run has ended, nil where it was never begun.
 local kinds = {}
 
 function kinds.stats()
@@ -39,6 +41,30 @@ function kinds.trace(path)
   if not made then return nil, "--trace: " .. message end
   require("lunavisor.vm.meter").add(made)
   return { done = function() assert(made:close()) end }
+end
+
+local function version()
+  local jit = rawget(_G, "jit")
+  return require("lunavisor")._VERSION .. ", " .. (jit and jit.version or _VERSION)
+end
+
+-- What luna was called with, as a shell has it.
+local function command_line(words)
+  local list = { "luna" }
+  for _, word in ipairs(words) do
+    list[#list + 1] = word:find "^[%w%%+,./:=@_-]+$" and word
+      or "'" .. word:gsub("'", "'\\''") .. "'"
+  end
+  return table.concat(list, " ")
+end
+
+function kinds.report(path, options)
+  local made, message = require("lunavisor.measure.report").new(path, {
+    title = command_line(options.words or {}), version = version() })
+  if not made then return nil, "--report: " .. message end
+  require("lunavisor.vm.meter").add(made)
+  return { done = function(_, outcome) assert(made:close(outcome)) end,
+    say = function(name, text) made:say(name, text) end }
 end
 
 -- The first VM's to the file, those of further ones to FILE.2 and so on.
@@ -79,6 +105,15 @@ function kinds.gdb(port)
   return { done = function() end }
 end
 
+--- How a script or a run has ended, for finish: `ok` is whether it has returned, with a status and
+--- a sentence, else `result` is its error.
+function M.outcome(ok, result, status, text)
+  if ok then return { status = status, text = text } end
+  local cut = tostring(result):find "^[^\n]*interrupted!"
+  return { status = cut and say.INTERRUPTED or 1, detail = tostring(result),
+    text = cut and "The run was interrupted." or "An error was raised." }
+end
+
 local Session = {}
 Session.__index = Session
 
@@ -86,7 +121,7 @@ Session.__index = Session
 --- message where something of it cannot be.
 function M.begin(options, gdb)
   local self = setmetatable({ parts = {}, status = 0, exit = os.exit }, Session)
-  for _, name in ipairs { "stats", "trace", "record", "watch", "gdb" } do
+  for _, name in ipairs { "stats", "trace", "report", "record", "watch", "gdb" } do
     if options[name] and (name ~= "gdb" or gdb) then
       local part, message = kinds[name](options[name], options)
       if not part then
@@ -103,16 +138,26 @@ end
 -- A script that ends the program ends this first.
 function Session.catch(self)
   rawset(os, "exit", function(code, ...)
-    self:finish()
+    local status = code == nil and 0 or tonumber(code) or code == true and 0 or 1
+    self:finish(nil, { status = status, text = ("The script has called os.exit: status %d"):format(
+      status) })
     return self.exit(code, ...)
   end)
 end
 
---- Ends it. json: as above. Doing it twice is fine. Returns the status, 0 where all went well.
-function Session.finish(self, json)
+--- Something that no device of a VM prints, such as what a process writes.
+function Session.say(self, name, text)
+  for _, part in ipairs(self.parts) do
+    if part.say then part.say(name, text) end
+  end
+end
+
+--- Ends it. json: as above; outcome: { status =, text = a sentence, detail = more of it or nil }.
+--- Doing it twice is fine. Returns the status, 0 where all went well.
+function Session.finish(self, json, outcome)
   rawset(os, "exit", self.exit)
   for _, part in ipairs(self.parts) do
-    local ok, message = pcall(part.done, json)
+    local ok, message = pcall(part.done, json, outcome)
     if not ok then
       say.line("%s", say.plain(message))
       self.status = 1
