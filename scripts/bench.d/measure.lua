@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What it costs to look at a run: the time of a guest on the software CPU that comes to a device in
--- Lua all 2000 instructions, with luna run's --stats, as a ratio to the time without; and the
--- nanoseconds that --trace adds to an exit over the fake KVM of the tests.
+-- Lua all 2000 instructions, with luna run's --stats and --report, as ratios to the time without;
+-- and the nanoseconds that --trace adds to an exit over the fake KVM of the tests.
 
 local rounds = require "rounds"
 local fake = require "fake_kvm"
@@ -98,5 +98,11 @@ return {
   { name = "stats", unit = "x", limit = 1.03, measure = function()
     return rounds.samples(measured, require("lunavisor.measure.stats").new,
       function(with, without) return with / without end)
+  end },
+  { name = "report", unit = "x", limit = 1.05, measure = function()
+    return rounds.samples(measured, function()
+      return assert(require("lunavisor.measure.report").new("/dev/null", { title = "",
+        version = "" }))
+    end, function(with, without) return with / without end)
   end },
 }
