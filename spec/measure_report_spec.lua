@@ -71,7 +71,7 @@ helper.kvm("the page of a run", function()
     contains("<mark>=&gt; 0x10", text)
     contains("pio (write of 1 byte at port 0x3f8, value 0x6f)", text)
     contains("the device at port 0x3f8 (printer, given at ", text)
-    contains('what was written to printer</small></h3>\n<pre class="console">hello</pre>', text)
+    contains(html.console("printer", "hello"), text)
     contains('<i class="c1"></i>printer <span>5</span>', text)
     contains('<td class="name mono">printer, port 0x3f8</td>', text)
     contains("The guest ran too short a time for samples.", text)
@@ -132,8 +132,8 @@ helper.kvm("the page of a run", function()
     end }, { pio = 0x3f8, name = "com1" })
     kit:stops "hlt"
     local text = page()
-    contains('what was written to by hand</small></h3>\n<pre class="console">y</pre>', text)
-    contains('what was written to com1</small></h3>\n<pre class="console">y</pre>', text)
+    contains(html.console("by hand", "y"), text)
+    contains(html.console("com1", "y"), text)
     assert.same({ "y" }, output)
   end)
 
@@ -197,7 +197,7 @@ helper.kvm("the page of a run", function()
     contains("<h2>VM 1<small>vm on ", text)
     contains("<h2>VM 2<small>vm on ", text)
     contains("<h3>Why it stopped</h3>", text)
-    contains("<h3>Why vCPU 0 stopped</h3>", text)
+    contains("<h3>Where vCPU 0 stands</h3>", text)
     contains("<h3>Registers of vCPU 1<small>", text)
   end)
 
@@ -216,6 +216,39 @@ helper.kvm("the page of a run", function()
     contains("<h2>VM 6<small>", text)
     contains("<h2>VM 21<small>", text)
     lacks("<h2>VM 5<small>", text)
+  end)
+
+  it("tells how the last run ended, where that is not what a vCPU stands at", function()
+    local one = guest(printing "ab")
+    one.cpu:on("hlt", function()
+      one.vm:stop "<enough>"
+      return "continue"
+    end)
+    assert.equal("stopped", one:run({ timeout = 9 }).kind)
+    local text = page()
+    contains('<h3>How the last run ended</h3><p class="mono">stopped at rip 0x10', text)
+    contains(", with &lt;enough&gt;</p>", text)
+  end)
+
+  local function last(run)
+    local one = helper.guest { source = "out 0x60, al\n jmp $" }
+    one.vm:pio(0x60, 1, { write = function() error "no" end })
+    run(one)
+    return page():match '<h3>How the last run ended</h3><p class="mono">(.-)</p>'
+  end
+
+  it("tells of a run that has raised", function()
+    assert.equal("It raised an error.", last(function(one)
+      assert.is_false((pcall(one.run, one, { timeout = 5 })))
+    end))
+  end)
+
+  it("tells of a run of all vCPUs whose time was up", function()
+    assert.matches("^timeout %(vcpu 0 at rip 0x1000; vcpu 1 at rip 0x1000%)$", last(function(one)
+      one.vm:vcpu { mode = "real", rip = 0x1000 }
+      one.ram:write(0x1000, "\235\254")
+      assert.equal("timeout", one.vm:run({ timeout = 0.1 }).kind)
+    end))
   end)
 
   it("says that there was no VM, or no run", function()
@@ -239,7 +272,7 @@ helper.kvm("the page of a run", function()
     contains('<td class="name mono">read of 1 byte at port 0x80</td>'
       .. '<td class="name mono">0x1002</td><td class="n">2</td>', text)
     contains("pio without a device <span>2</span>", text)
-    contains('<h3>Why vCPU 1 stopped</h3>\n<p class="mono">has not run</p>', text)
+    contains('<h3>Where vCPU 1 stands</h3>\n<p class="mono">has not run</p>', text)
     contains("2345", text)
   end)
 

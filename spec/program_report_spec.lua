@@ -134,7 +134,7 @@ helper.kvm("luna report", function()
     text, _, status = page_of "boot loop.elf --timeout 0.5 --report page.html"
     assert.equal(124, status)
     contains("The time of --timeout was up: status 124.", text)
-    contains('what was written to com1</small></h3>\n<pre class="console">in a loop\n</pre>', text)
+    contains(html.console("com1", "in a loop\n"), text)
     contains('Hottest guest addresses<small>by samples, 100 a second</small></h3>\n<table', text)
     text, _, status = page_of "boot status.elf --timeout 10 --report page.html"
     assert.equal(42, status)
@@ -147,7 +147,7 @@ helper.kvm("luna report", function()
   it("has what a Linux program writes", function()
     local text, output, status = page_of "run --linux --root . --report page.html open"
     assert.same({ "hello", 0 }, { output, status })
-    contains('written to stdout</small></h3>\n<pre class="console">hello\n</pre>', text)
+    contains(html.console("stdout", "hello\n"), text)
     contains("The program has ended, status 0.", text)
     text, output, status = page_of "run --linux --report page.html wrong"
     helper.contains("SIGSEGV", output)

@@ -33,4 +33,10 @@ function M.check(text)
   assert(not text:find("url(", 1, true) and not text:find("@import", 1, true), "a style elsewhere")
 end
 
+--- What a page of luna report has of a console that has this text.
+function M.console(name, text)
+  return ("<small>what was written to %s</small></h3>\n"
+    .. '<div class="scroll"><pre class="console">%s</pre>'):format(name, text)
+end
+
 return M

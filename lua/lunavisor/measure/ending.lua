@@ -2,6 +2,7 @@
 -- How a VM stands when it is closed or the run ends, for a report: as texts, since nothing of the
 -- VM is left when they are shown.
 
+local class = require "lunavisor.class"
 local exceptions = require "lunavisor.exit.exception"
 local exits = require "lunavisor.exit.record"
 local map = require "lunavisor.measure.map"
@@ -119,14 +120,25 @@ local function screen_of(vm)
   return picture.png(vga.dev), text
 end
 
---- What there is to tell of a VM that is open: kind, accel, reason, vcpus (a list), vcpu_count,
---- unknown (a list), unknown_count, map (SVG), machine (a text), screen (PNG), screen_text, and
---- problems, a list of what could not be looked at and why.
-function M.look(vm)
+-- How its last run has ended, where it has.
+local function ended_text(ended)
+  if ended == false then return "It raised an error." end
+  if class.of(ended) ~= "exit" then return nil end
+  local value = ended.value
+  local told = ended.kind == "stopped" and (type(value) == "string" or type(value) == "number")
+  return tostring(ended) .. (told and (", with %s"):format(value) or "")
+end
+
+--- What there is to tell of a VM that is open, whose last run has ended with an exit, or with false
+--- where it has raised: kind, accel, reason, vcpus (a list), vcpu_count, ended (a text), unknown (a
+--- list), unknown_count, map (SVG), machine (a text), screen (PNG), screen_text, and problems, a
+--- list of what could not be looked at and why.
+function M.look(vm, ended)
   local problems = {}
   local made = { problems = problems, kind = vm.machine and vm.machine.kind or "vm",
     accel = vm.accel, reason = vm.accel_reason, vcpus = vcpus_of(vm, problems),
     vcpu_count = #vm.vcpus, unknown = {}, unknown_count = 0 }
+  made.ended = tried(problems, "how the run ended", function() return ended_text(ended) end)
   tried(problems, "unknown accesses", function()
     made.unknown, made.unknown_count = unknown_of(vm)
   end)

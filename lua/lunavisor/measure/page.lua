@@ -122,7 +122,8 @@ local function console(out, one)
     put(out, '<p class="note">The last %s; %s before that are left out.</p>',
       units.size(#one.text), units.size(one.lost))
   end
-  put(out, '<pre class="console">%s</pre></section>', escape(markup.terminal(one.text)))
+  put(out, '<div class="scroll"><pre class="console">%s</pre></div></section>',
+    escape(markup.terminal(one.text)))
 end
 
 local function screen(out, vm)
@@ -222,8 +223,12 @@ local function vm_section(out, vm, title)
   list[#list + 1] = { vm.accel, vm.reason }
   numbers(out, list)
   local alone = vm.vcpu_count == 1
+  if vm.ended and not (alone and vm.ended == vm.vcpus[1].sentence) then
+    put(out, '<section><h3>How the last run ended</h3><p class="mono">%s</p></section>',
+      escape(vm.ended))
+  end
   for _, one in ipairs(vm.vcpus) do
-    why(out, one, alone and "Why it stopped" or ("Why vCPU %d stopped"):format(one.id))
+    why(out, one, alone and "Why it stopped" or ("Where vCPU %d stands"):format(one.id))
   end
   if vm.vcpu_count > #vm.vcpus then
     put(out, '<p class="note">and %s</p>', plural(vm.vcpu_count - #vm.vcpus, "further vCPU"))

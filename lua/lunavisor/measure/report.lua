@@ -71,8 +71,9 @@ function Part.enter(self, cpu)
   return self.inner:enter(cpu)
 end
 
-function Part.leave(self)
+function Part.leave(self, ended)
   self.inner:leave()
+  if ended ~= nil then self.ended = ended end
   local now = clock()
   self.runs:spread(self.running, self.began, now, now - self.began)
   if now - self.counted >= PAUSE then count(self, now) end
@@ -127,7 +128,7 @@ end
 function Part.close(self)
   if self.facts then return end
   if self.timeline then count(self, clock()) end
-  self.facts = ending.look(self.vm)
+  self.facts = ending.look(self.vm, self.ended)
   self.inner:close()
   self.said:close()
   self.facts.stats, self.facts.said = self.totals:result(), self.said:result()

@@ -80,8 +80,10 @@ pre mark { background: var(--mark); color: inherit; display: block; width: max-c
 .two { display: flex; flex-wrap: wrap; gap: 0 16px; }
 .two > div { flex: 1 1 420px; min-width: 0; }
 pre .z { color: var(--zero); }
-.console { background: #10141a; color: #dbe2ea; max-height: 460px; overflow: auto;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+.scroll { max-height: 460px; overflow: auto; display: flex; flex-direction: column-reverse;
+  border-radius: 6px; background: #10141a; }
+.console { background: #10141a; color: #dbe2ea; margin: 0; white-space: pre-wrap;
+  overflow-wrap: anywhere; overflow: visible; }
 .shares { display: flex; height: 22px; border-radius: 4px; overflow: hidden; margin: 4px 0 8px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 4px 0 0; padding: 0;
   list-style: none;
@@ -121,7 +123,8 @@ summary { cursor: pointer; color: var(--soft); margin-top: 8px; }
   .pair section:only-child { grid-column: 1 / 3; }
   .two > div { flex-basis: 240px; }
   pre { font-size: 8px; border: 1px solid var(--line); white-space: pre-wrap; }
-  .console { background: #ffffff; color: #000000; max-height: none; }
+  .scroll { display: block; max-height: none; }
+  .console { background: #ffffff; color: #000000; }
   h2, h3 { break-after: avoid; }
   svg, .screen, tr { break-inside: avoid; }
   summary { display: none; }

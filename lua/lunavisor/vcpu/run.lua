@@ -97,7 +97,7 @@ end
 
 local function finish(self, ok, result, message, code)
   local meter = self.vm.meter
-  if meter then meter:leave() end
+  if meter then meter:leave(ok and result) end
   if self[1] then raw.disarm(self) end
   if not ok then error(result, 0) end
   if result == nil then return check.result(nil, message, code) end

@@ -3,7 +3,7 @@
 -- measurement is a table of functions, any of which may be missing:
 --   begin(vm) -> part     for a VM that has just been made; of the part:
 --   part:enter(cpu)       a run begins; nil for that of all vCPUs
---   part:leave()          it has ended
+--   part:leave(ended)     it has ended: with this exit, false where it has raised, or nil
 --   part:start(cpu)       a vCPU is going to be started; nil for all
 --   part:entry(run)       what is to be called for raw.run, which it is given; or nil
 --   part:taking(next)     the same for raw.next
@@ -62,9 +62,9 @@ function Meter.enter(self, deadline, cpu)
   return deadline == 0 and 0 or deadline + (clock() - before)
 end
 
-function Meter.leave(self)
+function Meter.leave(self, ended)
   self.depth = self.depth - 1
-  if self.depth == 0 then leave(self) end
+  if self.depth == 0 then leave(self, ended) end
 end
 
 -- `plain` with what the parts put around it.

@@ -177,7 +177,7 @@ local function run_and_stop(self, deadline)
 end
 
 local function finish(self, ok, ...)
-  if self.meter then self.meter:leave() end
+  if self.meter then self.meter:leave(ok and (...)) end
   if self[1] and not ok then stop_all(self) end
   self.serving = false
   if not ok then error((...), 0) end
