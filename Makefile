@@ -41,6 +41,10 @@ BINDIR ?= $(PREFIX)/bin
 INCLUDEDIR ?= $(PREFIX)/include
 LIBDIR ?= $(PREFIX)/lib
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+MANDIR ?= $(PREFIX)/share/man
+BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
 LUA_LMOD ?= $(call moved,$(LUA_PC),$(LUA_LMOD_OF))
 LUAJIT_LMOD ?= $(call moved,luajit,$(LUAJIT_LMOD_OF))
 # Only /usr has a directory per architecture: Lua does not look for one in /usr/local.
@@ -336,7 +340,10 @@ LMODS := $(sort $(LUA_LMOD) $(LUAJIT_LMOD))
 LIBRARIES := liblunavisor.a liblunavisor.so.$(VERSION) $(SONAME) liblunavisor.so \
   libHypervisor.a libHypervisor.so.$(VERSION) $(HVF_SONAME) libHypervisor.so
 C_HEADERS := lunavisor.h $(patsubst core/include/%,%,$(HEADERS) $(HVF_HEADERS))
-INSTALLED := $(BINDIR:%=%/luna) $(addprefix $(INCLUDEDIR)/,$(C_HEADERS)) \
+# What goes with the program: its manual page, and what lets shells complete its options.
+BESIDE := $(MANDIR)/man1/luna.1 $(BASH_COMPLETIONS)/luna $(ZSH_COMPLETIONS)/_luna \
+  $(FISH_COMPLETIONS)/luna.fish
+INSTALLED := $(if $(BINDIR),$(BINDIR)/luna $(BESIDE)) $(addprefix $(INCLUDEDIR)/,$(C_HEADERS)) \
   $(addprefix $(PKGCONFIGDIR)/,lunavisor.pc Hypervisor.pc) \
   $(addprefix $(LIBDIR)/,$(LIBRARIES)) $(addprefix $(LUA_CMOD)/,$(NATIVE_SO)) \
   $(foreach dir,$(LMODS),$(addprefix $(dir)/,$(LUA_FILES) $(LUA_MADE) $(LUA_CODE)))
@@ -355,6 +362,10 @@ install: install-files ## Install to PREFIX (default /usr/local), below DESTDIR 
 put = $(Q)$(INSTALL) -D -m $(1) $(2) $(DESTDIR)$(3)
 link = $(Q)ln -sf $(1) $(DESTDIR)$(2)
 
+# What luna prints, to a file; there is none where it cannot, such as without argparse.
+tell = $(INSTALL) -d $(DESTDIR)$(dir $(2)) && { LUNA_LUA='$(LUA) $(LUAJIT)' \
+  LUNAVISOR_LIBRARY=$(OUT)/$(SONAME) scripts/luna $(1) >$(DESTDIR)$(2) || rm -f $(DESTDIR)$(2); }
+
 install-files: all
 ifneq ($(BINDIR),)
 	$(call say,INSTALL,$(DESTDIR)$(BINDIR))
@@ -362,6 +373,11 @@ ifneq ($(BINDIR),)
 	$(Q)sed -e 's|^lmod=$$|lmod=$(LUA_LMOD)|' -e 's|^jit_lmod=$$|jit_lmod=$(LUAJIT_LMOD)|' \
 	  -e 's|^cmod=$$|cmod=$(LUA_CMOD)|' scripts/luna >$(DESTDIR)$(BINDIR)/luna
 	$(Q)chmod 755 $(DESTDIR)$(BINDIR)/luna
+	$(call say,INSTALL,$(patsubst %,$(DESTDIR)%,$(dir $(BESIDE))))
+	$(Q)$(call tell,man,$(MANDIR)/man1/luna.1)
+	$(Q)$(call tell,completion bash,$(BASH_COMPLETIONS)/luna)
+	$(Q)$(call tell,completion zsh,$(ZSH_COMPLETIONS)/_luna)
+	$(Q)$(call tell,completion fish,$(FISH_COMPLETIONS)/luna.fish)
 endif
 	$(call say,INSTALL,$(DESTDIR)$(INCLUDEDIR))
 	$(Q)for file in $(C_HEADERS); do \

@@ -89,6 +89,8 @@ describe("packaging", function()
       "lib/lua/5.4/lunavisor/hv/native.so", "bin/luna",
       "share/lua/5.4/lunavisor/program/modules.lua54",
       "share/lua/5.1/lunavisor/program/modules.luajit",
+      "share/man/man1/luna.1", "share/bash-completion/completions/luna",
+      "share/zsh/site-functions/_luna", "share/fish/vendor_completions.d/luna.fish",
     } do
       local found = (files .. "\n"):find("./opt/luna/" .. name .. "\n", 1, true)
       assert.truthy(found, name .. "\n" .. files)
@@ -96,6 +98,23 @@ describe("packaging", function()
     assert.equal("", run "grep -rlF @tmp/stage @tmp/stage || true")
     run "make -s -C @tree uninstall DESTDIR=@tmp/stage PREFIX=/opt/luna"
     assert.equal("", run "find @tmp/stage ! -type d")
+  end)
+
+  it("has a manual page and completions that fit the program", function()
+    local page = run "cat @prefix/share/man/man1/luna.1"
+    assert.matches('^%.TH LUNA 1 "%d+%-%d+%-%d+" "lunavisor ', page)
+    if has "groff" then
+      assert.equal("", run "groff -man -Tutf8 -ww @prefix/share/man/man1/luna.1 2>&1 >/dev/null")
+    end
+    assert.equal("", run "bash -n @prefix/share/bash-completion/completions/luna")
+    for name, text in pairs { ["share/bash-completion/completions/luna"] = "complete -F _luna ",
+      ["share/zsh/site-functions/_luna"] = "#compdef luna",
+      ["share/fish/vendor_completions.d/luna.fish"] = "complete -c luna" } do
+      at.name = name
+      helper.contains(text, run "cat @prefix/@name")
+    end
+    assert.equal("boot", run [[bash -c '. @prefix/share/bash-completion/completions/luna
+      COMP_WORDS=(luna bo) COMP_CWORD=1; _luna; echo $COMPREPLY']])
   end)
 
   it("says how to use a directory that Lua does not search", function()

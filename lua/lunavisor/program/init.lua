@@ -8,9 +8,11 @@ local say = require "lunavisor.program.say"
 local M = {}
 
 local NAMES = { "run", "boot", "report", "repl", "gdb", "map", "sweep", "probe", "device", "test",
-  "init" }
+  "init", "man" }
 local SCRIPTS = { run = 1, repl = 1, gdb = 1, map = 1, report = 2 } -- which argument it is
 local WIDTH = 80
+
+local ABOUT = "Runs guests: scripts, kernels, disk images."
 
 local EPILOG = [[
 Examples:
@@ -33,7 +35,7 @@ local function parser_of()
   if not ok then
     return nil, "this Lua has no argparse (Debian: apt-get install lua-argparse)"
   end
-  local parser = argparse("luna", "Runs guests: scripts, kernels, disk images.", EPILOG)
+  local parser = argparse("luna", ABOUT, EPILOG)
   parser:usage_max_width(WIDTH):help_max_width(WIDTH):command_target "command"
   parser:flag("--version", "Show the version."):action(function()
     print(require("lunavisor")._VERSION)
@@ -44,6 +46,13 @@ local function parser_of()
   end
   parser:add_complete_command "completion"
   return parser
+end
+
+-- The program as its manual page has it.
+local function program()
+  local list = {}
+  for i, name in ipairs(NAMES) do list[i] = { name = name, subcommand = command(name) } end
+  return { about = ABOUT, epilog = EPILOG, commands = list }
 end
 
 -- What a script or the guest gets: all behind its name, or behind "--".
@@ -63,16 +72,11 @@ end
 
 -- The options of a subcommand that have a value, by what it tells of itself.
 local function valued(subcommand)
-  local names, recorder = {}, {}
-  setmetatable(recorder, { __index = function(_, key)
-    return function(_, name)
-      if key == "option" then
-        for one in name:gmatch "%S+" do names[one] = true end
-      end
-      return recorder
-    end
-  end, __call = function() return recorder end })
-  command(subcommand).describe(recorder)
+  local names = {}
+  local node = require("lunavisor.program.recorder").record(subcommand, command(subcommand))
+  for _, option in ipairs(node.options) do
+    for name in option.name:gmatch "%S+" do names[name] = not option.flag end
+  end
   return names
 end
 
@@ -113,7 +117,7 @@ function M.main(args)
   if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end
   options.rest, options.words = rest, args
   pace.run()
-  return command(options.command).run(options)
+  return command(options.command).run(options, program)
 end
 
 return M
