@@ -199,6 +199,25 @@ describe("packaging", function()
     end)
   end
 
+  helper.kvm("a newcomer in an empty directory", function()
+    for _, engine in ipairs { "lua5.4", "luajit" } do
+      it("has a device on a guest in three commands, under " .. engine, function()
+        at.first = must "mktemp -d"
+        at.engine = engine
+        helper.keep { close = function() os.execute("rm -r " .. at.first) end }
+        local function luna(words)
+          at.words = words
+          return run "cd @first && LUNA_LUA=@engine timeout 60 @prefix/bin/luna @words"
+        end
+        luna "device new shout"
+        helper.contains(" / 0 failures / 0 errors / 0 pending", luna "test")
+        assert.equal("HELLO FROM A GUEST", luna "boot shout.asm --device shout.lua")
+        helper.contains('"workspace.library": ["' .. at.prefix .. "/share/lua/5.",
+          luna "init && cat .luarc.json")
+      end)
+    end
+  end)
+
   -- Such a build, and what a script prints with it.
   local function without_zydis(script)
     at.script = at.tmp .. "/script.lua"
