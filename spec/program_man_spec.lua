@@ -35,6 +35,7 @@ describe("luna man", function()
       local part = page:match('\n%.SS "luna ' .. name .. '"\n(.-)\n%.S[SH] ')
       assert.truthy(part, name)
       local help = luna(name .. " --help")
+      for line in help:gmatch "[^\n]+" do assert.is_true(#line <= 80, name .. ": " .. line) end
       for option in help:gmatch "%f[%-]%-%-%l[%l-]+" do
         if option ~= "--help" then contains(option, part) end
       end
