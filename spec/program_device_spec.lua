@@ -85,6 +85,7 @@ describe("luna device", function()
     ends(126, "luna: device new: a name of letters, digits, '_' and '-' expected, got \"a.b\"",
       "device new a.b")
     ends(126, "luna: device new: Lua has a module string already", "device new string")
+    ends(126, "luna: device new: Lua has a module busted already", "device new busted")
   end)
 
   it("prints datasheets", function()

@@ -5,6 +5,9 @@ local say = require "lunavisor.program.say"
 
 local M = { about = "Run specs under busted, with the testing kit." }
 
+-- What they may be called.
+local ENGINES = { ["lua5.4"] = "lua5.4 lua54 lua", luajit = "luajit" }
+
 local EPILOG = [[
 Examples:
   luna test
@@ -86,7 +89,7 @@ end
 --- Runs them; status 1 where one fails.
 function M.run(options)
   local settings = {}
-  if options.engine then settings[#settings + 1] = "LUNA_LUA=" .. options.engine end
+  if options.engine then settings[#settings + 1] = "LUNA_LUA=" .. ENGINES[options.engine] end
   if options.accel then settings[#settings + 1] = "LUNA_ACCEL=" .. options.accel end
   if #settings > 0 then return again(options, settings) end
   local ok, compatibility = pcall(require, "busted.compatibility")

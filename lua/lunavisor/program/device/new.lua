@@ -66,6 +66,16 @@ function M.describe(command)
   command:epilog(EPILOG)
 end
 
+-- Whether a spec that requires the name could come to something else.
+local function is_module(name)
+  if package.loaded[name] then return true end
+  for _, path in ipairs { package.path, package.cpath } do
+    local found = package.searchpath(name, path)
+    if found and found:sub(1, 2) ~= "./" then return true end
+  end
+  return false
+end
+
 -- The path without ".lua", and the name at its end, which is a module for what is beside it. nil,
 -- message.
 local function parts_of(text)
@@ -74,7 +84,7 @@ local function parts_of(text)
   if not name:find "^[%a_][%w_-]*$" then
     return nil, ("a name of letters, digits, '_' and '-' expected, got %q"):format(name)
   end
-  if package.loaded[name] then
+  if is_module(name) then
     return nil, ("Lua has a module %s already: another name expected"):format(name)
   end
   return stem, name
