@@ -121,6 +121,11 @@ function Sweep.clear(self)
   if self.terminal then io.stderr:write "\r\27[K" end
 end
 
+-- Lua's own Ctrl-C, which may come anywhere.
+local function is_interrupt(message)
+  return tostring(message):find("interrupted!", 1, true) ~= nil
+end
+
 -- Waits until parallel has ended. "end", "none", "busy" or "lost", and the number with it.
 function Sweep.wait(self, run)
   while true do
@@ -133,8 +138,7 @@ function Sweep.wait(self, run)
       return word or "lost", with
     end)
     if not ok then
-      -- Lua's own Ctrl-C, which may have come anywhere.
-      if not tostring(what):find("interrupted!", 1, true) then error(what, 0) end
+      if not is_interrupt(what) then error(what, 0) end
       self.interrupted, self.store.at, self.store.rest = true, 0, ""
     elseif what ~= "tick" then
       return what, number
@@ -264,7 +268,11 @@ function M.run(options)
   if options.over and not options.plot then return say.cannot "--over needs --plot" end
   if options.list then return show(plan) end
   if options.unit then return run_unit(plan, options.unit) end
-  return run_all(plan, options)
+  local ok, status = pcall(run_all, plan, options)
+  if ok then return status end
+  if not is_interrupt(status) then error(status, 0) end
+  say.line("to go on: %s", command_line())
+  return INTERRUPTED
 end
 
 return M

@@ -7,6 +7,8 @@ local scale = require "lunavisor.sweep.scale"
 
 local M = {}
 
+local unpack = table.unpack or unpack
+
 local WIDTH, HEIGHT = 760, 460
 local LEFT, RIGHT, TOP, BOTTOM = 84, 24, 64, 64 -- what is around the plot, in pixels
 local CHARACTER = 7.2 -- the width of one, about
@@ -44,7 +46,14 @@ local function style(first, column, count)
   return table.concat(parts)
 end
 
-local function put(out, form, ...) out[#out + 1] = form:format(...) end
+-- Numbers in tenths: what printf makes of halves of them is not the same on both engines.
+local function put(out, form, ...)
+  local values = { ... }
+  for i, value in ipairs(values) do
+    if type(value) == "number" then values[i] = math.floor(value * 10 + 0.5) / 10 end
+  end
+  out[#out + 1] = form:format(unpack(values))
+end
 
 local function text(out, x, y, class, anchor, words, more)
   put(out, '<text class="%s" x="%.1f" y="%.1f" text-anchor="%s"%s>%s</text>', class, x, y, anchor,

@@ -9,7 +9,8 @@ local LOG10 = log(10)
 
 --- A number, short: 4096, 0.25, 1.5e+09, and 65 536 with its digits in groups.
 function M.number(value)
-  local text = ("%.6g"):format(value)
+  -- A bit more, as the engines do not round halves the same way.
+  local text = ("%.6g"):format(value * (1 + 1e-12))
   local sign, digits, rest = text:match "^(-?)(%d+)(.*)$"
   if not digits or #digits < 5 or rest:find "e" then return text end
   digits = digits:reverse():gsub("(%d%d%d)", "%1 "):reverse():gsub("^ ", "")
