@@ -196,6 +196,19 @@ running("luna sweep", function()
     end
   end)
 
+  it("does what the examples of its help say", function()
+    for _, name in ipairs { "unit.lua", "walk.lua" } do
+      place:write(name, "return { pages = require('lunavisor').arguments.size / 4 }")
+    end
+    local count = 0
+    for example in place:sh("$luna sweep --help"):gmatch "\n  luna sweep ([^\n]+)" do
+      place:sweep(0, "", example)
+      count = count + 1
+    end
+    assert.equal(4, count)
+    contains("|size|", "|" .. place:read("walk.sweep/pages.svg"):gsub("<[^>]*>", "|"))
+  end)
+
   it("shows how far it is on a terminal alone", function()
     if select(2, helper.sh "command -v script") ~= 0 then pending "script is not installed" end
     local output = place:sh [[script -qec "$luna sweep slow.lua --set n=1..6 --jobs 2" /dev/null]]

@@ -8,8 +8,8 @@ local M = { about = "Run a script over ranges of its arguments, here or on many 
 
 local EPILOG = [[
 Examples:
-  luna sweep unit.lua --set size=1..64 --set mode=real,long --jobs 2
-  luna sweep unit.lua --set size=4..4096*2 --seeds 1..10 --plot pages
+  luna sweep unit.lua --set size=1..8 --set mode=real,long --jobs 2
+  luna sweep walk.lua --set size=4..64*2 --seeds 1..4 --plot pages
   luna sweep unit.lua --set size=1..64:9 --list
   luna sweep unit.lua --set size=1..64:9 --unit 3
 
