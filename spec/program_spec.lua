@@ -92,6 +92,9 @@ describe("the program luna", function()
       .. '"size": 8}, "seconds": ', line)
     contains(', "status": 0}', line)
     assert.equal(1, select(2, line:gsub("[^\n]+", "")))
+    local odd = helper.file "return { [1] = 7, [5] = { [3] = 1 }, a = { 2, [7] = 3 }, [true] = 4 }"
+    contains('"results": {"1": 7, "5": {"3": 1}, "a": {"1": 2, "7": 3}, "true": 4}',
+      (run("run --json " .. odd)))
     local failing = helper.file "error 'no good'"
     contains('no good", "seconds": ', (ends(1, '"error": "', "run --json " .. failing)))
     ends(126, "luna: --set: name=value expected, got 7", "run --set 7 hello.lua")

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Values as JSON: numbers, strings, booleans, lists, and tables with names for keys, in order.
+-- Values as JSON: numbers, strings, booleans, lists, and tables with other keys, in order, whose
+-- keys are names then.
 
 local sorted = require "lunavisor.text.sorted"
 
@@ -27,10 +28,20 @@ local function list(value, indent)
   return "[" .. table.concat(parts, ", ") .. "]"
 end
 
+local function is_list(value)
+  if value[1] == nil then return false end
+  local count = #value
+  for key in pairs(value) do
+    if type(key) ~= "number" or key < 1 or key > count or key % 1 ~= 0 then return false end
+  end
+  return true
+end
+
 local function object(value, indent)
-  local inner, parts = indent and indent .. "  " or "", {}
-  for i, name in ipairs(sorted(value)) do
-    parts[i] = ("%s%s: %s"):format(inner, text(name), M.encode(value[name], indent and inner))
+  local inner, parts, named = indent and indent .. "  " or "", {}, {}
+  for key, one in pairs(value) do named[tostring(key)] = one end
+  for i, name in ipairs(sorted(named)) do
+    parts[i] = ("%s%s: %s"):format(inner, text(name), M.encode(named[name], indent and inner))
   end
   if #parts == 0 then return "{}" end
   if not indent then return "{" .. table.concat(parts, ", ") .. "}" end
@@ -43,7 +54,7 @@ function M.encode(value, indent)
   if kind == "string" then return text(value) end
   if kind == "number" or kind == "cdata" then return number(value) end
   if kind ~= "table" then return kind == "boolean" and tostring(value) or "null" end
-  return (value[1] ~= nil and list or object)(value, indent)
+  return (is_list(value) and list or object)(value, indent)
 end
 
 return M
