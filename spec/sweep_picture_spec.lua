@@ -13,7 +13,7 @@ local function store(set, seeds, fn)
   local made = { plan = assert(plan.new(helper.file "", set, seeds)), lines = {} }
   for unit = 1, made.plan.count do
     local results = fn(made.plan:arguments(unit))
-    made.lines[unit] = { unit = unit, status = results and 0 or 1, results = results }
+    made.lines[unit] = { unit = unit, status = results and 0 or 1, results = results or {} }
   end
   function made.results() return { "pages", "text" } end
   return made

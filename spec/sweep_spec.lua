@@ -179,6 +179,35 @@ running("luna sweep", function()
     assert.equal("2 2 4 4 6 6", place:column "double")
   end)
 
+  it("keeps of several lines of a unit what was well", function()
+    place:write("bad", "")
+    place:sh "$luna sweep unit.lua --set n=3 --unit 1 >failed"
+    os.remove(place.path .. "/bad")
+    place:sh "$luna sweep unit.lua --set n=3 --unit 1 >well"
+    place:sweep(0, "1 of 1 units, 0 failed", "unit.lua --set n=3 --take -", "cat well failed |")
+    place:sweep(0, "1 of 1 units, 0 failed", "unit.lua --set n=3 --take -", "cat failed well |")
+    place:sweep(1, "1 of 1 units, 1 failed", "unit.lua --set n=3 --take failed --again")
+    place:sweep(126, "--take: half: no line of a unit", "unit.lua --set n=3 --take half",
+      [[printf '{"arguments": {"n": 3}}\n' >half;]])
+  end)
+
+  it("takes results of any shape", function()
+    place:write("shapes.lua", [[
+      local n = require("lunavisor").arguments.n
+      if n == 1 then return { 7, 8 } end
+      if n == 2 then return "text" end
+      if n == 3 then return end
+      return { [1] = 9, yes = true, no = false, ["a,b"] = 'x"y', status = 5 }]])
+    place:sweep(0, "4 of 4", "shapes.lua --set n=1..4 --plot 1")
+    assert.same({ "unit", "n", "status", "seconds", "1", "2", "a,b", "no", "status_result", "yes",
+      "error" }, (select(2, place:rows "shapes.sweep/results.csv")))
+    local rows = place:rows "shapes.sweep/results.csv"
+    assert.equal("7", rows[1]["1"])
+    assert.equal("", rows[2]["1"])
+    assert.same({ 'x"y', "false", "true", "5", "0" }, { rows[4]["a,b"], rows[4].no, rows[4].yes,
+      rows[4].status_result, rows[4].status })
+  end)
+
   it("gives a unit's line the same way alone and in the sweep", function()
     place:sweep(0, "4 of 4", "unit.lua --set n=1,2 --set word=a,b --seeds 3")
     local output = place:read "unit.sweep/output"

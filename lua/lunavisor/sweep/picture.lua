@@ -72,8 +72,7 @@ local function gather(store, result, columns, rows)
   local column_at, row_at = index_of(columns.list), rows and index_of(rows.list)
   for unit = 1, plan.count do
     local line = store.lines[unit]
-    local value = line and line.status == 0 and type(line.results) == "table"
-      and tonumber(line.results[result])
+    local value = line and line.status == 0 and tonumber(line.results[result])
     if value then
       local values = plan:values(unit)
       local row = rows and row_at[values[place[rows.name]]] or 1

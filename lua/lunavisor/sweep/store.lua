@@ -96,6 +96,15 @@ end
 
 -- ---- Lines ----
 
+-- What a script has returned, by names; also where that is a list, or nothing.
+local function by_name(results)
+  local named = {}
+  for name, value in pairs(type(results) == "table" and results or {}) do
+    named[tostring(name)] = value
+  end
+  return named
+end
+
 -- A line whose unit is of this plan and has these values; nil, why not.
 local function judge(self, text)
   local ok, line = pcall(json.decode, text, tostring)
@@ -114,16 +123,20 @@ local function judge(self, text)
         encode(value))
     end
   end
+  line.results = by_name(line.results)
   return line
 end
 
--- Takes the lines of whole text. A mark begins one, wherever it is.
+-- Takes the lines of whole text. A mark begins one, wherever it is. Where a unit has several, what
+-- was well stays.
 local function take(self, text)
   local count = 0
   for piece in text:gmatch "\30([^\n\30]*)\n" do
     local line = judge(self, piece)
     if line then
-      self.lines[line.unit], count = line, count + 1
+      local before = self.lines[line.unit]
+      if not before or before.status ~= 0 or line.status == 0 then self.lines[line.unit] = line end
+      count = count + 1
     end
   end
   return count
@@ -156,10 +169,10 @@ end
 --- Takes lines of units that ran elsewhere. How many; nil, message where one is not of this sweep.
 function Store.take(self, text)
   local good = {}
-  for piece in (text .. "\n"):gmatch '{"[^\n]*}' do
+  for piece in text:gmatch '{"arguments": [^\n]*}' do
     local line, problem = judge(self, piece)
-    if not line and piece:find('"unit": ', 1, true) then return nil, problem end
-    if line then good[#good + 1] = "\30" .. piece .. "\n" end
+    if not line then return nil, problem end
+    good[#good + 1] = "\30" .. piece .. "\n"
   end
   local ok, problem = self:append(table.concat(good))
   if not ok then return nil, problem end
@@ -193,9 +206,7 @@ end
 function Store.results(self)
   local names = {}
   for _, line in pairs(self.lines) do
-    for name in pairs(type(line.results) == "table" and line.results or {}) do
-      names[tostring(name)] = true
-    end
+    for name in pairs(line.results) do names[name] = true end
   end
   return sorted(names)
 end
@@ -233,7 +244,7 @@ local function row_of(self, unit, line, results, hosts)
   put(line.seconds and ("%.6f"):format(line.seconds))
   if hosts then put(line.host) end
   for _, name in ipairs(results) do
-    put(type(line.results) == "table" and line.results[name] or nil)
+    put(line.results and line.results[name])
   end
   put(line.error)
   return row, count
