@@ -1,10 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- exit:explain: why a guest stopped, with all that can be seen of it, as a table and as a text.
+-- Why a guest stopped, with all that can be seen of it, as a table and as a text: exit:explain.
 
 local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local dump = require "lunavisor.device.dump"
-local exits = require "lunavisor.exit.record"
 local exceptions = require "lunavisor.exit.exception"
 local mistakes = require "lunavisor.exit.mistake"
 local mode = require "lunavisor.vcpu.mode"
@@ -13,7 +12,6 @@ local sorted = require "lunavisor.text.sorted"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
 
-local mine = class.checker(exits.class)
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
@@ -182,25 +180,15 @@ local function explain(exit, sentence, cpu)
   return made
 end
 
---- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
---- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
---- stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions, the
---- one at rip marked), `walk` of the address that has failed and `refused`, which entry has refused
---- it, `exceptions` (the last eight that the guest was given, interrupts too, as
---- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
---- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
---- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
---- nothing, where the guest waits), `registers`, `segments`, and `problem`, where it is too late to
---- look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives all of
---- it, in lines. It changes nothing, and does not raise for what cannot be read. From the thread
---- that runs the VM.
-function exits.methods.explain(self)
-  mine(self)
-  if self.cpu or not self.vcpus then return explain(self, tostring(self), self.cpu) end
-  local made = explain(self, tostring(self))
+local M = {}
+
+--- What exit:explain (vcpu/exit.lua) gives.
+function M.of(exit)
+  if exit.cpu or not exit.vcpus then return explain(exit, tostring(exit), exit.cpu) end
+  local made = explain(exit, tostring(exit))
   made.vcpus = {}
-  for i, place in ipairs(self.vcpus) do
-    local own = { kind = self.kind, stuck = place.stuck }
+  for i, place in ipairs(exit.vcpus) do
+    local own = { kind = exit.kind, stuck = place.stuck }
     made.vcpus[i] = explain(own, ("vcpu %d at rip %s"):format(place.cpu.id, hex(place.rip)),
       place.cpu)
   end
@@ -244,3 +232,5 @@ function Explanation.__tostring(self)
   for _, one in ipairs(self.vcpus or {}) do add(tostring(one)) end
   return table.concat(parts, "\n")
 end
+
+return M

@@ -11,7 +11,7 @@ local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
   error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
   write context_valid data code vcpus stuck]]
-local methods = {} -- explain.lua adds them
+local methods = {} -- vcpu/exit.lua adds them
 local Exit = class.define(class.class "exit", methods, FIELDS)
 
 local declared = {}
