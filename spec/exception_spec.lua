@@ -265,3 +265,36 @@ soft.block("cpu:last_exceptions on the software CPU", function()
     helper.raises("cpu:last_exceptions: count", function() guest.cpu:last_exceptions(-1) end)
   end)
 end)
+
+-- The host's memory under the stack is gone when the frame is pushed.
+soft.block("an exception whose frame meets memory that is gone", function()
+  local function cut(source, prepare)
+    local guest = soft.guest { mode = "protected", source = source }
+    local stack = helper.keep(luna.buffer { size = "16K", memfd = true })
+    assert(guest.vm.default:map(stack, 0x400000))
+    guest.cpu.rsp = 0x402800
+    for vector = 0, 0x40 do gate(guest, false, vector, HANDLER + vector * 2) end
+    guest.ram:write(HANDLER, ("\xf4\x90"):rep(0x41))
+    guest.cpu.idtr.base, guest.cpu.idtr.limit = IDT, 0xfff
+    if prepare then prepare(guest) end
+    assert(io.open("/proc/self/fd/" .. stack:fd(), "wb")):close()
+    guest:stops "host_fault"
+    guest.cpu.rsp = 0x8000
+    guest:stops "hlt"
+    return math.floor((luna.u64.tonumber(guest.cpu.rip) - HANDLER) / 2)
+  end
+
+  it("comes again with its instruction, and is no double fault", function()
+    assert.equal(13, cut "mov ax, 0xff8\n mov ds, ax")
+  end)
+
+  it("comes again where it is an interrupt", function()
+    assert.equal(0x20, cut("sti\n nop\n again: jmp again", function(guest)
+      assert(guest.cpu:irq(0x20))
+    end))
+  end)
+
+  it("comes again where it is an NMI", function()
+    assert.equal(2, cut("again: jmp again", function(guest) assert(guest.cpu:nmi()) end))
+  end)
+end)

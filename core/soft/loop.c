@@ -317,6 +317,18 @@ static int turn(soft_cpu *cpu) {
   return has_exit(cpu) ? 0 : GO_ON;
 }
 
+/* The host's memory is gone in the middle of a delivery: an instruction's exception comes again
+ * with it, and what came from outside waits again. */
+static void take_back(soft_cpu *cpu) {
+  if (cpu->delivering == VECTOR_NMI && cpu->event.source == SOFT_FROM_INTERRUPT) {
+    cpu->nmi_masked = false;
+    atomic_fetch_add(&cpu->nmi, 1);
+  } else if (cpu->delivering >= 0 && cpu->event.source == SOFT_FROM_INTERRUPT) {
+    cpu->interrupt = cpu->delivering;
+  }
+  cpu->delivering = -1;
+}
+
 static int turns(soft_cpu *cpu) {
   switch ((soft_escape)setjmp(cpu->escape)) {
     case SOFT_ESCAPE_EXCEPTION:
@@ -340,6 +352,7 @@ static int turns(soft_cpu *cpu) {
       return 0;
     case SOFT_ESCAPE_HOST:
       forget_answers(cpu);
+      take_back(cpu);
       return EFAULT;
     default:
       break;
