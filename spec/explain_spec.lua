@@ -113,6 +113,16 @@ helper.kvm("exit:explain", function()
     contains("rsp is 0x7000000000: gva 0x6ffffffff8 leads nowhere", tostring(why))
   end)
 
+  it("sees that the stack is in memory that may not be written", function()
+    local guest = helper.guest { mode = "protected", source = "ud2" }
+    guest.vm.default:protect(0x8000, 0x1000, "r-x")
+    guest.cpu.rsp = 0x9000
+    local why = explain(guest, FATAL)
+    contains("no stack", names(why))
+    contains(why.sentence:find "^shutdown" and "whose region has the rights r-x"
+      or "the access to gpa 0x8ffc was one to the stack", tostring(why))
+  end)
+
   it("takes an empty stack at the end of memory for none", function()
     local guest = helper.guest { mode = "protected", rsp = 0x100000,
       source = "mov eax, 0x40000000\n mov [eax], al\n nop" }

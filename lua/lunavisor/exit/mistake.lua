@@ -10,12 +10,17 @@ local M = {}
 
 local bit, hex = mode.bit, u64.hex
 
--- Whether bytes at a linear address are in memory: true; false and why.
-local function is_there(scene, gva)
+-- Whether bytes at a linear address are in memory, which may be written where `written` says so:
+-- true; false and why.
+local function is_there(scene, gva, written)
   local walk, message = scene.walk(gva)
   if not walk then return false, message end
   if not walk.present then return false, tostring(walk) end
   local region = scene.cpu.space:find(u64.tonumber(walk.gpa))
+  if region and written and not region.enforced:find "w" then
+    return false, ("gva %s is gpa %s, whose region has the rights %s"):format(hex(gva),
+      hex(walk.gpa), region.enforced)
+  end
   if region then return true end
   return false, ("gva %s is gpa %s, where no memory is mapped"):format(hex(gva), hex(walk.gpa))
 end
@@ -92,14 +97,17 @@ local function zeros(scene)
     .. "or a jump, call or return has gone astray"):format(hex(at))
 end
 
+local FRAME = 48 -- of an exception in 64-bit mode, with its error code
+
 -- Whether the access that no region allowed was one to the top of the stack. After a push that is
--- where rsp points, while the stack below may lie in memory.
+-- where rsp points, while the stack below may lie in memory; what delivers an exception has pushed
+-- all of its frame by then.
 local function of_stack(scene)
   local gpa, width = scene.exit.gpa, mode.bits(scene.cpu) / 8
   local walk = scene.walk(mode.stack(scene.cpu, 0))
   if not walk or not walk.present then return false end
   local top = u64.tonumber(walk.gpa)
-  return gpa >= top - width and gpa < top + width
+  return gpa >= top - width and gpa < top + FRAME
 end
 
 local function no_stack(scene)
@@ -111,11 +119,12 @@ local function no_stack(scene)
     why = ("the access to gpa 0x%x was one to the stack"):format(gpa)
   else
     local there
-    there, why = is_there(scene, mode.stack(cpu, mode.bits(cpu) / 8))
+    there, why = is_there(scene, mode.stack(cpu, mode.bits(cpu) / 8),
+      scene.exit.kind == "shutdown")
     if there then return nil end
   end
-  return ("the stack is outside of memory, rsp is %s: %s; set SS and RSP to the end of memory "
-    .. "that is mapped"):format(hex(cpu.rsp), why)
+  return ("the stack is outside of memory that it can have, rsp is %s: %s; set SS and RSP to the "
+    .. "end of memory that is mapped writable"):format(hex(cpu.rsp), why)
 end
 
 -- ---- Waiting ----

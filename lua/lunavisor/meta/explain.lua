@@ -8,7 +8,7 @@ error "annotations are not to be required"
 ---| "no code"     # no memory at rip
 ---| "zeros"       # zeros are executed
 ---| "no idt"      # a triple fault, and no gate is usable
----| "no stack"    # the stack is outside of memory
+---| "no stack"    # the stack is outside of memory that may be written
 ---| "halted"      # HLT with interrupts off
 ---| "polls"       # the last accesses all read one device register
 
