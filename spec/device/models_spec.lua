@@ -16,6 +16,7 @@ local MODELS = "lua/lunavisor/device/models"
 local OPTIONS = {
   mc146818 = function() return { time = 1700000000 } end,
   cfi_flash = function() return { image = assert(luna.buffer "64K") } end,
+  i82077 = function() return { drive0 = assert(luna.buffer "160K") } end,
   fw_cfg = function() return { items = { [5] = "\1\0" } } end,
 }
 

@@ -84,6 +84,39 @@ function i8042:release(key) end
 ---@param moved table what has moved or is pressed of the mouse
 function i8042:move(moved) end
 
+---@class luna.i82077_options: luna.instance_options
+---@field drive0? false|luna.image|table or { image =, drive =, read_only =, copy =, size = }
+---@field drive1? false|luna.image|table
+---@class luna.i82077: luna.kit_device
+local i82077 = {}
+---@param which 0|1|"drive0"|"drive1"
+---@param image false|luna.image|table
+function i82077:insert(which, image) end
+---@param which 0|1|"drive0"|"drive1"
+function i82077:eject(which) end
+---@param number 0|1
+---@return integer kind as CMOS memory has it, 0 for none
+function i82077:drive_type(number) end
+---@param count integer
+---@return string
+function i82077:take(count) end
+---@param bytes string
+---@return false?
+function i82077:give(bytes) end
+function i82077:terminal() end
+
+---Who is at the other end of a channel.
+---@class luna.dma_peripheral
+---@field take fun(self, count: integer): string up to so many bytes for memory
+---@field give fun(self, bytes: string): false? bytes from memory; false where it takes none
+---@field terminal fun(self) the terminal count
+
+---@class luna.i8237: luna.kit_device
+local i8237 = {}
+---@param channel integer
+---@param peripheral luna.dma_peripheral
+function i8237:serve(channel, peripheral) end
+
 ---@class luna.i8254: luna.kit_device
 local i8254 = {}
 ---@param number integer of a counter

@@ -1,0 +1,328 @@
+-- SPDX-License-Identifier: MIT
+-- The floppy controller against the datasheet of the 82077AA, without and with its DMA.
+
+local floppy = require "spec.support.floppy"
+
+local channel, disk, does, inp = floppy.channel, floppy.disk, floppy.does, floppy.inp
+local out, rate, result, sectors = floppy.out, floppy.rate, floppy.result, floppy.sectors
+local seek, send = floppy.seek, floppy.send
+
+local fdc, dma, memory, image
+
+local function fresh(options)
+  fdc, dma, memory = floppy.fresh(options)
+end
+
+before_each(function()
+  image = disk(1440)
+  fresh { drive0 = image }
+  rate(0)
+end)
+after_each(function()
+  fdc, dma, memory, image = nil, nil, nil, nil
+  floppy.clean()
+end)
+
+describe("a read", function()
+  it("takes sectors to memory until the terminal count, and interrupts", function()
+    channel(1024)
+    assert.is_false(fdc.lines.irq)
+    send(0xe6, 0, 0, 0, 3, 2, 18, 0x1b, 0xff)
+    assert.is_true(fdc.lines.irq)
+    assert.is_false(fdc.lines.drq)
+    assert.same({ 2, 3, 0 }, sectors(3))
+    assert.equal(0xd0, inp(4))
+    assert.equal("00 00 00 00 00 05 02", result())
+    assert.is_false(fdc.lines.irq)
+    assert.equal(0x80, inp(4))
+  end)
+
+  it("goes on to the other side with MT, and ends at the last sector of that", function()
+    channel(4 * 512)
+    send(0xe6, 0, 0, 0, 17, 2, 18, 0x1b, 0xff)
+    assert.same({ 16, 17, 18, 19 }, sectors(4))
+    assert.equal("04 00 00 00 01 03 02", result())
+    channel(512)
+    does("04 00 00 01 00 01 02", 0xe6, 4, 0, 1, 18, 2, 18, 0x1b, 0xff)
+    channel(1024)
+    does("44 80 00 01 00 01 02", 0xe6, 4, 0, 1, 18, 2, 18, 0x1b, 0xff)
+    assert.same({ 35 }, sectors(1))
+  end)
+
+  it("ends at EOT of its side without MT: an error where no terminal count came", function()
+    channel(512)
+    does("00 00 00 01 00 01 02", 0x46, 0, 0, 0, 18, 2, 18, 0x1b, 0xff)
+    channel(1024)
+    does("40 80 00 01 00 01 02", 0x46, 0, 0, 0, 18, 2, 18, 0x1b, 0xff)
+  end)
+
+  it("reads where the head is, which a seek says", function()
+    seek(5)
+    channel(512)
+    does("04 00 00 05 01 08 02", 0x46, 4, 5, 1, 7, 2, 18, 0x1b, 0xff)
+    assert.same({ (5 * 2 + 1) * 18 + 6 }, sectors(1))
+    does("40 04 10 06 00 01 02", 0x46, 0, 6, 0, 1, 2, 18, 0x1b, 0xff)
+    does("40 04 12 ff 00 01 02", 0x46, 0, 255, 0, 1, 2, 18, 0x1b, 0xff)
+  end)
+
+  it("seeks by itself where it was told to", function()
+    send(0x13, 0, 0x57, 0)
+    channel(512)
+    does("20 00 00 09 00 02 02", 0x46, 0, 9, 0, 1, 2, 18, 0x1b, 0xff)
+    assert.same({ 9 * 36 }, sectors(1))
+  end)
+
+  it("fails where no such sector is", function()
+    does("40 04 00 00 00 13 02", 0x46, 0, 0, 0, 19, 2, 18, 0x1b, 0xff)
+    does("40 04 00 00 00 00 02", 0x46, 0, 0, 0, 0, 2, 18, 0x1b, 0xff)
+    does("40 04 00 00 01 01 02", 0x46, 0, 0, 1, 1, 2, 18, 0x1b, 0xff)
+    does("40 04 00 00 00 01 03", 0x46, 0, 0, 0, 1, 3, 18, 0x1b, 0xff)
+    does("40 01 00 00 00 01 02", 0x06, 0, 0, 0, 1, 2, 18, 0x1b, 0xff) -- FM
+    does("41 01 00 00 00 01 02", 0x46, 1, 0, 0, 1, 2, 18, 0x1b, 0xff) -- no drive
+    rate(2)
+    does("40 01 00 00 00 01 02", 0x46, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+  end)
+
+  it("waits for a channel that is masked, and ends a sector that was not wanted whole", function()
+    channel(100)
+    image:write(3 * 512 + 96, "\1\2\3\4\5")
+    dma.regions.main.write(nil, 10, 1, 6)
+    send(0x46, 0, 0, 0, 4, 2, 18, 0x1b, 0xff)
+    assert.is_true(fdc.lines.drq)
+    assert.equal(0x10, inp(4))
+    assert.is_false(fdc.lines.irq)
+    dma.regions.main.write(nil, 10, 1, 2)
+    assert.equal("00 00 00 00 00 05 02", result())
+    assert.equal("\1\2\3\4\0", memory:read(0x1000 + 96, 5))
+  end)
+
+  it("of a track begins behind the index", function()
+    channel(1024)
+    does("00 00 00 00 00 03 02", 0x42, 0, 0, 0, 9, 2, 18, 0x1b, 0xff)
+    assert.same({ 0, 1 }, sectors(2))
+  end)
+
+  it("of deleted data, and a scan, are no commands here", function()
+    for _, code in ipairs { 0x4c, 0x49, 0x51, 0x59, 0x5d, 0x01, 0xff } do does("80", code) end
+  end)
+end)
+
+describe("a write", function()
+  it("takes sectors from memory", function()
+    channel(1024, true)
+    memory:write(0x1000, ("a"):rep(512) .. ("b"):rep(512))
+    does("00 00 00 01 00 01 02", 0x45, 0, 0, 0, 17, 2, 18, 0x1b, 0xff)
+    assert.equal(("a"):rep(512), image:read(16 * 512, 512))
+    assert.equal(("b"):rep(512), image:read(17 * 512, 512))
+    assert.equal(18, image:u32(18 * 512))
+  end)
+
+  it("fills a sector that did not come whole with zeros", function()
+    channel(3, true)
+    memory:write(0x1000, "xyz")
+    does("00 00 00 00 00 02 02", 0x45, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    assert.equal("xyz" .. ("\0"):rep(509), image:read(0, 512))
+  end)
+
+  it("is an error where the host gives more than there are sectors", function()
+    channel(1024, true)
+    does("40 80 00 01 00 01 02", 0x45, 0, 0, 0, 18, 2, 18, 0x1b, 0xff)
+  end)
+
+  it("of a disk that is protected is refused, as its formatting is", function()
+    fresh { drive0 = { image = image, read_only = true } }
+    rate(0)
+    channel(512, true)
+    does("40 02 00 00 00 01 02", 0x45, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    does("40 02 00 00 00 00 02", 0x4d, 0, 2, 18, 0x54, 0xf6)
+    assert.equal(0, image:u32(0))
+    does("78", 4, 0)
+  end)
+
+  it("stays in this process with copy, and in the device's state", function()
+    fresh { drive0 = { image = image, copy = true } }
+    rate(0)
+    channel(512, true)
+    memory:write(0x1000, "mine")
+    does("00 00 00 00 00 02 02", 0x45, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    assert.equal(0, image:u32(0))
+    local state = fdc:save()
+    fresh { drive0 = { image = image, copy = true } }
+    assert(fdc:load(state))
+    channel(512)
+    does("00 00 00 00 00 02 02", 0x46, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    assert.equal("mine", memory:read(0x1000, 4))
+  end)
+
+  it("formats a track by the IDs that it gets", function()
+    channel(8, true)
+    memory:write(0x1000, "\0\1\2\2\0\1\3\2")
+    does("04 00 00 00 01 03 02", 0x4d, 4, 2, 2, 0x54, 0xf6)
+    assert.equal(18, image:u32(18 * 512))
+    assert.equal(("\xf6"):rep(1024), image:read(19 * 512, 1024))
+    assert.equal(21, image:u32(21 * 512))
+    channel(8, true)
+    memory:write(0x1000, "\0\1\77\2\0\1\3\2")
+    does("44 04 00 00 01 4d 02", 0x4d, 4, 2, 2, 0x54, 0xf6) -- no place for that in an image
+  end)
+end)
+
+describe("other commands", function()
+  it("seek, and say so once to who asks", function()
+    send(15, 0, 40)
+    assert.is_true(fdc.lines.irq)
+    assert.equal(0x81, inp(4))
+    does("20 28", 8)
+    assert.is_false(fdc.lines.irq)
+    assert.equal(0x80, inp(4))
+    does("80", 8)
+    send(7, 0)
+    assert.is_true(fdc.lines.irq)
+    does("20 00", 8)
+    send(7, 2) -- no drive: no track 0
+    does("72 00", 8)
+  end)
+
+  it("seek by steps", function()
+    send(0xcf, 0, 30)
+    does("20 1e", 8)
+    send(0x8f, 0, 10)
+    does("20 14", 8)
+    assert.equal(20, fdc.heads[0])
+    send(0xcf, 0, 200) -- the head stops at its last cylinder
+    does("20 dc", 8)
+    assert.equal(82, fdc.heads[0])
+    send(7, 0)
+    does("70 00", 8) -- 79 steps are not enough
+    send(7, 0)
+    does("20 00", 8)
+  end)
+
+  it("tell of several drives one after the other", function()
+    fresh { drive0 = image, drive1 = disk(720) }
+    send(15, 0, 3)
+    send(15, 1, 4)
+    assert.equal(0x83, inp(4))
+    does("21 04", 8)
+    assert.is_true(fdc.lines.irq)
+    does("20 03", 8)
+    assert.is_false(fdc.lines.irq)
+  end)
+
+  it("read an ID, where the data rate is right", function()
+    seek(7)
+    does("04 00 00 07 01 01 02", 0x4a, 4)
+    rate(2)
+    does("40 01 00 00 00 00 00", 0x4a, 0)
+    fdc:eject(0)
+    rate(0)
+    does("40 01 00 00 00 00 00", 0x4a, 0)
+  end)
+
+  it("verify without a transfer, so many sectors or up to EOT", function()
+    does("00 00 00 00 00 04 02", 0x56, 0x80, 0, 0, 1, 2, 18, 0x1b, 3)
+    does("00 00 00 01 00 01 02", 0x56, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    does("40 04 00 00 00 13 02", 0x56, 0, 0, 0, 1, 2, 20, 0x1b, 0xff)
+  end)
+
+  it("tell of a drive: side, whether at track 0, write protected", function()
+    does("38", 4, 0)
+    does("3c", 4, 4)
+    does("29", 4, 1) -- there is none
+    seek(1)
+    does("28", 4, 0)
+  end)
+
+  it("tell the version, and what was set", function()
+    does("90", 0x10)
+    send(0x13, 0, 0x1a, 5)
+    send(0x12, 0x80 + 0x24 + 3)
+    seek(9)
+    does("09 00 00 00 df 02 00 27 1a 05", 0x0e)
+    does("10", 0x94)
+    send(0x12, 0)
+    does("09 00 00 00 df 02 00 a4 1a 05", 0x0e)
+  end)
+end)
+
+describe("a reset", function()
+  it("by DOR or DSR interrupts, and keeps SPECIFY's values", function()
+    send(0x13, 0, 0x5a, 5)
+    seek(9)
+    out(2, 0x08)
+    assert.equal(0, inp(4))
+    out(5, 0x10) -- nobody takes it
+    assert.is_false(fdc.lines.irq)
+    out(2, 0x0c)
+    assert.is_true(fdc.lines.irq)
+    does("c0 00", 8)
+    assert.is_false(fdc.lines.irq)
+    for i = 1, 3 do does(("c%d 00"):format(i), 8) end
+    does("00 00 00 00 df 02 00 00 20 00", 0x0e)
+    assert.equal(9, fdc.heads[0])
+    send(0x46, 0)
+    out(4, 0x80)
+    assert.is_true(fdc.lines.irq)
+    does("c0 00", 8)
+    assert.equal(0, fdc.RATE.rate)
+  end)
+
+  it("keeps what LOCK keeps", function()
+    send(0x13, 0, 0x5a, 5)
+    does("10", 0x94)
+    out(2, 0x08)
+    out(2, 0x0c)
+    for i = 0, 3 do does(("c%d 00"):format(i), 8) end
+    does("00 00 00 00 df 02 00 80 0a 05", 0x0e)
+    does("00", 0x14)
+  end)
+
+  it("leaves a seek that comes before anybody has asked first in the line", function()
+    out(2, 0x08)
+    out(2, 0x0c)
+    send(7, 0)
+    assert.is_true(fdc.lines.irq)
+    does("20 00", 8)
+    assert.is_false(fdc.lines.irq)
+    does("c1 00", 8)
+  end)
+end)
+
+describe("the lines", function()
+  it("are off where DOR has not the DMA gate", function()
+    out(2, 0x04)
+    send(15, 0, 1)
+    assert.is_false(fdc.lines.irq)
+    out(2, 0x0c)
+    assert.is_true(fdc.lines.irq)
+  end)
+end)
+
+describe("without DMA", function()
+  before_each(function() send(3, 0xdf, 3) end)
+
+  it("gives a byte after the other, each with an interrupt, and ends at EOT", function()
+    send(0x46, 0, 0, 0, 18, 2, 18, 0x1b, 0xff)
+    assert.is_false(fdc.lines.drq)
+    local edges = fdc.irq.edges
+    for i = 0, 511 do
+      assert.equal(0xf0, inp(4))
+      assert.is_true(fdc.lines.irq)
+      assert.equal(i == 0 and 17 or 0, inp(5))
+    end
+    assert.equal(edges + 1024, fdc.irq.edges)
+    assert.equal(0xd0, inp(4))
+    assert.equal("40 80 00 01 00 01 02", result())
+    assert.is_false(fdc.lines.irq)
+  end)
+
+  it("takes a byte after the other", function()
+    send(0x45, 0, 0, 0, 18, 2, 18, 0x1b, 0xff)
+    for i = 0, 511 do
+      assert.equal(0xb0, inp(4))
+      out(5, i % 256)
+    end
+    assert.equal("40 80 00 01 00 01 02", result())
+    assert.equal(0x03020100, image:u32(17 * 512))
+  end)
+end)
