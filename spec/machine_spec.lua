@@ -120,11 +120,13 @@ helper.kvm("a machine", function()
 
   it("is not there where its disk is not", function()
     for _, disk in ipairs { "/nowhere", { image = "/nowhere", read_only = true } } do
-      local vm, message, code = luna.machine("pc", { disk = disk, serial = false })
-      assert.is_nil(vm)
-      contains("luna.machine pc: disk: /nowhere: No such file", message)
-      assert.equal("not_found", code)
-      helper.clean()
+      for _, name in ipairs { "disk", "floppy" } do
+        local vm, message, code = luna.machine("pc", { [name] = disk, serial = false })
+        assert.is_nil(vm)
+        contains(("luna.machine pc: %s: /nowhere: No such file"):format(name), message)
+        assert.equal("not_found", code)
+        helper.clean()
+      end
     end
   end)
 
@@ -182,6 +184,71 @@ helper.kvm("a machine", function()
     assert.equal(5, exit.value, tostring(exit))
   end)
 
+  it("reads a floppy disk by DMA, without firmware before it", function()
+    local disk = helper.keep(luna.buffer "1440K")
+    disk:write(4 * 512, "\42")
+    local vm = with_code("pc", [[
+      cld
+      mov esi, bytes
+      next: lodsw
+      movzx edx, ax
+      lodsb
+      out dx, al
+      cmp esi, bytes.end
+      jb next
+      mov edx, 0x3f4
+      waiting: in al, dx
+      and al, 0xc0
+      cmp al, 0xc0                  ; a result
+      jne waiting
+      mov al, [0x4000]
+      movzx eax, al
+      mov edx, 0xf4
+      out dx, eax
+      %macro put 2-*
+        %assign port %1
+        %rep %0 - 1
+          %rotate 1
+          dw port
+          db %1
+        %endrep
+      %endmacro
+      bytes:
+      put 0x0b, 0x46
+      put 0x04, 0x00, 0x40
+      put 0x81, 0x00
+      put 0x05, 0xff, 0x01
+      put 0x0a, 0x02
+      put 0x3f2, 0x1c
+      put 0x3f7, 0x00
+      put 0x3f5, 0xe6, 0, 0, 0, 5, 2, 18, 27, 255
+      .end:]], { floppy = disk, serial = false })
+    assert.equal(42, run(vm).value)
+    assert.equal(4, vm.devices.floppy:drive_type(0))
+    assert.is_true(vm.devices.floppy.lines.irq)
+  end)
+
+  it("has a floppy controller and DMA where that is asked for, or one of them", function()
+    local function parts(options)
+      options.memory, options.serial = "4M", false
+      local vm = machine("pc", options)
+      local text = vm:machine_text()
+      return { dma = text:find("\n  dma (i8237)", 1, true) ~= nil,
+        floppy = text:find("\n  floppy (i82077)", 1, true) ~= nil,
+        drives = vm.devices.rtc:byte(0x10) }
+    end
+    local empty = { drive0 = { image = false } }
+    assert.same({ dma = false, floppy = false, drives = 0 }, parts {})
+    assert.same({ dma = true, floppy = true, drives = 0x40 },
+      parts { devices = { floppy = empty } })
+    assert.same({ dma = false, floppy = true, drives = 0x40 },
+      parts { devices = { floppy = empty, dma = false } })
+    assert.same({ dma = true, floppy = false, drives = 0 },
+      parts { devices = { floppy = false, dma = {} } })
+    assert.same({ dma = true, floppy = true, drives = 0x05 },
+      parts { devices = { floppy = { drive1 = { image = false, drive = "2.88M" } } } })
+  end)
+
   it("shows itself as a text", function()
     local vm = machine("pc", { memory = "4M", serial = false })
     local text = vm:machine_text()
@@ -210,6 +277,17 @@ describe("what firmware is told", function()
     assert.equal(0xffff, word(large, 0x30, 2))
     assert.equal((3072 - 16) * 16, word(large, 0x34, 2))
     assert.equal(2048 * 16, word(large, 0x5b, 3))
+  end)
+
+  it("is which floppy drives there are, and that their disks boot first", function()
+    local function told(...)
+      local ram = firmware.cmos(16 * MIB, { ... })
+      return ("%02x %02x %02x %02x"):format(ram[0x10], ram[0x14], ram[0x3d], ram[0x38])
+    end
+    assert.equal("00 06 32 00", told(0, 0))
+    assert.equal("40 07 21 30", told(4, 0))
+    assert.equal("05 07 21 30", told(0, 5))
+    assert.equal("42 47 21 30", told(4, 2))
   end)
 
   it("is where it is, and the number of vCPUs", function()

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Debian's SeaBIOS as a judge of the shipped devices: it finds them and uses them. On the software
--- CPU, in a process of its own.
+-- CPU, the floppy disks also on KVM, in a process of its own.
 
+local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local seabios = require "spec.support.seabios"
 
@@ -11,11 +12,14 @@ local script = [[
   %s
 ]]
 
-local function run(text)
+local function run(text, accel)
+  accel = accel or "soft"
+  local found = luna.probe().accelerators[accel]
+  if not found.available then pending(found.message) end
   local file = io.open(seabios.FIRMWARE, "rb")
   if not file then pending(seabios.FIRMWARE .. " is of the package seabios, not installed") end
   file:close()
-  local output = helper.child(script:format(text), { env = { LUNA_ACCEL = "soft" } })
+  local output = helper.child(script:format(text), { env = { LUNA_ACCEL = accel } })
   if output:find "without Zydis" then pending "this build has no software CPU" end
   return output
 end
@@ -211,6 +215,58 @@ describe("SeaBIOS", function()
     assert.is_true(tonumber(at, 16) >= 0x7c00 and tonumber(at, 16) < 0x7e00, output)
     assert.is_true(tonumber(count) >= 4, output)
   end)
+
+  local FLOPPY = [[
+    local luna = require "lunavisor"
+    local disk = luna.buffer "1440K"
+    disk:write(0, luna.asm([=[
+      xor ax, ax
+      mov ds, ax
+      mov es, ax
+      mov ss, ax
+      mov sp, 0x7c00
+      mov ax, 0x0212          ; read: the 18 sectors of side 1 of cylinder 40
+      mov cx, 0x2801
+      mov dh, 1
+      mov bx, 0x8000
+      int 0x13
+      jc bad
+      mov ax, 0x0301          ; write the last of them to cylinder 79
+      mov cx, 0x4f12
+      mov bx, 0x8000 + 17 * 512
+      int 0x13
+      jc bad
+      mov si, bx
+      next:
+      lodsb
+      test al, al
+      jz done
+      out 0xe9, al
+      jmp next
+      bad:
+      mov al, ah
+      out 0xe9, al
+      done:
+      mov eax, 0x42
+      out 0xf4, eax
+    ]=], { bits = 16, org = 0x7c00 }))
+    disk:write(510, "\x55\xaa")
+    disk:write((40 * 36 + 35) * 512, "the last sector of the track\0")
+    pc = seabios.new(nil, nil, disk)
+    local _, exit = seabios.run(pc, function() return false end, 60)
+    print(pc.console:text())
+    print(exit.kind, exit.value, pc.serial:text(), disk:string((79 * 36 + 35) * 512, 40))
+  ]]
+
+  for _, accel in ipairs { "soft", "kvm" } do
+    it("boots from a floppy disk and reads and writes tracks of it, on " .. accel, function()
+      local output = run(FLOPPY, accel)
+      for _, line in ipairs { "Booting from Floppy...",
+        "stopped\t66\tthe last sector of the track\tthe last sector of the track" } do
+        assert.truthy(output:find(line, 1, true), ("%q is not in:\n%s"):format(line, output))
+      end
+    end)
+  end
 
   it("boots from a CD", function()
     local output = run [[

@@ -11,12 +11,13 @@ local FOLDER = "/usr/share/seabios/"
 local M = { FIRMWARE = FOLDER .. "bios.bin" }
 
 --- A PC; console and serial are what it has said. `disk`: with that buffer for a hard disk, and a
---- screen. `cdrom`: with that CD.
-function M.new(disk, cdrom)
+--- screen. `cdrom`: with that CD. `floppy`: with that floppy disk.
+function M.new(disk, cdrom, floppy)
   local pc = { console = stream.ring(), serial = stream.ring(), clock = device.clock() }
   local vga = disk and { rom = files.read(FOLDER .. "vgabios-stdvga.bin") } or false
   pc.vm = assert(luna.machine("pc", { memory = "16M", irqchip = "pic", clock = pc.clock,
-    bios = M.FIRMWARE, disk = disk, cdrom = cdrom, serial = pc.serial, debug = pc.console,
+    bios = M.FIRMWARE, disk = disk, cdrom = cdrom, floppy = floppy,
+    serial = pc.serial, debug = pc.console,
     time = 1700000000,
     devices = { vga = vga } }))
   local devices = pc.vm.devices

@@ -13,11 +13,20 @@ local KIB, MIB = 2 ^ 10, 2 ^ 20
 local HOLE = 0xc0000000
 local SMP, MAX_CPUS = 5, 0xf -- items
 
+-- The byte of equipment: an FPU, a mouse, and how many floppy drives.
+local function equipment(floppies)
+  local count = (floppies[1] > 0 and 1 or 0) + (floppies[2] > 0 and 1 or 0)
+  return 0x06 + (count > 0 and 1 + 0x40 * (count - 1) or 0)
+end
+
 --- Bytes of the clock's memory for so much of it: what is below 1 MiB, up to 64 MiB above it, up to
---- 3 GiB above 16 MiB, and above 4 GiB; hard disks boot first, then CDs.
-function M.cmos(size)
-  local low = math.min(size, HOLE)
-  local ram = { [0x3d] = 0x32 }
+--- 3 GiB above 16 MiB, and above 4 GiB; and for the types of two floppy drives, 0 for none, where
+--- nil none. Floppy disks boot first, then hard disks, then CDs.
+function M.cmos(size, floppies)
+  floppies = floppies or { 0, 0 }
+  local low, any = math.min(size, HOLE), floppies[1] > 0 or floppies[2] > 0
+  local ram = { [0x10] = floppies[1] * 16 + floppies[2], [0x14] = equipment(floppies),
+    [0x38] = any and 0x30 or 0, [0x3d] = any and 0x21 or 0x32 }
   local function put(index, value, bytes)
     for i = 0, bytes - 1 do ram[index + i] = word.bits(value, 8 * i, 8) end
   end

@@ -44,7 +44,7 @@ local function one_of(...)
 end
 
 local options = {
-  bios = any, disk = any, cdrom = any, serial = any, debug = any, time = any,
+  bios = any, disk = any, cdrom = any, floppy = any, serial = any, debug = any, time = any,
   irqchip = one_of("kernel", "pic"), pit = one_of("kernel", "device"),
   acpi = function(what, value)
     value = check.flag(what, value, depth())
@@ -82,9 +82,48 @@ local function add_keyboard(board, reset)
     irq12 = board:irq(12), reset_out = reset }, { log = false })
 end
 
+-- A drive of an option: { image =, ... }. That its file is not there is for the host to say, and no
+-- mistake of the script's.
+local function drive_of(board, name)
+  local given, drive = board.options[name], {}
+  if not given then return false end
+  if type(given) ~= "table" or class.of(given) == "buffer" then given = { image = given } end
+  for key, value in pairs(given) do drive[key] = value end
+  if type(drive.image) == "string" then
+    local file, message = io.open(drive.image, "rb")
+    if not file then
+      error({ ("%s: %s: %s"):format(board.what, name, message), "not_found" }, 0)
+    end
+    file:close()
+  end
+  if name ~= "floppy" then drive.cdrom = name == "cdrom" or drive.cdrom end
+  return drive
+end
+
+-- Whether a part is a device of that model.
+local function is_of(dev, model) return dev and rawget(dev, "class").name == model end
+
+-- DMA, and the floppy controller on its channel 2, where the options speak of them: they take some
+-- milliseconds to be made. Without firmware the first chip comes through the second one already.
+-- Returns the types of the drives, as CMOS memory has them.
+local function add_floppy(board)
+  local given = board.options
+  if not (given.floppy or given.devices.floppy or given.devices.dma) then return 0, 0 end
+  local dma = board:put("dma", "i8237", { pio = { main = 0, second = 0xc0, pages = 0x80 } })
+  local floppy = board:put("floppy", "i82077", { pio = { main = 0x3f0, change = 0x3f7 },
+    irq = board:irq(6), drq = is_of(dma, "i8237") and dma.inputs[2] or nil },
+    { drive0 = drive_of(board, "floppy"), log = false })
+  if not is_of(floppy, "i82077") then return 0, 0 end
+  if is_of(dma, "i8237") then
+    dma:serve(2, floppy)
+    if not given.bios then dma.MODE[4].value, dma.chips[1].mask = 0xc0, 0xe end
+  end
+  return floppy:drive_type(0), floppy:drive_type(1)
+end
+
 -- A channel for the bus master, unless another device is in its place.
 local function channel(dev)
-  return dev and rawget(dev, "class").name == "ata" and dev or false
+  return is_of(dev, "ata") and dev or false
 end
 
 local function add_functions(board, host, drives)
@@ -106,24 +145,6 @@ local function add_functions(board, host, drives)
     local target = board:irq(irq)
     isa["irq" .. irq]:connect(type(target) == "number" and board.vm:line(target) or target)
   end
-end
-
--- A drive of an option: { image =, ... }. That its file is not there is for the host to say, and no
--- mistake of the script's.
-local function drive_of(board, name)
-  local given, drive = board.options[name], {}
-  if not given then return false end
-  if type(given) ~= "table" or class.of(given) == "buffer" then given = { image = given } end
-  for key, value in pairs(given) do drive[key] = value end
-  if type(drive.image) == "string" then
-    local file, message = io.open(drive.image, "rb")
-    if not file then
-      error({ ("%s: %s: %s"):format(board.what, name, message), "not_found" }, 0)
-    end
-    file:close()
-  end
-  drive.cdrom = name == "cdrom" or drive.cdrom
-  return drive
 end
 
 local function add_pci(board, reset)
@@ -154,10 +175,11 @@ end
 
 local function add_ports(board)
   local given, vm = board.options, board.vm
+  local floppies = { add_floppy(board) }
   local serial = given.serial == nil and io.stdout or given.serial
   board:put("com1", "uart16550", { pio = 0x3f8, irq = board:irq(4) }, { output = serial })
   board:put("rtc", "mc146818", { pio = 0x70, irq = board:irq(8) },
-    { time = given.time or os.time(), ram = firmware.cmos(board.size) })
+    { time = given.time or os.time(), ram = firmware.cmos(board.size, floppies) })
   board:put("fw_cfg", "fw_cfg", { pio = { main = 0x510, dma = 0x514 } },
     firmware.config(board.size, board.cpus))
   board:put("debug", "debug_console", { pio = 0x402 }, { output = given.debug or false })
@@ -199,8 +221,8 @@ end
 
 return {
   options = options, build = build,
-  parts = "pic pic2 pit ports keyboard com1 rtc fw_cfg debug console debug_exit pci ide1 ide2 vga "
-    .. "power",
+  parts = "pic pic2 pit ports keyboard dma floppy com1 rtc fw_cfg debug console debug_exit pci "
+    .. "ide1 ide2 vga power",
   defaults = { memory = 128 * 2 ^ 20, irqchip = "kernel", unknown = "ones" },
   check = function(what, given)
     if given.irqchip == "pic" then

@@ -20,6 +20,7 @@ error "annotations are not to be required"
 ---@field bios? luna.image_source pc: firmware, in place of the image
 ---@field disk? luna.image|table pc: the first drive
 ---@field cdrom? luna.image|table pc: the first drive of the second channel, for CDs
+---@field floppy? luna.image|table pc: the first floppy drive
 ---@field debug? luna.output pc: of port 0x402
 ---@field time? number|fun(): number pc: seconds since 1970
 ---@field irqchip? "kernel"|"pic" pc
