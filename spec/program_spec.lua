@@ -285,6 +285,8 @@ helper.kvm("luna boot", function()
     ends(126, "--console: /no/where: No such file", "boot kernel.elf --console /no/where")
     ends(126, "--disk needs --machine pc", "boot kernel.elf --disk x --machine bare")
     ends(126, "a disk image needs --machine pc", "boot disk.img --machine microvm")
+    ends(126, "--floppy needs --machine pc", "boot --floppy x --machine bare")
+    ends(126, "luna: floppy: nope: No such file", "boot kernel.elf --floppy nope")
     ends(126, "--format: one of linux,", "boot junk --format nonsense")
     ends(126, "/no/kvm", "boot kernel.elf --accel kvm", "LUNA_KVM_DEVICE=/no/kvm")
   end)
@@ -357,12 +359,29 @@ helper.kvm("luna boot", function()
       "map --help" } do
       for example in (run(words)):gmatch "\n  luna ([^\n]+)" do
         local output, status = run(example, "LUNA_ACCEL=soft")
-        local expected = example:find "disk" and not has_bios and 126 or 0
+        local expected = example:find "disk" or example:find "floppy"
+        expected = expected and not has_bios and 126 or 0
         assert.equal(expected, status, example .. "\n" .. output)
         count = count + 1
       end
     end
-    assert.equal(22, count)
+    assert.equal(23, count)
+  end)
+
+  it("boots what is a floppy disk by its size, or is said to be one", function()
+    if not has_bios then pending "seabios is not installed" end
+    if not luna.probe().accelerators.soft.available then pending "no software CPU" end
+    local function says(text, words)
+      local output, status = run("boot --accel soft --timeout 30 " .. words)
+      assert.equal(0, status, output)
+      assert.equal(text, output:sub(1, #text))
+    end
+    says("0!", "floppy.img")
+    says("0\0", "--floppy sector.bin")
+    says("0!", "--floppy floppy.img --disk disk.img")
+    says("0!", "disk.img --floppy floppy.img")
+    says("\176", "floppy.img --format disk") -- a hard disk, on which that is another sector
+    says("\176", "sector.bin")
   end)
 
   it("boots a disk through SeaBIOS, types, and shows the screen", function()

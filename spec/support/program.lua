@@ -27,6 +27,29 @@ local function saying(text, rest)
   return kernel(code .. rest .. data)
 end
 
+-- A boot sector that writes the number of the drive from which it came and the first byte of sector
+-- 36 on side 1 of cylinder 2, which INT 13h reads; `more`: what is behind it on the disk.
+local function floppy(more)
+  return helper.code([[
+    mov ax, 0x0201
+    mov bx, 0x7e00
+    mov cx, 0x0224
+    mov dh, 1
+    push dx
+    int 0x13
+    pop dx
+    mov al, dl
+    add al, '0'
+    mov dx, 0x3f8
+    out dx, al
+    mov al, [0x7e00]
+    out dx, al
+    mov eax, 0
+    out 0xf4, eax
+    times 510 - ($ - $$) db 0
+    dw 0xaa55]], 16, 0x7c00) .. (more or "")
+end
+
 -- A boot sector that writes on screen and serial port, and reads a line, then a key: its status.
 local function disk()
   return helper.code([[
@@ -112,6 +135,10 @@ local FILES = {
   end,
   ["initrd.img"] = function() return "files" end,
   ["disk.img"] = disk,
+  ["sector.bin"] = function() return floppy() end,
+  ["floppy.img"] = function()
+    return floppy(("\0"):rep(214 * 512) .. "!" .. ("\0"):rep(2880 * 1024 - 215 * 512 - 1))
+  end,
   ["cat"] = function()
     return process.program("again: sys 0, 0, 0x402000, 100\n test eax, eax\n jz done\n"
       .. "sys 1, 1, 0x402000, rax\n jmp again\n done: leave 0\n times 0x2000 db 0")

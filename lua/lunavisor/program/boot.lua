@@ -17,6 +17,7 @@ Examples:
   luna boot kernel.elf -m 64M -c 2
   luna boot vmlinuz --initrd initrd.img --timeout 60 -- /bin/uname -a
   luna boot disk.img --wait-for "login:" --send "root\n" --wait-for "#"
+  luna boot --floppy sector.bin --accel soft --timeout 10
   luna boot kernel.elf --console serial.log --timeout 5 --report boot.html
   luna boot kernel.elf --device adder.lua --watch --on-panic gdb
 
@@ -32,12 +33,14 @@ end
 
 function M.describe(command)
   command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS;\n"
-    .. "or a file.asm for nasm: 32-bit code.")
+    .. "or a file.asm for nasm: 32-bit code."):args "?"
   command:option("-m --memory", "A size, such as 64M or 2G.", "128M"):argname "SIZE"
   command:option("-c --cpus", "How many vCPUs.", "1"):convert(tonumber):argname "N"
   command:option("--machine", "pc, microvm or bare.", "pc"):choices { "pc", "microvm", "bare" }
   command:option("--accel", "What runs it: kvm, soft or auto."):choices { "kvm", "soft", "auto" }
   command:option("--disk", "The first disk."):argname "FILE"
+  command:option("--floppy", "The first floppy disk; booted where there is no image.")
+    :argname "FILE"
   command:option("--initrd", "What Linux or a PVH kernel has with it."):argname "FILE"
   command:option("--cmdline", "The command line."):argname "TEXT"
   command:option("--bios", "Firmware for a disk image, or none; SeaBIOS where it is installed.")
@@ -90,7 +93,7 @@ local function machine_of(options, found, console)
     image = found.image, load = found.load }
   if options.machine ~= "bare" then made.serial = console.output end
   if options.machine == "pc" then
-    made.bios, made.disk = found.bios, found.disk
+    made.bios, made.disk, made.floppy = found.bios, found.disk, found.floppy
     made.debug = false
     made.devices = { vga = found.rom and { rom = found.rom } or nil }
   end

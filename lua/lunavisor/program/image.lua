@@ -3,6 +3,7 @@
 -- firmware a disk has.
 
 local files = require "lunavisor.program.file"
+local floppies = require "lunavisor.device.models.floppy"
 local formats = require "lunavisor.load.formats"
 local reader = require "lunavisor.load.reader"
 local say = require "lunavisor.program.say"
@@ -13,7 +14,7 @@ local BIOS, VGA = "/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-std
 local MIB = 0x100000
 local LARGE = 2 ^ 28 -- no kernel, and not read to see what it is
 
--- The name of the image's format, `said` where that is given; nil, message.
+-- The name of the image's format, `said` where that is given, and its size; nil, message.
 local function format_of(path, said)
   if said and not formats.by_name[said] then
     return nil, ("--format: one of %s expected, got %s"):format(formats.names, said)
@@ -22,12 +23,12 @@ local function format_of(path, said)
   if not file then return nil, ("the image cannot be opened: %s"):format(problem) end
   local size = file:seek "end"
   file:close()
-  if said then return said end
-  if size and size > LARGE then return "disk" end
+  if said then return said, size end
+  if size and size > LARGE then return "disk", size end
   local ok, image = pcall(reader.open, { name = path })
   if not ok then return nil, (reader.refusal(image)) or tostring(image) end
   local format = formats.recognise(image)
-  if format then return format.name end
+  if format then return format.name, size end
   return nil, ("%s is none of the formats %s; --format says which one it is"):format(path,
     formats.names)
 end
@@ -45,18 +46,29 @@ local function command_of(options, format)
   return text and text ~= "" and text .. " " .. words or words
 end
 
--- A disk is read by a BIOS; --bios none begins in its boot sector, without one.
-local function disk_of(options)
-  local bios = options.bios
-  if bios == "none" then
-    return { image = options.image, load = { format = "disk" }, disk = options.image }
-  elseif options.machine ~= "pc" then
+-- A disk is read by a BIOS; --bios none begins in its boot sector, without one. An image of a
+-- floppy disk's size is one, where neither --format nor --floppy says otherwise.
+local function disk_of(options, size)
+  local bios, image = options.bios, options.image
+  local found = { disk = options.disk, floppy = options.floppy }
+  if not image then
+    image = options.floppy
+  elseif not options.format and not options.floppy and floppies.is_size(size) then
+    found.floppy = image
+  else
+    found.disk = image
+  end
+  if options.machine ~= "pc" and bios ~= "none" then
     return nil, "a disk image needs --machine pc, or --bios none"
+  elseif bios == "none" then
+    found.image, found.load = image, { format = "disk" }
   elseif not bios and not files.read(BIOS) then
     return nil, "a disk image needs a BIOS (Debian: apt-get install seabios), or --bios FILE, or "
       .. "--bios none"
+  else
+    found.bios, found.rom = bios or BIOS, files.read(VGA)
   end
-  return { bios = bios or BIOS, disk = options.image, rom = files.read(VGA) }
+  return found
 end
 
 -- Assembly source is 32-bit code that begins where kernels do.
@@ -69,22 +81,36 @@ local function assembled(options)
     return nil, ("%s: %s"):format(options.image, say.plain(ok and problem or code))
   end
   return { image = { bytes = code, name = options.image }, disk = options.disk,
-    load = { format = "flat", mode = "protected", address = MIB,
+    floppy = options.floppy, load = { format = "flat", mode = "protected", address = MIB,
       command = command_of(options, "flat") } }
 end
 
---- How luna.machine gets it: { image, load, bios, disk, rom }. nil, message.
-function M.find(options)
-  if options.image:find "%.asm$" then return assembled(options) end
-  local format, problem = format_of(options.image, options.format)
-  if not format then return nil, problem end
-  if format == "disk" then return disk_of(options) end
-  if options.disk and options.machine ~= "pc" then return nil, "--disk needs --machine pc" end
-  if format == "bios" and options.machine == "pc" then
-    return { bios = options.image, disk = options.disk, rom = files.read(VGA) }
+local function needs_pc(options)
+  for _, name in ipairs { "disk", "floppy" } do
+    if options[name] and options.machine ~= "pc" then
+      return ("--%s needs --machine pc"):format(name)
+    end
   end
-  return { image = options.image, disk = options.disk, load = { format = format,
-    command = command_of(options, format), initrd = options.initrd } }
+end
+
+--- How luna.machine gets it: { image, load, bios, disk, floppy, rom }. nil, message.
+function M.find(options)
+  local problem = needs_pc(options)
+  if problem then return nil, problem end
+  if not options.image then
+    if not options.floppy then return nil, "missing argument 'image', or --floppy FILE" end
+    return disk_of(options)
+  end
+  if options.image:find "%.asm$" then return assembled(options) end
+  local format, size = format_of(options.image, options.format)
+  if not format then return nil, size end
+  if format == "disk" then return disk_of(options, size) end
+  if format == "bios" and options.machine == "pc" then
+    return { bios = options.image, disk = options.disk, floppy = options.floppy,
+      rom = files.read(VGA) }
+  end
+  return { image = options.image, disk = options.disk, floppy = options.floppy,
+    load = { format = format, command = command_of(options, format), initrd = options.initrd } }
 end
 
 return M
