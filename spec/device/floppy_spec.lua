@@ -32,7 +32,8 @@ end)
 describe("a disk", function()
   it("is one by its size, at the data rate of that, in the drive for it", function()
     for size, about in pairs { [160] = { 1, 2, 8, 0 }, [180] = { 1, 2, 9, 0 },
-      [320] = { 1, 2, 8, 1 }, [360] = { 1, 2, 9, 1 }, [720] = { 4, 2, 9, 1 },
+      [320] = { 1, 2, 8, 1 }, [360] = { 1, 2, 9, 1 }, [640] = { 4, 2, 8, 1 },
+      [720] = { 4, 2, 9, 1 },
       [1200] = { 2, 0, 15, 1 }, [1440] = { 4, 0, 18, 1 }, [1680] = { 4, 0, 21, 1 },
       [2880] = { 5, 3, 36, 1 } } do
       local kind, code, track, side = about[1], about[2], about[3], about[4]
@@ -125,8 +126,8 @@ describe("a disk", function()
     local function refuses(message, spec)
       raises(message, function() i82077 { drive0 = spec, log = false } end)
     end
-    refuses("i82077: drive0: image: a disk of 160, 180, 320, 360, 720, 1200, 1440, 1680, 2880 KiB,"
-      .. " or less than 1440, expected, got 2048", helper.keep(luna.buffer "2M"))
+    refuses("i82077: drive0: image: a disk of 160, 180, 320, 360, 640, 720, 1200, 1440, 1680, 2880 "
+      .. "KiB, or less than 1440, expected, got 2048", helper.keep(luna.buffer "2M"))
     refuses("drive: one of 360K, 720K, 1.2M, 1.44M, 2.88M expected, got 8M",
       { image = image, drive = "8M" })
     refuses("i82077: drive0: image: a drive of 720K takes no disk of 1440 KiB",

@@ -17,13 +17,14 @@ local DISKS = {
   [180] = { cylinders = 40, heads = 1, track = 9 },
   [320] = { cylinders = 40, heads = 2, track = 8 },
   [360] = { cylinders = 40, heads = 2, track = 9 },
+  [640] = { cylinders = 80, heads = 2, track = 8 },
   [720] = { cylinders = 80, heads = 2, track = 9 },
   [1200] = { cylinders = 80, heads = 2, track = 15 },
   [USUAL] = { cylinders = 80, heads = 2, track = 18 },
   [1680] = { cylinders = 80, heads = 2, track = 21 },
   [2880] = { cylinders = 80, heads = 2, track = 36 },
 }
-local SIZES = "160, 180, 320, 360, 720, 1200, 1440, 1680, 2880"
+local SIZES = "160, 180, 320, 360, 640, 720, 1200, 1440, 1680, 2880"
 
 -- Drives, in the order in which one is chosen for a disk: how a PC's CMOS memory calls it, the last
 -- cylinder to which its head goes, and the data rate of each disk that it takes. Those of 40
@@ -33,10 +34,10 @@ local DRIVES = {
     rates = { [160] = RATE_250, [180] = RATE_250, [320] = RATE_250, [360] = RATE_250 } },
   { name = "1.2M", type = 2, last = 82, rates = { [1200] = RATE_500 } },
   { name = "1.44M", type = 4, last = 82,
-    rates = { [720] = RATE_250, [1440] = RATE_500, [1680] = RATE_500 } },
+    rates = { [640] = RATE_250, [720] = RATE_250, [1440] = RATE_500, [1680] = RATE_500 } },
   { name = "2.88M", type = 5, last = 82,
-    rates = { [720] = RATE_250, [1440] = RATE_500, [2880] = RATE_1000 } },
-  { name = "720K", type = 3, last = 82, rates = { [720] = RATE_250 } },
+    rates = { [640] = RATE_250, [720] = RATE_250, [1440] = RATE_500, [2880] = RATE_1000 } },
+  { name = "720K", type = 3, last = 82, rates = { [640] = RATE_250, [720] = RATE_250 } },
 }
 local NAMES = "360K, 720K, 1.2M, 1.44M, 2.88M"
 
