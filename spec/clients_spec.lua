@@ -49,6 +49,45 @@ local function clients(arguments, directory)
     arguments))
 end
 
+-- Boot sectors that are called as others are: one that says what a BASIC does when a key is
+-- pressed, and two that draw so many colours.
+local SAYS = [[
+  mov ax, 0x0e00 + '>'
+  int 0x10
+  mov ah, 0
+  int 0x16
+  cmp al, '1'
+  jne $
+  mov si, text
+  next: lodsb
+  mov ah, 14
+  int 0x10
+  test al, al
+  jnz next
+  jmp $
+  text: db 13, 10, ">list", 13, 10, "10 print 6*7", 13, 10, "42", 13, 10, ">", 0]]
+local DRAWS = [[
+  mov ax, 0x13
+  int 0x10
+  push 0xa000
+  pop es
+  mov cx, %d
+  next: mov di, cx
+  mov [es:di], cl
+  loop next
+  jmp $]]
+
+local function boot_images()
+  local path = helper.sh "mktemp -d"
+  helper.keep { close = function() helper.sh("rm -r " .. path) end }
+  local sources = { basic = SAYS, pillman = DRAWS:format(5), invaders = DRAWS:format(3) }
+  for name, source in pairs(sources) do
+    write(("%s/%s.img"):format(path, name), assert(luna.asm(source
+      .. "\n times 510 - ($ - $$) db 0\n dw 0xaa55", { bits = 16, org = 0x7c00 })))
+  end
+  return path
+end
+
 soft.block("scripts/clients", function()
   it("leaves out a client that is not there, and says what it needs", function()
     local text, status = clients "kvm-unit-tests"
@@ -70,6 +109,20 @@ soft.block("scripts/clients", function()
     text, status = clients("kvm-unit-tests --compare " .. saved, directory)
     assert.truthy(text:find "\nbad +FAIL.-FAIL")
     assert.equal(0, status) -- as bad as it was
+  end)
+
+  it("boots the images that are there, and looks at their screens", function()
+    contains("bootsectors is left out: LUNA_BOOT_IMAGES does not say in which directories",
+      (helper.sh "env -u LUNA_BOOT_IMAGES scripts/clients bootsectors"))
+    local text, status = helper.sh(("LUNA_BOOT_IMAGES=/nonexistent:%s scripts/clients --alone "
+      .. "--seconds 6 bootsectors"):format(boot_images()))
+    if text:find "of the package seabios" then pending "seabios is not installed" end
+    assert.truthy(text:find "\nbootBASIC +PASS +2 +0 +0 ", text)
+    assert.truthy(text:find "\npillman +PASS +1 +0 +0 ", text)
+    assert.truthy(text:find "\ninvaders +FAIL +0 +1 +0 ", text)
+    contains("there is no mikeos.flp or mikeos.img in LUNA_BOOT_IMAGES", text)
+    contains("worse: invaders", text)
+    assert.equal(1, status)
   end)
 
   it("refuses what it does not know", function()

@@ -15,6 +15,14 @@ function M.read_line(command)
   return line
 end
 
+--- The bytes of a file; "" where there is none.
+function M.read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read "*a" or ""
+  if file then file:close() end
+  return text
+end
+
 local function exists(path)
   local file = path and io.open(path, "rb")
   if file then file:close() end
