@@ -15,6 +15,7 @@
 _Static_assert(sizeof(luna_control_exit) <= sizeof((luna_exit *)0)->data, "it comes in there");
 
 enum {
+  WORDS = sizeof(luna_control_exit) / sizeof(uint64_t),
   EVENT_KNOWN = (int)0x80000fff /* bits of VM-entry interruption information */
 };
 
@@ -66,13 +67,23 @@ int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls) {
 
 int luna_control_decode(luna_vcpu *vcpu) {
   luna_exit_set(vcpu, LUNA_EXIT_OTHER);
-  vcpu->exit.data_count = sizeof(luna_control_exit) / sizeof *vcpu->exit.data;
-  memcpy(vcpu->exit.data, vcpu->run->padding, sizeof(luna_control_exit));
+  luna_control_tell(vcpu, 0);
   return LUNA_EXIT_OTHER;
 }
 
+void luna_control_tell(luna_vcpu *vcpu, uint32_t offset) {
+  vcpu->exit.data_count = WORDS;
+  memcpy(vcpu->exit.data, vcpu->run->padding + offset, sizeof(luna_control_exit));
+}
+
+static bool is_access(const luna_exit *exit) {
+  return exit->kind == LUNA_EXIT_MMIO || exit->kind == LUNA_EXIT_FAULT;
+}
+
 int luna_exit_control(const luna_exit *exit, luna_control_exit *control) {
-  if (exit->kind != LUNA_EXIT_OTHER || exit->reason != LUNA_KVM_EXIT_CONTROL) {
+  bool told = exit->kind == LUNA_EXIT_OTHER ? exit->reason == LUNA_KVM_EXIT_CONTROL
+                                            : is_access(exit) && exit->data_count == WORDS;
+  if (!told) {
     return 0;
   }
   memcpy(control, exit->data, sizeof *control);

@@ -10,5 +10,7 @@ void luna_control_sit(luna_vcpu *vcpu);
 void luna_control_rise(luna_vcpu *vcpu);
 /* An exit that one asked for, from the run page; its kind. */
 int luna_control_decode(luna_vcpu *vcpu);
+/* Takes what the run page's union has there into the exit's words. */
+void luna_control_tell(luna_vcpu *vcpu, uint32_t offset);
 
 #endif

@@ -3,9 +3,11 @@
 #include "exit/exit.h"
 
 #include "exit/answer.h"
+#include "exit/control.h"
 #include "exit/lookup.h"
 #include "exit/rare.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_control.h"
 #include "memory/space.h"
 #include "memory/spaces.h"
 #include "vcpu/record.h"
@@ -81,6 +83,9 @@ int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write)
 static int access_exit(luna_vcpu *vcpu, luna_exit_kind kind, uint32_t access) {
   struct kvm_run *run = vcpu->run;
   luna_exit_set(vcpu, kind);
+  if (vcpu->controls) {
+    luna_control_tell(vcpu, LUNA_KVM_ACCESS_OFFSET);
+  }
   vcpu->exit.address = run->mmio.phys_addr;
   vcpu->exit.size = run->mmio.len;
   vcpu->exit.access = access;
@@ -100,7 +105,7 @@ static int decode_mmio(luna_vcpu *vcpu) {
   uint32_t access = run->mmio.is_write ? LUNA_WRITE : LUNA_READ;
   uint64_t gpa = run->mmio.phys_addr;
   vcpu->pending.incomplete = true;
-  vcpu->pending.reads = !run->mmio.is_write;
+  vcpu->pending.reads = !run->mmio.is_write || vcpu->controls; /* registers change afterwards */
   /* A region may allow it: one without a slot, or half of the access is in memory. */
   if (!luna_lookup_knows(vcpu, LUNA_TRAP_MMIO, gpa)) {
     switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, run->mmio.len, access, run->mmio.data)) {

@@ -7,6 +7,7 @@
 #include "exit/lookup.h"
 #include "exit/offer.h"
 #include "memory/space.h"
+#include "vcpu/drop.h"
 #include "vcpu/guard.h"
 #include "vcpu/vcpu.h"
 
@@ -99,6 +100,9 @@ int luna_vcpu_retry(luna_vcpu *vcpu) {
                      e->kind == LUNA_EXIT_PIO   ? "a port access"
                      : e->kind == LUNA_EXIT_MSR ? "an access to an MSR"
                                                 : "a hypercall");
+  }
+  if (vcpu->controls && e->access != LUNA_EXECUTE) { /* it has not begun, and begins again */
+    return luna_drop_exit(vcpu);
   }
   if (luna_exit_touch(vcpu) != LUNA_TOUCH_DONE) {
     return luna_fail(LUNA_ERROR_NOT_FOUND,

@@ -140,7 +140,7 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
   x->kind = kind;
   x->e = v->record;
   x->placed = x->rip_written = x->rax_written = x->rdx_written = x->port.string = false;
-  x->linear_tried = x->wide = false;
+  x->linear_tried = x->wide = x->told = false;
   x->length = 0;
   x->controlled = x->controlled && kind == LUNA_EXIT_OTHER;
   if (x->controlled) {
@@ -159,6 +159,7 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
     case LUNA_EXIT_OTHER:
       return x->e->reason == EXIT_WINDOW ? HV_SUCCESS : fail_exit(v, kind);
     case LUNA_EXIT_FAULT:
+      hvf_follow_access(v);
       return v->apic_page_count ? note_apic_access(v) : HV_SUCCESS;
     default:
       return HV_SUCCESS;

@@ -37,8 +37,8 @@ enum {
   SOFT_WORLDS = 16,
   SOFT_STUB_BUCKETS = 1024,
   SOFT_POSTS_MAX = 64,
-  SOFT_ANSWERS_MAX = 64,
-  SOFT_BATCH_MAX = 1024 /* bytes of a port that REP INS asks for at once */
+  SOFT_ANSWERS_MAX = 128, /* accesses of an instruction: XSAVE has 104 */
+  SOFT_BATCH_MAX = 1024   /* bytes of a port that REP INS asks for at once */
 };
 
 typedef struct soft_cpu soft_cpu;
@@ -255,9 +255,11 @@ struct soft_cpu {
   struct kvm_run *run;
   soft_asked asked;
   uint32_t asked_size;
+  uint64_t asked_key; /* of an access to memory: device.c */
   soft_post posts[SOFT_POSTS_MAX];
   unsigned posts_made, posts_given;
   uint8_t answers[SOFT_ANSWERS_MAX][8];
+  uint64_t answer_keys[SOFT_ANSWERS_MAX];
   unsigned answers_made, answers_used;
   uint8_t batch[SOFT_BATCH_MAX]; /* what REP INS was given */
   unsigned batch_size, batch_used;

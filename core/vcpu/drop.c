@@ -45,6 +45,11 @@ static int take_back(luna_vcpu *vcpu) {
 
 int luna_drop_exit(luna_vcpu *vcpu) {
   const luna_pending *pending = &vcpu->pending;
+  if (vcpu->controls && pending->incomplete && vcpu->run->exit_reason == KVM_EXIT_MMIO) {
+    vcpu->run->mmio.len = 0; /* nothing has been done: kvm_control.h */
+    vcpu->pending = (luna_pending){0};
+    return LUNA_OK;
+  }
   /* A WRMSR too: nobody has done it yet. */
   bool back = pending->incomplete && (pending->reads || vcpu->exit.kind == LUNA_EXIT_MSR);
   int status = back ? take_back(vcpu) : luna_vcpu_discard(vcpu);

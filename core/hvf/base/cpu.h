@@ -60,6 +60,7 @@ typedef struct hvf_exit {
   hvf_port port;
   luna_exit seen;
   bool controlled; /* one that a control asked for: follow.c */
+  bool told;       /* one of an access to memory, of which `control` tells */
   luna_control_exit control;
 } hvf_exit;
 

@@ -15,7 +15,9 @@ enum {
 hv_return_t hvf_exit_length(hvf_vcpu *v, uint64_t *value) {
   hvf_exit *x = &v->exit;
   hv_return_t result = HV_SUCCESS;
-  if (!hvf_is_fault(v) || x->e->access == LUNA_WRITE) {
+  if (x->told) {
+    result = HV_SUCCESS;
+  } else if (!hvf_is_fault(v) || x->e->access == LUNA_WRITE) {
     result = hvf_view_place(v);
   } else if (x->stage == HVF_STAGE_OPEN && x->e->access == LUNA_READ) {
     result = hvf_view_take_back(v);

@@ -51,6 +51,16 @@ int hvf_follow_deliver(hvf_vcpu *v) {
 
 /* ---- The exit ---- */
 
+void hvf_follow_access(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  x->told = v->followed && luna_exit_control(x->e, &x->control);
+  if (x->told) {
+    x->placed = x->linear_tried = x->linear_known = true;
+    x->linear = x->control.linear;
+    x->length = x->control.length;
+  }
+}
+
 bool hvf_follow_field(const hvf_vcpu *v, uint32_t number, uint64_t *value) {
   const luna_control_exit *x = &v->exit.control;
   switch (number) {

@@ -18,6 +18,9 @@ int hvf_follow_deliver(hvf_vcpu *v);
 /* An exit field of the VMCS; false for one that the exit does not have. */
 bool hvf_follow_field(const hvf_vcpu *v, uint32_t number, uint64_t *value);
 
+/* What the accelerator tells of an access to memory, if it does. */
+void hvf_follow_access(hvf_vcpu *v);
+
 /* ---- follow_port.c ---- */
 
 /* The port access of the last exit, of a string its first element, if it is one that a control

@@ -94,8 +94,20 @@ static void place_after(hvf_vcpu *v, uint64_t before, uint64_t end) {
   }
 }
 
+/* Of an access that comes before its instruction nothing has been done. */
+static hv_return_t drop(hvf_vcpu *v) {
+  hvf_exit *x = &v->exit;
+  x->seen = *x->e;
+  x->e = &x->seen;
+  x->stage = HVF_STAGE_NONE;
+  return hvf_status(luna_vcpu_drop(v->vcpu));
+}
+
 hv_return_t hvf_view_take_back(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
+  if (x->told) {
+    return drop(v);
+  }
   uint64_t values[REGISTERS];
   uint64_t end;
   int status = get_all(v, values);
@@ -202,7 +214,7 @@ hv_return_t hvf_view_place(hvf_vcpu *v) {
       return place_cr8(v);
     case LUNA_EXIT_FAULT:
     case LUNA_EXIT_HOST_FAULT:
-      return x->e->access == LUNA_WRITE ? place_write(v) : HV_SUCCESS;
+      return hvf_is_done(v) ? place_write(v) : HV_SUCCESS;
     default:
       return place_halt(v);
   }
@@ -220,7 +232,7 @@ static hv_return_t settle_string(hvf_vcpu *v) {
 /* Once it has been written, RIP is KVM's also of a write that exited. */
 static hv_return_t get_rip(hvf_vcpu *v, uint64_t *value) {
   hvf_exit *x = &v->exit;
-  if (!hvf_is_fault(v) || (x->e->access == LUNA_WRITE && !x->rip_written)) {
+  if (!hvf_is_fault(v) || (hvf_is_done(v) && !x->rip_written)) {
     hv_return_t result = x->rip_written ? HV_SUCCESS : hvf_view_place(v);
     if (result != HV_SUCCESS || hvf_has_view(v)) {
       *value = x->rip_written ? x->rip : x->start;
@@ -336,7 +348,8 @@ static hv_return_t prepare_set(hvf_vcpu *v) {
     return HV_SUCCESS;
   }
   hvf_memory_linear(v, &linear); /* by registers as they are now */
-  return v->exit.e->access == LUNA_READ ? hvf_view_take_back(v) : hvf_view_place(v);
+  return hvf_is_done(v) || v->exit.e->access == LUNA_EXECUTE ? hvf_view_place(v)
+                                                             : hvf_view_take_back(v);
 }
 
 hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
@@ -354,7 +367,7 @@ hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
     if (set_in_view(v, reg, value)) {
       return HV_SUCCESS;
     }
-    if (reg == LUNA_RIP && v->exit.e->access == LUNA_WRITE) {
+    if (reg == LUNA_RIP && hvf_is_done(v)) {
       return set_written_rip(v, value);
     }
     if (reg == LUNA_RIP) { /* there is nothing left of a fetch */

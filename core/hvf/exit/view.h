@@ -10,6 +10,11 @@ static inline bool hvf_is_fault(const hvf_vcpu *v) {
   return v->exit.kind == LUNA_EXIT_FAULT || v->exit.kind == LUNA_EXIT_HOST_FAULT;
 }
 
+/* And for a write that is done when KVM tells, with the rest of its instruction. */
+static inline bool hvf_is_done(const hvf_vcpu *v) {
+  return hvf_is_fault(v) && v->exit.e->access == LUNA_WRITE && !v->exit.told;
+}
+
 /* Whether the program sees other registers than KVM has. */
 static inline bool hvf_has_view(const hvf_vcpu *v) {
   return v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_BEHIND;

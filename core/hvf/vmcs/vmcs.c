@@ -48,6 +48,12 @@ static hv_return_t read_exit(hvf_vcpu *v, uint32_t number, uint64_t *value) {
     case VMCS_GUEST_PHYSICAL_ADDRESS:
       *value = v->exit.reason == VMX_REASON_EPT_VIOLATION ? v->exit.e->address : 0;
       return HV_SUCCESS;
+    case VMCS_RO_IDT_VECTOR_INFO:
+    case VMCS_RO_IDT_VECTOR_ERROR:
+      if (v->exit.told) {
+        hvf_follow_field(v, number, value);
+      }
+      return HV_SUCCESS;
     default: /* events and errors of which KVM makes no exit */
       return HV_SUCCESS;
   }

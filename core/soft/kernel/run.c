@@ -59,6 +59,7 @@ static void give_registers(soft_cpu *cpu) {
 }
 
 static void answer(soft_cpu *cpu, const void *data) {
+  cpu->answer_keys[cpu->answers_made] = cpu->asked_key;
   memcpy(cpu->answers[cpu->answers_made++], data, 8);
 }
 
@@ -79,7 +80,11 @@ static void take_answer(soft_cpu *cpu) {
   cpu->answers_used = cpu->batch_used = 0;
   switch (asked) {
     case SOFT_ASKED_MMIO:
-      answer(cpu, cpu->run->mmio.data);
+      if (cpu->controlled && cpu->run->mmio.len == 0) {
+        cpu->answers_made = 0;
+      } else {
+        answer(cpu, cpu->run->mmio.data);
+      }
       break;
     case SOFT_ASKED_PORT:
       memcpy(cpu->batch, (const uint8_t *)cpu->run + SOFT_RUN_PIO, cpu->asked_size);

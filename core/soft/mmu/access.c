@@ -52,8 +52,8 @@ static void check_end(soft_cpu *cpu, uint64_t linear, unsigned size) {
   }
 }
 
-static uint64_t load_part(soft_cpu *cpu, const uint8_t *host, uint64_t gpa, unsigned size) {
-  return host ? peek(host, size) : soft_device_read(cpu, gpa, size);
+static uint64_t load_part(soft_cpu *cpu, const uint8_t *host, soft_spot place, unsigned size) {
+  return host ? peek(host, size) : soft_device_read(cpu, place, size);
 }
 
 static uint64_t load_as(soft_cpu *cpu, uint64_t linear, unsigned size, bool user) {
@@ -64,13 +64,14 @@ static uint64_t load_as(soft_cpu *cpu, uint64_t linear, unsigned size, bool user
   unsigned first = until_page_end(linear);
   if (first >= size) {
     const uint8_t *host = soft_page(cpu, linear, SOFT_READ, user, &gpa);
-    return load_part(cpu, host, gpa, size);
+    return load_part(cpu, host, (soft_spot){linear, gpa}, size);
   }
   check_end(cpu, linear, size);
   const uint8_t *low = soft_page(cpu, linear, SOFT_READ, user, &gpa);
   const uint8_t *high = soft_page(cpu, linear + first, SOFT_READ, user, &gpa_2);
-  uint64_t value = load_part(cpu, low, gpa, first);
-  return value | load_part(cpu, high, gpa_2, size - first) << 8 * first;
+  uint64_t value = load_part(cpu, low, (soft_spot){linear, gpa}, first);
+  soft_spot next = {linear + first, gpa_2};
+  return value | load_part(cpu, high, next, size - first) << 8 * first;
 }
 
 /* The bits of the lines of 64 bytes that an access within a page touches. */
@@ -80,9 +81,10 @@ static uint64_t lines(const uint8_t *host, unsigned size) {
   return UINT64_C(1) << first | UINT64_C(1) << last;
 }
 
-static void store_part(soft_cpu *cpu, uint8_t *host, uint64_t gpa, uint64_t value, unsigned size) {
+static void store_part(soft_cpu *cpu, uint8_t *host, soft_spot place, uint64_t value,
+                       unsigned size) {
   if (!host) {
-    soft_device_write(cpu, gpa, value, size);
+    soft_device_write(cpu, place, value, size);
   } else if (soft_unlikely(*soft_mark(cpu, host) & lines(host, size))) {
     poke(host, value, size);
     soft_code_written(cpu, host, size);
@@ -108,7 +110,7 @@ static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned si
   if (first >= size) {
     uint8_t *host = soft_page(cpu, linear, SOFT_WRITE, user, &gpa);
     need_single(cpu, host, size);
-    store_part(cpu, host, gpa, value, size);
+    store_part(cpu, host, (soft_spot){linear, gpa}, value, size);
     return;
   }
   check_end(cpu, linear, size);
@@ -116,8 +118,14 @@ static void store_as(soft_cpu *cpu, uint64_t linear, uint64_t value, unsigned si
   uint8_t *high = soft_page(cpu, linear + first, SOFT_WRITE, user, &gpa_2);
   need_single(cpu, low, first);
   need_single(cpu, high, size - first);
-  store_part(cpu, low, gpa, value, first);
-  store_part(cpu, high, gpa_2, value >> 8 * first, size - first);
+  soft_spot place = {linear, gpa}, next = {linear + first, gpa_2};
+  if (low && !high) { /* memory last: the other part may leave */
+    store_part(cpu, high, next, value >> 8 * first, size - first);
+    store_part(cpu, low, place, value, first);
+    return;
+  }
+  store_part(cpu, low, place, value, first);
+  store_part(cpu, high, next, value >> 8 * first, size - first);
 }
 
 /* Of an operand of that size (SDM volume 3, 6.15, table "Alignment Requirements by Data Type"):

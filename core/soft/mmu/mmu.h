@@ -19,6 +19,12 @@ typedef struct soft_rights {
   bool look; /* changes no accessed and dirty bits */
 } soft_rights;
 
+/* Of an access, within a page. */
+typedef struct soft_spot {
+  uint64_t linear;
+  uint64_t gpa;
+} soft_spot;
+
 /* slots.c: where a guest-physical address is in the host, NULL where there is no slot or it may not
  * be written; marks a written page in the slot's log. Does not cross pages. */
 uint8_t *soft_host(soft_cpu *cpu, uint64_t gpa, bool write);
@@ -72,8 +78,8 @@ void soft_store_bytes(soft_cpu *cpu, uint64_t linear, const void *bytes, unsigne
 uint64_t soft_linear_slow(soft_cpu *cpu, unsigned segment, uint64_t offset, unsigned size,
                           soft_access access);
 
-/* device.c: a device's registers; the write is posted. */
-uint64_t soft_device_read(soft_cpu *cpu, uint64_t gpa, unsigned size);
-void soft_device_write(soft_cpu *cpu, uint64_t gpa, uint64_t value, unsigned size);
+/* device.c: a device's registers; the write is posted, or leaves as the read does. */
+uint64_t soft_device_read(soft_cpu *cpu, soft_spot place, unsigned size);
+void soft_device_write(soft_cpu *cpu, soft_spot place, uint64_t value, unsigned size);
 
 #endif

@@ -37,10 +37,7 @@ static uint32_t information(const soft_event *event) {
 }
 
 /* Of an instruction in the shadow of another, the shadow is there again. */
-luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t qualification) {
-  struct kvm_run *run = cpu->run;
-  luna_control_exit *x = (luna_control_exit *)(void *)run->padding;
-  run->exit_reason = LUNA_KVM_EXIT_CONTROL;
+static void describe(soft_cpu *cpu, luna_control_exit *x, uint32_t reason, uint64_t qualification) {
   x->reason = reason;
   x->length = cpu->current ? cpu->current->length : 0;
   x->qualification = qualification;
@@ -53,7 +50,19 @@ luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t quali
     x->length = cpu->event.length;
   }
   cpu->shadow |= cpu->shadow_was;
+}
+
+luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t qualification) {
+  luna_control_exit *x = (luna_control_exit *)(void *)cpu->run->padding;
+  cpu->run->exit_reason = LUNA_KVM_EXIT_CONTROL;
+  describe(cpu, x, reason, qualification);
   return x;
+}
+
+void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear) {
+  luna_control_exit *x = (luna_control_exit *)(void *)(cpu->run->padding + LUNA_KVM_ACCESS_OFFSET);
+  describe(cpu, x, SOFT_REASON_ACCESS, 0);
+  x->linear = linear;
 }
 
 void soft_vmx_leave(soft_cpu *cpu) {

@@ -59,6 +59,7 @@ enum {
   SOFT_REASON_TPR = 43,
   SOFT_REASON_GDT = 46,
   SOFT_REASON_LDT = 47,
+  SOFT_REASON_ACCESS = 48, /* an EPT violation */
   SOFT_REASON_RDTSCP = 51,
   SOFT_REASON_WBINVD = 54,
   SOFT_REASON_XSETBV = 55,
@@ -92,6 +93,8 @@ SOFT_COLD void soft_vmx_exception(soft_cpu *cpu, const soft_event *event);
 SOFT_COLD void soft_vmx_page_fault(soft_cpu *cpu, uint64_t linear, uint32_t error);
 /* For a debug exception with these bits of DR6, which it has not set yet. */
 SOFT_COLD void soft_vmx_debug(soft_cpu *cpu, uint64_t dr6);
+/* What KVM_EXIT_MMIO does not tell of an access to memory that is not there. */
+SOFT_COLD void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear);
 /* True for an exit between two instructions, of what is due. */
 SOFT_COLD bool soft_vmx_between(soft_cpu *cpu);
 

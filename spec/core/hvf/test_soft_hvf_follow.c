@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The Hypervisor framework on the software CPU, which follows every control: what it offers, and
  * what the exit fields of the VMCS say. */
-#include "fixture/hvf_fixture.h"
+#include "fixture/hvf_long.h"
 
 enum {
   NE = 0x20,
@@ -151,6 +151,127 @@ static void page_faults_have_their_address(void) {
   end();
 }
 
+/* ---- Writes ---- */
+
+typedef struct writer {
+  uint8_t code[12];
+  uint8_t length;
+  uint64_t gpa; /* of what it writes in the page at 0x4000, which can only be read */
+} writer;
+
+/* Of the page at 0x4000: RSP is 0x4800, RDI 0x4010, RSI 0x3000, RAX 0x10, RCX 2. */
+static const writer writers[] = {
+    {{0x50}, 1, 0x47f8},                                     /* push rax */
+    {{0xe8, 0, 0, 0, 0}, 5, 0x47f8},                         /* call */
+    {{0x87, 0x07}, 2, 0x4010},                               /* xchg [rdi], eax */
+    {{0xf0, 0x0f, 0xc1, 0x07}, 4, 0x4010},                   /* lock xadd [rdi], eax */
+    {{0x11, 0x47, 0x10}, 3, 0x4020},                         /* adc [rdi + 16], eax */
+    {{0xaa}, 1, 0x4010},                                     /* stosb */
+    {{0xf3, 0x48, 0xab}, 3, 0x4010},                         /* rep stosq */
+    {{0xf3, 0xa4}, 2, 0x4010},                               /* rep movsb */
+    {{0x0f, 0x11, 0x07}, 3, 0x4010},                         /* movups [rdi], xmm0 */
+    {{0x0f, 0xae, 0x07}, 3, 0x4010},                         /* fxsave [rdi] */
+    {{0x89, 0x04, 0x25, 0xfe, 0x3f, 0x00, 0x00}, 7, 0x4000}, /* mov [0x3ffe], eax */
+    {{0x0f, 0x01, 0x07}, 3, 0x4010},                         /* sgdt [rdi] */
+};
+
+static void begin_writer(const writer *w) {
+  static const hv_x86_reg_t regs[] = {HV_X86_RSP, HV_X86_RDI, HV_X86_RSI, HV_X86_RAX, HV_X86_RCX};
+  static const uint64_t values[] = {0x4800, 0x4010, 0x3000, 0x10, 2};
+  uint8_t code[16] = {0};
+  memcpy(code, w->code, w->length);
+  code[w->length] = 0xf4;
+  begin_long(code, sizeof code);
+  set_field(VMCS_GUEST_CR4, 0x220);
+  for (size_t i = 0; i < sizeof regs / sizeof *regs; i++) {
+    set(regs[i], values[i]);
+  }
+  memset(ram + 0x4000, 0x5a, 0x1000);
+  HV(hv_vm_protect(0x4000, 0x1000, HV_MEMORY_READ | HV_MEMORY_EXEC));
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), w->gpa);
+}
+
+/* Whatever the instruction is, nothing of it has been done. */
+static void writes_stand_at_their_instruction(void) {
+  for (size_t i = 0; i < sizeof writers / sizeof *writers; i++) {
+    const writer *w = &writers[i];
+    test_note("the writer at gpa 0x%x, %u bytes: %u", (unsigned)w->gpa, w->length, (unsigned)i);
+    begin_writer(w);
+    CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 0x182 | 5 << 3);
+    CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), w->gpa);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), w->length);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR);
+    CHECK_EQ(get(HV_X86_RSP), 0x4800);
+    CHECK_EQ(get(HV_X86_RDI), 0x4010);
+    CHECK_EQ(get(HV_X86_RCX), 2);
+    CHECK_EQ(get(HV_X86_RAX), 0x10);
+    CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR);
+    skip();
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR + w->length);
+    CHECK_EQ(get(HV_X86_RSP), 0x4800);
+    CHECK_EQ(get(HV_X86_RDI), 0x4010);
+    CHECK_EQ(get(HV_X86_RCX), 2);
+    CHECK_EQ(get(HV_X86_RAX), 0x10);
+    CHECK_EQ(ram[0x4010] | ram[0x4000] << 8, 0x5a5a);
+    end();
+  }
+}
+
+/* It is done once where the page can be written by then. */
+static void writes_are_done_when_the_page_allows_them(void) {
+  for (size_t i = 0; i < sizeof writers / sizeof *writers; i++) {
+    const writer *w = &writers[i];
+    test_note("the writer at gpa 0x%x, %u bytes: %u", (unsigned)w->gpa, w->length, (unsigned)i);
+    begin_writer(w);
+    HV(hv_vm_protect(0x4000, 0x1000, RWX));
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR + w->length);
+    CHECK(ram[w->gpa] != 0x5a);
+    end();
+  }
+}
+
+/* Each iteration is one, and those before it are done. */
+static void repeated_writes_come_one_by_one(void) {
+  static const writer stos = {{0xf3, 0xaa}, 2, 0x4010};
+  hv_ext_access access;
+  begin_writer(&stos);
+  HV(hv_ext_vcpu_access(vcpu, &access));
+  CHECK_EQ(access.value, 0x10);
+  CHECK_EQ(access.size, 1);
+  HV(hv_ext_vcpu_complete(vcpu, 0));
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x4011);
+  CHECK_EQ(get(HV_X86_RIP), LINEAR);
+  CHECK_EQ(get(HV_X86_RCX), 1);
+  set(HV_X86_RCX, 0);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RDI), 0x4011);
+  CHECK_EQ(ram[0x4010], 0x5a);
+  end();
+}
+
+/* A frame that cannot be pushed: the event is told, and comes when it is delivered again. */
+static void a_write_of_a_delivery_tells_the_event(void) {
+  BEGIN(0xcd, 0x21, 0xf4);
+  memcpy(ram + 0x21 * 4, "\x00\x20\x00\x00", 4);
+  ram[0x2000] = 0xf4;
+  set(HV_X86_RSP, 0x4800);
+  HV(hv_vm_protect(0x4000, 0x1000, HV_MEMORY_READ | HV_MEMORY_EXEC));
+  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+  CHECK_EQ(field(VMCS_RO_IDT_VECTOR_INFO), IRQ_INFO_VALID | IRQ_INFO_SOFT_IRQ | 0x21);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  CHECK_EQ(get(HV_X86_RSP), 0x4800);
+  HV(hv_vm_protect(0x4000, 0x1000, RWX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RIP), 0x2000);
+  end();
+}
+
 int main(void) {
   setenv("LUNA_ACCEL", "soft", 1);
   RUN_KVM(capabilities_tell_of_what_is_followed);
@@ -161,5 +282,9 @@ int main(void) {
   RUN_KVM(cpuid_exits_always);
   RUN_KVM(the_window_for_interrupts_opens_behind_the_shadow);
   RUN_KVM(page_faults_have_their_address);
+  RUN_KVM(writes_stand_at_their_instruction);
+  RUN_KVM(writes_are_done_when_the_page_allows_them);
+  RUN_KVM(repeated_writes_come_one_by_one);
+  RUN_KVM(a_write_of_a_delivery_tells_the_event);
   return test_end();
 }
