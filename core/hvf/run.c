@@ -18,6 +18,7 @@
 #include "hvf/vmcs/entry.h"
 #include "hvf/vmcs/guest.h"
 #include "hvf/vmcs/setup.h"
+#include "hvf/vmcs/timer.h"
 
 #include <inttypes.h>
 
@@ -256,6 +257,7 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     return result;
   }
   int kind = 0;
+  deadline = hvf_timer_begin(v, deadline);
   do {
     result = accelerated ? hvf_extint_offer(v) : HV_SUCCESS;
     if (result != HV_SUCCESS) {
@@ -270,6 +272,7 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   if (kind < 0) {
     return present_failure(v, kind);
   }
+  hvf_timer_end(v);
   result = present(v, kind);
   if (kind == LUNA_EXIT_FAIL_ENTRY) {
     hvf_guest_explain(v);

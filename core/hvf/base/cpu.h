@@ -123,6 +123,7 @@ struct hvf_vcpu {
   uint64_t shadows[2]; /* what the guest reads of those */
   uint64_t kept[2];    /* what the program has written to bits that KVM has not */
   uint64_t kept_fields[HVF_KEPT];
+  uint64_t timer_at;   /* of the host's time-stamp counter: vmcs/timer.c */
   bool unchecked;      /* fields were written that depend on others: setup.c */
   bool pdptes_written; /* since the last entry */
   bool followed;       /* the accelerator follows controls: follow.c */

@@ -7,6 +7,7 @@
 #include "hvf/base/process.h"
 #include "hvf/exit/follow.h"
 #include "hvf/exit/view.h"
+#include "hvf/vmcs/timer.h"
 
 #include <cpuid.h>
 #include <inttypes.h>
@@ -46,6 +47,8 @@ enum {
 
 /* What an accelerator that follows controls may have on top of those. */
 static const uint32_t followed[HVF_CONTROLS] = {
+    [HV_VMX_CAP_PINBASED] = PIN_BASED_PREEMPTION_TIMER,
+    [HV_VMX_CAP_EXIT] = VMEXIT_SAVE_VMX_TIMER,
     [HV_VMX_CAP_PROCBASED] = CPU_BASED_INVLPG | CPU_BASED_RDPMC | CPU_BASED_RDTSC |
                              CPU_BASED_CR3_LOAD | CPU_BASED_CR3_STORE | CPU_BASED_TPR_SHADOW |
                              CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_MOV_DR | CPU_BASED_PAUSE,
@@ -149,8 +152,8 @@ static hv_return_t fixed(hv_vmx_capability_t field, uint64_t *value) {
     case HV_VMX_CAP_CR4_FIXED1:
       *value = possible_cr4();
       return HV_SUCCESS;
-    case HV_VMX_CAP_MISC: /* four CR3-target values */
-      *value = 4 << 16;
+    case HV_VMX_CAP_MISC: /* four CR3-target values; the rate of the timer, where there is one */
+      *value = 4 << 16 | (hvf_follow_can() ? HVF_TIMER_RATE : 0);
       return HV_SUCCESS;
     case HV_VMX_CAP_VMCS_ENUM: /* the highest index of a field: VMCS_CTRL_ENCLV_EXITING_BITMAP's */
       *value = VMCS_CTRL_ENCLV_EXITING_BITMAP & 0x3fe;

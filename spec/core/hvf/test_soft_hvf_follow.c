@@ -151,6 +151,70 @@ static void page_faults_have_their_address(void) {
   end();
 }
 
+/* ---- The preemption timer ---- */
+
+/* Of a jump to itself. */
+static void begin_timer(uint64_t value) {
+  BEGIN(0xeb, 0xfe);
+  add_controls(VMCS_CTRL_PIN_BASED, PIN_BASED_PREEMPTION_TIMER);
+  set_field(VMCS_GUEST_VMX_TIMER_VALUE, value);
+}
+
+/* The count of so many nanoseconds, by what the capability and the counter say. */
+static uint64_t timer_count(uint64_t ns) {
+  uint64_t misc, begin = luna_clock(), ticks = hv_tsc_clock();
+  while (luna_clock() - begin < 2000000) {
+  }
+  ticks = hv_tsc_clock() - ticks;
+  HV(hv_vmx_read_capability(HV_VMX_CAP_MISC, &misc));
+  return ns / 1000 * ticks / ((luna_clock() - begin) / 1000) >> (misc & 31);
+}
+
+static void the_timer_ends_a_run(void) {
+  const uint64_t ms = 1000000, count = timer_count(5 * ms);
+  begin_timer(count);
+  for (int i = 0; i < 2; i++) { /* it begins anew with each entry */
+    uint64_t begin = luna_clock();
+    CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+    CHECK(luna_clock() - begin >= 5 * ms - ms / 10);
+    CHECK_EQ(field(VMCS_GUEST_VMX_TIMER_VALUE), count);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  }
+  HV(hv_vcpu_run_until(vcpu, luna_clock())); /* which comes before it */
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_VMX_TIMER_EXPIRED);
+  end();
+}
+
+static void a_timer_at_zero_lets_nothing_run(void) {
+  begin_timer(0);
+  ram[CODE] = 0xf4;
+  CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  set_field(VMCS_CTRL_PIN_BASED,
+            field(VMCS_CTRL_PIN_BASED) & ~(uint64_t)PIN_BASED_PREEMPTION_TIMER);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+static void what_is_left_of_the_timer_is_kept_where_asked(void) {
+  const uint64_t count = timer_count(UINT64_C(1000000000));
+  begin_timer(count);
+  ram[CODE] = 0xf4;
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(field(VMCS_GUEST_VMX_TIMER_VALUE), count);
+  set(HV_X86_RIP, CODE);
+  add_controls(VMCS_CTRL_VMEXIT_CONTROLS, VMEXIT_SAVE_VMX_TIMER);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  const uint64_t left = field(VMCS_GUEST_VMX_TIMER_VALUE);
+  CHECK(left > 0 && left < count);
+  ram[CODE] = 0xeb;
+  set(HV_X86_RIP, CODE);
+  set_field(VMCS_GUEST_VMX_TIMER_VALUE, 1000);
+  CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+  CHECK_EQ(field(VMCS_GUEST_VMX_TIMER_VALUE), 0);
+  end();
+}
+
 /* ---- Writes ---- */
 
 typedef struct writer {
@@ -282,6 +346,9 @@ int main(void) {
   RUN_KVM(cpuid_exits_always);
   RUN_KVM(the_window_for_interrupts_opens_behind_the_shadow);
   RUN_KVM(page_faults_have_their_address);
+  RUN_KVM(the_timer_ends_a_run);
+  RUN_KVM(a_timer_at_zero_lets_nothing_run);
+  RUN_KVM(what_is_left_of_the_timer_is_kept_where_asked);
   RUN_KVM(writes_stand_at_their_instruction);
   RUN_KVM(writes_are_done_when_the_page_allows_them);
   RUN_KVM(repeated_writes_come_one_by_one);
