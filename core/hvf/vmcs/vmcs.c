@@ -17,7 +17,19 @@
 
 #include <inttypes.h>
 
+/* They have the address of a page in the host's own memory, which no program knows. */
+static bool is_bitmap(uint32_t number) {
+  return number == VMCS_CTRL_IO_BITMAP_A || number == VMCS_CTRL_IO_BITMAP_B ||
+         number == VMCS_CTRL_MSR_BITMAPS;
+}
+
 static hv_return_t fail_field(uint32_t number, hvf_field_kind kind) {
+  if (is_bitmap(number)) {
+    return hvf_fail(HV_UNSUPPORTED,
+                    "field 0x%x of the VMCS is the host-physical address of a bitmap, which is not "
+                    "the program's: all ports exit, and hv_vcpu_enable_native_msr chooses MSRs",
+                    number);
+  }
   return kind == HVF_FIELD_NONE
              ? hvf_fail(HV_BAD_ARGUMENT, "the VMCS has no field 0x%x", number)
              : hvf_fail(HV_UNSUPPORTED, "KVM has nothing like field 0x%x of the VMCS", number);

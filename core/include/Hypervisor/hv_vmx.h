@@ -25,7 +25,8 @@
  *   changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so that adding it to RIP is right. In
  *   any case memory there and a run do the write, and RIP written, with whatever value, drops it.
  *   To know what is written where, hv_ext_vcpu_access() of hv_linux.h gives address, size and
- *   value, for reads too: no instruction need be decoded.
+ *   value, for reads too: no instruction need be decoded. On the software CPU the exit comes before
+ *   the instruction, whatever it is: RIP, length and registers are as on a Mac.
  *
  * EPT violation of a fetch. As on a Mac.
  *
@@ -33,7 +34,7 @@
  *   break a rule for VM entries (SDM Vol. 3, 27.3), also where KVM would enter with them, or KVM or
  *   the processor refuses them: hv_ext_error_message() of hv_linux.h says which rule. An error code
  *   where an event to inject has none, or none where it has one, fails the same way, with ZF in
- *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR.
+ *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR. The qualification is 2 for PDPTEs, else 0.
  *
  * IRQ_WND, VIRTUAL_NMI_WND. As on a Mac; until the window for NMIs is open the guest goes step by
  *   step.
@@ -55,12 +56,12 @@
  * On the software CPU (LUNA_ACCEL=soft, or where there is no KVM) all controls that
  * hv_vmx_read_capability offers are followed as by a processor: exception bitmap with mask and
  * match, CR0 and CR4 by masks and shadows, CR3 targets, CR8, debug registers, RDTSC, INVLPG, RDPMC,
- * PAUSE, descriptor tables, RDRAND and so on; CPUID, INVD, XSETBV, task switches and VMX's own
- * instructions exit always. RIP is at the instruction at each of them, and the exit fields have all
- * that the SDM lists: qualification, instruction length and information, interruption and
- * IDT-vectoring information with their error codes. VMCS_CTRL_VMENTRY_IRQ_INFO takes software
- * interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. The guest sees CR4.VMXE where
- * no mask hides it, and cannot clear it, nor CR0.NE.
+ * PAUSE, descriptor tables, RDRAND, the preemption timer and so on; CPUID, INVD, XSETBV, task
+ * switches and VMX's own instructions exit always. RIP is at the instruction at each of them, and
+ * the exit fields have all that the SDM lists: qualification, instruction length and information,
+ * interruption and IDT-vectoring information with their error codes. VMCS_CTRL_VMENTRY_IRQ_INFO
+ * takes software interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. The guest sees
+ * CR4.VMXE where no mask hides it, and cannot clear it, nor CR0.NE.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there where an operand of the instruction leads to the address, the top of the stack, or a

@@ -44,8 +44,8 @@ typedef struct luna_control_exit {
  * it, _STATE while the vCPU runs on another thread. */
 LUNA_API int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls);
 /* 1 with what the exit tells, if it is one of a control, or of an access to memory by a vCPU that
- * follows controls; else 0. Such an access comes before its instruction, a write too: the vCPU is as
- * before it, and the instruction runs once it is answered; luna_vcpu_retry lets it begin again,
+ * follows controls; else 0. Such an access comes before its instruction, a write too: the vCPU is
+ * as before it, and the instruction runs once it is answered; luna_vcpu_retry lets it begin again,
  * whatever memory there is by then. */
 LUNA_API int luna_exit_control(const luna_exit *exit, luna_control_exit *control);
 /* Delivers an event at the vCPU's next entry, before its next instruction: `info` as VM-entry

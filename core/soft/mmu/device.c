@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Accesses to addresses without memory. A read leaves to user space and its instruction runs again
- * with the answer; a write is posted, and handed out when its instruction is done, or under controls
- * leaves as a read does. */
+ * with the answer; a write is posted, and handed out when its instruction is done. Under controls
+ * it leaves as a read does. */
 #include "soft/access.h"
 #include "soft/flags.h"
 #include "soft/irqchip/irqchip.h"

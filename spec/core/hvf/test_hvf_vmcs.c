@@ -242,6 +242,29 @@ static void controls_are_within_the_capability(void) {
   end();
 }
 
+/* Bitmaps lie in the host's memory; the timer is where controls are followed. */
+static void what_no_program_can_use_is_refused_in_words(void) {
+  static const uint32_t bitmaps[] = {VMCS_CTRL_IO_BITMAP_A, VMCS_CTRL_IO_BITMAP_B,
+                                     VMCS_CTRL_MSR_BITMAPS};
+  uint64_t must, may;
+  BEGIN(0xf4);
+  for (size_t i = 0; i < sizeof bitmaps / sizeof *bitmaps; i++) {
+    HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, bitmaps[i], 0x1000), HV_UNSUPPORTED);
+    CHECK_TEXT(hv_ext_error_message(), "host-physical address of a bitmap");
+    HV_IS(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, bitmaps[i], &must, &may), HV_UNSUPPORTED);
+  }
+  HV(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_CTRL_CPU_BASED, &must, &may));
+  CHECK_EQ(may & CPU_BASED_IO_BITMAPS, 0);
+  HV(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_CTRL_PIN_BASED, &must, &may));
+  CHECK_EQ(!!(may & PIN_BASED_PREEMPTION_TIMER), follows());
+  if (!follows()) {
+    HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_PIN_BASED, must | PIN_BASED_PREEMPTION_TIMER),
+          HV_BAD_ARGUMENT);
+    CHECK_TEXT(hv_ext_error_message(), "LUNA_ACCEL=soft");
+  }
+  end();
+}
+
 static void other_capabilities_are_told(void) {
   uint64_t value;
   HV(hv_vmx_read_capability(HV_VMX_CAP_BASIC, &value));
@@ -425,6 +448,7 @@ int main(void) {
   RUN_KVM(what_vmx_operation_demands_can_be_set);
   RUN_KVM(the_guest_reads_shadows_of_masked_bits);
   RUN_KVM(controls_are_within_the_capability);
+  RUN_KVM(what_no_program_can_use_is_refused_in_words);
   RUN_KVM(other_capabilities_are_told);
   RUN_KVM(long_mode_is_a_control_and_efer);
   RUN_KVM(an_exception_can_be_injected);
