@@ -76,4 +76,38 @@ describe("modules that make has compiled", function()
       end]])
     assert.equal("compiled\ncompiled\ncompiled", (program.luna(directory, "where.lua")))
   end)
+
+  it("are loaded as they are used: most programs have no use for some", function()
+    local directory = program.directory()
+    finally(function() helper.sh("rm -r " .. directory) end)
+    write_file(directory .. "/use.lua", [[
+      local luna = require "lunavisor"
+      local vm = assert(luna.machine("pc", { memory = "16M" }))
+      for _, name in ipairs { "lunavisor.process", "lunavisor.exit.explain", "lunavisor.device.tap",
+        "lunavisor.device.models.vga_picture", "lunavisor.device.explore" } do
+        if package.loaded[name] then print(name, "is loaded") end
+      end
+      for _, use in ipairs { luna.process, require("lunavisor.device").explore } do
+        print((select(2, pcall(use))))
+      end
+      print(#vm.devices.vga:text())]])
+    helper.contains("use.lua", (program.luna(directory, "use.lua")))
+    local output = program.luna(directory, "use.lua")
+    assert.is_nil(output:find("is loaded", 1, true), output)
+    helper.contains("device.explore: options", output)
+    helper.contains("\n25", output)
+  end)
+
+  it("leave the collector at work in a script", function()
+    local directory = program.directory()
+    finally(function() helper.sh("rm -r " .. directory) end)
+    write_file(directory .. "/waste.lua", [[
+      local most = 0
+      for i = 1, 100000 do
+        local waste = ("x"):rep(100) .. i
+        if #waste > 0 then most = math.max(most, collectgarbage "count") end
+      end
+      print(most < 8000)]])
+    assert.equal("true", (program.luna(directory, "waste.lua")))
+  end)
 end)

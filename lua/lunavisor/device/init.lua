@@ -7,7 +7,7 @@ local clocks = require "lunavisor.device.clock"
 local describe = require "lunavisor.device.describe"
 local dmas = require "lunavisor.device.dma"
 local dump = require "lunavisor.device.dump"
-local explore = require "lunavisor.device.explore"
+local explore = require("lunavisor.deferred") "lunavisor.device.explore"
 local lines = require "lunavisor.device.line"
 require "lunavisor.device.expose"
 require "lunavisor.device.state"
@@ -15,7 +15,7 @@ require "lunavisor.device.state"
 local device = {
   describe = describe.describe,
   coverage = describe.coverage,
-  explore = explore.new,
+  explore = function(...) return explore.new(...) end,
   layout = dump.layout,
   line = lines.new,
   memory = dmas.bytes,

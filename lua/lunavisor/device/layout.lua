@@ -131,13 +131,15 @@ end
 
 M.by_offset = by_offset
 
+local DIRECTIONS = { "read", "write" }
+
 local function cover_all(blame, region)
   table.sort(region.registers, by_offset)
   for _, register in ipairs(region.registers) do
     register.face = register.at and shares(region, register) or nil
     for index = 0, register.at and (register.count or 1) - 1 or -1 do
       local at = register.at + index * register.stride
-      for _, direction in ipairs { "read", "write" } do
+      for _, direction in ipairs(DIRECTIONS) do
         if not register.face or register.face == direction then
           cover(blame, region, direction, register, at, register.count and index or nil)
         end

@@ -8,26 +8,23 @@ local floor = math.floor
 
 local M = {}
 
--- A pattern of so many bits, the highest first: { fixed = how many 0 and 1, mask, value, fields = {
--- name = list of bit numbers, the highest first } }.
+-- A pattern of so many bits, the highest first: { text, digits without spaces, fixed = how many 0
+-- and 1, mask, value, fields = { name = list of bit numbers, the highest first } }.
 local function parse(blame, path, text, count)
-  local pattern = { text = text, fixed = 0, mask = 0, value = 0, fields = {} }
+  local pattern = { text = text, fields = {} }
   local digits = text:gsub("[ _]", "")
   if #digits ~= count then
     blame(path, ("match: %q has %d bits, and the register %d"):format(text, #digits, count))
   end
-  for i = 1, count do
-    local c, bit = digits:sub(i, i), count - i
-    if c == "0" or c == "1" then
-      pattern.fixed = pattern.fixed + 1
-      pattern.mask = pattern.mask + 2 ^ bit
-      pattern.value = pattern.value + tonumber(c) * 2 ^ bit
-    elseif c:find "%a" then
-      pattern.fields[c] = pattern.fields[c] or {}
-      table.insert(pattern.fields[c], bit)
-    elseif c ~= "-" then
-      blame(path, ("match: %q: 0, 1, letters and - expected"):format(text))
-    end
+  local wrong = digits:find "[^01%a-]"
+  if wrong then blame(path, ("match: %q: 0, 1, letters and - expected"):format(text)) end
+  local kinds, fixed = digits:gsub("[01]", "1")
+  pattern.digits, pattern.fixed = digits, fixed
+  pattern.mask = tonumber((kinds:gsub("[^1]", "0")), 2)
+  pattern.value = tonumber((digits:gsub("[^01]", "0")), 2)
+  for at, letter in digits:gmatch "()(%a)" do
+    pattern.fields[letter] = pattern.fields[letter] or {}
+    table.insert(pattern.fields[letter], count - at)
   end
   pattern.mask, pattern.value = u64(pattern.mask), u64(pattern.value)
   return pattern
@@ -39,13 +36,24 @@ local function meet(one, other)
   return u64.band(one.value, both) == u64.band(other.value, both)
 end
 
+local function ambiguous(blame, path, one, other)
+  blame(path, ("match: %q and %q fit the same values, and none is more exact"):format(one.text,
+    other.text))
+end
+
+-- Two that say each bit meet where they are the same.
 local function check_ambiguous(blame, path, list)
+  local whole = {}
   for i, pattern in ipairs(list) do
-    for j = i + 1, #list do
-      local other = list[j]
-      if other.fixed == pattern.fixed and meet(pattern, other) then
-        blame(path, ("match: %q and %q fit the same values, and none is more exact"):format(
-          pattern.text, other.text))
+    if pattern.fixed == #pattern.digits then
+      local other = whole[pattern.digits]
+      if other then ambiguous(blame, path, other, pattern) end
+      whole[pattern.digits] = pattern
+    else
+      for j = i + 1, #list do
+        local other = list[j]
+        if other.fixed ~= pattern.fixed then break end -- they are in this order
+        if meet(pattern, other) then ambiguous(blame, path, pattern, other) end
       end
     end
   end

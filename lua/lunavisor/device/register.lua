@@ -159,8 +159,7 @@ local function fields_of(blame, path, specs, register)
   local list, by = {}, {}
   if type(specs) ~= "table" then blame(path, "fields: a table of fields by name expected") end
   for name, spec in pairs(specs) do
-    local field = field_of(blame, ("%s.fields.%s"):format(path, tostring(name)), name, spec,
-      register)
+    local field = field_of(blame, path .. ".fields." .. tostring(name), name, spec, register)
     list[#list + 1], by[name] = field, field
   end
   table.sort(list, function(a, b)
@@ -251,10 +250,11 @@ local function check_block(blame, path, spec)
   for key in pairs(BLOCK) do check_function(blame, path, block, key) end
 end
 
+local NUMBERS = { "count", "stride", "fifo", "trigger" }
 local widths = { [1] = true, [2] = true, [4] = true, [8] = true }
 
 local function check_numbers(blame, path, spec)
-  for _, key in ipairs { "count", "stride", "fifo", "trigger" } do
+  for _, key in ipairs(NUMBERS) do
     if spec[key] ~= nil and not is_whole(spec[key], 1, 65536) then
       blame(path, ("%s: a whole number from 1 to 65536 expected, got %s"):format(key,
         tostring(spec[key])))

@@ -3,13 +3,14 @@
 -- a program's start is parsing. A module is taken from there only while its source is what was
 -- compiled; all others are looked for as ever.
 --
--- The file begins with a line of two numbers, of modules and bytes up to the first one; then comes
--- a line for each: its name, the path of its source, and the bytes of source and code, which follow
--- one another behind the lines.
+-- The file begins with a line that has the bytes up to the first module; then comes a line for each
+-- of them: its name, the path of its source, where it begins behind the lines, and the bytes of
+-- source and code, which follow one another there. A line is looked at when its module is asked
+-- for.
 
 local M = {}
 
-local LINE = "^(%S+)\t([^\t]+)\t(%d+)\t(%d+)$"
+local FIRST, LINE = "%8d\n", "^([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)\n"
 
 local load = loadstring or load
 
@@ -25,11 +26,12 @@ end
 
 -- ---- Writing ----
 
-local function lines_of(modules, first)
-  local lines = { ("%d %8d\n"):format(#modules, first) }
-  for _, module in ipairs(modules) do
-    lines[#lines + 1] = ("%s\t%s\t%d\t%d\n"):format(module.name, module.path, #module.source,
+local function lines_of(modules)
+  local lines, at = {}, 0
+  for i, module in ipairs(modules) do
+    lines[i] = ("%s\t%s\t%d\t%d\t%d\n"):format(module.name, module.path, at, #module.source,
       #module.code)
+    at = at + #module.source + #module.code
   end
   return table.concat(lines)
 end
@@ -43,46 +45,44 @@ function M.make(modules)
     module.code = string.dump(assert(load(module.source, "@" .. module.path)))
     parts[#parts + 1] = module.source .. module.code
   end
-  return lines_of(modules, #lines_of(modules, 0)) .. table.concat(parts)
+  local lines, head = lines_of(modules), #FIRST:format(0)
+  return FIRST:format(head + #lines) .. lines .. table.concat(parts)
 end
 
 -- ---- Using it ----
 
--- Where what is: { path, at, source, code } by name; nil where the file is none of ours.
-local function read_index(file)
-  local count, at = (file:read "*l" or ""):match "^(%d+) +(%d+)$"
-  local index = {}
-  at = tonumber(at)
-  for _ = 1, tonumber(count) or 0 do
-    local name, path, source, code = (file:read "*l" or ""):match(LINE)
-    if not name then return nil end
-    source, code = tonumber(source), tonumber(code)
-    index[name] = { path = path, at = at, source = source, code = code }
-    at = at + source + code
-  end
-  return count and index
+-- The lines, after a line's end, and the bytes up to the first module; nil where the file is none
+-- of ours.
+local function read_lines(file)
+  local head = #FIRST:format(0)
+  local first = tonumber((file:read(head) or ""):match "^ *(%d+)\n$")
+  local lines = first and file:read(first - head)
+  if lines and #lines == first - head then return "\n" .. lines, first end
 end
 
-local function searcher(file, index)
+local function searcher(file, lines, first)
   return function(name)
-    local found = index[name]
-    local source = found and read_source(found.path, found.source + 1)
-    if not source or #source ~= found.source then return nil end
-    file:seek("set", found.at)
-    local both = file:read(found.source + found.code) or ""
-    if both:sub(1, found.source) ~= source then return nil end
-    local chunk = load(both:sub(found.source + 1), "@" .. found.path)
-    if chunk then return chunk, found.path end
+    local _, tab = lines:find("\n" .. name .. "\t", 1, true)
+    if not tab then return nil end
+    local path, at, size, code = lines:match(LINE, tab + 1)
+    size, code = tonumber(size), tonumber(code)
+    local source = read_source(path, size + 1)
+    if not source or #source ~= size then return nil end
+    file:seek("set", first + at)
+    if file:read(size) ~= source then return nil end
+    local chunk = load(file:read(code) or "", "@" .. path)
+    if chunk then return chunk, path end
   end
 end
 
 --- Looks for modules in the file first from now on; nothing where it is not there.
 function M.use(path)
   local file = io.open(path, "rb")
-  local index = file and read_index(file)
-  if not index then return false end
+  local lines, first
+  if file then lines, first = read_lines(file) end
+  if not lines then return false end
   table.insert(rawget(package, "searchers") or rawget(package, "loaders"), 2,
-    searcher(file, index))
+    searcher(file, lines, first))
   return true
 end
 

@@ -9,6 +9,8 @@ local M = {}
 
 local NAMES = { "run", "boot", "report", "repl", "gdb", "map", "sweep", "probe", "device", "test",
   "init", "man" }
+local COMMANDS = {}
+for _, name in ipairs(NAMES) do COMMANDS[name] = true end
 local SCRIPTS = { run = 1, repl = 1, gdb = 1, map = 1, report = 2 } -- which argument it is
 local WIDTH = 80
 
@@ -30,7 +32,8 @@ local function command(name)
   return require("lunavisor.program." .. (FILES[name] or name))
 end
 
-local function parser_of()
+-- Of the subcommand that the arguments begin with, or of all.
+local function parser_of(list)
   local ok, argparse = pcall(require, "argparse")
   if not ok then
     return nil, "this Lua has no argparse (Debian: apt-get install lua-argparse)"
@@ -42,7 +45,9 @@ local function parser_of()
     os.exit(0)
   end)
   for _, name in ipairs(NAMES) do
-    command(name).describe(parser:command(name, command(name).about))
+    if not COMMANDS[list[1]] or name == list[1] then
+      command(name).describe(parser:command(name, command(name).about))
+    end
   end
   parser:add_complete_command "completion"
   return parser
@@ -111,7 +116,7 @@ function M.main(args)
     pace.run()
     return command("run").run { script = list[2], rest = rest }
   end
-  local parser, problem = parser_of()
+  local parser, problem = parser_of(list)
   if not parser then return say.cannot(problem) end
   local ok, options = parser:pparse(list)
   if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end

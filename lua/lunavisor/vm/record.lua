@@ -4,7 +4,8 @@
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
-local recorder = require "lunavisor.device.recorder"
+local deferred = require "lunavisor.deferred"
+local recorder = deferred "lunavisor.device.recorder"
 local sorted = require "lunavisor.text.sorted"
 
 local open = class.opener(class.class "vm")

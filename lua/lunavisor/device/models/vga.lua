@@ -6,7 +6,7 @@
 
 local memory = require "lunavisor.device.models.vga_memory"
 local pci = require "lunavisor.device.models.pci"
-local picture = require "lunavisor.device.models.vga_picture"
+local picture = require("lunavisor.deferred") "lunavisor.device.models.vga_picture"
 local values = require "lunavisor.device.bits"
 local word = require "lunavisor.device.word"
 
@@ -237,10 +237,10 @@ return pci.device "vga" {
   init = open, reset = settle, loaded = loaded, saving = memory.flush,
   methods = {
     --- The text on the screen, a string a row; no row where it shows graphics.
-    text = picture.text,
+    text = function(d) return picture.text(d) end,
     --- Column and row of the cursor, from 0; nil where there is none on the screen.
-    cursor = picture.cursor,
+    cursor = function(d) return picture.cursor(d) end,
     --- Writes the screen as a PNG file: true; nil and a message where it cannot be written.
-    screenshot = picture.screenshot,
+    screenshot = function(d, path) return picture.screenshot(d, path) end,
   },
 }
