@@ -155,7 +155,7 @@ static bool memory_is_open(unsigned number) {
   ring3_state kvm;
   memcpy(&kvm, guests[0].ram + ring3_case_at(number) + RING3_CASE_OUT, sizeof kvm);
   bool parts = !kvm.site && (ring3_parts_are_open(c) || ring3_order_is_open(c));
-  return parts || ring3_memory_quirk(c, &setting, &kvm);
+  return parts || ring3_copies_are_open(c) || ring3_memory_quirk(c, &setting, &kvm);
 }
 
 /* Of all of a batch, where `c` is NULL, or of one; which marks in its page tables are the
