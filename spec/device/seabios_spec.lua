@@ -268,6 +268,62 @@ describe("SeaBIOS", function()
     end)
   end
 
+  -- What it says of the machine and of the disk, in the order in which it does: without addresses,
+  -- without names, and without what is of QEMU's tables and option ROMs alone.
+  local function said(text)
+    local list = {}
+    for line in text:gmatch "[^\r\n]+" do
+      for _, pattern in ipairs { "^SeaBIOS %(version .*", "^Running on QEMU.*", "^Found QEMU.*",
+        "^QEMU fw_cfg DMA.*", "^Found %d+ .*", "^ATA controller .*irq.*", "^PCHS.*",
+        "PCHS=%S+ translation=%S+ LCHS=%S+ s=%d+", "^Booting from .*", "^All threads complete.*",
+        "Hard%-Disk %(.*", "^Scan for option roms", "^the boot sector runs" } do
+        local part = line:match(pattern)
+        if part then list[#list + 1] = part:gsub("%(irq.*", ""):gsub("1f0/3f4/%x+", "1f0") end
+      end
+    end
+    return list
+  end
+
+  it("says of a disk and its devices what it says under QEMU", function()
+    if helper.sh "command -v qemu-system-x86_64" == "" then
+      pending "qemu-system-x86_64 is not installed"
+    end
+    local image, text = os.tmpname(), os.tmpname()
+    local file = assert(io.open(image, "wb"))
+    file:write((helper.code([=[
+      mov si, text
+      mov dx, 0x402
+      next: lodsb
+      out dx, al
+      test al, al
+      jnz next
+      mov eax, 0x42
+      out 0xf4, eax
+      hlt
+      text: db "the boot sector runs", 10, 0
+      times 510 - ($ - $$) db 0
+      dw 0xaa55 ]=], 16, 0x7c00)))
+    file:seek("set", 8 * 2 ^ 20 - 512)
+    file:write(("\0"):rep(512))
+    file:close()
+    helper.sh(("timeout 60 qemu-system-x86_64 -accel tcg -m 16 -nodefaults -vga std -display none "
+      .. "-debugcon file:%s -global isa-debugcon.iobase=0x402 -serial null -device "
+      .. "isa-debug-exit,iobase=0xf4,iosize=4 -drive file=%s,format=raw,if=ide -bios %s")
+      :format(text, image, seabios.FIRMWARE))
+    local theirs = said(helper.sh("cat " .. text))
+    local ours = said(run(([[
+      local luna = require "lunavisor"
+      local disk = assert(luna.buffer { file = %q, private = true })
+      pc = seabios.new(disk)
+      seabios.run(pc, function() return false end, 30)
+      print(pc.console:text())
+    ]]):format(image)))
+    os.remove(image)
+    os.remove(text)
+    assert.is_true(#theirs > 12, "#" .. #theirs)
+    assert.same(theirs, ours)
+  end)
+
   it("boots from a CD", function()
     local output = run [[
       local luna = require "lunavisor"
