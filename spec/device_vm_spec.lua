@@ -82,6 +82,17 @@ helper.kvm("a device that is attached", function()
     assert.equal(1, dev.COUNT)
   end)
 
+  it("says where memory hides it from the guest", function()
+    local said, g = {}, guest()
+    local function log(text) said[#said + 1] = text end
+    local at = g.vm.default:regions()[1].gpa
+    g.vm:attach(counter() { log = log }, { mmio = at + 0x20 })
+    helper.contains(("counter: vm:attach: counter at gpa 0x%x..0x%x: memory is mapped at 0x%x..")
+      :format(at + 0x20, at + 0x2f, at), said[1])
+    g.vm:attach(counter() { log = log, name = "free" }, { mmio = 0xd0000000 })
+    assert.equal(1, #said)
+  end)
+
   it("never overlaps another unnoticed, and has a name of its own", function()
     local vm = guest().vm
     local kind = counter()

@@ -136,12 +136,28 @@ local function targets_of(vm, dev, options)
   return list
 end
 
+-- Says where memory hides a device from the guest: an access that a region allows is no exit.
+local function warn_hidden(vm, dev, place)
+  local last = place.first + place.region.size - 1
+  for _, region in ipairs(vm.default:regions()) do
+    if region.rights:find "^rw" and region.gpa <= last
+      and place.first <= region.gpa + region.size - 1 then
+      dev:log(("vm:attach: %s at gpa 0x%x..0x%x: memory is mapped at 0x%x..0x%x, whose accesses do "
+        .. "not come to a device; unmap that part"):format(place.region.name, place.first, last,
+        region.gpa, region.gpa + region.size - 1))
+    end
+  end
+end
+
 local function claim(vm, entry, place)
   local trap, message, code = traps.add(vm, place.kind, place.first, place.region.size,
     place.device)
   if not trap then return nil, message, code end
   entry.claims[#entry.claims + 1] = { trap = trap, place = place }
-  if place.kind == "mmio" then expose.enter(place.region, vm.default, place.first) end
+  if place.kind == "mmio" then
+    warn_hidden(vm, entry.dev, place)
+    expose.enter(place.region, vm.default, place.first)
+  end
   return true
 end
 
