@@ -247,3 +247,18 @@ helper.kvm("a bus in front of a VM", function()
     assert.equal(5, bus:read "CTRL.mode")
   end)
 end)
+
+describe("a mistake in a spec", function()
+  it("is blamed on the spec's line, and says what to do", function()
+    local bus = t.bus(copier)
+    raises([[a bus has no field 'CTRL': the guest's is bus:read("CTRL"), the author's ]]
+      .. "bus.device.CTRL", function() bus.CTRL.go = 1 end)
+    raises("a bus has no field 'reed32'; did you mean 'read32'?", function() bus:reed32(0) end)
+    raises("bus:read: register CTRL has no field goo; did you mean 'go'?",
+      function() assert.reads(bus, "CTRL.goo", 1) end)
+    raises("assert.reads: a bus expected, got number", function() assert.reads(5, "CTRL", 1) end)
+    raises("t.guest: luna.asm: nasm refuses the source", function() t.guest "mov eax 5" end)
+    raises("t.guest: unknown option 'deadline'; the options are accel, binary,",
+      function() t.guest("hlt", { deadline = 1 }) end)
+  end)
+end)

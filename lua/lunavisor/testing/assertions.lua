@@ -232,12 +232,33 @@ end
 
 -- ---- For luassert ----
 
+-- The line of the test, for what a check raises: it is behind luassert's own.
+local function place()
+  local depth = 2
+  local info = debug.getinfo(depth, "Sl")
+  while info do
+    if info.what ~= "C" and not class.is_own(info)
+      and not info.source:find("luassert", 1, true) then
+      return ("%s:%d: "):format(info.short_src, info.currentline)
+    end
+    depth = depth + 1
+    info = debug.getinfo(depth, "Sl")
+  end
+  return ""
+end
+
+local function at_test(problem)
+  if type(problem) ~= "string" then return problem end
+  return place() .. problem:gsub("^[^\n]-/lunavisor/testing/[^\n]-:%d+: ", "")
+end
+
 local function adapt(check)
   return function(state, arguments)
     -- luassert would print the arguments whole.
     arguments.nofmt = setmetatable({}, { __index = function() return true end })
     local unpack = rawget(table, "unpack") or unpack
-    local ok, wrong, otherwise = check(unpack(arguments, 1, arguments.n))
+    local passed, ok, wrong, otherwise = xpcall(check, at_test, unpack(arguments, 1, arguments.n))
+    if not passed then error(ok, 0) end
     rawset(state, "failure_message", state.mod and wrong or otherwise)
     return ok
   end

@@ -266,6 +266,21 @@ end
 class.define(Bus, methods, "device name clock memory lines dma_log said",
   "places wires port hooks first store")
 
+local fields = getmetatable(methods).__index
+
+-- A name of the device's is asked for there.
+getmetatable(methods).__index = nil
+function Bus.__index(self, key)
+  local method = methods[key]
+  if method ~= nil then return method end
+  local known = rawget(self, "places")
+  if known and known.registers[key] then
+    error(("a bus has no field '%s': the guest's is bus:read(\"%s\"), the author's bus.device.%s")
+      :format(key, key, key), 2)
+  end
+  return fields(self, key) -- a tail call: the caller is blamed
+end
+
 function Bus.__tostring(self)
   return ("bus with device %s"):format(self.name)
 end
@@ -361,6 +376,6 @@ function M.new(what, options)
   return self
 end
 
-M.class = Bus
+M.class, M.methods = Bus, methods
 
 return M

@@ -9,6 +9,7 @@ local failures = require "lunavisor.testing.fail"
 local luna = require "lunavisor"
 local report = require "lunavisor.testing.report"
 local screens = require "lunavisor.testing.screen"
+local sorted = require "lunavisor.text.sorted"
 local symbols = require "lunavisor.text.symbols"
 
 local M = {}
@@ -104,7 +105,9 @@ local function check_options(source, options)
   end
   for key in pairs(options or {}) do
     if not known[key] then
-      error(("t.guest: unknown option '%s'%s"):format(tostring(key), class.hint(key, known)), 3)
+      local near = class.hint(key, known)
+      error(("t.guest: unknown option '%s'%s"):format(tostring(key), near ~= "" and near
+        or "; the options are " .. table.concat(sorted(known), ", ")), 3)
     end
   end
   local mode = options and options.mode or "real"
@@ -167,7 +170,7 @@ end
 local function code_of(source, options, mode, org)
   if options.binary then return source, symbols.new {} end
   local ok, code, labels = pcall(luna.asm, source, { bits = modes[mode], org = org })
-  if not ok then error(code, 0) end
+  if not ok then error("t.guest: " .. code:gsub("^[^\n]-:%d+: ", ""), class.outside()) end
   if not code then error("t.guest: " .. labels, 0) end
   return code, labels
 end
