@@ -334,6 +334,38 @@ helper.kvm("x2APIC in Lua, under guests", function()
     assert.equal(0x20000, g.lapic.ISR[2])
   end)
 
+  it("carries IPIs between two vCPUs, and starts one by INIT and SIPI", function()
+    local enter = "cli\n xor ax, ax\n mov ds, ax\n" .. ENTER
+    local g = helper.guest { vm = { unknown_msrs = "exit" }, source = enter .. [[
+      mov ecx, 0x830
+      mov edx, 1
+      mov eax, 0x4500
+      wrmsr
+      mov eax, 0x4609
+      wrmsr
+      again: cmp byte [0x520], 1
+      jne again
+      mov eax, 0x51
+      wrmsr
+      until: cmp word [0x510], 1
+      jne until
+      out 0x10, al ]] }
+    local bus = buses.new()
+    assert(bus:vcpu(g.cpu, { log = false }))
+    g.ram:u16(4 * 0x51, 0x2100)
+    g.ram:write(0x2100, helper.code("inc word [0x510]\n mov ecx, 0x80b\n xor eax, eax\n "
+      .. "xor edx, edx\n wrmsr\n iret", 16, 0x2100))
+    g.ram:write(0x9000, helper.code(enter .. "mov byte [0x520], 1\n sti\n next: hlt\n jmp next", 16,
+      0))
+    g.vm:pio(0x10, 1, { write = function(_, _, _, value) g.vm:stop(value) end })
+    local other = helper.keep(g.vm:vcpu { mode = "real", rip = 0x9000, rsp = 0x7000 })
+    local second = assert(bus:vcpu(other, { log = false, wait = true }))
+    local exit = assert(g.vm:run { timeout = 20 })
+    assert.equal("stopped", exit.kind, tostring(exit))
+    assert.equal(1, g.ram:u16(0x510))
+    assert.equal(X2, u64.tonumber(second:read_msr(BASE)))
+  end)
+
   it("is not there, and CPUID says so, where unknown MSRs are no exits", function()
     local g = guest("mov ecx, 0x1b\n rdmsr\n mov ebx, eax\n mov ecx, 0x802\n rdmsr\n hlt", {})
     assert.equal(0, word.bits(g.cpu.cpuid[1].ecx, 21))
