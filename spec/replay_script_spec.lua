@@ -56,6 +56,7 @@ describe("a recording", function()
       dev.N, dev.LIST[2], dev.WIDE = 7, 9, luna.u64(0x12345678, 0x9abcdef0)
       for value = 1, 3 do dev.RX:push(value) end
       dev.RX:pop()
+      dev.RX.trigger = 2
       dev.lines.out = true
       dev.out:set(false)
       dev.other:pulse()
@@ -72,7 +73,7 @@ describe("a recording", function()
     local text = text_of(path)
     for _, line in ipairs { "s1 0 R - 5\nl1 irq 1", "s1 0 R - 21", "s1 0 LIST 2 9",
       "s1 0 RX push 3", "s1 0 WIDE - 123456789abcdef0", "s1 0 RX pop 0",
-      "s1 0 out set 1\nl1 out 1", "s1 0 out set 0",
+      "s1 0 RX trigger 2", "s1 0 out set 1\nl1 out 1", "s1 0 out set 0",
       "s1 0 other pulse 0\nl1 other 1\nl1 other 0", "s1 0 RX clear 0", "s1 0 R - 0\nl1 irq 0" } do
       contains("\n" .. line .. "\n", text)
     end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The declared fields of a device that is recorded: what a script sets is noted at once, what it
--- changes within a table before the device's next event.
+-- changes within a table, and the triggers of FIFOs, before the device's next event.
 
 local events = require "lunavisor.device.event"
 local instances = require "lunavisor.device.instance"
@@ -11,9 +11,14 @@ local copy, effect, is_inside = instances.copy, events.effect, events.is_inside
 
 local M = {}
 
-local function note(self, about, name, value)
+-- The number of the device in whose event this is.
+local function above_of(self)
   local above = self.depth > 0 and self.inside[self.depth]
-  effect(self, ("v%d %d %s %s"):format(about.number, above and above.number or 0, name,
+  return above and above.number or 0
+end
+
+local function note(self, about, name, value)
+  effect(self, ("v%d %d %s %s"):format(about.number, above_of(self), name,
     plain.write(value) or "?"))
 end
 
@@ -50,10 +55,31 @@ local function metatable(before, names, values, changed)
   return made
 end
 
+-- A function that notes the triggers that have changed.
+local function triggers(self, about, dev, layout)
+  local fifos, known = {}, {}
+  for _, register in ipairs(layout.registers) do
+    if register.fifo and not register.count then fifos[#fifos + 1] = register end
+  end
+  return function(silent)
+    for i = 1, #fifos do
+      local register = fifos[i]
+      local now = dev[register.slot].trigger
+      if now ~= known[register] then
+        known[register] = now
+        if not silent then
+          effect(self, ("s%d %d %s trigger %x"):format(about.number, above_of(self), register.name,
+            now))
+        end
+      end
+    end
+  end
+end
+
 --- Notes what a script does to the declared fields of a device; returns a function that ends it.
 function M.add(self, about, dev, layout)
-  local names, known = layout.spec.state, {}
-  if not names or not next(names) then return function() end end
+  local names, known = layout.spec.state or {}, {}
+  local look_at_triggers = triggers(self, about, dev, layout)
   local before, values, order = getmetatable(dev), take_out(dev, names), sorted(names)
   setmetatable(dev, metatable(before, names, values, function(name, value)
     if is_inside(self, about) then return end
@@ -62,6 +88,7 @@ function M.add(self, about, dev, layout)
   end))
   --- Notes what has changed within tables since the device's last event.
   function about.look(silent)
+    look_at_triggers(silent)
     for _, name in ipairs(order) do
       local value = values[name]
       if type(value) == "table" and not same(value, known[name]) then

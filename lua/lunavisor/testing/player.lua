@@ -226,6 +226,7 @@ local HOW = {
   push = function(dev, event) dev[event.name]:push(event.value) end,
   pop = function(dev, event) dev[event.name]:pop() end,
   clear = function(dev, event) dev[event.name]:clear() end,
+  trigger = function(dev, event) dev[event.name].trigger = event.value end,
   set = function(dev, event) dev[event.name]:set(event.value == 1) end,
   pulse = function(dev, event) dev[event.name]:pulse() end,
 }
