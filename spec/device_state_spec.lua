@@ -146,6 +146,20 @@ describe("reset", function()
   end)
 end)
 
+it("leaves alone at a reset what is behind a battery", function()
+  local dev = device "kept" {
+    registers = { RAM = { at = 0, count = 2 }, A = { at = 8 }, F = { at = 12, fifo = 4 } },
+    state = { b = 1, c = 1 }, timers = { t = print, u = print }, keeps = "RAM F b t",
+  } { log = false }
+  dev.RAM[1], dev.A, dev.b, dev.c = 5, 6, 7, 8
+  dev.F:push(9)
+  dev:after(1, "t")
+  dev:after(1, "u")
+  dev:reset()
+  assert.same({ 5, 0, 7, 1, 9 }, { dev.RAM[1], dev.A, dev.b, dev.c, dev.F:peek() })
+  assert.same({ 1, nil }, { dev:left "t", dev:left "u" })
+end)
+
 describe("a state", function()
   local function busy()
     local dev = timer()

@@ -64,7 +64,7 @@ helper.block("a device's table", function()
     refused([[
       registers = {}, state = { a = 1 },
       keeps = "a b", -- <-- here
-    ]], "there is no field or timer b")
+    ]], "there is no register, field or timer b")
   end)
 
   it("may not have a name twice", function()

@@ -177,8 +177,10 @@ function M.class(info, name, spec)
   layout.own, layout.followers = names_of(layout, "holds"), {}
   layout.holds, layout.keeps = copy(layout.own), names_of(layout, "keeps")
   for kept in pairs(layout.keeps) do
-    if (spec.state or {})[kept] == nil and not (spec.timers or {})[kept] then
-      layout.blame("keeps", ("there is no field or timer %s"):format(kept))
+    if (spec.state or {})[kept] == nil and not (spec.timers or {})[kept]
+      and not layout.by[kept] then
+      layout.blame("keeps", ("there is no register, field or timer %s%s"):format(kept,
+        class.hint(kept, layout.by)))
     end
   end
   for key in pairs(spec.state or {}) do layout.own[key] = true end

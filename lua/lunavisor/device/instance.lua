@@ -197,19 +197,23 @@ local function add_regions(d, layout)
   d.read_block, d.write_block = main.read_block, main.write_block
 end
 
+local function clear_register(d, layout, register)
+  local value = register.initial
+  for slot = register.slot, register.slot + (register.count or 1) - 1 do
+    if register.fifo then
+      d[slot] = d[slot] or fifos.new(register, d, layout.update)
+      fifos.empty(d[slot])
+      d[slot].lost, d[slot].trigger = 0, register.trigger or 1
+    else
+      d[slot] = register.resets and register.resets[slot - register.slot] or value
+    end
+  end
+end
+
 -- The registers, FIFOs and declared fields as they are at power-on, but those of `keeps`.
 local function clear(d, layout, keeps)
   for _, register in ipairs(layout.registers) do
-    local value = register.initial
-    for slot = register.slot, register.slot + (register.count or 1) - 1 do
-      if register.fifo then
-        d[slot] = d[slot] or fifos.new(register, d, layout.update)
-        fifos.empty(d[slot])
-        d[slot].lost, d[slot].trigger = 0, register.trigger or 1
-      else
-        d[slot] = register.resets and register.resets[slot - register.slot] or value
-      end
-    end
+    if not keeps[register.name] then clear_register(d, layout, register) end
   end
   for name, value in pairs(layout.spec.state or {}) do
     if not keeps[name] then d[name] = copy(value) end
@@ -225,7 +229,7 @@ function methods.update(d)
 end
 
 --- Puts the device into the state of its table: registers, FIFOs, declared fields; timers end, and
---- lines without a rule are down. The fields and timers that `keeps` names go on, as behind a
+--- lines without a rule are down. What `keeps` names goes on as it is, as behind a
 --- battery. Then the table's reset function is called with what else is given.
 function methods.reset(d, ...)
   local layout = rawget(d, "class").layout

@@ -76,7 +76,7 @@ error "annotations are not to be required"
 ---@field state? table fields that are saved and reset
 ---@field buffers? table<string, luna.size> memory of its own, whole pages: dev.name is a buffer
 ---@field holds? string names of fields that no state can have
----@field keeps? string names of fields and timers that a reset leaves as they are
+---@field keeps? string names of registers, fields and timers that a reset leaves as they are
 ---@field options? table what instances can be made with besides
 ---@field init? fun(dev: luna.kit_device, options: table)
 ---@field attached? fun(dev: luna.kit_device, vm: luna.vm|false) when it comes to a VM, or leaves it

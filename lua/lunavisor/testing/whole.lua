@@ -188,7 +188,7 @@ end
 local function without_kept(self, saved)
   saved.buffers = nil
   for _, name in ipairs(self.shape.layout.keeps) do
-    saved.state[name], saved.timers[name] = nil, nil
+    saved.state[name], saved.timers[name], saved.registers[name] = nil, nil, nil
   end
   return saved
 end
