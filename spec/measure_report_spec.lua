@@ -177,6 +177,18 @@ helper.kvm("the page of a run", function()
     contains("Not measured: the vCPUs ran on threads of their own.", text)
   end)
 
+  it("ends its timeline with the last run", function()
+    local one = guest("mov cx, 5000\n mov dx, 0x3f9\n again: in al, dx\n loop again\n hlt")
+    one.cpu:run { max_exits = 4999 }
+    one.cpu:run { max_exits = 1 } -- so soon behind that that it is not looked at then
+    local deadline = luna.clock() + 0.5
+    while luna.clock() < deadline do end
+    local last
+    for to in page():gmatch "<title>[^\n]* to ([^\n]*)\n" do last = to end
+    assert.matches("^[%d.]+ ms$", last)
+    assert.is_true(tonumber((last:match "[%d.]+")) < 400, last)
+  end)
+
   it("has those of many short runs, and of vm:poll", function()
     counts_all(function(one)
       for _ = 1, 5000 do one.cpu:run { max_exits = 1 } end

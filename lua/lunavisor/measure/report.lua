@@ -67,7 +67,7 @@ end
 
 function Part.enter(self, cpu)
   if not self.timeline then begin_timeline(self) end
-  self.began = clock()
+  self.began, self.over = clock(), false
   return self.inner:enter(cpu)
 end
 
@@ -75,6 +75,7 @@ function Part.leave(self, ended)
   self.inner:leave()
   if ended ~= nil then self.ended = ended end
   local now = clock()
+  self.over = now
   self.runs:spread(self.running, self.began, now, now - self.began)
   if now - self.counted >= PAUSE then count(self, now) end
 end
@@ -127,7 +128,7 @@ end
 --- The VM is over, or the run: what there is to tell of it, once and for all.
 function Part.close(self)
   if self.facts then return end
-  if self.timeline then count(self, clock()) end
+  if self.timeline then count(self, self.over or clock()) end
   self.facts = ending.look(self.vm, self.ended)
   self.inner:close()
   self.said:close()
@@ -149,7 +150,7 @@ local function new_part(vm)
   local totals = stats.new()
   local part = setmetatable({ vm = vm, totals = totals, said = said.new(), entries = {},
     by_id = {}, left = EXACT, timeline = false, runs = false, running = false, counted = 0,
-    began = 0, run = false, made = false, facts = false }, Part)
+    began = 0, over = false, run = false, made = false, facts = false }, Part)
   part.inner = totals.begin(vm, function() count(part, clock()) end)
   return part
 end
