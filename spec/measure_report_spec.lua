@@ -174,7 +174,7 @@ helper.kvm("the page of a run", function()
     local text = counts_all(function(one)
       assert.equal("hlt", one.vm:run({ timeout = 20 }).kind)
     end)
-    contains("Not measured: the vCPUs ran on threads of their own.", text)
+    contains('<td class="name mono">counter, port 0x3f9</td>', text)
   end)
 
   it("ends its timeline with the last run", function()

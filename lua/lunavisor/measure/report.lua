@@ -101,7 +101,8 @@ function Part.entry(self, run)
 end
 
 function Part.taking(self, take)
-  if self.left <= 0 then return nil end
+  take = self.inner:taking(take)
+  if self.left <= 0 then return take end
   return function(vm, deadline)
     local kind, trap, offset, size, value, access, number = take(vm, deadline)
     if kind and kind ~= 0 and self.left > 0 and trap ~= 0 then note(self, trap) end

@@ -111,6 +111,19 @@ function Part.entry(self, run)
   return self.made
 end
 
+-- raw.next with the places of accesses counted, while something is measured.
+function Part.taking(self, take)
+  local places = self.places
+  return function(vm, deadline)
+    local kind, trap, offset, size, value, access, number = take(vm, deadline)
+    if kind and kind ~= 0 and self.measures then
+      local place = places[trap]
+      if place then place[offset] = (place[offset] or 0) + 1 end
+    end
+    return kind, trap, offset, size, value, access, number
+  end
+end
+
 -- The exits of one trap.
 local function add_trap(self, trap)
   local totals, hits = self.totals, trap.hits
