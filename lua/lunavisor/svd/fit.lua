@@ -14,14 +14,19 @@ local BYTES_MOST = 2 ^ 20 -- of a peripheral's registers
 
 -- ---- Names ----
 
--- A name that is not taken, as near to the wanted one as can be.
-local function free(taken, wanted)
-  local name, n = wanted, 1
-  while taken(name) do
-    n = n + 1
-    name = ("%s_%d"):format(wanted, n)
+-- A function(wanted) that gives a name that is not taken, as near to the wanted one as can be, and
+-- takes it.
+local function namer(taken)
+  local last = {} -- number of a wanted name: a file may have one a thousand times
+  return function(wanted)
+    local name, n = wanted, last[wanted] or 1
+    while taken[name] do
+      n = n + 1
+      name = ("%s_%d"):format(wanted, n)
+    end
+    last[wanted], taken[name] = n, true
+    return name
   end
-  return name
 end
 
 local function rename(self, one, name)
@@ -31,37 +36,30 @@ local function rename(self, one, name)
   end
 end
 
+-- Names the registers; returns what names the lines.
 local function name_registers(self)
-  local names = {}
-  local function taken(name)
-    return names[name] or instances.OWN[name] or instances.methods[name]
-  end
+  local free = namer(setmetatable({}, { __index = function(_, name)
+    return instances.OWN[name] or instances.methods[name]
+  end }))
   for _, register in ipairs(self.registers) do
     local name = register.name:gsub("[^%w_]", "_"):gsub("^%d", "_%0")
-    name = free(taken, name == "" and "_" or name)
-    names[name] = true
-    rename(self, register, name)
+    rename(self, register, free(name == "" and "_" or name))
   end
-  return taken, names
+  return free
 end
 
 local function name_fields(self, register)
-  local names = { value = true }
-  for _, field in ipairs(register.fields) do
-    local name = free(function(one) return names[one] end, field.name)
-    names[name] = true
-    rename(self, field, name)
-  end
+  local free = namer { value = true }
+  for _, field in ipairs(register.fields) do rename(self, field, free(field.name)) end
 end
 
-local function name_lines(self, taken, names)
+local function name_lines(self, free)
   local given, kept = {}, {}
   for _, line in ipairs(self.interrupts) do
     local name = line.name:gsub("[^%w_]", "_")
-    if not given[name] then -- a derived peripheral may have those of its base once more
+    if not given[name] then -- some files have one more than once
       given[name] = true
-      line.name = free(taken, name)
-      names[line.name] = true
+      line.name = free(name)
       kept[#kept + 1] = line
     end
   end
@@ -153,7 +151,7 @@ end
 
 --- Makes it fit.
 function M.fit(self)
-  local taken, names = name_registers(self)
+  local free = name_registers(self)
   by_offset(self.registers)
   local places, bytes, last = {}, 0, 0
   for _, register in ipairs(self.registers) do
@@ -166,7 +164,7 @@ function M.fit(self)
     fit_fields(self, register)
   end
   self.size = math.max(self.size, last)
-  name_lines(self, taken, names)
+  name_lines(self, free)
   self.title = self.name == "" and "_" or self.name:gsub("[^%w_.-]", "_")
   return self
 end

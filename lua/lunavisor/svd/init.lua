@@ -9,7 +9,7 @@ local trees = require "lunavisor.svd.tree"
 
 local M = {}
 
-local PARTS_MOST = 2 ^ 19 -- registers, fields and values that a file comes to
+local PARTS_MOST = 2 ^ 18 -- registers, fields and values that a file comes to
 
 local Budget = {}
 Budget.__index = Budget
