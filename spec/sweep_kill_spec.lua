@@ -4,6 +4,8 @@
 
 local files = require "spec.support.files"
 local helper = require "spec.support.helper"
+local plan = require "lunavisor.sweep.plan"
+local store = require "lunavisor.sweep.store"
 local sweep = require "spec.support.sweep"
 
 local COUNT = 12
@@ -143,15 +145,10 @@ helper.block("a luna sweep that is cut off", function()
   it("takes no line that is half written", function()
     place:sweep(0, "12 of 12", WORDS)
     local whole = place:read "slow.sweep/output"
-    local ends = {}
-    for at in whole:gmatch "\n()" do ends[#ends + 1] = at - 1 end
-    -- In the sixth line.
-    for _, at in ipairs { ends[6] - 1, ends[6] - 2, ends[6] - 40, ends[5] + 1, ends[5] } do
-      files.write(place.path .. "/slow.sweep/output", whole:sub(1, at))
-      place:sweep(0, "luna: 12 of 12 units, 0 failed", WORDS)
-      assert.equal("1 2 3 4 5 6 7 8 9 10 11 12", place:column("n_result", "slow.sweep/results.csv"))
-      assert.equal(COUNT - 5, select(2, place:read "slow.sweep/units":gsub("\n", "")))
-    end
+    files.write(place.path .. "/slow.sweep/output", whole:sub(1, -40))
+    place:sweep(0, "luna: 12 of 12 units, 0 failed", WORDS)
+    assert.equal("1 2 3 4 5 6 7 8 9 10 11 12", place:column("n_result", "slow.sweep/results.csv"))
+    assert.equal(1, select(2, place:read "slow.sweep/units":gsub("\n", "")))
   end)
 
   it("begins anew where it was cut off while it began", function()
@@ -159,5 +156,65 @@ helper.block("a luna sweep that is cut off", function()
     os.remove(place.path .. "/slow.sweep/sweep.json")
     place:sweep(0, "12 of 12", WORDS)
     assert.equal(COUNT, select(2, place:read "slow.sweep/units":gsub("\n", "")))
+  end)
+end)
+
+helper.block("what a sweep reads back", function()
+  before_each(function() place = sweep.place() end)
+
+  -- Blocks as parallel writes them: what the script has printed, then the line.
+  local function block(n)
+    return ('some {"text": %d}\n\30{"arguments": {"n": %d}, "results": {"n": %d}, "status": 0, '
+      .. '"unit": %d}\n'):format(n, n, n, n)
+  end
+
+  local function open()
+    local made = assert(plan.new(place.path .. "/slow.lua", { "n=1..4" }))
+    return assert(store.open(place.path .. "/dir", made))
+  end
+
+  local function units(opened)
+    local list = {}
+    for unit = 1, 4 do list[#list + 1] = opened.lines[unit] and unit end
+    return table.concat(list, " ")
+  end
+
+  it("is whole lines, wherever the last one was cut off", function()
+    open()
+    local first, last = block(1) .. block(2), block(3)
+    for at = 0, #last do
+      files.write(place.path .. "/dir/output", first .. last:sub(1, at))
+      local opened = open()
+      assert.equal(at == #last and "1 2 3" or "1 2", units(opened), "cut at " .. at)
+      -- What comes behind it, at once or piece by piece.
+      local file = assert(io.open(place.path .. "/dir/output", "ab"))
+      for piece in (block(4) .. block(3)):gmatch "..?.?.?.?.?.?.?.?.?.?.?.?" do
+        file:write(piece)
+        file:flush()
+        opened:read()
+      end
+      file:close()
+      assert.equal("1 2 3 4", units(opened), "cut at " .. at)
+      assert.equal("1 2 3 4", units(open()), "cut at " .. at)
+    end
+  end)
+
+  it("is of this sweep alone", function()
+    local opened = open()
+    local wrong = { (block(5)), "\30[1]\n", "\30{}\n", "\0301\n", "\30\n",
+      "\30" .. ("["):rep(1000) .. "\n" }
+    for from, to in pairs { ["\30"] = "", ['"n": 1}, "r'] = '"n": 2}, "r',
+      ['"status": 0'] = '"status": "0"', ['"unit": 1'] = '"unit": 1.5',
+      ['{"n": 1}, "r'] = '7, "r' } do
+      local text, changed = block(1):gsub(from, to)
+      assert.equal(1, changed)
+      wrong[#wrong + 1] = text
+    end
+    for i = 1, #wrong do
+      assert(opened:append(wrong[i]))
+      opened:read()
+      assert.equal("", units(opened), i)
+    end
+    assert.same({ 1, 2, 3, 4 }, opened:missing())
   end)
 end)
