@@ -129,6 +129,13 @@ running("luna sweep", function()
     assert.equal("0 0 0", place:column("status", "stays.sweep/results.csv"))
   end)
 
+  it("says where parallel cannot work", function()
+    place:sweep(1, "luna: parallel has ended before all was done (status ",
+      "unit.lua --set n=1,2", "TMPDIR=/no/where")
+    contains("/no/where", place:read "unit.sweep/log")
+    place:sweep(0, "2 of 2", "unit.lua --set n=1,2")
+  end)
+
   it("has its directory where it is told to", function()
     place:sweep(0, "./-a b/{}'s/results.csv", [[unit.lua --set n=1 --output "./-a b/{}'s"]])
     assert.equal("2", place:column("double", "-a b/{}'s/results.csv"))

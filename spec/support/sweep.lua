@@ -29,7 +29,7 @@ return { double = (tonumber(given.n) or 0) * 2, word = given.word, list = { 1, 2
 
 local SLOW = [[
 local given = require("lunavisor").arguments
-os.execute "sleep 0.15"
+os.execute "sleep 0.25"
 return { n = given.n }
 ]]
 

@@ -147,6 +147,18 @@ function Sweep.wait(self, run)
   end
 end
 
+-- Says so where parallel has not tried all units.
+function Sweep.judge(self, units, cut, status)
+  for _, unit in ipairs(units) do
+    if not (self.store.lines[unit] or cut[unit]) then
+      local why = not status and "its shell was killed"
+        or status > 128 and status < 160 and "it was killed" or "status " .. status
+      return say.line("parallel has ended before all was done (%s): %s may tell", why,
+        self.store:path "log")
+    end
+  end
+end
+
 -- Runs these units. The lines of those that were cut off; nil, status.
 function Sweep.run(self, units)
   local words, plan = {}, self.store.plan
@@ -165,10 +177,9 @@ function Sweep.run(self, units)
     return nil, say.cannot(busy, self.store.directory, number or "?")
   end
   self.store:read()
-  if what == "lost" or not self.interrupted and number >= 128 then
-    say.line("parallel was killed: %s may tell", self.store:path "log")
-  end
-  return run:cut(units, self.options.timeout)
+  local cut = run:cut(units, self.options.timeout)
+  if not self.interrupted then self:judge(units, cut, number) end
+  return cut
 end
 
 local function command_line()
