@@ -128,7 +128,9 @@ LUNA_API int luna_vcpu_last_exceptions(luna_vcpu *vcpu, luna_last_exception *lis
  * space, of which nothing is changed. _STATE where the last exit was another one, or the vCPU's
  * thread has it; _UNSUPPORTED where this build has no software CPU; _NOT_FOUND where the
  * instruction leads to no triple fault there, or to one with another page fault: an interrupt from
- * outside may have led to it, and KVM on AMD's processors has reset the vCPU by then. */
+ * outside may have led to it, and KVM on AMD's processors has reset the vCPU by then. On KVM also
+ * after LUNA_EXIT_INSTRUCTION and LUNA_EXIT_INTERNAL: not every KVM makes a triple fault of an
+ * instruction whose exception it cannot deliver. */
 LUNA_API int luna_vcpu_triple_fault(luna_vcpu *vcpu, luna_last_exception *list, uint32_t most,
                                     uint32_t *count);
 

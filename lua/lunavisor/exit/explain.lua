@@ -24,6 +24,9 @@ local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 local fatal = { shutdown = true, fault = true, exception = true, internal = true,
   instruction = true, fail_entry = true, host_fault = true }
 
+-- Those that may stand for a triple fault, for not every KVM tells one from what it cannot emulate.
+local triple = { shutdown = true, instruction = true, internal = true }
+
 -- ---- Page walks ----
 
 -- SDM Vol. 3, 5.7: bits of a #PF's error code, with the bit of the entries that forbids it.
@@ -133,7 +136,7 @@ end
 -- The last exceptions, and whether the last instruction had to be done again for that.
 local function exceptions_of(exit, cpu)
   local list, _, code = exceptions.list(cpu, EVENTS)
-  if list or code ~= "unsupported" or exit.kind ~= "shutdown" then return list or {}, false end
+  if list or code ~= "unsupported" or not triple[exit.kind] then return list or {}, false end
   list = exceptions.of_triple_fault(cpu, EVENTS)
   return list or {}, list ~= nil
 end
@@ -149,11 +152,12 @@ local function look(made, exit, cpu)
   local list = past.list(cpu, ALL) or {}
   local scene = { exit = exit, cpu = cpu, past = list, linear = mode.linear(cpu, cpu.rip),
     fatal = fatal[exit.kind] or false, walk = function(gva) return cpu:translate(gva) end }
+  made.exceptions, made.again = exceptions_of(exit, cpu)
+  scene.triple = exit.kind == "shutdown" or made.again
   made.mode, made.symbol = mode.text(cpu), cpu.vm:symbol(cpu.rip)
   made.mistakes = mistakes.find(scene)
   made.code = cpu:disasm(CODE)
   made.walk, made.refused = failed_walk(scene)
-  made.exceptions, made.again = exceptions_of(exit, cpu)
   made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
   made.lines = loose_lines(cpu.vm, exit)
   made.registers, made.segments = cpu:regs(), segments_of(cpu)

@@ -64,7 +64,7 @@ local function gate_problem(cpu, vector)
 end
 
 local function no_idt(scene)
-  if scene.exit.kind ~= "shutdown" then return nil end
+  if not scene.triple then return nil end
   local problem
   for _, one in ipairs(vectors) do
     local found = gate_problem(scene.cpu, one[1])
@@ -120,7 +120,7 @@ local function no_stack(scene)
   else
     local there
     there, why = is_there(scene, mode.stack(cpu, mode.bits(cpu) / 8),
-      scene.exit.kind == "shutdown")
+      scene.triple)
     if there then return nil end
   end
   return ("the stack is outside of memory that it can have, rsp is %s: %s; set SS and RSP to the "
@@ -167,8 +167,8 @@ local all = {
 }
 
 --- Those that are seen, the nearest to the cause first: a list of { name =, text = }.
---- `scene` has exit, cpu, linear (of rip), past (a list of past exits), walk(gva), and fatal:
---- whether the guest could not go on.
+--- `scene` has exit, cpu, linear (of rip), past (a list of past exits), walk(gva), fatal: whether
+--- the guest could not go on, and triple: whether that was a triple fault.
 function M.find(scene)
   local list = {}
   for _, one in ipairs(all) do
