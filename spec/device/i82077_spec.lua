@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The floppy controller against the datasheet of the 82077AA, without and with its DMA.
 
+local clocks = require "lunavisor.device"
 local floppy = require "spec.support.floppy"
 
 local channel, disk, does, inp = floppy.channel, floppy.disk, floppy.does, floppy.inp
@@ -285,6 +286,56 @@ describe("a reset", function()
     does("20 00", 8)
     assert.is_false(fdc.lines.irq)
     does("c1 00", 8)
+  end)
+end)
+
+describe("the end of a command", function()
+  before_each(function()
+    fresh { drive0 = image, clock = clocks.clock() }
+    fdc.options.pace = 0.001
+    rate(0)
+  end)
+
+  it("comes after a while, in which the controller is busy", function()
+    channel(512)
+    send(0x46, 0, 0, 0, 1, 2, 18, 0x1b, 0xff)
+    assert.equal(0x10, inp(4))
+    assert.is_false(fdc.lines.irq)
+    out(5, 0x08) -- nobody takes it
+    fdc.clock:advance(0.0009)
+    assert.equal(0x10, inp(4))
+    fdc.clock:advance(0.0002)
+    assert.is_true(fdc.lines.irq)
+    assert.equal("00 00 00 00 00 02 02", result())
+  end)
+
+  it("of a seek comes while others are done", function()
+    send(15, 0, 5)
+    send(15, 1, 6)
+    assert.equal(0x83, inp(4))
+    assert.is_false(fdc.lines.irq)
+    does("80", 8)
+    fdc.clock:advance(0.0011)
+    assert.is_true(fdc.lines.irq)
+    assert.equal(0x83, inp(4))
+    does("21 06", 8)
+    does("20 05", 8)
+    assert.equal(0x80, inp(4))
+  end)
+
+  it("does not come after a reset, that of the reset does", function()
+    send(15, 0, 5)
+    channel(512)
+    send(0x46, 0, 5, 0, 1, 2, 18, 0x1b, 0xff)
+    out(2, 0x08)
+    out(2, 0x0c)
+    assert.is_false(fdc.lines.irq)
+    assert.equal(0x80, inp(4))
+    fdc.clock:advance(0.01)
+    assert.is_true(fdc.lines.irq)
+    for i = 0, 3 do does(("c%d 00"):format(i), 8) end
+    does("80", 8)
+    assert.is_false(fdc.lines.irq)
   end)
 end)
 

@@ -55,11 +55,11 @@ function M.does(expected, ...)
 end
 
 --- A controller of these options, out of reset as a driver does it, behind the four interrupts of
---- that. Returns it, the DMA and the memory.
+--- that; commands take no time where options.pace says nothing. Returns it, the DMA and the memory.
 function M.fresh(options)
   memory = device.memory(0x40000)
   dma = i8237 { log = false, dma = memory }
-  options.log = false
+  options.log, options.pace = false, options.pace or 0
   fdc = i82077(options)
   fdc.drq:connect(dma.inputs[2])
   dma:serve(2, fdc)

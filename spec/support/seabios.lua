@@ -19,7 +19,7 @@ function M.new(disk, cdrom, floppy)
     bios = M.FIRMWARE, disk = disk, cdrom = cdrom, floppy = floppy,
     serial = pc.serial, debug = pc.console,
     time = 1700000000,
-    devices = { vga = vga } }))
+    devices = { vga = vga, floppy = floppy and { pace = 0 } or nil } }))
   local devices = pc.vm.devices
   pc.ram, pc.cpu = pc.vm.machine.ram, pc.vm.vcpus[1]
   pc.pic, pc.keyboard, pc.vga = devices.pic, devices.keyboard, disk and devices.vga

@@ -87,6 +87,7 @@ function i8042:move(moved) end
 ---@class luna.i82077_options: luna.instance_options
 ---@field drive0? false|luna.image|table or { image =, drive =, read_only =, copy =, size = }
 ---@field drive1? false|luna.image|table
+---@field pace? number seconds until a command is done
 ---@class luna.i82077: luna.kit_device
 local i82077 = {}
 ---@param which 0|1|"drive0"|"drive1"

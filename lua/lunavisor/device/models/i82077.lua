@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- An 82077AA floppy disk controller in its PC/AT mode, by Intel's datasheet (290166), whose
 -- headings are in quotes. Regions main (0x3f0) and change (0x3f7). Options drive0 and drive1: what
--- floppy.lua takes, false where there is none. Commands are done at once; those for deleted data
--- and the scans are invalid ones here.
+-- floppy.lua takes, false where there is none; pace: seconds until a command is done, whatever it
+-- is, so that no interrupt comes within the driver's write that leads to it. Commands for deleted
+-- data and the scans are invalid ones here.
 
 local command = require "lunavisor.device.models.i82077_command"
 local device = require "lunavisor.device"
@@ -61,32 +62,41 @@ end
 local function main_status(d)
   if d.DOR.enabled == 0 then return 0 end
   local value = 0
-  for _, st0 in ipairs(d.attention) do
-    if st0 < command.POLLED then value = insert(value, st0 % 4, 1, 1) end
+  for _, list in ipairs { d.attention, d.seeking } do
+    for _, st0 in ipairs(list) do
+      if st0 < command.POLLED then value = insert(value, st0 % 4, 1, 1) end
+    end
   end
   if d.phase == "result" then return value + 0xd0 end
   if d.phase == "command" then return value + (d.bytes == "" and 0x80 or 0x90) end
-  if not without_dma(d) then return value + 0x10 end
+  if d.phase == "ending" or not without_dma(d) then return value + 0x10 end
   return value + (d.transfer.way == "in" and 0xf0 or 0xb0)
 end
 
 -- ---- "Reset" ----
 
+-- Nothing is under way any more.
+local function stop(d)
+  d.phase, d.bytes, d.result, d.transfer = "command", "", "", {}
+  d.attention, d.seeking, d.finished, d.alert = {}, {}, false, false
+  d:cancel "arrive"
+  d:cancel "ended"
+end
+
 -- Of DOR and DSR: all but SPECIFY's values, and what LOCK keeps. The polling of the four drives
 -- that follows ends with an interrupt.
 local function software_reset(d)
-  d.phase, d.bytes, d.result, d.transfer, d.finished = "command", "", "", {}, false
+  stop(d)
   d.CONFIG.seeks, d.CONFIG.no_polling = 0, 0
   if d.locked == 0 then d.CONFIG.value, d.PRETRK = 0x20, 0 end
   d.PERPENDICULAR = insert(d.PERPENDICULAR, 0, 2, 0)
-  for i = 0, 3 do d.cylinders[i], d.attention[i + 1] = 0, command.POLLED + i end
-  for i = #d.attention, 5, -1 do d.attention[i] = nil end
-  d.alert = true
+  for i = 0, 3 do d.cylinders[i], d.seeking[i + 1] = 0, command.POLLED + i end
+  transfer.later(d, "arrive", command.arrive)
 end
 
 local function write_dor(d, new, old)
   if bits(new, 2) == 0 then
-    d.phase, d.bytes, d.attention, d.finished, d.alert = "command", "", {}, false, false
+    stop(d)
   elseif bits(old, 2) == 0 then
     software_reset(d)
   end
@@ -156,7 +166,7 @@ local function asks(d) return d.DOR.enabled == 1 and d.DOR.dma == 1 end
 
 return device "i82077" {
   width = 1, unknown = "ones", holds = "drives", keeps = "heads changed empty written",
-  options = { drive0 = false, drive1 = false },
+  options = { drive0 = false, drive1 = false, pace = 0.0002 },
   regions = {
     main = { registers = {
       DOR = { at = 2, write = write_dor, fields = { drive = "1:0", enabled = 2, dma = 3,
@@ -181,7 +191,7 @@ return device "i82077" {
     } },
   },
   state = { phase = "command", bytes = "", result = "", transfer = {}, last = 0, locked = 0,
-    attention = {}, alert = false, finished = false, gap = false,
+    attention = {}, seeking = {}, alert = false, finished = false, gap = false,
     cylinders = { [0] = 0, 0, 0, 0 }, heads = { [0] = 0, 0, 0, 0 },
     changed = { [0] = true, true }, empty = { [0] = false, false },
     written = { [0] = {}, {} } },
@@ -192,6 +202,7 @@ return device "i82077" {
     end,
     drq = function(d) return asks(d) and d.phase == "execution" and not without_dma(d) end,
   },
+  timers = { arrive = command.arrive, ended = transfer.ended },
   init = function(d, options)
     d.drives = {}
     for number = 0, 1 do

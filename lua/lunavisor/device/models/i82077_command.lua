@@ -29,13 +29,24 @@ end
 
 -- ---- Interrupts: "Sense Interrupt Status" ----
 
--- Notes how a drive's seek has ended; it is busy until somebody asks.
-local function attend(d, st0, number)
-  for i = #d.attention, 1, -1 do
-    if d.attention[i] % 4 == number then table.remove(d.attention, i) end
+local function forget(list, number)
+  for i = #list, 1, -1 do
+    if list[i] % 4 == number then table.remove(list, i) end
   end
-  table.insert(d.attention, 1, st0 + number)
+end
+
+--- The timer of seeks and of a reset: what is under way has ended.
+function M.arrive(d)
+  for i = #d.seeking, 1, -1 do table.insert(d.attention, 1, table.remove(d.seeking, i)) end
   d.alert = true
+end
+
+-- Lets a drive's seek end so in a while; it is busy until somebody asks.
+local function attend(d, st0, number)
+  forget(d.attention, number)
+  forget(d.seeking, number)
+  table.insert(d.seeking, 1, st0 + number)
+  transfer.later(d, "arrive", M.arrive)
 end
 
 local function sense_interrupt(d)

@@ -16,13 +16,22 @@ M.ABNORMAL, M.ND, M.NW, M.MA, M.DE = ABNORMAL, ND, NW, MA, DE
 
 -- ---- Ends ----
 
+--- Lets a timer of that name call fn(d), or calls it where commands take no time.
+function M.later(d, name, fn)
+  if d.options.pace > 0 then d:after(d.options.pace, name) else fn(d) end
+end
+
+--- The timer of the end of an execution phase.
+function M.ended(d) d.phase, d.finished = "result", true end
+
 --- The result phase of a command that has had an execution phase, with bits of the three status
 --- registers: st1 where it has failed.
 function M.finish(d, st1, st2)
   local x = d.transfer
   local st0 = (st1 and ABNORMAL or 0) + (x.sought and 0x20 or 0) + 4 * x.side + x.drive
-  d.phase, d.finished = "result", true
+  d.phase = "ending"
   d.result = string.char(st0, st1 or 0, st2 or 0, x.c, x.h, x.r, x.n)
+  M.later(d, "ended", M.ended)
 end
 
 -- A file of the host that cannot be read or written.
