@@ -11,9 +11,10 @@ local M = { about = "public boot sectors and small systems (LUNA_BOOT_IMAGES)" }
 
 local BIOS, VGA = "usr/share/seabios/bios.bin", "usr/share/seabios/vgabios-stdvga.bin"
 local BOOT, SETTLE = 4, 3 -- seconds that QEMU has
-local KEYS = { [" "] = "spc", ["\n"] = "ret", ["*"] = "shift-8" }
+local KEYS = { [" "] = "spc", ["\n"] = "ret", ["*"] = "shift-8", ["/"] = "slash", ["-"] = "minus" }
 
--- `files`: what an image may be called, as patterns of the shell. `wait` is a pattern that the
+-- `files`: what an image may be called, as patterns of the shell; `second`: what that of a disk in
+-- the second drive. `wait` is a pattern that the
 -- screen has before `type` is typed, `text` those that it has in the end; `colours`: how many its
 -- picture comes to have at least, `width`: how wide it is in pixels, 320 in mode
 -- 13h and 360 with 40 columns of text, which QEMU both shows with 640.
@@ -31,12 +32,15 @@ local TESTS = {
     type = "\n", text = { "Please select a file using the cursor", "FILEMAN%.BIN" } },
   { name = "FreeDOS", files = "freedos*1.4*.img freedos.img", wait = "A:\\>",
     type = "ver\ndir\n", text = { "FreeCom version", "KERNEL +SYS", "bytes free" } },
+  { name = "Linux-0.11", files = "bootimage-0.11-fd", second = "rootimage-0.11",
+    wait = "Insert root floppy", type = "\ncp /bin/sh /tmp\nls -l /tmp\n",
+    text = { "free blocks", "\n%-rw%S+ +1 root +root +36864" } },
 }
 
--- The image of a test in the directories; nil.
-local function image_of(test)
+-- The first file of such a name in the directories; nil.
+local function find(names)
   for root in (os.getenv "LUNA_BOOT_IMAGES" or ""):gmatch "[^:]+" do
-    for pattern in test.files:gmatch "%S+" do
+    for pattern in names:gmatch "%S+" do
       local path = process.read_line(("ls -d %s/%s 2>/dev/null"):format(process.quote(root),
         pattern))
       if path then return path end
@@ -54,9 +58,10 @@ end
 function M.tests()
   local list = {}
   for i, test in ipairs(TESTS) do
-    local image = image_of(test)
-    list[i] = { image = image, skip = not image and "there is no " .. test.files:gsub(" ", " or ")
-      .. " in LUNA_BOOT_IMAGES" or nil }
+    local image, other = find(test.files), test.second and find(test.second)
+    local missing = not image and test.files or test.second and not other and test.second
+    list[i] = { image = image, other = other, skip = missing
+      and ("there is no %s in LUNA_BOOT_IMAGES"):format(missing:gsub(" ", " or ")) or nil }
     for key, value in pairs(test) do list[i][key] = value end
   end
   return list
@@ -79,7 +84,8 @@ function M.ours(test, options)
   local shot, words = os.tmpname(), { arg[-1] or "luajit" }
   for _, word in ipairs { options.directory .. "/bootsectors_vm.lua", process.find(BIOS),
     process.find(VGA), test.image, options.accel, shot, options.seconds - 2, test.wait or "",
-    test.type or "", test.colours or 0, test.width or 0, table.concat(test.text or {}, "\1") } do
+    test.type or "", test.colours or 0, test.width or 0, table.concat(test.text or {}, "\1"),
+    test.other } do
     words[#words + 1] = process.quote(word)
   end
   local text, status, seconds = process.run(table.concat(words, " "), options.seconds)
@@ -108,10 +114,14 @@ function M.other(test)
   end
   script[#script + 1] = ("sleep %d; echo pmemsave 0xb8000 4000 \\\"%s\\\"; echo screendump %s; "
     .. "sleep 1; echo quit"):format(SETTLE, memory, shot)
+  local drives = {}
+  for number, image in ipairs { test.image, test.other } do
+    drives[number] = (" -drive file=%s,format=raw,if=floppy,index=%d,snapshot=on"):format(
+      process.quote(image), number - 1)
+  end
   local _, status, seconds = process.run(("bash -c %s"):format(process.quote(("{ %s; } | "
     .. "qemu-system-x86_64 -accel tcg -m 16 -nodefaults -vga std -display none -monitor stdio "
-    .. "-boot a -drive file=%s,format=raw,if=floppy,snapshot=on"):format(
-    table.concat(script, "; "), process.quote(test.image)))), 60)
+    .. "-boot a%s"):format(table.concat(script, "; "), table.concat(drives)))), 60)
   local text, found = text_of(process.read(memory)), picture.of_ppm(process.read(shot))
   os.remove(memory)
   os.remove(shot)

@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- A PC that boots the image of a floppy disk: bootsectors_vm BIOS VGABIOS IMAGE ACCEL SCREENSHOT
--- MOST WAIT TYPE COLOURS WIDTH TEXTS. Types the text when the screen has the pattern WAIT; ends
--- when it has so many colours, where that is not 0 is so wide, and has the patterns TEXTS, which
--- "\1" separates, or after MOST seconds; prints the screen. Interrupt controllers and timer are
--- devices, for which time passes while the guest runs, and at once while it halts: a KVM that
--- emulates the code of ring 0 takes none of its own interrupts in the short moments in which
--- SeaBIOS lets one come as it waits for a floppy disk.
+-- MOST WAIT TYPE COLOURS WIDTH TEXTS [SECOND]. SECOND is for the second drive. Types the text when
+-- the screen has the pattern WAIT; ends when it has so many colours, where that is not 0 is so
+-- wide, and has the patterns TEXTS, which "\1" separates, or after MOST seconds; prints the screen.
+-- Interrupt controllers and timer are devices, for which time passes while the guest runs, and at
+-- once while it halts: a KVM that emulates the code of ring 0 takes none of its own interrupts in
+-- the short moments in which SeaBIOS lets one come as it waits for a floppy disk.
 
 package.path = (arg[0]:match "^(.*)/" or ".") .. "/?.lua;" .. package.path
 local device = require "lunavisor.device"
@@ -21,7 +21,8 @@ local deadline = luna.clock() + tonumber(arg[6])
 local wait, text, colours, width = arg[7], arg[8], tonumber(arg[9]), tonumber(arg[10])
 local vm = pcs.new { accel = arg[4], memory = "16M", irqchip = "pic", clock = clock, bios = arg[1],
   floppy = { image = arg[3], copy = true }, serial = false,
-  devices = { vga = { rom = process.read(arg[2]) } } }
+  devices = { vga = { rom = process.read(arg[2]) },
+    floppy = { drive1 = arg[12] and { image = arg[12], copy = true } } } }
 local cpu, pic, screen = vm.vcpus[1], vm.devices.pic, vm.devices.vga
 
 local function shown() return table.concat(screen:text(), "\n"):gsub(" +\n", "\n") .. "\n" end
