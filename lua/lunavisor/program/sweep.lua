@@ -22,8 +22,6 @@ Status: 0, or 1 where a unit has failed or none has come to an end; 130 after
 Ctrl-C; 126 where it cannot begin. The units are run by GNU parallel (Debian:
 apt-get install parallel).]]
 
-local INTERRUPTED = 130
-
 local function whole(option, least)
   return function(text)
     local number = tonumber(text)
@@ -229,7 +227,7 @@ function Sweep.finish(self, cut)
   say.line("%s", text)
   if done < count then say.line("to go on: %s", command_line()) end
   if not ok then return say.cannot("%s", problem) end
-  if self.interrupted then return INTERRUPTED end
+  if self.interrupted then return say.INTERRUPTED end
   return done == count and failed == 0 and 0 or 1
 end
 
@@ -283,7 +281,7 @@ function M.run(options)
   if ok then return status end
   if not is_interrupt(status) then error(status, 0) end
   say.line("to go on: %s", command_line())
-  return INTERRUPTED
+  return say.INTERRUPTED
 end
 
 return M

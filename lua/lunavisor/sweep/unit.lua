@@ -63,6 +63,8 @@ function M.run(unit, marked)
   local status = say.CANNOT
   local function put(line)
     line.unit, line.host, status = unit.unit, unit.host and host_name() or nil, line.status
+    -- It has not ended by itself, and is not done.
+    if status == say.INTERRUPTED and line.error:find("interrupted!", 1, true) then return status end
     io.stdout:write(marked and M.MARK or "", encode(line), "\n")
     io.stdout:flush()
     if status ~= 0 then
