@@ -303,6 +303,19 @@ describe("the registers", function()
 end)
 
 describe("dma:serve", function()
+  it("goes on after a device that has raised", function()
+    connect(2, "abc")
+    local take = card.take
+    function card.take() error "no bytes" end
+    program(2, 0x100, 3, 0x44)
+    local ok, problem = pcall(request)
+    assert.is_false(ok)
+    assert.truthy(tostring(problem):find "no bytes")
+    card.take = take
+    out(10, 2)
+    assert.equal("abc", memory:read(0x100, 3))
+  end)
+
   it("takes a channel that is one, and who has the functions", function()
     raises("a channel from 0 to 3 or 5 to 7 expected, got 4", function() dma:serve(4, {}) end)
     raises("a channel from 0 to 3 or 5 to 7 expected, got x", function() dma:serve("x", {}) end)

@@ -5,6 +5,7 @@
 -- input; dma:serve(n, device) says with whom data goes. Transfers are done at once.
 
 local device = require "lunavisor.device"
+local trace = require "lunavisor.exit.trace"
 local word = require "lunavisor.device.word"
 
 local bits, insert, floor = word.bits, word.insert, math.floor
@@ -132,12 +133,9 @@ local function serve(d, n)
   end
 end
 
--- Serves who asks, in the order of "Priority"; what begins to ask meanwhile comes behind that.
-local function run(d)
-  d.again = true
-  if d.running then return end
-  d.running = true
-  while d.again do
+-- Serves who asks, in the order of "Priority".
+local function serve_all(d)
+  repeat
     d.again = false
     for chip = is_cascaded(d) and 0 or 1, 1 do
       for i = 1, 4 do
@@ -149,8 +147,17 @@ local function run(d)
         end
       end
     end
-  end
+  until not d.again
+end
+
+-- The same; what begins to ask meanwhile comes behind that. A device of a user's may raise.
+local function run(d)
+  d.again = true
+  if d.running then return end
+  d.running = true
+  local ok, problem = xpcall(serve_all, trace.back, d)
   d.running = false
+  if not ok then error(problem, 0) end
 end
 
 -- ---- Registers: "Software Commands" ----
