@@ -3,7 +3,6 @@
 -- firmware a disk has.
 
 local files = require "lunavisor.program.file"
-local floppies = require "lunavisor.device.models.floppy"
 local formats = require "lunavisor.load.formats"
 local reader = require "lunavisor.load.reader"
 local say = require "lunavisor.program.say"
@@ -51,6 +50,7 @@ end
 local function disk_of(options, size)
   local bios, image = options.bios, options.image
   local found = { disk = options.disk, floppy = options.floppy }
+  local floppies = require "lunavisor.device.models.floppy" -- here: kernels start without it
   if not image then
     image = options.floppy
   elseif not options.format and not options.floppy and floppies.is_size(size) then
