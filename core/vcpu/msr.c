@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
   MSR_TSC = 0x10,
@@ -184,4 +185,65 @@ int luna_vcpu_set_msr(luna_vcpu *vcpu, uint32_t index, uint64_t value) {
     }
   }
   return status;
+}
+
+/* ---- Those of a state ---- */
+
+/* Takes what the state has of the MSR out of its list: false if there is nothing. */
+static bool take_msr(luna_msrs *wanted, uint32_t index, struct kvm_msr_entry *entry) {
+  for (uint32_t i = 0; i < wanted->count; i++) {
+    if (wanted->entries[i].index == index) {
+      *entry = wanted->entries[i];
+      wanted->count--;
+      memmove(&wanted->entries[i], &wanted->entries[i + 1],
+              (wanted->count - i) * sizeof *wanted->entries);
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Whether an MSR tells what the processor is: a guest cannot write it, and another kernel says its
+ * own (KVM_GET_MSR_FEATURE_INDEX_LIST). */
+static bool is_feature(uint32_t index) {
+  enum {
+    BIOS_SIGN_ID = 0x8b, /* of the microcode: a write loads, and does not store */
+    PLATFORM_INFO = 0xce,
+    CORE_CAPABILITIES = 0xcf,
+    ARCH_CAPABILITIES = 0x10a,
+    PERF_CAPABILITIES = 0x345,
+    VMX_BASIC = 0x480,
+    VMX_LAST = 0x491,
+    AMD_DE_CFG = 0x11029 /* behind 0xc0000000 */
+  };
+  return index == BIOS_SIGN_ID || index == PLATFORM_INFO || index == CORE_CAPABILITIES ||
+         index == ARCH_CAPABILITIES || index == PERF_CAPABILITIES ||
+         (index >= VMX_BASIC && index <= VMX_LAST) || index - 0xc0000000 == AMD_DE_CFG;
+}
+
+/* Whether an MSR holds what it has after a reset, where another kernel may lack it: KVM's
+ * MSR_KVM_POLL_CONTROL is 1 then. */
+static bool is_fresh(const struct kvm_msr_entry *entry) {
+  enum {
+    POLL_CONTROL = 0x4b564d05
+  };
+  return entry->data == 0 || is_feature(entry->index) ||
+         (entry->index == POLL_CONTROL && entry->data == 1);
+}
+
+int luna_msrs_match(luna_msrs *wanted, const luna_msrs *here) {
+  luna_msrs sorted = {0};
+  for (uint32_t i = 0; i < here->count; i++) {
+    sorted.count += take_msr(wanted, here->entries[i].index, &sorted.entries[sorted.count]);
+  }
+  for (uint32_t i = 0; i < wanted->count; i++) {
+    if (!is_fresh(&wanted->entries[i])) {
+      return luna_fail(LUNA_ERROR_ARGUMENT,
+                       "this state is of another kind of host or CPUID: MSR 0x%x is in it, which "
+                       "this vCPU does not have",
+                       wanted->entries[i].index);
+    }
+  }
+  *wanted = sorted;
+  return LUNA_OK;
 }

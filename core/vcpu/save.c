@@ -304,50 +304,6 @@ static int check_sections(const parts *p, const luna_vcpu *vcpu) {
   return status;
 }
 
-/* Takes what the state has of the MSR out of its list: false if there is nothing. */
-static bool take_msr(luna_msrs *wanted, uint32_t index, struct kvm_msr_entry *entry) {
-  for (uint32_t i = 0; i < wanted->count; i++) {
-    if (wanted->entries[i].index == index) {
-      *entry = wanted->entries[i];
-      wanted->count--;
-      memmove(&wanted->entries[i], &wanted->entries[i + 1],
-              (wanted->count - i) * sizeof *wanted->entries);
-      return true;
-    }
-  }
-  return false;
-}
-
-/* Whether an MSR holds what it has after a reset, where another kernel may lack it: not 0 are
- * MSR_PLATFORM_INFO, which cannot be written, and KVM's MSR_KVM_POLL_CONTROL. */
-static bool is_fresh(const struct kvm_msr_entry *entry) {
-  enum {
-    PLATFORM_INFO = 0xce,
-    POLL_CONTROL = 0x4b564d05
-  };
-  return entry->data == 0 || entry->index == PLATFORM_INFO ||
-         (entry->index == POLL_CONTROL && entry->data == 1);
-}
-
-/* Gives the MSRs of the state the order of this vCPU's, which have to include them: another kernel
- * lists others, in another order. One that was never written is no loss. */
-static int match_msrs(luna_msrs *wanted, const luna_msrs *here) {
-  luna_msrs sorted = {0};
-  for (uint32_t i = 0; i < here->count; i++) {
-    sorted.count += take_msr(wanted, here->entries[i].index, &sorted.entries[sorted.count]);
-  }
-  for (uint32_t i = 0; i < wanted->count; i++) {
-    if (!is_fresh(&wanted->entries[i])) {
-      return luna_fail(LUNA_ERROR_ARGUMENT,
-                       "this state is of another kind of host or CPUID: MSR 0x%x is in it, which "
-                       "this vCPU does not have",
-                       wanted->entries[i].index);
-    }
-  }
-  *wanted = sorted;
-  return LUNA_OK;
-}
-
 static void take_contents(parts *p) {
   p->wanted.msrs->count = p->lengths[LUNA_GROUP_MSRS] / ENTRY_SIZE;
   p->wanted.counters.count = p->lengths[LUNA_GROUP_COUNTERS] / ENTRY_SIZE;
@@ -378,7 +334,7 @@ static int keep_old(parts *p, luna_vcpu *vcpu) {
   luna_held held;
   bool again;
   int status = read_state(vcpu, &held, &again);
-  status = status == LUNA_OK ? match_msrs(p->wanted.msrs, held.msrs) : status;
+  status = status == LUNA_OK ? luna_msrs_match(p->wanted.msrs, held.msrs) : status;
   if (status != LUNA_OK) {
     return status;
   }

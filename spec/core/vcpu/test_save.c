@@ -126,7 +126,10 @@ static void other_kernel(void) {
   static const struct {
     uint32_t index;
     uint64_t value;
-  } lost[] = {{0xdead, 0}, {0xce, UINT64_C(1) << 31}, {0x4b564d05, 1}};
+  } lost[] = {{0xdead, 0},     {0xce, UINT64_C(1) << 31},
+              {0x4b564d05, 1}, {0x10a, 0xd6b},
+              {0x345, 0x33},   {0x48c, 1},
+              {0x8b, 1}};
   for (size_t i = 0; i < sizeof lost / sizeof *lost; i++) {
     test_note("case %zu", i);
     begin_variant(0);
