@@ -198,6 +198,37 @@ static int check(luna_vcpu *vcpu, int kind) {
   return LUNA_OK;
 }
 
+int luna_vcpu_catchable(luna_vcpu *vcpu, uint32_t *vectors) {
+  const int everywhere = LUNA_DEBUG_REAL | LUNA_DEBUG_RING0 | LUNA_DEBUG_RING3;
+  *vectors = 0;
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  int answer = luna_stops_probe(vcpu->vm->host->accel, LUNA_DEBUG_SOFTWARE);
+  *vectors = answer == everywhere ? 1 << 3 : 0;
+  return answer < 0 ? answer : LUNA_OK;
+}
+
+int luna_vcpu_catch(luna_vcpu *vcpu, uint32_t vectors) {
+  uint32_t known = 0;
+  int status = vectors ? luna_vcpu_catchable(vcpu, &known) : luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (vectors & ~known) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "cannot make exits of the exceptions 0x%x of vCPU %u: this host's KVM tells "
+                     "of 0x%x (#BP is 0x8: it has to stop at INT3 in every mode by itself)",
+                     vectors, vcpu->id, known);
+  }
+  status = vectors ? luna_debug_open(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && vcpu->debug) {
+    vcpu->debug->catches = vectors;
+    luna_debug_attend(vcpu);
+  }
+  return status;
+}
+
 int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t size, uint32_t *breakpoint) {
   if (luna_vcpu_guard(vcpu)) {
     return LUNA_ERROR_STATE;

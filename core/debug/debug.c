@@ -99,6 +99,7 @@ static struct kvm_guest_debug wanted(const luna_debug *debug, bool single, bool 
   } else if (debug->software_count > 0) {
     want.control |= KVM_GUESTDBG_USE_SW_BP;
   }
+  want.control |= debug->catches ? KVM_GUESTDBG_USE_SW_BP : 0;
   want.control |= want.control ? KVM_GUESTDBG_ENABLE : 0;
   return want;
 }

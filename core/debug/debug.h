@@ -30,6 +30,7 @@ typedef struct luna_debug {
   uint32_t software_room; /* of software and patches */
   uint32_t patch_count;
   uint32_t last_number;
+  bool catches;      /* the guest's own INT3 is an exit */
   bool step;         /* one instruction is to be run */
   bool over;         /* the one at a breakpoint is run first, which nobody gets to see */
   bool standing;     /* the guest stands at `stood`, and the script has been told */

@@ -86,6 +86,13 @@ static int own_trap(luna_vcpu *vcpu, uint64_t dr6) {
              : luna_trap_flag_give(vcpu, VECTOR_DB, LUNA_DR6_FIXED | LUNA_DR6_STEP);
 }
 
+/* INT3 that nobody but the guest has put there; nothing of it has been done. */
+static int caught(luna_vcpu *vcpu) {
+  luna_exit_set(vcpu, LUNA_EXIT_EXCEPTION);
+  vcpu->exit.vector = VECTOR_BP;
+  return LUNA_EXIT_EXCEPTION;
+}
+
 int luna_debug_exit(luna_vcpu *vcpu) {
   const struct kvm_debug_exit_arch arch = vcpu->run->debug.arch;
   const luna_debug *debug = vcpu->debug;
@@ -104,6 +111,9 @@ int luna_debug_exit(luna_vcpu *vcpu) {
   if (trap && arch.dr6 & LUNA_DR6_STEP && vcpu->seat->debug.control & KVM_GUESTDBG_SINGLESTEP) {
     return 0; /* the end of a step that another exit has ended */
   }
+  if (!trap && debug->catches) {
+    return caught(vcpu);
+  }
   return luna_trap_flag_give(vcpu, trap ? VECTOR_DB : VECTOR_BP, arch.dr6);
 }
 
@@ -115,12 +125,12 @@ int luna_debug_internal(luna_vcpu *vcpu) {
     return 0;
   }
   const luna_breakpoint *point = luna_software_at(vcpu->debug, gva);
-  if (!point) {
+  if (!point && !vcpu->debug->catches) {
     return 0;
   }
   /* KVM has queued a #UD for the guest; writing the registers makes it forget that. */
   vcpu->state.regs_whole = true;
-  return luna_debug_report(vcpu, point->number, gva, 0);
+  return point ? luna_debug_report(vcpu, point->number, gva, 0) : caught(vcpu);
 }
 
 /* The processor saved RFLAGS with the TF that KVM had set for the step. */

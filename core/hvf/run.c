@@ -87,6 +87,8 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
       return VMX_REASON_MOV_CR;
     case LUNA_EXIT_DEBUG:
       return VMX_REASON_MTF;
+    case LUNA_EXIT_EXCEPTION:
+      return VMX_REASON_EXC_NMI;
     case LUNA_EXIT_OTHER:
       return VMX_REASON_IRQ_WND;
     case NMI_WINDOW:
@@ -159,6 +161,9 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
       return fail_exit(v, kind);
     case LUNA_EXIT_OTHER:
       return x->e->reason == EXIT_WINDOW ? HV_SUCCESS : fail_exit(v, kind);
+    case LUNA_EXIT_EXCEPTION: /* of INT3 */
+      x->length = 1;
+      return HV_SUCCESS;
     case LUNA_EXIT_FAULT:
       hvf_follow_access(v);
       return v->apic_page_count ? note_apic_access(v) : HV_SUCCESS;

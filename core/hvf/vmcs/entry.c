@@ -12,7 +12,8 @@
 
 enum {
   TYPE_BITS = 7 << 8,
-  VECTOR_BITS = 0xff
+  VECTOR_BITS = 0xff,
+  BREAKPOINT = 3 /* which KVM delivers from behind INT3 */
 };
 
 hv_return_t hvf_entry_check(uint64_t info) {
@@ -39,7 +40,7 @@ hv_return_t hvf_entry_check(uint64_t info) {
     case IRQ_INFO_SOFT_IRQ:
     case IRQ_INFO_PRIV_SOFT_EXC:
     case IRQ_INFO_SOFT_EXC:
-      if (hvf_follow_can()) {
+      if (hvf_follow_can() || info == (IRQ_INFO_VALID | IRQ_INFO_SOFT_EXC | BREAKPOINT)) {
         return HV_SUCCESS;
       }
       break;

@@ -6,6 +6,7 @@
 #include <Hypervisor/hv_arch_vmx.h>
 
 #include "hvf/base/error.h"
+#include "hvf/base/owner.h"
 #include "hvf/exit/fixed.h"
 #include "hvf/exit/follow.h"
 
@@ -13,6 +14,7 @@
 
 enum {
   MOST_TARGETS = 4, /* of CR3 */
+  BREAKPOINT = 1 << 3,
   PAGE_FAULT = 1 << 14,
   ALIGNMENT_CHECK = 1 << 17,
   MACHINE_CHECK = 1 << 18,
@@ -54,23 +56,46 @@ int hvf_kept_find(uint32_t number) {
   return -1;
 }
 
+/* What guest debugging serves, for the vCPU of the thread that asks. */
+static uint64_t catchable(void) {
+  uint32_t vectors = 0;
+  return hvf_own() && luna_vcpu_catchable(hvf_own()->vcpu, &vectors) == LUNA_OK ? vectors : 0;
+}
+
 uint64_t hvf_kept_may(int index) {
-  return index == HVF_KEPT_EXCEPTIONS && hvf_follow_can() ? UINT32_MAX : fields[index].may;
+  if (index != HVF_KEPT_EXCEPTIONS) {
+    return fields[index].may;
+  }
+  return hvf_follow_can() ? UINT32_MAX : fields[index].may | catchable();
+}
+
+/* The guest's INT3 exits where the bitmap says so, by guest debugging. */
+static hv_return_t catch_breakpoints(hvf_vcpu *v, uint64_t bitmap) {
+  const uint64_t changed = bitmap ^ v->kept_fields[HVF_KEPT_EXCEPTIONS];
+  return changed & BREAKPOINT ? hvf_status(luna_vcpu_catch(v->vcpu, (uint32_t)bitmap & BREAKPOINT))
+                              : HV_SUCCESS;
 }
 
 hv_return_t hvf_kept_set(hvf_vcpu *v, int index, uint64_t value) {
-  const uint64_t beyond =
-      value & ~(v->followed && index == HVF_KEPT_EXCEPTIONS ? UINT32_MAX : fields[index].may);
+  const bool probes = index == HVF_KEPT_EXCEPTIONS && (v->followed || value & BREAKPOINT);
+  const uint64_t may = probes ? hvf_kept_may(index) : fields[index].may;
+  const uint64_t beyond = value & ~may;
   if (beyond && index == HVF_KEPT_EXCEPTIONS) {
     return hvf_fail(HV_UNSUPPORTED,
                     "KVM makes no exits of the exceptions 0x%" PRIx64
                     " of the bitmap: only 0x%" PRIx64 " can be set; the software CPU "
                     "(LUNA_ACCEL=soft) has all",
-                    beyond, fields[index].may);
+                    beyond, may);
   }
   if (beyond || (index == HVF_KEPT_CR3_COUNT && value > MOST_TARGETS)) {
     return hvf_fail(HV_BAD_ARGUMENT, "field 0x%x of the VMCS cannot be 0x%" PRIx64,
                     fields[index].number, value);
+  }
+  if (index == HVF_KEPT_EXCEPTIONS && !v->followed) {
+    hv_return_t result = catch_breakpoints(v, value);
+    if (result != HV_SUCCESS) {
+      return result;
+    }
   }
   v->kept_fields[index] = value;
   hvf_fixed_touch(v);

@@ -60,6 +60,11 @@ static hv_return_t read_exit(hvf_vcpu *v, uint32_t number, uint64_t *value) {
     case VMCS_GUEST_PHYSICAL_ADDRESS:
       *value = v->exit.reason == VMX_REASON_EPT_VIOLATION ? v->exit.e->address : 0;
       return HV_SUCCESS;
+    case VMCS_RO_VMEXIT_IRQ_INFO:
+      if (v->exit.kind == LUNA_EXIT_EXCEPTION) {
+        *value = IRQ_INFO_VALID | IRQ_INFO_SOFT_EXC | v->exit.e->vector;
+      }
+      return HV_SUCCESS;
     case VMCS_RO_IDT_VECTOR_INFO:
     case VMCS_RO_IDT_VECTOR_ERROR:
       if (v->exit.told) {

@@ -51,7 +51,9 @@
  * for and KVM does not do is refused. Since fields depend on each other and come in any order, some
  * of it is by hv_vcpu_run, with HV_UNSUPPORTED and before the guest is entered: page faults that
  * are to exit, shadows of masked bits that are not as in the register, PDPTEs other than those in
- * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit.
+ * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit. #BP may
+ * where KVM stops at INT3 in every mode, and exits as on a Mac; VMCS_CTRL_VMENTRY_IRQ_INFO delivers
+ * it.
  *
  * On the software CPU (LUNA_ACCEL=soft, or where there is no KVM) all controls that
  * hv_vmx_read_capability offers are followed as by a processor: exception bitmap with mask and

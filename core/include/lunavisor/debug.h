@@ -32,6 +32,13 @@ LUNA_API int luna_vcpu_break(luna_vcpu *vcpu, int kind, uint64_t gva, uint32_t s
                              uint32_t *breakpoint);
 /* Takes a breakpoint away. _NOT_FOUND if there is none of that number. */
 LUNA_API int luna_vcpu_unbreak(luna_vcpu *vcpu, uint32_t breakpoint);
+/* Which of the guest's own exceptions leave with LUNA_EXIT_EXCEPTION instead of going through its
+ * IDT, a bit each: 3, #BP, whose INT3 has then not been executed; 0 for none. _UNSUPPORTED for
+ * those that luna_vcpu_catchable does not give. */
+LUNA_API int luna_vcpu_catch(luna_vcpu *vcpu, uint32_t vectors);
+/* Those that can: bit 3 where this host's KVM stops at INT3 in every mode by itself. It is tried
+ * out once, as breakpoints are. */
+LUNA_API int luna_vcpu_catchable(luna_vcpu *vcpu, uint32_t *vectors);
 /* Runs one instruction, breakpoints or not: LUNA_EXIT_DEBUG with breakpoint 0 (or that of a
  * watchpoint it hit), or any other exit that comes before. With an answered port or memory access
  * under way, the step finishes that instruction. A REP instruction is one step an element or as

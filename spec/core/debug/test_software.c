@@ -225,6 +225,39 @@ static void thousands(void) {
   end();
 }
 
+/* INT3 of the guest's own, whether KVM stops at it or cannot emulate it. */
+static void the_guests_own_is_caught(void) {
+  static const uint32_t stops[] = {FAKE_STOP_INT3, FAKE_FAIL_INT3};
+  for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+    uint32_t vectors = 0;
+    begin_software(stops[i]);
+    memory[CODE] = 0xcc;
+    SCRIPT({.kind = FAKE_CODE, .address = CODE});
+    CHECK_OK(luna_vcpu_catchable(vcpu, &vectors));
+    CHECK_EQ(vectors, 8);
+    CHECK_FAILS(luna_vcpu_catch(vcpu, 2), LUNA_ERROR_UNSUPPORTED, "tells of 0x8");
+    CHECK_OK(luna_vcpu_catch(vcpu, vectors));
+    CHECK_EQ(run(), LUNA_EXIT_EXCEPTION);
+    CHECK_EQ(luna_vcpu_exit(vcpu)->vector, 3);
+    CHECK_EQ(get(LUNA_RIP), CODE);
+    CHECK_OK(luna_vcpu_catch(vcpu, 0));
+    memory[CODE] = 0x90;
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    CHECK_EQ(control(), 0);
+    end();
+  }
+}
+
+static void nothing_is_caught_where_kvm_does_not_stop(void) {
+  uint32_t vectors = 8;
+  begin_software(0);
+  CHECK_OK(luna_vcpu_catchable(vcpu, &vectors));
+  CHECK_EQ(vectors, 0);
+  CHECK_FAILS(luna_vcpu_catch(vcpu, 8), LUNA_ERROR_UNSUPPORTED, "in every mode");
+  CHECK_EQ(vcpu->attention, 0);
+  end();
+}
+
 int main(void) {
   RUN(thousands);
   RUN(inserted_and_removed);
@@ -235,5 +268,7 @@ int main(void) {
   RUN(not_mapped_or_not_writable);
   RUN(many);
   RUN(removed_after_a_kick);
+  RUN(the_guests_own_is_caught);
+  RUN(nothing_is_caught_where_kvm_does_not_stop);
   return test_end();
 }

@@ -294,6 +294,53 @@ static void a_kernel_error_is_an_error(void) {
   end();
 }
 
+/* ---- Breakpoints of the guest's ---- */
+
+static void begin_int3(uint32_t stops) {
+  static const uint8_t code[] = {0xcc, 0xf4};
+  fake_config config = fake_defaults();
+  config.stops = stops;
+  fake_install(&config);
+  steps[0] = (fake_step){.kind = FAKE_CODE, .address = CODE};
+  steps[1] = steps[0];
+  begin_steps(code, sizeof code, 2);
+}
+
+static void int3_exits_where_the_bitmap_has_it(void) {
+  uint64_t must, may;
+  begin_int3(FAKE_STOP_INT3);
+  HV(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_CTRL_EXC_BITMAP, &must, &may));
+  CHECK_EQ(may & 8, 8);
+  set_field(VMCS_CTRL_EXC_BITMAP, 1 << 18 | 8);
+  fake_script(steps, 2);
+  for (int i = 0; i < 2; i++) { /* it has not been executed */
+    CHECK_EQ(exit_of(), VMX_REASON_EXC_NMI);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_IRQ_INFO), IRQ_INFO_VALID | IRQ_INFO_SOFT_EXC | 3);
+    CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), 0);
+    CHECK_EQ(get(HV_X86_RIP), CODE);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 1);
+  }
+  fake_script(steps, 0);
+  skip();
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_SOFT_EXC | 3);
+  CHECK_EQ(exit_of(), VMX_REASON_HLT);
+  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0);
+  set_field(VMCS_CTRL_EXC_BITMAP, 1 << 18);
+  CHECK_EQ(exit_of(), VMX_REASON_HLT);
+  CHECK_EQ(fake_guest_debug()->control, 0);
+  end();
+  fake_install(NULL);
+}
+
+static void int3_cannot_exit_where_kvm_does_not_stop(void) {
+  begin_int3(FAKE_STOP_HARDWARE);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_EXC_BITMAP, 8), HV_UNSUPPORTED);
+  CHECK_TEXT(hv_ext_error_message(), "exceptions 0x8 ");
+  CHECK_EQ(field(VMCS_CTRL_EXC_BITMAP), 0);
+  end();
+  fake_install(NULL);
+}
+
 /* ---- A host that refuses ---- */
 
 static void check_host(int open_error, int create_error, hv_return_t want) {
@@ -401,6 +448,8 @@ int main(void) {
   RUN(what_kvm_cannot_emulate_is_an_error);
   RUN(entries_fail_in_two_ways);
   RUN(a_kernel_error_is_an_error);
+  RUN(int3_exits_where_the_bitmap_has_it);
+  RUN(int3_cannot_exit_where_kvm_does_not_stop);
   RUN(hosts_refuse_with_a_code_each);
   RUN(slots_run_out);
   RUN(a_host_without_msr_exits_is_refused);
