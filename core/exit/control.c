@@ -65,15 +65,15 @@ int luna_vcpu_set_controls(luna_vcpu *vcpu, const luna_controls *controls) {
   return vcpu->vm->host->controls ? keep(vcpu, controls) : fail_kernel(vcpu);
 }
 
+void luna_control_tell(luna_vcpu *vcpu, uint32_t offset) {
+  vcpu->exit.data_count = WORDS;
+  memcpy(vcpu->exit.data, vcpu->run->padding + offset, sizeof(luna_control_exit));
+}
+
 int luna_control_decode(luna_vcpu *vcpu) {
   luna_exit_set(vcpu, LUNA_EXIT_OTHER);
   luna_control_tell(vcpu, 0);
   return LUNA_EXIT_OTHER;
-}
-
-void luna_control_tell(luna_vcpu *vcpu, uint32_t offset) {
-  vcpu->exit.data_count = WORDS;
-  memcpy(vcpu->exit.data, vcpu->run->padding + offset, sizeof(luna_control_exit));
 }
 
 static bool is_access(const luna_exit *exit) {

@@ -262,7 +262,9 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     return result;
   }
   int kind = 0;
-  deadline = hvf_timer_begin(v, deadline);
+  if (hvf_timer_is_on(v)) {
+    deadline = hvf_timer_begin(v, deadline);
+  }
   do {
     result = accelerated ? hvf_extint_offer(v) : HV_SUCCESS;
     if (result != HV_SUCCESS) {
@@ -277,7 +279,9 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   if (kind < 0) {
     return present_failure(v, kind);
   }
-  hvf_timer_end(v);
+  if (hvf_timer_is_on(v)) {
+    hvf_timer_end(v);
+  }
   result = present(v, kind);
   if (kind == LUNA_EXIT_FAIL_ENTRY) {
     hvf_guest_explain(v);

@@ -6,10 +6,6 @@
 #include <Hypervisor/hv.h>
 #include <Hypervisor/hv_vmx.h>
 
-static bool is_on(const hvf_vcpu *v) {
-  return v->controls[HV_VMX_CAP_PINBASED] & PIN_BASED_PREEMPTION_TIMER;
-}
-
 static uint64_t to_ns(hvf_vcpu *v, uint64_t ticks) {
   uint32_t kilohertz = 0;
   if (luna_vcpu_get_tsc_frequency(v->vcpu, &kilohertz) != LUNA_OK || kilohertz == 0) {
@@ -19,9 +15,6 @@ static uint64_t to_ns(hvf_vcpu *v, uint64_t ticks) {
 }
 
 uint64_t hvf_timer_begin(hvf_vcpu *v, uint64_t deadline) {
-  if (!is_on(v)) {
-    return deadline;
-  }
   const uint64_t ticks = v->kept_fields[HVF_KEPT_TIMER] << HVF_TIMER_RATE;
   v->timer_at = hv_tsc_clock() + ticks;
   const uint64_t at = ticks ? luna_clock() + to_ns(v, ticks) : 1; /* which has passed */
@@ -29,7 +22,7 @@ uint64_t hvf_timer_begin(hvf_vcpu *v, uint64_t deadline) {
 }
 
 void hvf_timer_end(hvf_vcpu *v) {
-  if (is_on(v) && v->controls[HV_VMX_CAP_EXIT] & VMEXIT_SAVE_VMX_TIMER) {
+  if (v->controls[HV_VMX_CAP_EXIT] & VMEXIT_SAVE_VMX_TIMER) {
     const uint64_t now = hv_tsc_clock();
     v->kept_fields[HVF_KEPT_TIMER] = v->timer_at > now ? (v->timer_at - now) >> HVF_TIMER_RATE : 0;
   }

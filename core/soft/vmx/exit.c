@@ -37,7 +37,8 @@ static uint32_t information(const soft_event *event) {
 }
 
 /* Of an instruction in the shadow of another, the shadow is there again. */
-static void describe(soft_cpu *cpu, luna_control_exit *x, uint32_t reason, uint64_t qualification) {
+SOFT_INLINE void describe(soft_cpu *cpu, luna_control_exit *x, uint32_t reason,
+                          uint64_t qualification) {
   x->reason = reason;
   x->length = cpu->current ? cpu->current->length : 0;
   x->qualification = qualification;
