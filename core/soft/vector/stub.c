@@ -311,6 +311,9 @@ static void adapt(soft_vector *vector, const soft_parsed *parsed) {
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
       vector->access |= SOFT_READ;
       break;
+    case ZYDIS_MNEMONIC_VCVTPS2PH:
+      vector->stores_last = vector->access & SOFT_WRITE;
+      break;
     default:
       break;
   }

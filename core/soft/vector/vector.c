@@ -245,6 +245,10 @@ static void *operand(soft_cpu *cpu, const soft_insn *insn, const soft_vector *ve
   if (soft_unlikely(*linear & vector->align)) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
+  if (soft_unlikely(vector->stores_last)) {
+    *copied = true;
+    return cpu->bounce;
+  }
   void *memory = soft_reach(cpu, *linear, vector->size, access);
   *copied = !memory;
   if (soft_unlikely(*copied)) {

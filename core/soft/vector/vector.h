@@ -38,9 +38,10 @@ typedef struct soft_vector {
   bool flags_in;
   soft_pointers pointers;
   uint16_t fop;
-  uint8_t access; /* SOFT_READ and SOFT_WRITE of the memory operand */
-  uint8_t align;  /* bits of its address that have to be 0 */
-  uint16_t size;  /* of it, 0 for none */
+  uint8_t access;   /* SOFT_READ and SOFT_WRITE of the memory operand */
+  uint8_t align;    /* bits of its address that have to be 0 */
+  uint16_t size;    /* of it, 0 for none */
+  bool stores_last; /* what it raises comes before a fault of its store */
   /* Of a masked move: bytes of an element, the registers. */
   uint8_t element, mask, data;
 } soft_vector;

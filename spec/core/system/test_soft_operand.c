@@ -201,6 +201,31 @@ static void repetitions_go_on_behind_a_trap(void) {
   system_close(&system);
 }
 
+/* VCVTPS2PH has its result, and what that raises, before it looks where it goes. */
+static void a_result_comes_before_its_store(void) {
+  static const char code[] = "\xc4\xe3\x79\x1d\x07\x00"; /* vcvtps2ph [rdi], xmm0, 0 */
+  if (!__builtin_cpu_supports("avx2")) {                 /* with which F16C came */
+    test_skip("this host has no F16C");
+  }
+  soft_system system = system_open(SYSTEM_64);
+  for (unsigned masked = 0; masked < 2; masked++) {
+    uint8_t xsave[4096] = {0x7f, 3};
+    uint32_t mxcsr = masked ? 0x1f80 : 0x1f80 & ~(1u << 12); /* the inexact result */
+    uint32_t third = 0x3eaaaaab;
+    test_note("masked %u", masked);
+    memcpy(xsave + 24, &mxcsr, sizeof mxcsr);
+    memcpy(xsave + 160, &third, sizeof third);
+    xsave[512] = 3;
+    CHECK_EQ(guest_call(system.guest.cpu, KVM_SET_XSAVE, xsave), 0);
+    struct kvm_regs regs = {.rdi = GUEST_SIZE};
+    system_end end = SYSTEM_RUN(&system, 3, regs, code);
+    SYSTEM_CHECK(end, masked ? PF : 19, masked ? WRITE : 0);
+    CHECK_EQ(guest_call(system.guest.cpu, KVM_GET_XSAVE, xsave), 0);
+    CHECK_EQ(xsave[24] & 0x3f, 0x20);
+  }
+  system_close(&system);
+}
+
 /* FXRSTOR takes of control and status what the processor would. */
 static void images_are_adjusted(void) {
   soft_system system = system_open(SYSTEM_64);
@@ -221,6 +246,7 @@ int main(void) {
   RUN(encodings_are_what_cpuid_says);
   RUN(prefixes_count_where_they_stand);
   RUN(repetitions_go_on_behind_a_trap);
+  RUN(a_result_comes_before_its_store);
   RUN(images_are_adjusted);
   return test_end();
 }
