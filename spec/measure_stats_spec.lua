@@ -104,6 +104,17 @@ helper.kvm("statistics of runs", function()
     helper.contains("Exits by kind:\n         600   99.8 %  pio", stats.text(result))
   end)
 
+  it("let Ctrl-C through, and no other error of a look", function()
+    local one = guest(0x80000000)
+    local problem = "in a loop: interrupted!"
+    one.vm.symbols = { at = function() error(problem, 0) end }
+    local ok, message = pcall(one.run, one, { timeout = 5 })
+    assert.is_false(ok)
+    helper.contains(problem, message)
+    problem = "no symbols"
+    assert.equal("timeout", one:run({ timeout = 0.1 }).kind)
+  end)
+
   it("leave a run's limits and its end as they are", function()
     local one = guest(1)
     assert.equal("limit", one:run { max_exits = 5 }.kind)

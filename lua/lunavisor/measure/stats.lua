@@ -50,10 +50,12 @@ function Part.exit(self, exit)
   count(self.totals.kinds, exit.kind, 1)
 end
 
--- Where a vCPU is, with the name that the VM has for it.
+-- Where a vCPU is, with the name that the VM has for it. Ctrl-C, which raises wherever Lua is, ends
+-- the run and not the look alone.
 local function sample(self, cpu)
   local ok, rip, name = pcall(function() return cpu.rip, (self.vm.symbols:at(cpu.rip)) end)
-  if ok then count(self.totals.rips, name or u64.hex(rip), 1) end
+  if ok then return count(self.totals.rips, name or u64.hex(rip), 1) end
+  if tostring(rip):find("interrupted!", 1, true) then error(rip, 0) end
 end
 
 local function sample_all(self)
