@@ -3,9 +3,9 @@
 -- MOST WAIT TYPE COLOURS WIDTH TEXTS [SECOND]. SECOND is for the second drive. Types the text when
 -- the screen has the pattern WAIT; ends when it has so many colours, where that is not 0 is so
 -- wide, and has the patterns TEXTS, which "\1" separates, or after MOST seconds; prints the screen.
--- Interrupt controllers and timer are devices, for which time passes while the guest runs, and at
--- once while it halts: a KVM that emulates the code of ring 0 takes none of its own interrupts in
--- the short moments in which SeaBIOS lets one come as it waits for a floppy disk.
+-- On KVM interrupt controllers and timer are devices, for which time passes while the guest runs,
+-- and at once while it halts: a KVM that emulates the code of ring 0 takes none of its own
+-- interrupts in the short moments in which SeaBIOS lets one come as it waits for a floppy disk.
 
 package.path = (arg[0]:match "^(.*)/" or ".") .. "/?.lua;" .. package.path
 local device = require "lunavisor.device"
@@ -14,16 +14,18 @@ local pcs = require "pc"
 local picture = require "picture"
 local process = require "process"
 
-local SLICE, LOOK = 0.005, 0.2 -- seconds
+local on_kvm = arg[4] == "kvm"
+local SLICE, LOOK = on_kvm and 0.005 or 0.1, on_kvm and 0.2 or 0.5 -- seconds
 
-local clock = device.clock()
+local clock = on_kvm and device.clock() or nil
 local deadline = luna.clock() + tonumber(arg[6])
 local wait, text, colours, width = arg[7], arg[8], tonumber(arg[9]), tonumber(arg[10])
-local vm = pcs.new { accel = arg[4], memory = "16M", irqchip = "pic", clock = clock, bios = arg[1],
+local vm = pcs.new { accel = arg[4], memory = "16M", irqchip = on_kvm and "pic" or "kernel",
+  clock = clock, bios = arg[1],
   floppy = { image = arg[3], copy = true }, serial = false,
   devices = { vga = { rom = process.read(arg[2]) },
     floppy = { drive1 = arg[12] and { image = arg[12], copy = true } } } }
-local cpu, pic, screen = vm.vcpus[1], vm.devices.pic, vm.devices.vga
+local cpu, screen = vm.vcpus[1], vm.devices.vga
 
 local function shown() return table.concat(screen:text(), "\n"):gsub(" +\n", "\n") .. "\n" end
 
@@ -40,6 +42,7 @@ local function shows_all()
 end
 
 local function take_interrupt()
+  local pic = vm.devices.pic
   while not pic.lines.int do clock:advance(0.001) end
   cpu:window(false)
   cpu:irq(pic:acknowledge())
@@ -58,7 +61,7 @@ local function run(done)
       return false
     end
     local now = luna.clock()
-    clock:advance(now - before)
+    if clock then clock:advance(now - before) end
     before = now
     if now >= look then
       if done() then return true end
