@@ -71,6 +71,9 @@ void luna_control_tell(luna_vcpu *vcpu, uint32_t offset) {
 }
 
 int luna_control_decode(luna_vcpu *vcpu) {
+  if (vcpu->exit.data_count == WORDS) { /* all of these are written anew */
+    vcpu->exit.data_count = 0;
+  }
   luna_exit_set(vcpu, LUNA_EXIT_OTHER);
   luna_control_tell(vcpu, 0);
   return LUNA_EXIT_OTHER;

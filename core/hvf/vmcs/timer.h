@@ -15,7 +15,8 @@ static inline bool hvf_timer_is_on(const hvf_vcpu *v) {
   return v->controls[HV_VMX_CAP_PINBASED] & PIN_BASED_PREEMPTION_TIMER;
 }
 
-/* Where it is on: before an entry that is to end at the deadline: the one that comes first, this or the timer's. */
+/* Where it is on: before an entry that is to end at the deadline, the one that comes first, this or
+ * the timer's. */
 uint64_t hvf_timer_begin(hvf_vcpu *v, uint64_t deadline);
 /* And after an exit: keeps what is left of it where that is asked for. */
 void hvf_timer_end(hvf_vcpu *v);
