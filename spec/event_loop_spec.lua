@@ -66,7 +66,7 @@ helper.kvm("vm:poll", function()
   end)
 end)
 
-local has_luv, uv = pcall(require, "luv")
+local uv = require "spec.support.luv"
 
 helper.kvm("vm:fd", function()
   it("is a number that stays, and is closed with the VM", function()
@@ -82,7 +82,7 @@ helper.kvm("vm:fd", function()
   -- Lets luv call vm:poll while the descriptor is readable, until something surfaces; and another
   -- callback of luv's meanwhile.
   local function loop(vm, meanwhile)
-    if not has_luv then pending "luv is not installed" end
+    if not uv then pending "luv is not installed" end
     local poll, guard, surfaced = uv.new_poll(vm:fd()), uv.new_timer(), nil
     local other = uv.new_timer()
     if meanwhile then other:start(20, 0, meanwhile) end

@@ -6,6 +6,8 @@ local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local markdown = require "spec.support.markdown"
 
+local has_luv = require "spec.support.luv" ~= false
+
 -- By file: the whole output as a pattern, and the argument. "@check" is a file with the text
 -- 123456789, whose CRC-32 is the check value of every table of CRCs.
 local expected = {
@@ -34,10 +36,10 @@ local expected = {
     .. "6 moves between the spaces$" },
   ["teach_instruction.lua"] = { "^the guest did ud1 eax, %[rsi%] 9 times\n"
     .. "CRC%-32 of 123456789: 0xcbf43926$" },
-  ["event_loop.lua"] = { pcall(require, "luv")
+  ["event_loop.lua"] = { has_luv
     and "uart 1: hello from the first vCPU\n.*some ticks of luv, some beats of the VM$"
     or "^this example needs luv" },
-  ["hosting.lua"] = { pcall(require, "luv")
+  ["hosting.lua"] = { has_luv
     and "^one said: one> hello oneq\none has ended: stopped\n"
       .. "two said: two> hello twoq\ntwo has ended: stopped$"
     or "^this example needs luv" },
@@ -146,7 +148,7 @@ helper.kvm("the example", function()
 
   -- As nc would; bash has no other program to go by.
   it("hosting.lua serves consoles on TCP ports", function()
-    if not pcall(require, "luv") then pending "luv is not installed (Debian: lua-luv)" end
+    if not has_luv then pending "luv is not installed (Debian: lua-luv)" end
     local said = helper.file ""
     local script = helper.file(([[
       %s serve >%s 2>&1 & pid=$!

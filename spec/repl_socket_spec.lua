@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The prompt for programs: lines of JSON on a Unix socket; and JSON itself.
 
-local has_luv, uv = pcall(require, "luv")
+local uv = require "spec.support.luv"
 local helper = require "spec.support.helper"
 local json = require "lunavisor.repl.json"
 local luna = require "lunavisor"
@@ -77,7 +77,7 @@ end
 helper.kvm("a prompt on a socket", function()
   -- The guest, its session and a socket; step() answers what is there.
   local function start(source)
-    if not has_luv then pending "luv is not installed" end
+    if not uv then pending "luv is not installed" end
     local guest = helper.guest { mode = "long", source = source or "inc eax\n hlt" }
     local path = helper.file ""
     os.remove(path)
@@ -212,7 +212,7 @@ helper.kvm("a prompt on a socket", function()
   it("ends by leave", function()
     local path = helper.file ""
     os.remove(path)
-    if not has_luv then pending "luv is not installed" end
+    if not uv then pending "luv is not installed" end
     local output = helper.file ""
     local script = helper.file(([[
       local luna = require "lunavisor"

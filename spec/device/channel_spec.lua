@@ -6,13 +6,13 @@ local channel = require "lunavisor.device.models.channel"
 local raw = require "lunavisor.binding.backend"
 local uart16550 = require "lunavisor.device.models.uart16550"
 
-local has_luv, uv = pcall(require, "luv")
+local uv = require "spec.support.luv"
 
 local function kept(...) return helper.keep(...) end
 
 -- A client of a channel: .got is what it was sent, .over whether it was hung up on.
 local function client(made)
-  if not has_luv then pending "luv is not installed" end
+  if not uv then pending "luv is not installed" end
   local self = { got = "", over = false }
   local handle = made.port and uv.new_tcp() or uv.new_pipe(false)
   local function connected(problem)
@@ -43,7 +43,7 @@ end
 local function until_true(made, fn)
   helper.within(function()
     made:poll()
-    if has_luv then uv.run "nowait" end
+    if uv then uv.run "nowait" end
     return fn()
   end)
 end

@@ -6,7 +6,7 @@ local busted = require "busted"
 local helper = require "spec.support.helper"
 local packet = require "lunavisor.gdb.packet"
 
-local has_luv, uv = pcall(require, "luv")
+local uv = require "spec.support.luv"
 local M = {}
 
 -- Its field `got` is what has come, `over` whether it was hung up on.
@@ -15,7 +15,7 @@ Client.__index = Client
 
 --- A client that is connected to the server.
 function M.client(server)
-  if not has_luv then busted.pending "luv is not installed" end
+  if not uv then busted.pending "luv is not installed" end
   local self = setmetatable({ server = server, got = "", over = false }, Client)
   local handle = server.port and uv.new_tcp() or uv.new_pipe(false)
   self.handle = handle
