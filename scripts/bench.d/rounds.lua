@@ -81,10 +81,12 @@ local function yard()
 end
 
 --- By how many nanoseconds more() takes longer than less(), each of which does its work so often:
---- not those of the clock, but by the yard, work that is slowed down as they are.
+--- where the machine is slower at the moment than that of the limits, by the yard, work that is
+--- slowed down as they are (common.h).
 function M.difference(more, less, rounds, times)
   return over_groups(rounds, { more, less, yard }, function(least)
-    return (least[1] - least[2]) / least[3] * YARD_STEPS * YARD_STEP_NS / times
+    local slowness = math.max(least[3] * 1e9 / (YARD_STEPS * YARD_STEP_NS), 1)
+    return (least[1] - least[2]) * 1e9 / slowness / times
   end)
 end
 

@@ -34,7 +34,7 @@ static double slowness(void) {
     double time = time_of(yard, NULL, now);
     least = time < least ? time : least;
   }
-  return least / (YARD_STEPS * (double)YARD_STEP_NS);
+  return slowness_of(least);
 }
 
 static void print_speeds(const char *name, uint32_t bits) {
