@@ -129,6 +129,13 @@ helper.kvm("exit:explain", function()
     assert.equal("", names(explain(guest, "fault")))
   end)
 
+  it("takes no stack for the cause of an exception that is about none", function()
+    local guest = helper.guest { mode = "user", rsp = 0, source = "mov eax, 5\n hlt" }
+    assert.equal("", names(explain(guest, "exception")))
+    guest = helper.guest { mode = "user", rsp = 0, source = "push rax\n hlt" }
+    assert.equal("no stack", names(explain(guest, "exception")))
+  end)
+
   it("sees long mode without PAE", function()
     local guest = helper.guest { mode = "protected", source = [[
       lidt [none]

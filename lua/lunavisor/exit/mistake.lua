@@ -110,12 +110,15 @@ local function of_stack(scene)
   return gpa >= top - width and gpa < top + FRAME
 end
 
+local of_stacks = { [8] = true, [12] = true, [14] = true } -- #DF, #SS, #PF
+
 local function no_stack(scene)
-  if not scene.fatal then return nil end
-  local cpu, gpa = scene.cpu, scene.exit.gpa
+  local exit = scene.exit
+  if not scene.fatal or exit.kind == "exception" and not of_stacks[exit.vector] then return nil end
+  local cpu, gpa = scene.cpu, exit.gpa
   local why
   if gpa then
-    if scene.exit.access == "x" or not of_stack(scene) then return nil end
+    if exit.access == "x" or not of_stack(scene) then return nil end
     why = ("the access to gpa 0x%x was one to the stack"):format(gpa)
   else
     local there
