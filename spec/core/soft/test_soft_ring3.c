@@ -264,11 +264,6 @@ static uint64_t first_batch(void) {
   return text && *text ? strtoull(text, NULL, 0) : 0;
 }
 
-static double seconds(void) {
-  const char *text = getenv("LUNA_FUZZ_SECONDS");
-  return text && *text ? strtod(text, NULL) : 3;
-}
-
 static void ring_3_comes_out_as_on_kvm(void) {
   static uint8_t before[RING3_SIZE - RING3_CODE];
   static uint8_t tried[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -288,7 +283,7 @@ static void ring_3_comes_out_as_on_kvm(void) {
     if (batches < first) {
       continue;
     }
-    until = batches == first ? luna_clock() + (uint64_t)(seconds() * 1e9) : until;
+    until = batches == first ? luna_clock() + (uint64_t)(oracle_seconds() * 1e9) : until;
     memcpy(before, guests[0].ram + RING3_CODE, sizeof before);
     memcpy(guests[1].ram + RING3_CODE, before, sizeof before);
     set_up();
