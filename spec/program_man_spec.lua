@@ -54,7 +54,7 @@ describe("luna man", function()
       "mandoc -Tlint -Wwarning" } do
       if select(2, helper.sh("command -v " .. command:match "%S+")) == 0 then
         found = true
-        assert.equal("", (luna("man | " .. command)))
+        assert.equal("", (luna("man | " .. helper.program(command))))
       end
     end
     if not found then pending "neither groff nor mandoc is installed" end
@@ -103,6 +103,6 @@ describe("luna man", function()
     assert.equal(0, status)
     for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
     if select(2, helper.sh "command -v man") ~= 0 then pending "man is not installed" end
-    contains("luna boot [OPTION...] ", (luna("man | MANWIDTH=80 man -l - | cat")))
+    contains("luna boot [OPTION...] ", (luna("man | " .. helper.program "MANWIDTH=80 man -l - | cat")))
   end)
 end)

@@ -249,7 +249,7 @@ static bool try(one *made, const soft_guest *guest, bool vectors) {
 
 static void run(bool vectors) {
   static uint16_t tried[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-  uint64_t until = luna_clock() + (uint64_t)(oracle_seconds() * 1e9), count = 0, faults = 0;
+  uint64_t until = luna_clock() + (uint64_t)(oracle_seconds(13) * 1e9), count = 0, faults = 0;
   unsigned kinds = 0;
   uint64_t seed = test_seed();
   state = seed;

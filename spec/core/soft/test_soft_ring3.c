@@ -109,7 +109,8 @@ static bool compare_case(unsigned number) {
   ring3_state kvm, soft;
   memcpy(&kvm, guests[0].ram + ring3_case_at(number) + RING3_CASE_OUT, sizeof kvm);
   memcpy(&soft, guests[1].ram + ring3_case_at(number) + RING3_CASE_OUT, sizeof soft);
-  if (ring3_alignment_is_open(c) && kvm.site != soft.site) {
+  if (ring3_alignment_is_open(c) &&
+      (kvm.site != soft.site || (kvm.vector == VECTOR_AC) != (soft.vector == VECTOR_AC))) {
     return true;
   }
   if (!soft.site && ring3_quirk(c, &setting, &kvm, &soft)) {
@@ -211,9 +212,9 @@ static void run_both(unsigned first, unsigned count) {
 static uint64_t open_marks(unsigned number) {
   const ring3_case *c = &cases[number];
   bool raised = !ring3_get(guests[0].ram, ring3_case_at(number) + RING3_CASE_OUT + 0x88);
-  return (raised && ring3_marks_are_open(c)) || ring3_order_is_open(c) || ring3_masks(c) ? PTE_MARKS
-         : ring3_writing_is_open(c)                                                      ? PTE_DIRTY
-                                                                                         : 0;
+  bool open = (raised && ring3_marks_are_open(c)) || ring3_order_is_open(c) || ring3_masks(c) ||
+              ring3_alignment_is_open(c);
+  return open ? PTE_MARKS : ring3_writing_is_open(c) ? PTE_DIRTY : 0;
 }
 
 /* One after the other, so that what differs in memory has a cause. Behind one that may, both have
@@ -283,7 +284,7 @@ static void ring_3_comes_out_as_on_kvm(void) {
     if (batches < first) {
       continue;
     }
-    until = batches == first ? luna_clock() + (uint64_t)(oracle_seconds() * 1e9) : until;
+    until = batches == first ? luna_clock() + (uint64_t)(oracle_seconds(3) * 1e9) : until;
     memcpy(before, guests[0].ram + RING3_CODE, sizeof before);
     memcpy(guests[1].ram + RING3_CODE, before, sizeof before);
     set_up();
