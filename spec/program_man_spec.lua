@@ -103,6 +103,7 @@ describe("luna man", function()
     assert.equal(0, status)
     for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
     if select(2, helper.sh "command -v man") ~= 0 then pending "man is not installed" end
-    contains("luna boot [OPTION...] ", (luna("man | " .. helper.program "MANWIDTH=80 man -l - | cat")))
+    local page = luna("man | " .. helper.program "MANWIDTH=80 man -l - | cat")
+    contains("luna boot [OPTION...] ", page)
   end)
 end)
