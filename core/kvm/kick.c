@@ -133,7 +133,7 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_
   /* Either the kicker sees this thread's id and sends the signal, or this thread sees the request:
    * both sides store first and load then. The gate's locked instruction is between the two here
    * (SDM Vol. 3, 9.2.3.9). */
-  atomic_store_explicit(&kick->thread, luna_kick_self.id, memory_order_relaxed);
+  atomic_store_explicit(&kick->thread, luna_kick_self.id, memory_order_release);
   int result = -1;
   bool open = luna_gate_enter(gate);
   *entered = open && !luna_kick_self.seen && !atomic_load(&kick->requested);
