@@ -57,7 +57,7 @@ local function call_method(all, check)
   local name = names[random(#names)]
   if name == "close" and random(8) > 1 then return end
   if one.name:match "eventfd$" then pcall(one.object.write, one.object, 1) end
-  local list = misuse.arguments(all)
+  local list = misuse.arguments(all, name)
   table.insert(list, 1, one.object)
   list.n = list.n + 1
   if runs[name] then end_soon(all) end

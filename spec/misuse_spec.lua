@@ -26,7 +26,7 @@ helper.kvm("misuse", function()
       local methods = misuse.methods_of(object)
       for _, method in ipairs(misuse.names_of(methods, "function")) do
         for _ = 1, method == "close" and 0 or 2 do
-          local list = misuse.arguments(all)
+          local list = misuse.arguments(all, method)
           table.insert(list, 1, object)
           list.n = list.n + 1
           before()

@@ -147,9 +147,18 @@ function misuse.value(all)
   return list[random(#list)]
 end
 
-function misuse.arguments(all)
+local files = { core = true, record = true } -- methods that write one
+
+--- For the method, or for any: where that would make a file of the name, the name is another.
+function misuse.arguments(all, method)
   local list = { n = random(5) - 1 }
-  for i = 1, list.n do list[i] = misuse.value(all) end
+  for i = 1, list.n do
+    local value = misuse.value(all)
+    if files[method] and type(value) == "string" and value:find "^%w+$" and #value < 255 then
+      value = helper.file ""
+    end
+    list[i] = value
+  end
   return list
 end
 
