@@ -10,12 +10,7 @@ local contains = helper.contains
 
 local directory
 
-local function ends(status, text, words, before)
-  local output, found = program.luna(directory, words, before)
-  assert.equal(status, found, words .. "\n" .. output)
-  contains(text, output)
-  return output
-end
+local function ends(...) return program.ends(directory, ...) end
 
 local function read(name) return files.read(directory .. "/" .. name) end
 

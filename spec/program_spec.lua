@@ -15,12 +15,7 @@ local function run(words, before)
   return program.luna(directory, words, before)
 end
 
-local function ends(status, text, words, before)
-  local output, found = run(words, before)
-  assert.equal(status, found, words .. "\n" .. output)
-  contains(text, output)
-  return output
-end
+local function ends(...) return program.ends(directory, ...) end
 
 describe("the program luna", function()
   setup(function() directory = program.directory() end)

@@ -180,4 +180,12 @@ function M.luna(path, words, before)
     helper.engine, before or "", words))
 end
 
+--- The same, which has to end with the status and say the text; the output.
+function M.ends(path, status, text, words, before)
+  local output, found = M.luna(path, words, before)
+  assert(found == status, ("%s ends with %d, not %d:\n%s"):format(words, found, status, output))
+  helper.contains(text, output)
+  return output
+end
+
 return M
