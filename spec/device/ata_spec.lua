@@ -402,6 +402,9 @@ describe("an image", function()
       function() ata { master = 5 } end)
     raises("ata: slave: image: ", function() ata { slave = "no such file" } end)
     raises("ata: master: unknown option 'imgae'", function() ata { master = { imgae = "" } } end)
+    local short = helper.file "ten bytes."
+    raises("ata: master: image: " .. short .. " has 10 bytes, which is no sector of 512",
+      function() ata { master = short } end)
     raises("ata: master: size: 1048577 bytes, and the image has 1048576",
       function() ata { master = { image = image, size = 1048577 } } end)
     raises("ata: master: serial: up to 20 characters expected",

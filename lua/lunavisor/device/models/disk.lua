@@ -46,6 +46,11 @@ function M.new(what, spec, level, sector)
   if type(spec) == "string" or class.of(spec) == "buffer" then spec = { image = spec } end
   check.options(what, spec, known, level)
   local buffer, length = open_image(what, spec, level + 1)
+  if length < sector then
+    error(("%s: image: %s has %d bytes, which is no sector of %d"):format(what,
+      type(spec.image) == "string" and spec.image or class.describe(spec.image), length, sector),
+      level + 1)
+  end
   local size = spec.size and check.size(what .. ": size", spec.size, level) or length
   if size > length or size < sector then
     error(("%s: size: %d bytes, and the image has %d; from %d to all of it expected"):format(what,
