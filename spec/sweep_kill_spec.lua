@@ -99,11 +99,13 @@ helper.block("a luna sweep that is cut off", function()
 
   it("ends at Ctrl-C on a terminal", function()
     if select(2, helper.sh "command -v script") ~= 0 then pending "script is not installed" end
-    local said = place:sh(([[(until [ "$(grep -c unit slow.sweep/output)" -ge 3 ]; do sleep 0.05
-      done 2>/dev/null; printf '\003'; sleep 2) | script -qec "$luna sweep %s; echo status \$?" \
-      /dev/null]]):format(WORDS))
+    -- Without a shell between: Ctrl-C is for that too, and which of them goes on is theirs.
+    local said, status = place:sh(([[
+      (until [ "$(grep -c unit slow.sweep/output)" -ge 3 ]; do sleep 0.05; done 2>/dev/null
+       printf '\003'; sleep 2) | SHELL=/bin/sh script -qec "exec $luna sweep %s" /dev/null]])
+      :format(WORDS))
     helper.contains("luna: to go on: luna sweep slow.lua", said)
-    helper.contains("status 130", said)
+    assert.equal(130, status)
     goes_on()
   end)
 
