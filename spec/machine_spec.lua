@@ -98,7 +98,7 @@ helper.kvm("a machine", function()
       { devices = { vga = 5 } })
     refuses("devices: com1: device uart16550: unknown option 'outptu'; did you mean 'output'?",
       { devices = { com1 = { outptu = 1 } } })
-    refuses("devices: it has no part 'usb'; its parts are com1, console, debug, debug_exit, ",
+    refuses("devices: it has no part 'usb'; its parts are a20, com1, console, debug, debug_exit, ",
       { devices = { usb = false } })
     refuses("irqchip: one of 'kernel', 'pic' expected, got \"split\"", { irqchip = "split" })
     refuses("with irqchip = 'pic' there is one vCPU", { irqchip = "pic", cpus = 2 })

@@ -32,6 +32,8 @@ local TESTS = {
     type = "\n", text = { "Please select a file using the cursor", "FILEMAN%.BIN" } },
   { name = "FreeDOS", files = "freedos*1.4*.img freedos.img", wait = "A:\\>",
     type = "ver\ndir\n", text = { "FreeCom version", "KERNEL +SYS", "bytes free" } },
+  { name = "FreeDOS-HIMEM", files = "freedos722.img", wait = "A:\\>", type = "ver\n",
+    text = { "no hard disks detected\nFreeDOS HIMEM", "in HMA\n", "FreeCom version" } },
   { name = "Linux-0.11", files = "bootimage-0.11-fd", second = "rootimage-0.11",
     wait = "Insert root floppy", type = "\ncp /bin/sh /tmp\nls -l /tmp\n",
     text = { "free blocks", "\n%-rw%S+ +1 root +root +36864" } },

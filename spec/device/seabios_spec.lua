@@ -134,6 +134,41 @@ describe("SeaBIOS", function()
     end
   end)
 
+  it("closes and opens address line 20 for who asks", function()
+    local output = run [[
+      local luna = require "lunavisor"
+      local disk = luna.buffer "1440K"
+      disk:write(0, luna.asm([=[
+        %macro gate 1
+          mov ax, 0x2400 + %1     ; 0: close, 1: open, 2: what is it
+          int 0x15
+          add al, '0'
+          out 0xe9, al
+          mov al, [es:0x510]
+          out 0xe9, al
+        %endmacro
+        xor ax, ax
+        mov ds, ax
+        dec ax
+        mov es, ax
+        mov byte [0x500], 'l'
+        mov byte [es:0x510], 'h'
+        gate 2
+        gate 0
+        gate 2
+        gate 1
+        gate 2
+        mov dx, 0xf4
+        out dx, al
+      ]=], { bits = 16, org = 0x7c00 }))
+      disk:write(510, "\x55\xaa")
+      pc = seabios.new(nil, nil, disk)
+      seabios.run(pc, function() return false end, 30)
+      print(pc.serial:text())
+    ]]
+    assert.equal("1h0l0l1h1h", output:match "%S+") -- what a call gives, and the byte then
+  end)
+
   it("reads by PIO, and places the bus master by which a guest reads", function()
     local output = run([[
       local luna = require "lunavisor"

@@ -17,6 +17,7 @@ Board.__index = Board
 
 local HOLE, HOLE_END = 0xc0000000, 2 ^ 32 -- what of the first 4 GiB is no memory
 local WINDOW, ROMS = 0xa0000, 0xc0000     -- the VGA's, and what is behind it
+local MIB = 0x100000
 
 --- A VM with memory for a machine. nil, message, code where the host refuses.
 function M.new(what, kind, options)
@@ -60,6 +61,26 @@ function Board.map(self, window)
     if not ok then return nil, message, code end
   end
   return true
+end
+
+--- A function(open) that changes the memory to fit the gate of address line 20: while it is closed,
+--- what is behind 1 MiB is what is at 0, as far as that is memory below the VGA's window. It is a
+--- region of its own from the first time on, so that the others stay as they are.
+function Board.gate(self)
+  local low = math.min(self.size, WINDOW)
+  local behind = math.max(0, math.min(self.size - MIB, WINDOW))
+  local mapped = behind
+  return function(open)
+    local size = open and behind or low
+    local ok, message = self.vm.default:update(function(update)
+      if mapped > 0 then update:unmap(MIB, mapped) end
+      if size > 0 then
+        update:map(self.ram, MIB, { offset = open and MIB or 0, size = size, separate = true })
+      end
+    end)
+    if ok then mapped = size end
+    return ok, message
+  end
 end
 
 --- What a device's line is led to for the interrupt `number` of a PC: the VM's line, or the input

@@ -56,6 +56,9 @@ local options = {
   end,
 }
 
+-- Whether a part is a device of that model.
+local function is_of(dev, model) return dev and rawget(dev, "class").name == model end
+
 -- Two 8259s as devices; the first one's INT is asked for a vector when the vCPU can take one.
 local function add_pics(board)
   local second = board:put("pic2", "i8259", { pio = { main = 0xa0, elcr = 0x4d1 } },
@@ -66,20 +69,32 @@ local function add_pics(board)
   return pic
 end
 
-local function add_pit(board)
+-- Leads what the gate of address line 20 is back to a device that is a way to it.
+local function follow_gate(gate, dev)
+  local input = dev and gate and rawget(dev.inputs, "a20")
+  if input and is_of(gate, "a20_gate") then gate.a20:connect(input) end
+end
+
+-- The input of the gate for one of the ways to it; nil where there is none.
+local function way(gate, name)
+  return gate and is_of(gate, "a20_gate") and gate.inputs[name] or nil
+end
+
+local function add_pit(board, gate)
   local pit = false
   if board.options.pit ~= "kernel" then
     pit = board:put("pit", "i8254", { pio = 0x40, out0 = board:irq(0) })
   end
   local function reset(level) if level then board.vm:stop "reset" end end
-  board:put("ports", "system_ports", { reset_out = reset,
-    pio = { b = pit and 0x61 or nil, a = 0x92 } }, { pit = pit })
+  follow_gate(gate, board:put("ports", "system_ports", { reset_out = reset,
+    a20 = way(gate, "fast"), pio = { b = pit and 0x61 or nil, a = 0x92 } }, { pit = pit }))
   return reset
 end
 
-local function add_keyboard(board, reset)
-  board:put("keyboard", "i8042", { pio = { data = 0x60, control = 0x64 }, irq1 = board:irq(1),
-    irq12 = board:irq(12), reset_out = reset }, { log = false })
+local function add_keyboard(board, reset, gate)
+  follow_gate(gate, board:put("keyboard", "i8042", { pio = { data = 0x60, control = 0x64 },
+    irq1 = board:irq(1), irq12 = board:irq(12), reset_out = reset, a20 = way(gate, "keyboard") },
+    { log = false }))
 end
 
 -- A drive of an option: { image =, ... }. That its file is not there is for the host to say, and no
@@ -99,9 +114,6 @@ local function drive_of(board, name)
   if name ~= "floppy" then drive.cdrom = name == "cdrom" or drive.cdrom end
   return drive
 end
-
--- Whether a part is a device of that model.
-local function is_of(dev, model) return dev and rawget(dev, "class").name == model end
 
 -- DMA, and the floppy controller on its channel 2, where the options speak of them: they take some
 -- milliseconds to be made. Without firmware the first chip comes through the second one already.
@@ -204,8 +216,9 @@ local function build(board)
   local ok, message, code = board:map(given.devices.vga ~= false)
   if not ok then return nil, message, code end
   local pic = board.irqchip == "pic" and add_pics(board)
-  local reset = add_pit(board)
-  add_keyboard(board, reset)
+  local gate = board:put("a20", "a20_gate", {}, { map = board:gate() })
+  local reset = add_pit(board, gate)
+  add_keyboard(board, reset, gate)
   add_ports(board)
   add_pci(board, reset)
   add_power(board)
@@ -221,7 +234,7 @@ end
 
 return {
   options = options, build = build,
-  parts = "pic pic2 pit ports keyboard dma floppy com1 rtc fw_cfg debug console debug_exit pci "
+  parts = "a20 pic pic2 pit ports keyboard dma floppy com1 rtc fw_cfg debug console debug_exit pci "
     .. "ide1 ide2 vga power",
   defaults = { memory = 128 * 2 ^ 20, irqchip = "kernel", unknown = "ones" },
   check = function(what, given)

@@ -11,6 +11,9 @@ error "annotations are not to be required"
 ---What is behind a drive or chip: the path of a file, or a buffer.
 ---@alias luna.image string|luna.buffer
 
+---@class luna.a20_gate_options: luna.instance_options
+---@field map? false|fun(open: boolean): true?, string? changes the memory to fit
+
 ---@class luna.acpi_pm_options: luna.instance_options
 ---@field off? integer the sleep type that is S5
 ---@field enable? integer what turns ACPI on

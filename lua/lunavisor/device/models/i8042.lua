@@ -2,7 +2,8 @@
 -- The keyboard and mouse controller of a PC with its keyboard and mouse (ps2.lua), by IBM's PS/2
 -- Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller". Regions data
 -- (0x60) and control (0x64). Options config: the command byte at power-on, that of a BIOS where
--- nil; pace: seconds from one key of dev:type to the next.
+-- nil; pace: seconds from one key of dev:type to the next. Input a20: what the gate is now, for it
+-- has other ways too.
 
 local class = require "lunavisor.class"
 local device = require "lunavisor.device"
@@ -57,8 +58,13 @@ end
 
 -- ---- Commands: "Controller Commands" ----
 
+local function a20(d, open)
+  d.port = word.insert(d.port, 1, 1, open and 1 or 0)
+  d.a20:set(open)
+end
+
 local function a20_and_reset(d, value)
-  d.a20:set(word.bits(value, 1) == 1)
+  a20(d, word.bits(value, 1) == 1)
   if value % 2 == 0 then d.reset_out:pulse() end
   d.port = word.insert(value, 0, 1, 1)
 end
@@ -107,10 +113,7 @@ local commands = {
   ["11010000"] = function(d) reply(d, output_port(d)) end,
   ["11010001"] = argument, ["11010010"] = argument, ["11010011"] = argument,
   ["11010100"] = argument,
-  ["110111a1"] = function(d, f) -- chipsets' own way to A20
-    d.port = word.insert(d.port, 1, 1, f.a)
-    d.a20:set(f.a == 1)
-  end,
+  ["110111a1"] = function(d, f) a20(d, f.a == 1) end, -- chipsets' own way
   ["11100000"] = function(d) reply(d, 0x00) end,
   ["1111ppp0"] = function(d) d.reset_out:pulse() end, -- bits of the port that are low for 6 us
   ["1111ppp1"] = function() end,
@@ -216,6 +219,7 @@ return device "i8042" {
     irq12 = function(d) return full(d, 1) and d.CONFIG.mouse_irq == 1 end,
     a20 = true, reset_out = true,
   },
+  inputs = { a20 = a20 },
   timers = { typist = pump },
   reset = function(d)
     d.CONFIG.value = d.options.config

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The ports 0x61 (speaker and NMI, regions.b) and 0x92 (A20 and reset, regions.a) of a PC, by
--- Intel's ICH9 datasheet (13.7.1, 13.7.3). Option pit: the i8254 whose counter 2 they gate.
+-- Intel's ICH9 datasheet (13.7.1, 13.7.3). Option pit: the i8254 whose counter 2 they gate. Input
+-- a20: what the gate is now, for it has other ways too.
 
 local device = require "lunavisor.device"
 
@@ -27,6 +28,7 @@ return device "system_ports" {
     gate2 = { status = "NMI_SC.gate2" }, a20 = { status = "PORT92.a20" }, reset_out = true,
     speaker = { status = "NMI_SC.speaker" },
   },
+  inputs = { a20 = function(d, level) d.PORT92.a20 = level and 1 or 0 end },
   init = function(d, options)
     if options.pit then d.gate2:connect(options.pit.inputs.gate2) end
   end,

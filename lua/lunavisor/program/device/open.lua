@@ -8,9 +8,9 @@ local M = {}
 
 -- The classes in lunavisor.device.models; a spec compares the list with the folder.
 local SHIPPED = {
-  "acpi_pm", "ata", "cfi_flash", "debug_console", "debug_exit", "eeprom24c02", "fw_cfg", "gpio",
-  "i8042", "i82077", "i8237", "i8254", "i8259", "ioapic", "lapic", "mc146818", "pci_host", "piix3",
-  "piix3_ide", "system_ports", "uart16550", "vga",
+  "a20_gate", "acpi_pm", "ata", "cfi_flash", "debug_console", "debug_exit", "eeprom24c02", "fw_cfg",
+  "gpio", "i8042", "i82077", "i8237", "i8254", "i8259", "ioapic", "lapic", "mc146818", "pci_host",
+  "piix3", "piix3_ide", "system_ports", "uart16550", "vga",
 }
 local known = {}
 for _, name in ipairs(SHIPPED) do known[name] = true end
