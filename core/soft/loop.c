@@ -194,7 +194,7 @@ static int between(soft_cpu *cpu) {
     return 0;
   }
   while (take_event(cpu)) {
-    if (soft_asks(cpu, SOFT_EXIT_STEP) && !cpu->injected) { /* a queued trap is none yet */
+    if (soft_asks(cpu, CPU_BASED_MTF) && !cpu->injected) { /* a queued trap is none yet */
       cpu->due |= SOFT_DUE_STEP;
       break;
     }
@@ -258,7 +258,7 @@ static int step(soft_cpu *cpu) {
   }
   cpu->single = cpu->step_once = false;
   cpu->shadow_was = 0;
-  cpu->due |= soft_asks(cpu, SOFT_EXIT_STEP) ? SOFT_DUE_STEP : 0;
+  cpu->due |= soft_asks(cpu, CPU_BASED_MTF) ? SOFT_DUE_STEP : 0;
   cpu->answers_made = cpu->answers_used = 0;
   cpu->batch_size = cpu->batch_used = 0;
   cpu->current = NULL;
@@ -270,7 +270,7 @@ static int step(soft_cpu *cpu) {
 }
 
 static bool has_to_step(const soft_cpu *cpu) {
-  return cpu->step_once || cpu->shadow || soft_asks(cpu, SOFT_EXIT_STEP) ||
+  return cpu->step_once || cpu->shadow || soft_asks(cpu, CPU_BASED_MTF) ||
          cpu->rflags & (FLAG_TF | FLAG_RF) ||
          (cpu->debug.control & KVM_GUESTDBG_ENABLE &&
           cpu->debug.control & KVM_GUESTDBG_SINGLESTEP) ||
@@ -336,7 +336,7 @@ static int turns(soft_cpu *cpu) {
       if (!soft_take_exception(cpu)) {
         return leave_with(cpu, KVM_EXIT_SHUTDOWN);
       }
-      cpu->due |= soft_asks(cpu, SOFT_EXIT_STEP) ? SOFT_DUE_STEP : 0;
+      cpu->due |= soft_asks(cpu, CPU_BASED_MTF) ? SOFT_DUE_STEP : 0;
       break;
     case SOFT_ESCAPE_STEP:
       cpu->watched = 0;
@@ -370,7 +370,7 @@ int soft_loop(soft_cpu *cpu) {
     soft_chip_poll(cpu);
   }
   begin_epoch(cpu);
-  cpu->due |= soft_asks(cpu, SOFT_TPR_SHADOW) ? SOFT_DUE_TPR : 0;
+  cpu->due |= soft_asks(cpu, CPU_BASED_TPR_SHADOW) ? SOFT_DUE_TPR : 0;
   cpu->slice = (uint64_t)SLICE;
   cpu->budget = SLICE;
   cpu->step_once = cpu->answers_made || cpu->batch_size;

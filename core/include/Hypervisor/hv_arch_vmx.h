@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Fields of the VMCS, VM-exit reasons and control bits: Intel's numbers (SDM Vol. 3, appendices B
+ * Fields of the VMCS and control bits; with VM-exit reasons and more of lunavisor/vmx.h: Intel's
+ * numbers (SDM Vol. 3, appendices B
  * and C, and chapter 25) under the framework's names. hv_vmx.h says what each means over KVM. */
 #ifndef HYPERVISOR_HV_ARCH_VMX_H
 #define HYPERVISOR_HV_ARCH_VMX_H
 
 #include <Hypervisor/hv_base.h>
+#include <lunavisor/vmx.h>
 
 /* ---- Fields of the VMCS ---- */
 
@@ -195,78 +197,14 @@ enum {
 /* No field. */
 HV_WIDE enum { VMCS_INVALID = ~0u };
 
-/* ---- VM-exit reasons: the low 16 bits of VMCS_RO_EXIT_REASON ---- */
+/* ---- Bits beyond an int of what lunavisor/vmx.h has: exit reasons, controls, events ---- */
 
-enum {
-  VMX_REASON_EXC_NMI = 0,
-  VMX_REASON_IRQ = 1,
-  VMX_REASON_TRIPLE_FAULT = 2,
-  VMX_REASON_INIT = 3,
-  VMX_REASON_SIPI = 4,
-  VMX_REASON_IO_SMI = 5,
-  VMX_REASON_OTHER_SMI = 6,
-  VMX_REASON_IRQ_WND = 7,
-  VMX_REASON_VIRTUAL_NMI_WND = 8,
-  VMX_REASON_TASK = 9,
-  VMX_REASON_CPUID = 10,
-  VMX_REASON_GETSEC = 11,
-  VMX_REASON_HLT = 12,
-  VMX_REASON_INVD = 13,
-  VMX_REASON_INVLPG = 14,
-  VMX_REASON_RDPMC = 15,
-  VMX_REASON_RDTSC = 16,
-  VMX_REASON_RSM = 17,
-  VMX_REASON_VMCALL = 18,
-  VMX_REASON_VMCLEAR = 19,
-  VMX_REASON_VMLAUNCH = 20,
-  VMX_REASON_VMPTRLD = 21,
-  VMX_REASON_VMPTRST = 22,
-  VMX_REASON_VMREAD = 23,
-  VMX_REASON_VMRESUME = 24,
-  VMX_REASON_VMWRITE = 25,
-  VMX_REASON_VMOFF = 26,
-  VMX_REASON_VMON = 27,
-  VMX_REASON_MOV_CR = 28,
-  VMX_REASON_MOV_DR = 29,
-  VMX_REASON_IO = 30,
-  VMX_REASON_RDMSR = 31,
-  VMX_REASON_WRMSR = 32,
-  VMX_REASON_VMENTRY_GUEST = 33,
-  VMX_REASON_VMENTRY_MSR = 34,
-  VMX_REASON_MWAIT = 36,
-  VMX_REASON_MTF = 37,
-  VMX_REASON_MONITOR = 39,
-  VMX_REASON_PAUSE = 40,
-  VMX_REASON_VMENTRY_MC = 41,
-  VMX_REASON_TPR_THRESHOLD = 43,
-  VMX_REASON_APIC_ACCESS = 44,
-  VMX_REASON_VIRTUALIZED_EOI = 45,
-  VMX_REASON_GDTR_IDTR = 46,
-  VMX_REASON_LDTR_TR = 47,
-  VMX_REASON_EPT_VIOLATION = 48,
-  VMX_REASON_EPT_MISCONFIG = 49,
-  VMX_REASON_EPT_INVEPT = 50,
-  VMX_REASON_RDTSCP = 51,
-  VMX_REASON_VMX_TIMER_EXPIRED = 52,
-  VMX_REASON_INVVPID = 53,
-  VMX_REASON_WBINVD = 54,
-  VMX_REASON_XSETBV = 55,
-  VMX_REASON_APIC_WRITE = 56,
-  VMX_REASON_RDRAND = 57,
-  VMX_REASON_INVPCID = 58,
-  VMX_REASON_VMFUNC = 59,
-  VMX_REASON_ENCLS = 60,
-  VMX_REASON_RDSEED = 61,
-  VMX_REASON_PML_FULL = 62,
-  VMX_REASON_XSAVES = 63,
-  VMX_REASON_XRSTORS = 64,
-  VMX_REASON_SPP_EVENT = 66,
-  VMX_REASON_UMWAIT = 67,
-  VMX_REASON_TPAUSE = 68
-};
-
-/* Bit 31 of VMCS_RO_EXIT_REASON: the VM entry failed. */
+/* Of VMCS_RO_EXIT_REASON, beside a reason: the VM entry failed. */
 HV_WIDE enum { VMX_REASON_ENTRY_FAILURE = 1u << 31 };
+/* Of the primary processor-based controls: the secondary ones count. */
+HV_WIDE enum { CPU_BASED_SECONDARY_CTLS = 1u << 31 };
+/* Of interruption information: there is an event. */
+HV_WIDE enum { IRQ_INFO_VALID = 1u << 31 };
 
 /* ---- Pin-based VM-execution controls ---- */
 
@@ -276,64 +214,6 @@ enum {
   PIN_BASED_VIRTUAL_NMI = 1 << 5,
   PIN_BASED_PREEMPTION_TIMER = 1 << 6,
   PIN_BASED_POSTED_INTR = 1 << 7
-};
-
-/* ---- Primary processor-based VM-execution controls ---- */
-
-enum {
-  CPU_BASED_IRQ_WND = 1 << 2,
-  CPU_BASED_TSC_OFFSET = 1 << 3,
-  CPU_BASED_HLT = 1 << 7,
-  CPU_BASED_INVLPG = 1 << 9,
-  CPU_BASED_MWAIT = 1 << 10,
-  CPU_BASED_RDPMC = 1 << 11,
-  CPU_BASED_RDTSC = 1 << 12,
-  CPU_BASED_CR3_LOAD = 1 << 15,
-  CPU_BASED_CR3_STORE = 1 << 16,
-  CPU_BASED_CR8_LOAD = 1 << 19,
-  CPU_BASED_CR8_STORE = 1 << 20,
-  CPU_BASED_TPR_SHADOW = 1 << 21,
-  CPU_BASED_VIRTUAL_NMI_WND = 1 << 22,
-  CPU_BASED_MOV_DR = 1 << 23,
-  CPU_BASED_UNCOND_IO = 1 << 24,
-  CPU_BASED_IO_BITMAPS = 1 << 25,
-  CPU_BASED_MTF = 1 << 27,
-  CPU_BASED_MSR_BITMAPS = 1 << 28,
-  CPU_BASED_MONITOR = 1 << 29,
-  CPU_BASED_PAUSE = 1 << 30
-};
-HV_WIDE enum { CPU_BASED_SECONDARY_CTLS = 1u << 31 };
-
-/* ---- Secondary processor-based VM-execution controls ---- */
-
-enum {
-  CPU_BASED2_VIRTUAL_APIC = 1 << 0,
-  CPU_BASED2_EPT = 1 << 1,
-  CPU_BASED2_DESC_TABLE = 1 << 2,
-  CPU_BASED2_RDTSCP = 1 << 3,
-  CPU_BASED2_X2APIC = 1 << 4,
-  CPU_BASED2_VPID = 1 << 5,
-  CPU_BASED2_WBINVD = 1 << 6,
-  CPU_BASED2_UNRESTRICTED = 1 << 7,
-  CPU_BASED2_APIC_REG_VIRT = 1 << 8,
-  CPU_BASED2_VIRT_INTR_DELIVERY = 1 << 9,
-  CPU_BASED2_PAUSE_LOOP = 1 << 10,
-  CPU_BASED2_RDRAND = 1 << 11,
-  CPU_BASED2_INVPCID = 1 << 12,
-  CPU_BASED2_VMFUNC = 1 << 13,
-  CPU_BASED2_VMCS_SHADOW = 1 << 14,
-  CPU_BASED2_ENCLS_EXIT_MAP = 1 << 15,
-  CPU_BASED2_RDSEED = 1 << 16,
-  CPU_BASED2_PML = 1 << 17,
-  CPU_BASED2_EPT_VE = 1 << 18,
-  CPU_BASED2_PT_CONCEAL_VMX = 1 << 19,
-  CPU_BASED2_XSAVES_XRSTORS = 1 << 20,
-  CPU_BASED2_EPT_MODE_BASED_EXEC = 1 << 22,
-  CPU_BASED2_EPT_SUBPAGE_WRITE = 1 << 23,
-  CPU_BASED2_PT_GUEST_PHYSICAL = 1 << 24,
-  CPU_BASED2_TSC_SCALING = 1 << 25,
-  CPU_BASED2_USER_WAIT_PAUSE = 1 << 26,
-  CPU_BASED2_ENCLV_EXIT_MAP = 1 << 28
 };
 
 /* ---- VM-exit controls ---- */
@@ -380,20 +260,6 @@ enum {
 /* ---- Bit of HV_VMX_CAP_BASIC ---- */
 
 HV_WIDE enum { VMX_BASIC_TRUE_CTLS = 1ull << 55 };
-
-/* ---- Interruption information: VMCS_CTRL_VMENTRY_IRQ_INFO, VMCS_RO_VMEXIT_IRQ_INFO ---- */
-
-enum {
-  IRQ_INFO_TYPE_MASK = 7 << 8,
-  IRQ_INFO_EXT_IRQ = 0 << 8,
-  IRQ_INFO_NMI = 2 << 8,
-  IRQ_INFO_HARD_EXC = 3 << 8,
-  IRQ_INFO_SOFT_IRQ = 4 << 8,
-  IRQ_INFO_PRIV_SOFT_EXC = 5 << 8,
-  IRQ_INFO_SOFT_EXC = 6 << 8,
-  IRQ_INFO_ERROR_VALID = 1 << 11
-};
-HV_WIDE enum { IRQ_INFO_VALID = 1u << 31 };
 
 /* ---- VMCS_GUEST_INTERRUPTIBILITY ---- */
 

@@ -6,7 +6,8 @@
 #define LUNAVISOR_CONTROL_H
 
 /* What a vCPU exits for, and what it reads instead of what there is. Bits are those of the fields
- * of the VMCS; those that have nothing to do with the guest's instructions are ignored. */
+ * of the VMCS (lunavisor/vmx.h); those that have nothing to do with the guest's instructions are
+ * ignored. */
 typedef struct luna_controls {
   uint32_t primary; /* processor-based */
   uint32_t secondary;
@@ -26,7 +27,7 @@ typedef struct luna_controls {
 /* What the VMCS tells of the exit. The vCPU is as before the instruction, or the event, that it is
  * for; the next run begins with what its registers say then. */
 typedef struct luna_control_exit {
-  uint32_t reason; /* basic exit reason */
+  uint32_t reason; /* basic exit reason: VMX_REASON_* of lunavisor/vmx.h */
   uint32_t length; /* of the instruction; 0 where it is for none */
   uint64_t qualification;
   uint64_t linear;      /* guest-linear address; 0 where there is none */

@@ -115,7 +115,7 @@ static void load_segments(soft_cpu *cpu, const unsigned *selectors) {
 __attribute__((noreturn)) static void exit_task(soft_cpu *cpu, unsigned selector, soft_task_by by) {
   uint64_t source = by == SOFT_TASK_IRET ? 1 : by == SOFT_TASK_JMP ? 2 : 0;
   source = cpu->delivering >= 0 ? 3 : source;
-  soft_vmx_begin(cpu, SOFT_REASON_TASK, selector | source << 30);
+  soft_vmx_begin(cpu, VMX_REASON_TASK, selector | source << 30);
   soft_vmx_leave(cpu);
 }
 

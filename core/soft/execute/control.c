@@ -203,7 +203,7 @@ SOFT_OP(clts) {
 
 static unsigned debug_register(soft_cpu *cpu, const soft_insn *insn, bool from) {
   unsigned number = insn->extra;
-  if (soft_asks(cpu, SOFT_EXIT_DR) && number <= 7) { /* before faults, as none else */
+  if (soft_asks(cpu, CPU_BASED_MOV_DR) && number <= 7) { /* before faults, as none else */
     soft_vmx_exit_dr(cpu, insn, from);
   }
   soft_need_ring_0(cpu, insn);
@@ -248,8 +248,8 @@ SOFT_OP(invlpg) {
   uint64_t offset = soft_offset(cpu, insn);
   uint64_t linear = soft_is_64(cpu) ? soft_place(cpu, insn, offset, 1, SOFT_READ)
                                     : (cpu->seg[insn->segment].base + offset) & 0xffffffff;
-  if (soft_asks(cpu, SOFT_EXIT_INVLPG)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_INVLPG, linear);
+  if (soft_asks(cpu, CPU_BASED_INVLPG)) {
+    soft_vmx_exit(cpu, insn, VMX_REASON_INVLPG, linear);
   }
   soft_tlb_flush_page(cpu, linear);
   soft_look_around(cpu);
@@ -259,10 +259,10 @@ SOFT_OP(invlpg) {
 /* Whatever it asks for, the whole TLB goes. */
 SOFT_OP(invpcid) {
   soft_need(cpu, insn,
-            cpu->controlled ? !soft_withholds(cpu, SOFT_HAS_INVPCID) : !cpu->lacks_invpcid);
+            cpu->controlled ? !soft_withholds(cpu, CPU_BASED2_INVPCID) : !cpu->lacks_invpcid);
   soft_need_ring_0(cpu, insn);
-  if (soft_asks(cpu, SOFT_EXIT_INVLPG)) {
-    soft_vmx_exit_invalidate(cpu, insn, SOFT_REASON_INVPCID);
+  if (soft_asks(cpu, CPU_BASED_INVLPG)) {
+    soft_vmx_exit_invalidate(cpu, insn, VMX_REASON_INVPCID);
   }
   uint64_t type = soft_get(cpu, insn->to, soft_is_64(cpu) ? 64 : 32);
   uint64_t linear = soft_address(cpu, insn, 16, SOFT_READ);
@@ -279,8 +279,8 @@ SOFT_OP(invpcid) {
 
 SOFT_OP(wbinvd) {
   soft_need_ring_0(cpu, insn);
-  if (soft_asks_further(cpu, SOFT_EXIT_WBINVD)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_WBINVD, 0);
+  if (soft_asks_further(cpu, CPU_BASED2_WBINVD)) {
+    soft_vmx_exit(cpu, insn, VMX_REASON_WBINVD, 0);
   }
   SOFT_NEXT;
 }
@@ -288,7 +288,7 @@ SOFT_OP(wbinvd) {
 SOFT_OP(invd) {
   soft_need_ring_0(cpu, insn);
   if (soft_unlikely(cpu->controlled)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_INVD, 0);
+    soft_vmx_exit(cpu, insn, VMX_REASON_INVD, 0);
   }
   SOFT_NEXT;
 }
@@ -318,7 +318,7 @@ SOFT_OP(xsetbv) {
   }
   soft_need_ring_0(cpu, insn);
   if (soft_unlikely(cpu->controlled)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_XSETBV, 0);
+    soft_vmx_exit(cpu, insn, VMX_REASON_XSETBV, 0);
   }
   uint64_t value = soft_gpr(cpu, RDX, 32) << 32 | soft_gpr(cpu, RAX, 32);
   if ((uint32_t)cpu->r[RCX] || !soft_xcr0_right(cpu, value)) {

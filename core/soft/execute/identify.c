@@ -45,7 +45,7 @@ void soft_cpuid_changed(soft_cpu *cpu) {
 
 SOFT_OP(cpuid) {
   if (soft_unlikely(cpu->controlled)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_CPUID, 0);
+    soft_vmx_exit(cpu, insn, VMX_REASON_CPUID, 0);
   }
   uint32_t leaf = (uint32_t)cpu->r[RAX], index = (uint32_t)cpu->r[RCX];
   const struct kvm_cpuid_entry2 *entry = soft_cpuid(cpu, leaf, index);
@@ -66,7 +66,7 @@ static void read_tsc(soft_cpu *cpu, const soft_insn *insn, uint32_t reason) {
   if (cpu->cr4 & CR4_TSD && cpu->cpl) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
-  if (soft_asks(cpu, SOFT_EXIT_RDTSC)) {
+  if (soft_asks(cpu, CPU_BASED_RDTSC)) {
     soft_vmx_exit(cpu, insn, reason, 0);
   }
   uint64_t value = soft_tsc(cpu);
@@ -75,14 +75,14 @@ static void read_tsc(soft_cpu *cpu, const soft_insn *insn, uint32_t reason) {
 }
 
 SOFT_OP(rdtsc) {
-  read_tsc(cpu, insn, SOFT_REASON_RDTSC);
+  read_tsc(cpu, insn, VMX_REASON_RDTSC);
   SOFT_NEXT;
 }
 
 SOFT_OP(rdtscp) {
   soft_need(cpu, insn,
-            cpu->controlled ? !soft_withholds(cpu, SOFT_HAS_RDTSCP) : !cpu->lacks_rdtscp);
-  read_tsc(cpu, insn, SOFT_REASON_RDTSCP);
+            cpu->controlled ? !soft_withholds(cpu, CPU_BASED2_RDTSCP) : !cpu->lacks_rdtscp);
+  read_tsc(cpu, insn, VMX_REASON_RDTSCP);
   soft_set_gpr(cpu, RCX, cpu->tsc_aux, 32);
   SOFT_NEXT;
 }
@@ -97,8 +97,8 @@ SOFT_OP(rdpid) {
 SOFT_OP(rdpmc) {
   cpu->current = insn;
   bool kept_out = cpu->cpl && !(cpu->cr4 & CR4_PCE);
-  if (soft_asks(cpu, SOFT_EXIT_RDPMC) && !kept_out) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_RDPMC, 0);
+  if (soft_asks(cpu, CPU_BASED_RDPMC) && !kept_out) {
+    soft_vmx_exit(cpu, insn, VMX_REASON_RDPMC, 0);
   }
   if (kept_out || (cpu->r[RCX] & 0x3fffffff) > 5) {
     soft_fault(cpu, VECTOR_GP, 0);
@@ -121,15 +121,15 @@ static const soft_insn *random_number(soft_cpu *cpu, const soft_insn *insn) {
 }
 
 SOFT_OP(rdrand) {
-  if (soft_asks_further(cpu, SOFT_EXIT_RDRAND)) {
-    soft_vmx_exit_random(cpu, insn, SOFT_REASON_RDRAND);
+  if (soft_asks_further(cpu, CPU_BASED2_RDRAND)) {
+    soft_vmx_exit_random(cpu, insn, VMX_REASON_RDRAND);
   }
   return random_number(cpu, insn);
 }
 
 SOFT_OP(rdseed) {
-  if (soft_asks_further(cpu, SOFT_EXIT_RDSEED)) {
-    soft_vmx_exit_random(cpu, insn, SOFT_REASON_RDSEED);
+  if (soft_asks_further(cpu, CPU_BASED2_RDSEED)) {
+    soft_vmx_exit_random(cpu, insn, VMX_REASON_RDSEED);
   }
   return random_number(cpu, insn);
 }

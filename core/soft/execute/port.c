@@ -99,7 +99,7 @@ static const soft_insn *exit_port(soft_cpu *cpu, const soft_insn *insn, uint16_t
 
 static void offer_string(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
                          bool in) {
-  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+  if (soft_asks(cpu, CPU_BASED_UNCOND_IO)) {
     unsigned segment = in ? SEG_ES : insn->segment;
     uint64_t offset = soft_trim(cpu->r[in ? RDI : RSI], insn->address_size * 8);
     bool based = !soft_is_64(cpu) || segment >= SEG_FS;
@@ -115,7 +115,7 @@ static void offer_string(soft_cpu *cpu, const soft_insn *insn, uint16_t port, un
 SOFT_INLINE const soft_insn *in(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
-  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+  if (soft_asks(cpu, CPU_BASED_UNCOND_IO)) {
     return exit_port(cpu, insn, port, (unsigned)bits / 8, true);
   }
   soft_set_gpr(cpu, RAX, read_port(cpu, port, (unsigned)bits / 8, 1), bits);
@@ -126,7 +126,7 @@ SOFT_BY_SIZE(in)
 SOFT_INLINE const soft_insn *out(soft_cpu *cpu, const soft_insn *insn, int bits) {
   uint16_t port = port_of(cpu, insn);
   check_port(cpu, insn, port, (unsigned)bits / 8);
-  if (soft_asks(cpu, SOFT_EXIT_PORT)) {
+  if (soft_asks(cpu, CPU_BASED_UNCOND_IO)) {
     if (!write_taken(cpu, port, (unsigned)bits / 8)) {
       return exit_port(cpu, insn, port, (unsigned)bits / 8, false);
     }

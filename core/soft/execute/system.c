@@ -38,8 +38,8 @@ SOFT_OP(unknown) {
 
 SOFT_OP(hlt) {
   soft_need_ring_0(cpu, insn);
-  if (soft_asks(cpu, SOFT_EXIT_HLT)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_HLT, 0);
+  if (soft_asks(cpu, CPU_BASED_HLT)) {
+    soft_vmx_exit(cpu, insn, VMX_REASON_HLT, 0);
   }
   cpu->rip = soft_rip_after(cpu, insn);
   cpu->halted = true;
@@ -59,7 +59,7 @@ static void need_monitor(soft_cpu *cpu, const soft_insn *insn, uint32_t control,
 
 /* The byte is read for its faults alone: MWAIT waits for no store. */
 SOFT_OP(monitor) {
-  need_monitor(cpu, insn, SOFT_EXIT_MONITOR, SOFT_REASON_MONITOR);
+  need_monitor(cpu, insn, CPU_BASED_MONITOR, VMX_REASON_MONITOR);
   if ((uint32_t)cpu->r[RCX]) {
     soft_fault(cpu, VECTOR_GP, 0);
   }
@@ -70,7 +70,7 @@ SOFT_OP(monitor) {
 /* A wait that may end at any time ends at once, as with KVM. Bit 0 of ECX is there where leaf 5
  * says that masked interrupts may end it. */
 SOFT_OP(mwait) {
-  need_monitor(cpu, insn, SOFT_EXIT_MWAIT, SOFT_REASON_MWAIT);
+  need_monitor(cpu, insn, CPU_BASED_MWAIT, VMX_REASON_MWAIT);
   uint32_t known = (soft_cpuid(cpu, 5, 0)->ecx & 3) == 3;
   if ((uint32_t)cpu->r[RCX] & ~known) {
     soft_fault(cpu, VECTOR_GP, 0);
@@ -80,8 +80,8 @@ SOFT_OP(mwait) {
 }
 
 SOFT_OP(pause) {
-  if (soft_asks(cpu, SOFT_EXIT_PAUSE)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_PAUSE, 0);
+  if (soft_asks(cpu, CPU_BASED_PAUSE)) {
+    soft_vmx_exit(cpu, insn, VMX_REASON_PAUSE, 0);
   }
   SOFT_NEXT;
 }
@@ -271,7 +271,7 @@ SOFT_OP(wrbase) {
 static void load_table(soft_cpu *cpu, const soft_insn *insn, struct kvm_dtable *table) {
   unsigned size = soft_is_64(cpu) ? 8 : 4;
   soft_need_ring_0(cpu, insn);
-  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+  if (soft_asks_further(cpu, CPU_BASED2_DESC_TABLE)) {
     soft_vmx_exit_gdt(cpu, insn, table == &cpu->gdt ? SOFT_IS_LGDT : SOFT_IS_LIDT);
   }
   uint64_t linear = soft_address(cpu, insn, size + 2, SOFT_READ);
@@ -297,7 +297,7 @@ static void need_no_umip(soft_cpu *cpu, const soft_insn *insn) {
 static void store_table(soft_cpu *cpu, const soft_insn *insn, const struct kvm_dtable *table) {
   unsigned size = soft_is_64(cpu) ? 8 : 4;
   need_no_umip(cpu, insn);
-  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+  if (soft_asks_further(cpu, CPU_BASED2_DESC_TABLE)) {
     soft_vmx_exit_gdt(cpu, insn, table == &cpu->gdt ? SOFT_IS_SGDT : SOFT_IS_SIDT);
   }
   uint64_t linear = soft_address(cpu, insn, size + 2, SOFT_WRITE);
@@ -336,7 +336,7 @@ static void need_protected(soft_cpu *cpu, const soft_insn *insn) {
 
 /* Behind the faults of privilege. */
 static void offer_ldt(soft_cpu *cpu, const soft_insn *insn, unsigned which) {
-  if (soft_asks_further(cpu, SOFT_EXIT_TABLES)) {
+  if (soft_asks_further(cpu, CPU_BASED2_DESC_TABLE)) {
     soft_vmx_exit_ldt(cpu, insn, which);
   }
 }

@@ -67,7 +67,7 @@ SOFT_OP(vmcall) {
   uint64_t arguments[4];
   cpu->current = insn;
   if (soft_unlikely(cpu->controlled)) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_VMCALL, 0);
+    soft_vmx_exit(cpu, insn, VMX_REASON_VMCALL, 0);
   }
   for (unsigned i = 0; i < 4; i++) {
     arguments[i] = soft_gpr(cpu, registers[i], bits);

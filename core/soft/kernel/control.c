@@ -8,7 +8,10 @@
 #include <errno.h>
 
 enum {
-  ERROR_VALID = 1 << 11,
+  NMI = IRQ_INFO_NMI >> 8, /* the event's type */
+  HARD = IRQ_INFO_HARD_EXC >> 8,
+  SOFT = IRQ_INFO_SOFT_EXC >> 8,
+  INT1 = IRQ_INFO_PRIV_SOFT_EXC >> 8,
   LONGEST = 15 /* bytes of an instruction */
 };
 
@@ -26,20 +29,23 @@ static const struct {
   bool known;
   bool software; /* of an instruction, which has a length */
   soft_source source;
-} types[8] = {[0] = {true, false, SOFT_FROM_INTERRUPT}, [2] = {true, false, SOFT_FROM_INTERRUPT},
-              [3] = {true, false, SOFT_FROM_FAULT},     [4] = {true, true, SOFT_FROM_INT},
-              [5] = {true, true, SOFT_FROM_INT1},       [6] = {true, true, SOFT_FROM_INT3}};
+} types[8] = {[IRQ_INFO_EXT_IRQ >> 8] = {true, false, SOFT_FROM_INTERRUPT},
+              [NMI] = {true, false, SOFT_FROM_INTERRUPT},
+              [HARD] = {true, false, SOFT_FROM_FAULT},
+              [IRQ_INFO_SOFT_IRQ >> 8] = {true, true, SOFT_FROM_INT},
+              [INT1] = {true, true, SOFT_FROM_INT1},
+              [SOFT] = {true, true, SOFT_FROM_INT3}};
 
 int soft_deliver_next(soft_cpu *cpu, uint32_t info, uint32_t error, uint32_t length) {
-  unsigned type = info >> 8 & 7, vector = info & 0xff;
-  bool exception = type == 3 || type == 5 || type == 6;
+  unsigned type = (info & IRQ_INFO_TYPE_MASK) >> 8, vector = info & 0xff;
+  bool exception = type == HARD || type == INT1 || type == SOFT;
   bool wrong_length = types[type].software && (length == 0 || length > LONGEST);
   if (!(info >> 31) || !types[type].known || wrong_length || (exception && vector > 31) ||
-      (type == 2 && vector != VECTOR_NMI) || (type == 3 && vector == VECTOR_NMI)) {
+      (type == NMI && vector != VECTOR_NMI) || (type == HARD && vector == VECTOR_NMI)) {
     return soft_refuse(EINVAL);
   }
   cpu->entry = (soft_event){.vector = (uint8_t)vector,
-                            .has_error = info & ERROR_VALID,
+                            .has_error = info & IRQ_INFO_ERROR_VALID,
                             .error = error,
                             .source = types[type].source,
                             .length = types[type].software ? (uint8_t)length : 0};

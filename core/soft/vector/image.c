@@ -210,7 +210,7 @@ SOFT_OP(xsavec) {
 
 /* IA32_XSS is 0: no component beside XCR0's. */
 SOFT_OP(xsaves) {
-  soft_need(cpu, insn, !soft_withholds(cpu, SOFT_HAS_XSAVES));
+  soft_need(cpu, insn, !soft_withholds(cpu, CPU_BASED2_XSAVES_XRSTORS));
   save_compact(cpu, insn, true);
   SOFT_NEXT_BY_LOOP;
 }
@@ -286,7 +286,7 @@ SOFT_OP(xrstor) {
 }
 
 SOFT_OP(xrstors) {
-  soft_need(cpu, insn, !soft_withholds(cpu, SOFT_HAS_XSAVES));
+  soft_need(cpu, insn, !soft_withholds(cpu, CPU_BASED2_XSAVES_XRSTORS));
   restore(cpu, insn, true);
   SOFT_END;
 }

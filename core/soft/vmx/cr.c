@@ -16,7 +16,7 @@ enum {
 static uint64_t masked(soft_cpu *cpu, const soft_insn *insn, uint64_t value, uint64_t now,
                        uint64_t mask, uint64_t shadow) {
   if ((value ^ shadow) & mask) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_CR, insn->extra | (uint64_t)insn->from / 8 << 8);
+    soft_vmx_exit(cpu, insn, VMX_REASON_MOV_CR, insn->extra | (uint64_t)insn->from / 8 << 8);
   }
   return (value & ~mask) | (now & mask);
 }
@@ -38,29 +38,29 @@ uint64_t soft_vmx_write_cr(soft_cpu *cpu, const soft_insn *insn, uint64_t value)
     case 0:
       return masked(cpu, insn, value, cpu->cr0, c->cr0_mask, c->cr0_shadow);
     case 3:
-      exits = c->primary & SOFT_EXIT_CR3_LOAD && !is_target(cpu, value);
+      exits = c->primary & CPU_BASED_CR3_LOAD && !is_target(cpu, value);
       break;
     case 4:
       return masked(cpu, insn, value, cpu->cr4, c->cr4_mask, c->cr4_shadow);
     case 8:
-      exits = c->primary & SOFT_EXIT_CR8_LOAD;
-      cpu->due |= c->primary & SOFT_TPR_SHADOW ? SOFT_DUE_TPR : 0;
+      exits = c->primary & CPU_BASED_CR8_LOAD;
+      cpu->due |= c->primary & CPU_BASED_TPR_SHADOW ? SOFT_DUE_TPR : 0;
       break;
     default:
       break;
   }
   if (exits) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_CR, insn->extra | (uint64_t)insn->from / 8 << 8);
+    soft_vmx_exit(cpu, insn, VMX_REASON_MOV_CR, insn->extra | (uint64_t)insn->from / 8 << 8);
   }
   return value;
 }
 
 void soft_vmx_read_cr(soft_cpu *cpu, const soft_insn *insn) {
-  uint32_t asked = insn->extra == 3   ? SOFT_EXIT_CR3_STORE
-                   : insn->extra == 8 ? SOFT_EXIT_CR8_STORE
+  uint32_t asked = insn->extra == 3   ? CPU_BASED_CR3_STORE
+                   : insn->extra == 8 ? CPU_BASED_CR8_STORE
                                       : 0;
   if (cpu->controls.primary & asked) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_CR,
+    soft_vmx_exit(cpu, insn, VMX_REASON_MOV_CR,
                   insn->extra | ACCESS_FROM | (uint64_t)insn->to / 8 << 8);
   }
 }
@@ -73,7 +73,7 @@ uint64_t soft_vmx_lmsw(soft_cpu *cpu, const soft_insn *insn, uint64_t value, uin
     bool memory = insn->to_kind == SOFT_MEMORY;
     cpu->current = insn;
     luna_control_exit *x = soft_vmx_begin(
-        cpu, SOFT_REASON_CR, ACCESS_LMSW | (memory ? LMSW_MEMORY : 0) | (value & 0xffff) << 16);
+        cpu, VMX_REASON_MOV_CR, ACCESS_LMSW | (memory ? LMSW_MEMORY : 0) | (value & 0xffff) << 16);
     x->linear = memory ? linear : 0;
     soft_vmx_leave(cpu);
   }
@@ -86,13 +86,13 @@ bool soft_vmx_clts(soft_cpu *cpu, const soft_insn *insn) {
     return true;
   }
   if (c->cr0_shadow & CR0_TS) {
-    soft_vmx_exit(cpu, insn, SOFT_REASON_CR, ACCESS_CLTS);
+    soft_vmx_exit(cpu, insn, VMX_REASON_MOV_CR, ACCESS_CLTS);
   }
   return false;
 }
 
 void soft_vmx_exit_dr(soft_cpu *cpu, const soft_insn *insn, bool from) {
   uint64_t general = (from ? insn->to : insn->from) / 8u;
-  soft_vmx_exit(cpu, insn, SOFT_REASON_DR,
+  soft_vmx_exit(cpu, insn, VMX_REASON_MOV_DR,
                 (insn->extra & 7u) | (from ? ACCESS_FROM : 0) | general << 8);
 }

@@ -6,34 +6,26 @@
 #include "soft/access.h"
 #include "soft/deliver/deliver.h"
 
-enum {
-  TYPE_INTERRUPT = 0, /* of interruption information */
-  TYPE_NMI = 2,
-  TYPE_HARD = 3,
-  TYPE_INT = 4,
-  TYPE_INT1 = 5,
-  TYPE_SOFT = 6,
-  ERROR_VALID = 1 << 11
-};
+/* The one bit of interruption information that an enumerator cannot hold. */
 static const uint32_t valid = UINT32_C(1) << 31;
 
 static uint32_t type_of(const soft_event *event) {
   switch (event->source) {
     case SOFT_FROM_INT:
-      return TYPE_INT;
+      return IRQ_INFO_SOFT_IRQ;
     case SOFT_FROM_INT3:
-      return TYPE_SOFT;
+      return IRQ_INFO_SOFT_EXC;
     case SOFT_FROM_INT1:
-      return TYPE_INT1;
+      return IRQ_INFO_PRIV_SOFT_EXC;
     case SOFT_FROM_INTERRUPT:
-      return event->vector == VECTOR_NMI ? TYPE_NMI : TYPE_INTERRUPT;
+      return event->vector == VECTOR_NMI ? IRQ_INFO_NMI : IRQ_INFO_EXT_IRQ;
     default:
-      return TYPE_HARD;
+      return IRQ_INFO_HARD_EXC;
   }
 }
 
 static uint32_t information(const soft_event *event) {
-  return valid | (event->has_error ? ERROR_VALID : 0) | type_of(event) << 8 | event->vector;
+  return valid | (event->has_error ? IRQ_INFO_ERROR_VALID : 0) | type_of(event) | event->vector;
 }
 
 /* Of an instruction in the shadow of another, the shadow is there again. */
@@ -62,7 +54,7 @@ luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t quali
 
 void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear) {
   luna_control_exit *x = (luna_control_exit *)(void *)(cpu->run->padding + LUNA_KVM_ACCESS_OFFSET);
-  describe(cpu, x, SOFT_REASON_ACCESS, 0);
+  describe(cpu, x, VMX_REASON_EPT_VIOLATION, 0);
   x->linear = linear;
 }
 
@@ -87,7 +79,7 @@ void soft_vmx_exit(soft_cpu *cpu, const soft_insn *insn, uint32_t reason, uint64
 
 __attribute__((noreturn)) static void exit_event(soft_cpu *cpu, const soft_event *event,
                                                  uint64_t qualification) {
-  luna_control_exit *x = soft_vmx_begin(cpu, SOFT_REASON_EXCEPTION, qualification);
+  luna_control_exit *x = soft_vmx_begin(cpu, VMX_REASON_EXC_NMI, qualification);
   bool has_error = event->has_error && !soft_is_real(cpu);
   soft_event told = *event;
   told.has_error = has_error;
@@ -134,18 +126,18 @@ static bool exit_between(soft_cpu *cpu, uint32_t reason) {
 bool soft_vmx_between(soft_cpu *cpu) {
   unsigned due = cpu->due;
   cpu->due &= ~(unsigned)SOFT_DUE_STEP;
-  if (due & SOFT_DUE_STEP && soft_asks(cpu, SOFT_EXIT_STEP)) {
-    return exit_between(cpu, SOFT_REASON_STEP);
+  if (due & SOFT_DUE_STEP && soft_asks(cpu, CPU_BASED_MTF)) {
+    return exit_between(cpu, VMX_REASON_MTF);
   }
   if (due & SOFT_DUE_EVENT) {
     return false;
   }
   cpu->due = 0;
   if (due & SOFT_DUE_TPR && cpu->cr8 < (cpu->controls.tpr_threshold & 15)) {
-    return exit_between(cpu, SOFT_REASON_TPR);
+    return exit_between(cpu, VMX_REASON_TPR_THRESHOLD);
   }
-  if (soft_asks(cpu, SOFT_EXIT_NMI_WINDOW) && !cpu->nmi_masked && !cpu->shadow) {
-    return exit_between(cpu, SOFT_REASON_NMI_WINDOW);
+  if (soft_asks(cpu, CPU_BASED_VIRTUAL_NMI_WND) && !cpu->nmi_masked && !cpu->shadow) {
+    return exit_between(cpu, VMX_REASON_VIRTUAL_NMI_WND);
   }
   return false;
 }

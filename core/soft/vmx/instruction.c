@@ -44,11 +44,11 @@ __attribute__((noreturn)) static void exit_operand(soft_cpu *cpu, const soft_ins
 
 void soft_vmx_exit_gdt(soft_cpu *cpu, const soft_insn *insn, unsigned which) {
   uint32_t wide = insn->operand_size == 2 ? 0 : 1 << 11;
-  exit_operand(cpu, insn, SOFT_REASON_GDT, true, 0, wide | which << 28);
+  exit_operand(cpu, insn, VMX_REASON_GDTR_IDTR, true, 0, wide | which << 28);
 }
 
 void soft_vmx_exit_ldt(soft_cpu *cpu, const soft_insn *insn, unsigned which) {
-  exit_operand(cpu, insn, SOFT_REASON_LDT, insn->to_kind == SOFT_MEMORY, insn->to, which << 28);
+  exit_operand(cpu, insn, VMX_REASON_LDTR_TR, insn->to_kind == SOFT_MEMORY, insn->to, which << 28);
 }
 
 void soft_vmx_exit_random(soft_cpu *cpu, const soft_insn *insn, uint32_t reason) {
@@ -72,7 +72,7 @@ void soft_vmx_tell_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, uns
                            (uint64_t)(insn->repeat != SOFT_ONCE && string) << 5 |
                            (uint64_t)immediate << 6 | (uint64_t)port << 16;
   cpu->current = insn;
-  luna_control_exit *x = soft_vmx_begin(cpu, SOFT_REASON_PORT, qualification);
+  luna_control_exit *x = soft_vmx_begin(cpu, VMX_REASON_IO, qualification);
   x->linear = linear;
   if (string) {
     uint32_t segment = form.in ? SEG_ES : insn->segment;
@@ -95,17 +95,17 @@ SOFT_OP(vmx) {
   uint32_t reason = insn->extra;
   bool to_memory = insn->to_kind == SOFT_MEMORY, from_memory = insn->from_kind == SOFT_MEMORY;
   switch (reason) {
-    case SOFT_REASON_VMCLEAR:
-    case SOFT_REASON_VMPTRLD:
-    case SOFT_REASON_VMPTRST:
-    case SOFT_REASON_VMXON:
+    case VMX_REASON_VMCLEAR:
+    case VMX_REASON_VMPTRLD:
+    case VMX_REASON_VMPTRST:
+    case VMX_REASON_VMON:
       exit_operand(cpu, insn, reason, true, 0, 0);
-    case SOFT_REASON_VMREAD: /* to memory or a register what the other register numbers */
+    case VMX_REASON_VMREAD: /* to memory or a register what the other register numbers */
       exit_operand(cpu, insn, reason, to_memory, insn->to, (uint32_t)insn->from / 8 << 28);
-    case SOFT_REASON_VMWRITE:
+    case VMX_REASON_VMWRITE:
       exit_operand(cpu, insn, reason, from_memory, insn->from, (uint32_t)insn->to / 8 << 28);
-    case SOFT_REASON_INVEPT:
-    case SOFT_REASON_INVVPID:
+    case VMX_REASON_EPT_INVEPT:
+    case VMX_REASON_INVVPID:
       soft_vmx_exit_invalidate(cpu, insn, reason);
     default:
       soft_vmx_exit(cpu, insn, reason, 0);

@@ -6,21 +6,6 @@
 #include "soft/insn.h"
 #include "soft/vmx/vmx.h"
 
-/* Basic exit reasons of the instructions that are for monitors. */
-enum {
-  SOFT_REASON_VMCLEAR = 19,
-  SOFT_REASON_VMLAUNCH = 20,
-  SOFT_REASON_VMPTRLD = 21,
-  SOFT_REASON_VMPTRST = 22,
-  SOFT_REASON_VMREAD = 23,
-  SOFT_REASON_VMRESUME = 24,
-  SOFT_REASON_VMWRITE = 25,
-  SOFT_REASON_VMXOFF = 26,
-  SOFT_REASON_VMXON = 27,
-  SOFT_REASON_INVEPT = 50,
-  SOFT_REASON_INVVPID = 53
-};
-
 /* The instruction's identity, as the exits number them. */
 enum {
   SOFT_IS_SGDT,

@@ -6,67 +6,7 @@
 
 #include "soft/cpu.h"
 
-/* Bits of luna_controls.primary. */
-enum {
-  SOFT_EXIT_HLT = 1 << 7,
-  SOFT_EXIT_INVLPG = 1 << 9,
-  SOFT_EXIT_MWAIT = 1 << 10,
-  SOFT_EXIT_RDPMC = 1 << 11,
-  SOFT_EXIT_RDTSC = 1 << 12,
-  SOFT_EXIT_CR3_LOAD = 1 << 15,
-  SOFT_EXIT_CR3_STORE = 1 << 16,
-  SOFT_EXIT_CR8_LOAD = 1 << 19,
-  SOFT_EXIT_CR8_STORE = 1 << 20,
-  SOFT_TPR_SHADOW = 1 << 21,
-  SOFT_EXIT_NMI_WINDOW = 1 << 22,
-  SOFT_EXIT_DR = 1 << 23,
-  SOFT_EXIT_PORT = 1 << 24,
-  SOFT_EXIT_STEP = 1 << 27, /* the monitor trap flag */
-  SOFT_EXIT_MONITOR = 1 << 29,
-  SOFT_EXIT_PAUSE = 1 << 30
-};
-
-/* And of luna_controls.secondary. */
-enum {
-  SOFT_EXIT_TABLES = 1 << 2,
-  SOFT_HAS_RDTSCP = 1 << 3,
-  SOFT_EXIT_WBINVD = 1 << 6,
-  SOFT_EXIT_RDRAND = 1 << 11,
-  SOFT_HAS_INVPCID = 1 << 12,
-  SOFT_EXIT_RDSEED = 1 << 16,
-  SOFT_HAS_XSAVES = 1 << 20
-};
-
-/* Basic exit reasons (SDM volume 3, appendix C). */
-enum {
-  SOFT_REASON_EXCEPTION = 0,
-  SOFT_REASON_NMI_WINDOW = 8,
-  SOFT_REASON_TASK = 9,
-  SOFT_REASON_CPUID = 10,
-  SOFT_REASON_HLT = 12,
-  SOFT_REASON_INVD = 13,
-  SOFT_REASON_INVLPG = 14,
-  SOFT_REASON_RDPMC = 15,
-  SOFT_REASON_RDTSC = 16,
-  SOFT_REASON_VMCALL = 18,
-  SOFT_REASON_CR = 28,
-  SOFT_REASON_DR = 29,
-  SOFT_REASON_PORT = 30,
-  SOFT_REASON_MWAIT = 36,
-  SOFT_REASON_STEP = 37,
-  SOFT_REASON_MONITOR = 39,
-  SOFT_REASON_PAUSE = 40,
-  SOFT_REASON_TPR = 43,
-  SOFT_REASON_GDT = 46,
-  SOFT_REASON_LDT = 47,
-  SOFT_REASON_ACCESS = 48, /* an EPT violation */
-  SOFT_REASON_RDTSCP = 51,
-  SOFT_REASON_WBINVD = 54,
-  SOFT_REASON_XSETBV = 55,
-  SOFT_REASON_RDRAND = 57,
-  SOFT_REASON_INVPCID = 58,
-  SOFT_REASON_RDSEED = 61
-};
+#include <lunavisor/vmx.h>
 
 /* What is due before the next instruction: soft_cpu.due. */
 enum {
