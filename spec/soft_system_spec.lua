@@ -155,3 +155,11 @@ soft.block("a string instruction of the software CPU", function()
     assert.equal(helper.code("hlt", 32, 0), guest.ram:read(luna.u64.tonumber(guest.cpu.rip) - 1, 1))
   end)
 end)
+
+soft.block("DR7 of the software CPU", function()
+  it("has the bits that KVM keeps", function()
+    local guest = soft.real("mov eax, 0xffffdfff\n mov dr7, eax\n mov eax, dr7\n out 0x30, al")
+    guest:stops "pio"
+    assert.equal("0xffff0fff", hex(guest.cpu.rax))
+  end)
+end)

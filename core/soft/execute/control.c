@@ -228,7 +228,7 @@ SOFT_OP(mov_to_dr) {
   if (number == 6) {
     value = (value & 0xe00f) | (uint32_t)DR6_FIXED;
   } else if (number == 7) {
-    value = (value & ~UINT64_C(0xd800)) | DR7_FIXED;
+    value = (value & ~UINT64_C(0xd000)) | DR7_FIXED; /* bit 11 is kept, as KVM does */
   }
   cpu->dr[number] = value;
   soft_watch_changed(cpu);
