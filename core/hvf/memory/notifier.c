@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 enum {
-  MOST_BYTES = 4 /* of a write */
+  MOST_BYTES = 4, /* of a write */
+  WHATEVER = HV_ION_ANY_VALUE | HV_ION_ANY_SIZE
 };
 
 typedef struct notifier {
@@ -78,6 +79,10 @@ static hv_return_t check(const notifier *n) {
   if (n->size != 1 && n->size != 2 && n->size != 4 && !has(n, HV_ION_ANY_SIZE)) {
     return hvf_fail(HV_BAD_ARGUMENT, "no port access has %zu bytes", n->size);
   }
+  if (!has(n, WHATEVER) && n->size < MOST_BYTES && n->value >> 8 * n->size) {
+    return hvf_fail(HV_BAD_ARGUMENT, "no write of %zu byte%s has the value 0x%x", n->size,
+                    n->size == 1 ? "" : "s", n->value);
+  }
   return HV_SUCCESS;
 }
 
@@ -110,8 +115,7 @@ static bool meet(const notifier *a, const notifier *b) {
 
 /* Whether KVM can follow it; it cannot match values of any size, nor sees whether there is room. */
 static bool for_kvm(const notifier *n) {
-  return !has(n, HV_ION_EXIT_FULL) && (!has(n, HV_ION_ANY_SIZE) || has(n, HV_ION_ANY_VALUE)) &&
-         (has(n, HV_ION_ANY_VALUE) || n->size == 4 || !(n->value >> 8 * n->size));
+  return !has(n, HV_ION_EXIT_FULL) && (!has(n, HV_ION_ANY_SIZE) || has(n, HV_ION_ANY_VALUE));
 }
 
 /* ---- Writes that come here ---- */
@@ -126,31 +130,30 @@ static bool has_room(const notifier *n) {
   return poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLOUT;
 }
 
-/* Signals all that the write is for. It exits if it is for none, or none has room and one of them
- * is to exit then. */
+/* Signals those that the write is for, the newest first, as Mac OS does: a full one that is to exit
+ * then ends it. It exits if it is for none, too. */
 static int serve(void *context, uint64_t offset, uint32_t size, uint32_t access, uint64_t *value) {
   const uint16_t addr = (uint16_t)(uintptr_t)context;
   bool any = false;
-  bool sent = false;
   bool exits = false;
   if (access != LUNA_WRITE || offset != 0) {
     return 1;
   }
   pthread_mutex_lock(&lock);
-  for (uint32_t i = 0; i < count; i++) {
+  for (uint32_t i = count; i-- > 0 && !exits;) {
     const notifier *n = &notifiers[i];
     if (n->addr != addr || n->fd < 0 || !matches(n, size, *value)) {
       continue;
     }
     any = true;
     if (has_room(n)) {
-      sent |= luna_eventfd_write(n->fd, 1) == LUNA_OK;
+      luna_eventfd_write(n->fd, 1);
     } else {
-      exits |= has(n, HV_ION_EXIT_FULL);
+      exits = has(n, HV_ION_EXIT_FULL);
     }
   }
   pthread_mutex_unlock(&lock);
-  return any && (sent || !exits) ? 0 : 1;
+  return any && !exits ? 0 : 1;
 }
 
 bool hvf_notifier_take(uint16_t addr, uint32_t size, uint64_t value) {
@@ -312,7 +315,8 @@ static hv_return_t add(notifier *n) {
 static void take_at(uint32_t index) {
   const notifier n = notifiers[index];
   pthread_mutex_lock(&lock);
-  notifiers[index] = notifiers[--count];
+  count--;
+  memmove(&notifiers[index], &notifiers[index + 1], (count - index) * sizeof *notifiers);
   pthread_mutex_unlock(&lock);
   if (n.fd >= 0) {
     close(n.fd);

@@ -43,11 +43,12 @@ HV_API hv_return_t hv_vm_sync_tsc(uint64_t tsc);
  * exiting. `port` is its descriptor, which stays the caller's: on Linux, it stands for the Mach
  * port. It becomes readable and counts the writes; there is no message. With HV_ION_ANY_VALUE
  * `value` has no meaning, with HV_ION_ANY_SIZE `size` has none. A write signals all notifiers that
- * it is for; with HV_ION_EXIT_FULL it exits if the counters of all of them are at their limit, else
- * it is lost. KVM signals by itself where a write can be for one notifier, without HV_ION_EXIT_FULL
- * and HV_ION_ANY_SIZE alone; a port with others costs a way out of KVM for each write, and writes
- * of several bytes that run into another such port are taken apart. HV_BUSY for what is there
- * already, HV_BAD_ARGUMENT for a descriptor that is no eventfd. */
+ * it is for, the newest first. For one whose counter is at its limit it is lost; with
+ * HV_ION_EXIT_FULL it exits then, and older ones hear nothing of it. KVM signals by itself where a
+ * write can be for one notifier, without HV_ION_EXIT_FULL and HV_ION_ANY_SIZE alone; a port with
+ * others costs a way out of KVM for each write, and writes of several bytes that run into another
+ * such port are taken apart. HV_BUSY for what is there already, HV_BAD_ARGUMENT for a descriptor
+ * that is no eventfd, and for a value that no write of the size has. */
 HV_API hv_return_t hv_vm_add_pio_notifier(uint16_t addr, size_t size, uint32_t value,
                                           mach_port_t port, hv_ion_flags_t flags);
 /* Takes away what was added with the same arguments. HV_BAD_ARGUMENT if there is none. */

@@ -151,6 +151,26 @@ static void a_full_eventfd_is_an_exit_where_it_is_asked_for(void) {
   close_events();
 }
 
+static void a_full_eventfd_keeps_the_write_from_older_ones(void) {
+  const uint64_t most = UINT64_MAX - 1;
+  /* out 0x10, al; hlt */
+  BEGIN(0xe6, 0x10, 0xf4);
+  open_events();
+  HV(hv_vm_add_pio_notifier(0x20, 1, 0, ports[0], ANY)); /* taken away: the order stays */
+  HV(hv_vm_add_pio_notifier(0x10, 1, 0, ports[0], ANY));
+  HV(hv_vm_add_pio_notifier(0x10, 1, 0, ports[1], ANY | HV_ION_EXIT_FULL));
+  HV(hv_vm_add_pio_notifier(0x10, 1, 0, ports[2], ANY));
+  HV(hv_vm_remove_pio_notifier(0x20, 1, 0, ports[0], ANY));
+  CHECK_EQ(write(fds[1], &most, sizeof most), (ssize_t)sizeof most);
+  CHECK_EQ(run(), VMX_REASON_IO);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  check_counts(0, most, 1);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  check_counts(1, 1, 1);
+  end();
+  close_events();
+}
+
 static void ports_side_by_side_have_their_own(void) {
   /* out 0x10, ax; out 0x12, al; out 0x11, al; out 0x13, al; hlt */
   BEGIN(0xe7, 0x10, 0xe6, 0x12, 0xe6, 0x11, 0xe6, 0x13, 0xf4);
@@ -182,6 +202,9 @@ static void notifiers_are_checked(void) {
   HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, 1, HV_ION_EXIT_FULL), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_add_pio_notifier(0x10, 3, 1, port, HV_ION_NONE), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, 1), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_add_pio_notifier(0x10, 1, 0x100, port, HV_ION_NONE), HV_BAD_ARGUMENT);
+  CHECK(strstr(hv_ext_error_message(), "no write of 1 byte has the value 0x100"));
+  HV_IS(hv_vm_add_pio_notifier(0x10, 2, 0x10000, port, HV_ION_NONE), HV_BAD_ARGUMENT);
   for (int i = 0; i < 2; i++) { /* alone, and beside one that it meets */
     HV(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE));
     HV_IS(hv_vm_add_pio_notifier(0x10, 1, 1, port, HV_ION_NONE), HV_BUSY);
@@ -205,6 +228,7 @@ int main(void) {
   RUN_KVM(a_write_signals_all_that_it_matches);
   RUN_KVM(any_size_can_want_a_value);
   RUN_KVM(a_full_eventfd_is_an_exit_where_it_is_asked_for);
+  RUN_KVM(a_full_eventfd_keeps_the_write_from_older_ones);
   RUN_KVM(ports_side_by_side_have_their_own);
   RUN_KVM(notifiers_are_checked);
   return test_end();
