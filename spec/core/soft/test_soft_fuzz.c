@@ -63,6 +63,9 @@ static bool is_integer(ZydisInstructionCategory category) {
 }
 
 static bool is_vector(const one *made) {
+  if (made->all.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) { /* what 62h begins */
+    return true;
+  }
   switch (made->all.meta.isa_ext) {
     case ZYDIS_ISA_EXT_X87:
     case ZYDIS_ISA_EXT_MMX:
