@@ -145,9 +145,12 @@ static void long_message(void) {
   unsetenv("LUNA_KVM_DEVICE");
 }
 
-/* Not the fake, but the real table: a file that is no KVM device. */
+/* Not the fake, but KVM's real table: a file that is no KVM device. */
 static void real_table(void) {
+  char asked[16];
+  snprintf(asked, sizeof asked, "%s", getenv("LUNA_ACCEL") ? getenv("LUNA_ACCEL") : "");
   fake_remove();
+  setenv("LUNA_ACCEL", "kvm", 1);
   setenv("LUNA_KVM_DEVICE", "/dev/null", 1);
   int status = luna_probe();
   unsetenv("LUNA_KVM_DEVICE");
@@ -158,6 +161,7 @@ static void real_table(void) {
   unsetenv("LUNA_KVM_DEVICE");
   CHECK_EQ(status, LUNA_ERROR_NO_KVM);
   CHECK_TEXT(luna_error_message(), "cannot open /nowhere/kvm: it is missing");
+  setenv("LUNA_ACCEL", asked, 1); /* the empty text is as none */
 }
 
 /* What the fake says of a feature. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Two vCPU threads run in a space while a third thread splits, protects and joins the regions they
- * use: on the real KVM, since a hole between two slots shows only there. */
+ * use: on a real kernel, since a hole between two slots shows only there. */
 #include "fake/fake.h"
 #include "lunavisor.h"
 #include "fixture/test.h"
@@ -13,6 +13,7 @@
 enum {
   VCPUS = 2,
   CHANGES = 40, /* while the guests run */
+  ROUNDS = 100,
   CODE = 0x1000,
   DATA = 0x100000,
   MARK = 0x12345678,
@@ -71,11 +72,17 @@ static void end(void) {
   CHECK_EQ(luna_live(LUNA_OBJECT_BUFFER), 0);
 }
 
+/* How often the guests have been around. */
+static uint32_t rounds(void) {
+  const uint8_t *memory = luna_buffer_data(ram);
+  return __atomic_load_n((const uint32_t *)(const void *)(memory + DATA + 0x10), __ATOMIC_RELAXED);
+}
+
 /* Each change replaces the slot that holds both the code and the data. How many there were before
- * a guest ended. */
+ * a guest ended: no fewer than CHANGES, and until the guests have run beside them. */
 static unsigned change_slots(void) {
   unsigned changes = 0;
-  while (!atomic_load(&stop) && changes < CHANGES) {
+  while (!atomic_load(&stop) && (changes < CHANGES || rounds() <= ROUNDS)) {
     uint64_t gpa = 0x10000 + (uint64_t)(changes % 16) * LUNA_PAGE_SIZE;
     CHECK_OK(luna_vm_protect_space(vm, 0, gpa, LUNA_PAGE_SIZE, LUNA_READ | LUNA_EXECUTE));
     CHECK_OK(luna_vm_protect_space(vm, 0, gpa, LUNA_PAGE_SIZE, RWX));
@@ -106,10 +113,8 @@ static void no_hole(uint32_t mode) {
               (unsigned long long)runners[i].exit.value);
     CHECK_EQ(runners[i].kind, LUNA_EXIT_INTERRUPTED);
   }
-  CHECK_EQ(changes, CHANGES);
-  uint32_t count;
-  memcpy(&count, (uint8_t *)luna_buffer_data(ram) + DATA + 0x10, sizeof count);
-  CHECK(count > 100);
+  CHECK(changes >= CHANGES);
+  CHECK(rounds() > ROUNDS);
   end();
 }
 
