@@ -12,6 +12,13 @@ local function write(path, text)
   write_file(tree .. "/" .. path, text)
 end
 
+-- A C test that is a script.
+local function program(name, body)
+  write("spec/core/" .. name .. ".c", "")
+  write("build/spec/" .. name, "#!/bin/sh\n" .. body .. "\n")
+  helper.sh(("chmod +x %s/build/spec/%s"):format(tree, name))
+end
+
 -- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.
 local function test(steps)
   local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS LUNA_ACCEL MAKEFLAGS
@@ -82,9 +89,7 @@ describe("scripts/test", function()
       ["kvm/test_dead"] = "echo 'ok one'; kill -SEGV $$",
       ["kvm/test_liar"] = "echo '3 passed, 0 failed, 1 skipped'; exit 7",
     } do
-      write("spec/core/" .. name .. ".c", "")
-      write("build/spec/" .. name, "#!/bin/sh\n" .. body .. "\n")
-      helper.sh(("chmod +x %s/build/spec/%s"):format(tree, name))
+      program(name, body)
     end
     local lines, last, status = test "core"
     helper.contains("C tests of base: not ok two: why", lines)
@@ -94,8 +99,10 @@ describe("scripts/test", function()
     assert.equal(1, status)
   end)
 
-  it("runs the specs on the software CPU, beside KVM and without it", function()
+  it("runs the specs and C tests on the software CPU, beside KVM and without it", function()
     if not luna.probe().accelerators.soft.available then pending "it was built without one" end
+    program("debug/test_any", [[[ "$LUNA_ACCEL" = soft ] && echo '1 passed, 0 failed, 0 skipped']])
+    program("kvm/test_own", "echo '0 passed, 1 failed, 0 skipped'; exit 1")
     write("spec/a_spec.lua", [[it("says where it is", function()
       local probe = require("lunavisor").probe()
       print(probe.accel .. (probe.accelerators.kvm.available and " beside KVM" or " alone"))
@@ -104,7 +111,8 @@ describe("scripts/test", function()
     local beside = luna.probe().accelerators.kvm.available and "soft beside KVM" or "soft alone"
     helper.contains(" soft 1/1: " .. beside, lines)
     assert.matches(" no KVM 1/1: soft [^\n]*", lines)
-    assert.equal("2 passed, 0 failed, 0 skipped", last)
+    assert.matches("C tests of debug soft +1 passed", lines)
+    assert.equal("3 passed, 0 failed, 0 skipped", last)
     assert.equal(0, status)
   end)
 
