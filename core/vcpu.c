@@ -7,6 +7,7 @@
 #include "exit/reach.h"
 #include "exit/system.h"
 #include "interrupt/apic.h"
+#include "interrupt/controllers.h"
 #include "kvm/host.h"
 #include "kvm/kick.h"
 #include "memory/space.h"
@@ -30,9 +31,10 @@
 
 static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
   luna_seat *seat;
+  luna_space *space = vcpu->space;
+  int status = luna_controllers_make(vcpu->vm);
   pthread_rwlock_wrlock(&vcpu->vm->lock);
-  luna_space *space = vcpu->vm->spaces[0];
-  int status = luna_seat_take(space, vcpu->id, &seat);
+  status = status == LUNA_OK ? luna_seat_take(space, vcpu->id, &seat) : status;
   pthread_rwlock_unlock(&vcpu->vm->lock);
   if (status != LUNA_OK) {
     return status;
@@ -60,9 +62,9 @@ static void destroy(luna_vcpu *vcpu) {
   if (vcpu->seat) {
     luna_vcpu_abandon(vcpu);
     luna_debug_end(vcpu);
-    luna_system_end(vcpu);
-    luna_move_rise(vcpu);
   }
+  luna_system_end(vcpu);
+  luna_move_rise(vcpu);
   luna_vm_give_vcpu(vcpu->vm, vcpu->id);
   luna_vm_release(vcpu->vm);
   luna_cpuid_end(vcpu);
@@ -103,11 +105,13 @@ static luna_vcpu *assemble(void) {
   return vcpu;
 }
 
-/* The state that the options ask for. */
-static int begin(luna_vcpu *vcpu, const luna_vcpu_options *options) {
+/* The state that the options ask for. All memory is there before KVM's controllers are: see
+ * luna_controllers_make. */
+static int begin(luna_vcpu *vcpu, const luna_vcpu_options *options, const luna_host *host) {
   const uint8_t *area = NULL;
   int status = luna_mode_check(options->mode);
   status = status == LUNA_OK ? luna_system_begin(vcpu, options, &area) : status;
+  status = status == LUNA_OK ? open_vcpu(vcpu, host) : status;
   status = status == LUNA_OK ? luna_mode_set(vcpu, options, area) : status;
   return status == LUNA_OK ? luna_apic_begin(vcpu, options) : status;
 }
@@ -130,10 +134,14 @@ int luna_vcpu_create(luna_vm *vm, const luna_vcpu_options *options, luna_vcpu **
   }
   made->vm = vm;
   luna_vm_retain(vm);
-  status = open_vcpu(made, host);
-  status = status == LUNA_OK ? begin(made, options ? options : &reset) : status;
+  pthread_rwlock_rdlock(&vm->lock);
+  made->space = vm->spaces[0];
+  pthread_rwlock_unlock(&vm->lock);
+  status = begin(made, options ? options : &reset, host);
   if (status != LUNA_OK) {
+    const luna_failure failure = luna_failure_take();
     destroy(made);
+    luna_failure_put(&failure);
     return status;
   }
   luna_reference_start(&made->reference, LUNA_OBJECT_VCPU);

@@ -140,6 +140,7 @@ void luna_vm_release(luna_vm *vm) {
     return;
   }
   luna_process_forget(vm);
+  luna_controllers_leave(vm);
   for (uint32_t i = 0; i < vm->space_count; i++) {
     if (vm->spaces[i]) {
       free_space(vm->spaces[i]);

@@ -32,6 +32,7 @@ enum {
 
 void luna_controllers_begin(luna_controllers *controllers, const luna_vm_options *options) {
   controllers->pit = options->pit;
+  controllers->made = false;
   pthread_mutex_init(&controllers->moving, NULL);
 }
 
@@ -63,9 +64,11 @@ static int fail_make(int number, const char *name) {
   return luna_fail_errno(number, "cannot make a VM with %s", name);
 }
 
+static const char whole_chip[] = "an interrupt controller (KVM_CREATE_IRQCHIP)";
+
 static int begin_chip(const luna_vm *vm, const luna_space *space) {
   int result = 0;
-  const char *name = "an interrupt controller (KVM_CREATE_IRQCHIP)";
+  const char *name = whole_chip;
   if (vm->irqchip == LUNA_IRQCHIP_SPLIT) {
     name = "a split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)";
     result = luna_kvm_enable_cap(space->vm_fd, KVM_CAP_SPLIT_IRQCHIP, LINES_ENDING);
@@ -95,7 +98,44 @@ static int set_routing(const luna_space *space, const struct kvm_irq_routing *ro
                          routing->nr, space->id);
 }
 
+/* Since Linux 6.18 KVM_CREATE_IRQCHIP begins a grace period, for which the next change of the memory
+ * waits: 6 ms at 250 Hz. So memory that is mapped before the first vCPU comes first. */
+static bool is_late(const luna_vm *vm) {
+  return vm->irqchip == LUNA_IRQCHIP_KERNEL && !vm->controllers->pit;
+}
+
+int luna_controllers_make(luna_vm *vm) {
+  luna_controllers *controllers = vm->controllers;
+  if (!is_late(vm) || atomic_load(&controllers->made)) {
+    return LUNA_OK;
+  }
+  pthread_rwlock_wrlock(&vm->lock);
+  bool made = atomic_load(&controllers->made);
+  int status = made ? LUNA_OK : begin_chip(vm, vm->spaces[0]); /* there is no other */
+  atomic_store(&controllers->made, status == LUNA_OK);
+  pthread_rwlock_unlock(&vm->lock);
+  return status;
+}
+
+/* KVM waits for that grace period at the end too, and longer: a change of the memory hastens it. */
+void luna_controllers_leave(const luna_vm *vm) {
+  const luna_space *space = vm->spaces[0];
+  if (!atomic_load(&vm->controllers->made)) {
+    return;
+  }
+  for (uint32_t slot = 0; slot < space->next_slot; slot++) {
+    if (space->by_slot[slot]) {
+      const struct kvm_userspace_memory_region none = {.slot = slot};
+      luna_kvm_set_region(space->vm_fd, &none);
+      return;
+    }
+  }
+}
+
 int luna_controllers_join(const luna_vm *vm, const luna_space *space) {
+  if (is_late(vm)) {
+    return vm->host->irqchip ? LUNA_OK : fail_make(ENXIO, whole_chip);
+  }
   int status = begin_chip(vm, space);
   if (status == LUNA_OK && vm->controllers->bus_cycle) {
     status = set_bus_cycle(space, vm->controllers->bus_cycle);
@@ -122,8 +162,8 @@ int luna_controllers_check_space(const luna_vm *vm) {
   return LUNA_OK;
 }
 
-int luna_controllers_needed(const luna_vm *vm, const char *what) {
-  return vm->irqchip ? LUNA_OK
+int luna_controllers_needed(luna_vm *vm, const char *what) {
+  return vm->irqchip ? luna_controllers_make(vm)
                      : luna_fail(LUNA_ERROR_STATE,
                                  "cannot %s: the VM was made without an interrupt controller in "
                                  "KVM (irqchip 'split' or 'kernel')",
@@ -337,7 +377,7 @@ int luna_vm_route(luna_vm *vm, const luna_route *routes, size_t count) {
 
 /* ---- State ---- */
 
-static int check_chip(const luna_vm *vm, int chip) {
+static int check_chip(luna_vm *vm, int chip) {
   if (chip < LUNA_CHIP_PIC_PRIMARY || chip > LUNA_CHIP_IOAPIC) {
     return luna_fail(LUNA_ERROR_ARGUMENT, "there is no interrupt controller %d", chip);
   }
@@ -346,7 +386,7 @@ static int check_chip(const luna_vm *vm, int chip) {
                      "the VM's IOAPIC and PICs are not in KVM: it was not made with irqchip "
                      "'kernel'");
   }
-  return LUNA_OK;
+  return luna_controllers_make(vm);
 }
 
 int luna_vm_get_chip(luna_vm *vm, int chip, void *state) {

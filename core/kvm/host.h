@@ -24,6 +24,7 @@ typedef struct luna_host {
   uint32_t coalesced_page;   /* KVM_CAP_COALESCED_MMIO: of the run page's mapping; 0 for none */
   bool coalesced_pio;        /* KVM_CAP_COALESCED_PIO */
   bool msr_exits;            /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
+  bool irqchip;              /* KVM_CAP_IRQCHIP */
   bool controls;             /* LUNA_KVM_CAP_CONTROLS */
   uint32_t exceptions;       /* LUNA_KVM_CAP_EXCEPTIONS */
   struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, for the life of the process */

@@ -213,6 +213,61 @@ static void making_fails(void) {
   CHECK(refused >= 20);
 }
 
+/* KVM makes its own controllers when they are needed: the memory that a vCPU begins with is there by
+ * then, and what fails on the way leaves nothing. */
+static void after_the_memory(void) {
+  const luna_vm_options options = {.irqchip = LUNA_IRQCHIP_KERNEL};
+  const luna_vcpu_options mode = {.mode = LUNA_MODE_PROT32, .system = LUNA_SYSTEM_ALLOCATE};
+  uint64_t live = test_live(), refused = 0;
+  for (uint64_t nth = 1;; nth++) {
+    test_note("call %" PRIu64, nth);
+    fake_install(NULL);
+    CHECK_OK(luna_vm_open(&options, &vm));
+    CHECK_EQ(fake_calls(KVM_CREATE_IRQCHIP), 0);
+    fake_fail(nth, ENOMEM);
+    int status = luna_vcpu_create(vm, &mode, &vcpu);
+    if (status == LUNA_OK) {
+      CHECK_EQ(fake_calls(KVM_CREATE_IRQCHIP), 1);
+      luna_vcpu_release(vcpu);
+    } else if (strstr(luna_error_message(), "KVM_CREATE_IRQCHIP")) {
+      CHECK_EQ(fake_calls(KVM_SET_USER_MEMORY_REGION), 2); /* its system area came and went */
+      refused++;
+    }
+    luna_vm_release(vm);
+    CHECK_EQ(test_live(), live);
+    CHECK_EQ(fake_open(), 0);
+    CHECK_EQ(fake_mistakes(), 0);
+    if (!fake_failed()) {
+      CHECK_EQ(status, LUNA_OK);
+      break;
+    }
+  }
+  CHECK_EQ(refused, 1);
+}
+
+/* Whatever else asks for them comes first too; KVM's VM is closed with a change of the memory behind
+ * them. */
+static void before_a_vcpu(void) {
+  const luna_vm_options options = {.irqchip = LUNA_IRQCHIP_KERNEL};
+  uint8_t state[512];
+  luna_buffer *buffer;
+  CHECK_OK(luna_buffer_create(0x1000, &buffer));
+  for (int use = 0; use < 4; use++) {
+    fake_install(NULL);
+    CHECK_OK(luna_vm_open(&options, &vm));
+    CHECK_OK(luna_vm_map_space(vm, 0, buffer, 0, 0, 0x1000, LUNA_READ | LUNA_WRITE));
+    CHECK_OK(use == 0   ? luna_vm_irq(vm, 4, 1)
+             : use == 1 ? luna_vm_get_chip(vm, LUNA_CHIP_IOAPIC, state)
+             : use == 2 ? luna_vm_set_apic_frequency(vm, 25000000)
+                        : LUNA_OK);
+    CHECK_EQ(fake_calls(KVM_CREATE_IRQCHIP), use < 3);
+    CHECK_EQ(fake_calls(KVM_SET_USER_MEMORY_REGION), 1);
+    luna_vm_release(vm);
+    CHECK_EQ(fake_calls(KVM_SET_USER_MEMORY_REGION), use < 3 ? 2 : 1);
+  }
+  luna_buffer_release(buffer);
+}
+
 /* A further space has the routes and the timers' cycle, and messages go to where vCPUs are. */
 static void spaces(void) {
   begin_with_chip(LUNA_IRQCHIP_SPLIT);
@@ -333,6 +388,8 @@ int main(void) {
   RUN(refused_vectors);
   RUN(without_controllers);
   RUN(making_fails);
+  RUN(after_the_memory);
+  RUN(before_a_vcpu);
   RUN(spaces);
   RUN(routing_fails);
   RUN(ends_of_level_interrupts);
