@@ -65,6 +65,7 @@ static int fail_make(int number, const char *name) {
 }
 
 static const char whole_chip[] = "an interrupt controller (KVM_CREATE_IRQCHIP)";
+static const char pit_chip[] = "a PIT (KVM_CREATE_PIT2)";
 
 static int begin_chip(const luna_vm *vm, const luna_space *space) {
   int result = 0;
@@ -74,9 +75,10 @@ static int begin_chip(const luna_vm *vm, const luna_space *space) {
     result = luna_kvm_enable_cap(space->vm_fd, KVM_CAP_SPLIT_IRQCHIP, LINES_ENDING);
   } else if (vm->irqchip == LUNA_IRQCHIP_KERNEL) {
     result = luna_kvm_create_irqchip(space->vm_fd);
+    result = result != 0 && errno == EEXIST ? 0 : result; /* it was the PIT that failed */
   }
   if (result == 0 && vm->controllers->pit) {
-    name = "a PIT (KVM_CREATE_PIT2)";
+    name = pit_chip;
     result = luna_kvm_create_pit(space->vm_fd);
   }
   return result == 0 ? LUNA_OK : fail_make(errno, name);
@@ -101,7 +103,7 @@ static int set_routing(const luna_space *space, const struct kvm_irq_routing *ro
 /* Since Linux 6.18 KVM_CREATE_IRQCHIP begins a grace period, for which the next change of the memory
  * waits: 6 ms at 250 Hz. So memory that is mapped before the first vCPU comes first. */
 static bool is_late(const luna_vm *vm) {
-  return vm->irqchip == LUNA_IRQCHIP_KERNEL && !vm->controllers->pit;
+  return vm->irqchip == LUNA_IRQCHIP_KERNEL;
 }
 
 int luna_controllers_make(luna_vm *vm) {
@@ -134,7 +136,9 @@ void luna_controllers_leave(const luna_vm *vm) {
 
 int luna_controllers_join(const luna_vm *vm, const luna_space *space) {
   if (is_late(vm)) {
-    return vm->host->irqchip ? LUNA_OK : fail_make(ENXIO, whole_chip);
+    const luna_host *host = vm->host;
+    bool can = host->irqchip && (!vm->controllers->pit || host->pit);
+    return can ? LUNA_OK : fail_make(ENXIO, host->irqchip ? pit_chip : whole_chip);
   }
   int status = begin_chip(vm, space);
   if (status == LUNA_OK && vm->controllers->bus_cycle) {

@@ -91,6 +91,7 @@ static void describe_capabilities(luna_host *host, luna_fd fd) {
   host->coalesced_pio = ask(fd, KVM_CAP_COALESCED_PIO) > 0;
   host->msr_exits = ask(fd, KVM_CAP_X86_USER_SPACE_MSR) > 0 && ask(fd, KVM_CAP_X86_MSR_FILTER) > 0;
   host->irqchip = ask(fd, KVM_CAP_IRQCHIP) > 0;
+  host->pit = ask(fd, KVM_CAP_PIT2) > 0;
   host->controls = ask(fd, LUNA_KVM_CAP_CONTROLS) > 0;
   host->exceptions = (uint32_t)ask(fd, LUNA_KVM_CAP_EXCEPTIONS);
 }

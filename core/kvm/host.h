@@ -25,6 +25,7 @@ typedef struct luna_host {
   bool coalesced_pio;        /* KVM_CAP_COALESCED_PIO */
   bool msr_exits;            /* KVM_CAP_X86_USER_SPACE_MSR and KVM_CAP_X86_MSR_FILTER */
   bool irqchip;              /* KVM_CAP_IRQCHIP */
+  bool pit;                  /* KVM_CAP_PIT2 */
   bool controls;             /* LUNA_KVM_CAP_CONTROLS */
   uint32_t exceptions;       /* LUNA_KVM_CAP_EXCEPTIONS */
   struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, for the life of the process */

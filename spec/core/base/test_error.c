@@ -170,20 +170,11 @@ static uint64_t offered(const char *name) {
     const char *name;
     uint64_t value;
   } features[] = {
-      {"nr_memslots", 509},
-      {"max_vcpus", 64},
-      {"sync_regs", 7},
-      {"immediate_exit", 1},
-      {"readonly_mem", 1},
-      {"coalesced_pio", 1},
-      {"x86_user_space_msr", 1},
-      {"x86_msr_filter", 1},
-      {"hardware_breakpoints", 7},
-      {"software_breakpoints", 7},
-      {"watchpoints", 7},
-      {"irqchip", 1},
-      {"split_irqchip", 1},
-      {"x86_apic_bus_cycles_ns", 1},
+      {"nr_memslots", 509},        {"max_vcpus", 64},     {"sync_regs", 7},
+      {"immediate_exit", 1},       {"readonly_mem", 1},   {"coalesced_pio", 1},
+      {"x86_user_space_msr", 1},   {"x86_msr_filter", 1}, {"hardware_breakpoints", 7},
+      {"software_breakpoints", 7}, {"watchpoints", 7},    {"irqchip", 1},
+      {"split_irqchip", 1},        {"pit2", 1},           {"x86_apic_bus_cycles_ns", 1},
   };
   for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
     if (strcmp(features[i].name, name) == 0) {

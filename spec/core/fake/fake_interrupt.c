@@ -28,6 +28,8 @@ int fake_interrupt_extension(long capability) {
     case KVM_CAP_SPLIT_IRQCHIP:
     case KVM_CAP_IRQCHIP:
       return fake_host.controllers;
+    case KVM_CAP_PIT2:
+      return fake_host.pit;
     case KVM_CAP_X86_SMM:
       return fake_host.smm;
     case KVM_CAP_TSC_CONTROL:
