@@ -98,6 +98,30 @@ describe("modules that make has compiled", function()
     helper.contains("\n25", output)
   end)
 
+  it("are no more at a boot than it needs: one loader, its devices, what a run has of a vCPU",
+    function()
+      local directory = program.directory()
+      finally(function() helper.sh("rm -r " .. directory) end)
+      write_file(directory .. "/list.lua", [[
+        local exit = os.exit
+        os.exit = function(...)
+          for name in pairs(package.loaded) do io.stderr:write("\n<", name, ">") end
+          exit(...)
+        end]])
+      local output, status = program.luna(directory, "boot kernel.elf --machine microvm",
+        "LUA_INIT=@list.lua")
+      assert.equal(0, status, output)
+      local _, count = output:gsub("\n<lunavisor[%w_.]*>", "%0")
+      helper.contains("<lunavisor.load.multiboot>", output)
+      for _, name in ipairs { "process", "measure", "repl", "gdb", "load.linux", "load.elf",
+        "load.multiboot2", "vcpu.debug", "vcpu.state", "vm.interrupt", "text.asm", "text.disasm",
+        "program.reload", "device.describe" } do
+        assert.is_nil(output:find("<lunavisor." .. name .. ">", 1, true), name)
+      end
+      local most = rawget(_G, "jit") and 100 or 88 -- LuaJIT's binding is Lua
+      assert.is_true(count > 50 and count <= most, ("%d modules: %s"):format(count, output))
+    end)
+
   it("leave the collector at work in a script", function()
     local directory = program.directory()
     finally(function() helper.sh("rm -r " .. directory) end)

@@ -157,19 +157,37 @@ end
 
 --- Says what objects of the class have: `methods`, and `fields`, the names of fields, separated by
 --- spaces, any of which may be nil. Fields that are the library's own are in `inner`. Every other
---- name raises, when it is read and when it is set.
-function M.define(class, methods, fields, inner)
+--- name raises, when it is read and when it is set. more(), where there is one, is called for a
+--- name that is missing: it may add methods, and is true where it has.
+function M.define(class, methods, fields, inner, more)
   local about = known[class]
   about.methods, about.fields = methods, set_of(fields)
+  about.more = more and function()
+    more()
+    return {}
+  end
   local own = set_of(inner)
   local allowed = about.fields
   local function index(_, key)
     if is_probe(key) or allowed[key] or own[key] then return nil end
+    local method = more and more() and rawget(methods, key)
+    if method then return method end
     missing(class, key, nil, 2)
   end
   class.__index = setmetatable(methods, { __index = index })
   class.__newindex = writer(class, allowed, own)
   return class
+end
+
+--- A function that calls add(part) for each part of a list when it is called first: of methods that
+--- few programs come to use. It returns whether it has.
+function M.further(add, parts)
+  return function()
+    local now = parts
+    parts = {}
+    for _, part in ipairs(now) do add(part) end
+    return #now > 0
+  end
 end
 
 --- Gives a class that is defined fields that are worked out when they are read: functions of the

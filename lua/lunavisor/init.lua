@@ -6,23 +6,26 @@ local accels = require "lunavisor.vm.accel"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
+local deferred = require "lunavisor.deferred"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
+
+local disasm, repl = deferred "lunavisor.text.disasm", deferred "lunavisor.repl"
 
 local luna = {
   _VERSION = "lunavisor " .. raw.version(),
   vm = require "lunavisor.vm.vm".new,
   buffer = buffers.new,
-  asm = require "lunavisor.text.asm",
-  disasm = require("lunavisor.text.disasm").list,
-  load = require "lunavisor.load",
+  asm = function(...) return require "lunavisor.text.asm"(...) end,
+  disasm = function(...) return disasm.list(...) end,
+  load = function(...) return require "lunavisor.load"(...) end,
   machine = require "lunavisor.machine".new,
   process = function(...) return require("lunavisor.process").new(...) end,
-  probe = require "lunavisor.probe",
+  probe = function(...) return require "lunavisor.probe"(...) end,
   u64 = u64,
   hex = u64.hex,
   arguments = {}, -- what `luna run --set` has said, by name: numbers where they are, else strings
-  repl = require("lunavisor.repl").repl,
+  repl = function(...) return repl.repl(...) end,
 }
 
 --- Calls fn(handle) and closes the handle afterwards, also when fn raises. Returns what fn

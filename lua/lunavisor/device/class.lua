@@ -170,6 +170,9 @@ end
 function Class.__tostring(self) return "device " .. self.name end
 M.Class = Class
 
+--- The classes that were made: a set.
+M.known = setmetatable({}, { __mode = "k" })
+
 --- The class of a table, which stands behind the call that `info` tells of.
 function M.class(info, name, spec)
   local layout = layouts.new(info, name, spec)
@@ -196,7 +199,9 @@ function M.class(info, name, spec)
   layout.ports = {}
   build(layout)
   layout.meta = instances.metatable(layout)
-  return setmetatable({ name = name, layout = layout }, Class)
+  local made = setmetatable({ name = name, layout = layout }, Class)
+  M.known[made] = true
+  return made
 end
 
 return M

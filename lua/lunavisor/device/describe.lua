@@ -3,6 +3,7 @@
 -- what of the tables is not modelled.
 
 local class = require "lunavisor.class"
+local made = require "lunavisor.device.class"
 local dump = require "lunavisor.device.dump"
 local rules = require "lunavisor.device.rule"
 local u64 = require "lunavisor.text.u64"
@@ -202,21 +203,13 @@ local function add(list, layout, todos)
   end
 end
 
-local known = setmetatable({}, { __mode = "k" }) -- classes that were made
-
---- Remembers a class for coverage().
-function M.remember(kind)
-  known[kind] = true
-  return kind
-end
-
 --- What is declared and not modelled: a list of { device =, name =, todo =, changes = (how often a
 --- guest has changed it) } of a device, a class, or of all classes that were made.
 function M.coverage(device)
   local list = {}
   if device == nil then
     local classes = {}
-    for kind in pairs(known) do classes[#classes + 1] = kind.layout end
+    for kind in pairs(made.known) do classes[#classes + 1] = kind.layout end
     table.sort(classes, function(a, b) return a.name < b.name end)
     for _, layout in ipairs(classes) do add(list, layout, {}) end
   else

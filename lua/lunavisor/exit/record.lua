@@ -4,14 +4,14 @@
 local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
-local disasm = require "lunavisor.text.disasm"
+local disasm = require "lunavisor.deferred" "lunavisor.text.disasm"
 local stand = require "lunavisor.exit.stand"
 
 local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
   error_code address breakpoint reached dr6 suberror instruction rule type number arguments long
   write context_valid data code vcpus stuck]]
-local methods = {} -- vcpu/exit.lua adds them
+local methods = {}
 local Exit = class.define(class.class "exit", methods, FIELDS)
 
 local declared = {}
@@ -278,6 +278,25 @@ local texts = {
       words_text(exit.data))
   end,
 }
+
+local is_exit = class.checker(Exit)
+
+--- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
+--- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
+--- stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions, the
+--- one at rip marked), `walk` of the address that has failed and `refused`, which entry has refused
+--- it, `exceptions` (the last eight that the guest was given, interrupts too, as
+--- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
+--- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
+--- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
+--- nothing, where the guest waits), `registers`, `segments`, and `problem`, where it is too late to
+--- look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives all of
+--- it, in lines. It changes nothing, and does not raise for what cannot be read. From the thread
+--- that runs the VM.
+function methods.explain(self)
+  is_exit(self)
+  return require("lunavisor.exit.explain").of(self)
+end
 
 -- What the VM's symbols call the rip.
 local function symbol_text(exit)

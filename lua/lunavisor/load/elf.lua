@@ -4,6 +4,7 @@
 
 local class = require "lunavisor.class"
 local elf_symbols = require "lunavisor.load.elf_symbol"
+local magic = require "lunavisor.load.magic"
 local reader = require "lunavisor.load.reader"
 local relocate = require "lunavisor.load.elf_relocate"
 local u64 = require "lunavisor.text.u64"
@@ -13,7 +14,6 @@ local M = {
   takes = { address = true, mode = true, relocate = true },
 }
 
-local MAGIC = "\127ELF"
 local ET_EXEC, ET_DYN = 2, 3
 local EM_386, EM_X86_64 = 3, 62
 local PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
@@ -34,7 +34,7 @@ local layouts = {
 local Elf = class.define(class.class "elf", {}, "image bits layout kind entry headers loads shift")
 
 function M.recognise(image)
-  return image.bytes:sub(1, 4) == MAGIC
+  return image.bytes:sub(1, 4) == magic.ELF
 end
 
 -- A field as wide as the class says: as a u64, and as a number below 2^52.
@@ -49,7 +49,7 @@ local function number(self, offset, field)
 end
 
 local function check_ident(image)
-  if image.bytes:sub(1, 4) ~= MAGIC then
+  if image.bytes:sub(1, 4) ~= magic.ELF then
     image:wrong("e_ident", 0, reader.hex(image.bytes:sub(1, 4)), "7f 45 4c 46")
   end
   local bits = ({ 32, 64 })[image:u8(4, "EI_CLASS")]

@@ -3,6 +3,7 @@
 -- checked, the kernel, initrd, command line and zero page placed, one of the three entries taken.
 
 local guest = require "lunavisor.load.guest"
+local magic = require "lunavisor.load.magic"
 local reader = require "lunavisor.load.reader"
 local pack = require "lunavisor.text.pack"
 local real = require "lunavisor.load.flat".real_segments
@@ -29,7 +30,7 @@ local function has(flags, bit)
 end
 
 function M.recognise(image)
-  return image.size >= 0x206 and image.bytes:sub(0x203, 0x206) == "HdrS"
+  return image.size >= 0x206 and image.bytes:sub(0x203, 0x206) == magic.LINUX
 end
 
 -- ---- The header ----

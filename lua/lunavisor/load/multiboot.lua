@@ -2,8 +2,9 @@
 -- Kernels with a header of the multiboot specification, version 0.6.96: ELF files, or flat ones
 -- that say in the header where they go.
 
-local elf = require "lunavisor.load.elf"
+local elf = require "lunavisor.deferred" "lunavisor.load.elf"
 local guest = require "lunavisor.load.guest"
+local magic = require "lunavisor.load.magic"
 local reader = require "lunavisor.load.reader"
 local pack = require "lunavisor.text.pack"
 
@@ -14,7 +15,7 @@ local M = {
   takes = { command = true, modules = true, framebuffer = true },
 }
 
-local SEARCHED, MAGIC = 8192, "\2\xb0\xad\27"
+local SEARCHED = 8192
 local LOADED = 0x2badb002 -- in EAX
 local HAS_VIDEO, HAS_ADDRESSES = 4, 0x10000 -- flags: bits 2 and 16
 local KNOWN = 7 -- of the flags whose wishes must be granted, bits 0 to 15
@@ -28,7 +29,7 @@ end
 
 -- The offset of the header, or nil: its magic, flags and checksum add up to 0.
 local function header_of(image)
-  return image:find_header(MAGIC, SEARCHED, 4, 3)
+  return image:find_header(magic.MULTIBOOT, SEARCHED, 4, 3)
 end
 
 function M.recognise(image)

@@ -4,6 +4,7 @@
 
 local elf = require "lunavisor.load.elf"
 local guest = require "lunavisor.load.guest"
+local magic = require "lunavisor.load.magic"
 local multiboot = require "lunavisor.load.multiboot"
 local reader = require "lunavisor.load.reader"
 local pack = require "lunavisor.text.pack"
@@ -15,7 +16,7 @@ local M = {
   takes = { command = true, modules = true, framebuffer = true },
 }
 
-local SEARCHED, MAGIC = 32768, "\xd6\x50\x52\xe8"
+local SEARCHED = 32768
 local LOADED = 0x36d76289 -- in EAX
 local I386 = 0
 
@@ -25,7 +26,7 @@ local told = { [COMMAND] = true, [LOADER] = true, [MODULE] = true, [MEMORY] = tr
   [FRAMEBUFFER] = true, [LOAD_BASE] = true }
 
 local function header_of(image)
-  return image:find_header(MAGIC, SEARCHED, 8, 4)
+  return image:find_header(magic.MULTIBOOT2, SEARCHED, 8, 4)
 end
 
 function M.recognise(image)

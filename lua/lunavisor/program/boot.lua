@@ -4,7 +4,7 @@
 local consoles = require "lunavisor.program.console"
 local finding = require "lunavisor.program.image"
 local pace = require "lunavisor.program.pace"
-local reload = require "lunavisor.program.reload"
+local reload = require "lunavisor.deferred" "lunavisor.program.reload"
 local say = require "lunavisor.program.say"
 local trace = require "lunavisor.exit.trace"
 local watch = require "lunavisor.program.watch"

@@ -1,32 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- What a vCPU has of one subject: the time that the guest has taken, its last exits, and its last
--- exceptions and interrupts; and why it stopped. What most programs never ask is loaded when they
--- do.
+-- exceptions and interrupts. What most programs never ask is loaded when they do.
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
-local exits = require "lunavisor.exit.record"
 
 local open = class.opener(class.class "vcpu")
-local is_exit = class.checker(exits.class)
-
---- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
---- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
---- stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions, the
---- one at rip marked), `walk` of the address that has failed and `refused`, which entry has refused
---- it, `exceptions` (the last eight that the guest was given, interrupts too, as
---- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
---- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
---- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
---- nothing, where the guest waits), `registers`, `segments`, and `problem`, where it is too late to
---- look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives all of
---- it, in lines. It changes nothing, and does not raise for what cannot be read. From the thread
---- that runs the VM.
-function exits.methods.explain(self)
-  is_exit(self)
-  return require("lunavisor.exit.explain").of(self)
-end
 
 return function(methods, readers, _writers)
   --- Begins (true) to count the time that the guest takes, from 0, or ends it (false): the fields

@@ -257,13 +257,18 @@ local readers = {
 
 local writers = {} -- of fields that are no registers
 
--- The further subjects, one file each: functions that add methods and fields.
+-- The further subjects, one file each: functions that add methods and fields. Most programs have no
+-- use for those that come when a name is missing.
 run.add(methods, inner)
-for _, part in ipairs { "state", "linear", "exit", "debug", "interrupt", "thread" } do
+local further = class.further(function(part)
   require("lunavisor.vcpu." .. part)(methods, readers, writers, inner)
-end
+end, { "state", "linear", "exit", "debug", "interrupt", "thread" })
+setmetatable(inner, { __index = function(_, name)
+  return further() and rawget(inner, name) or nil
+end })
 
 class.announce(VCPU, methods, "id vm parked", function()
+  further()
   local names = registers.names()
   for name in pairs(readers) do names[name] = true end
   return names
@@ -274,13 +279,16 @@ function VCPU.__index(self, key)
   if method then return method end
   if not self[1] then
     if class.is_probe(key) then return nil end
+    if further() then return VCPU.__index(self, key) end -- a tail call: the caller is blamed
     error("attempt to use a closed vcpu", 2)
   end
   local value = registers.get(self, key)
   if value ~= nil then return value end
   local reader = readers[key]
   if reader then return reader(self) end
-  if not class.is_probe(key) then class.missing(VCPU, key, nil, 2) end
+  if class.is_probe(key) then return nil end
+  if further() then return VCPU.__index(self, key) end
+  class.missing(VCPU, key, nil, 2)
 end
 
 function VCPU.__newindex(self, key, value)
@@ -292,6 +300,7 @@ function VCPU.__newindex(self, key, value)
       error(("a vcpu has no field '%s' that can be set; write its fields, like %s.base")
         :format(key, key), 2)
     end
+    if further() then return VCPU.__newindex(self, key, value) end
     class.missing(VCPU, key, " that can be set", 2)
   end
 end

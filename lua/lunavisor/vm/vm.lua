@@ -241,18 +241,19 @@ function methods.symbol(self, address)
   return name
 end
 
--- The further subjects, one file each: functions that add methods.
-for _, part in ipairs { "event", "interrupt", "thread", "watch", "replace", "machine", "gdb",
-  "core" } do
+-- The further subjects, one file each: functions that add methods. Most programs have no use for
+-- those that come when a name is missing.
+require "lunavisor.vm.thread"(methods)
+local further = class.further(function(part)
   require("lunavisor.vm." .. part)(methods, space_of)
-end
+end, { "event", "interrupt", "watch", "replace", "machine", "gdb", "core" })
 attach.add(methods)
 record.add_to(methods)
 
 class.define(VM, methods, [[
   default vcpus spaces devices clock accel accel_reason symbols machine]], [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
-  runner serving stopping polled due held meter]])
+  runner serving stopping polled due held meter]], further)
 VM.__close = methods.close
 
 function VM.__tostring(self)

@@ -4,7 +4,6 @@
 -- functions on a bus.
 
 local classes = require "lunavisor.device.class"
-local describe = require "lunavisor.device.describe"
 local device = require "lunavisor.device"
 local class = require "lunavisor.class"
 local expose = require "lunavisor.device.expose"
@@ -199,7 +198,7 @@ function M.device(name)
     regions.config = M.config(config)
     spec.pci, spec.regions = nil, regions
     spec.reset, spec.loaded = both(settle, spec.reset), both(settle, spec.loaded)
-    return describe.remember(classes.class(info, name, spec))
+    return classes.class(info, name, spec)
   end
 end
 
