@@ -64,7 +64,9 @@ WINGS := base kvm memory seat vcpu interrupt debug exit run
 # neither. The guests' vector state stays in the host's registers, which the software CPU's own code
 # then must not use.
 ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
-# What there is without it, of a list of files.
+# Source lines are read by libdw, which is looked for at run time too.
+DWARF := $(shell echo '\#include <elfutils/libdw.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
+# What there is without Zydis, of a list of files.
 of_soft = $(or $(findstring test_soft_,$(1)),\
   $(filter %/soft %/soft.o %/emulator %/emulator.o %/fuzz_soft %/fuzz_soft.o,$(1)))
 built = $(if $(ZYDIS),$(1),$(foreach one,$(1),$(if $(call of_soft,$(one)),,$(one))))
@@ -128,8 +130,8 @@ fuzzers: $(FUZZERS)
 # Changes when the way of compiling does, so that everything is made anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(OUT) $(COMPILE) $(LINK) $(LIBS)' | cmp -s - $@ || \
-	  echo '$(OUT) $(COMPILE) $(LINK) $(LIBS)' >$@
+	@echo '$(OUT) $(COMPILE) $(LINK) $(LIBS) $(DWARF)' | cmp -s - $@ || \
+	  echo '$(OUT) $(COMPILE) $(LINK) $(LIBS) $(DWARF)' >$@
 
 # The C tests and benchmarks share the fake KVM and the fixtures of spec/core.
 $(BUILD)/obj/spec/core/%.o $(BUILD)/obj/spec/fuzz/%.o $(BUILD)/obj/scripts/bench.d/%.o: \
@@ -144,6 +146,8 @@ $(BUILD)/obj/core/soft/vector/vector.o: EXTRA += $(if $(findstring thread,$(SANI
   -fno-sanitize=thread -DSOFT_SANITIZED)
 $(BUILD)/obj/core/accelerator.o: EXTRA := $(if $(ZYDIS),-DLUNA_SOFT)
 $(BUILD)/obj/core/debug/disasm.o: EXTRA := $(if $(ZYDIS),-DLUNA_ZYDIS)
+$(BUILD)/obj/core/debug/lines.o $(BUILD)/obj/core/debug/lines_library.o: \
+  EXTRA := $(if $(DWARF),-DLUNA_DWARF)
 
 # The framework's declarations, for both engines.
 $(BUILD)/hv/header.h: core/include/Hypervisor/Hypervisor.h $(HVF_HEADERS) $(BUILD)/flags

@@ -490,6 +490,7 @@ LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 #include "lunavisor/event.h"
 #include "lunavisor/interrupt.h"
 #include "lunavisor/linear.h"
+#include "lunavisor/lines.h"
 #include "lunavisor/memory.h"
 #include "lunavisor/state.h"
 #include "lunavisor/stream.h"
