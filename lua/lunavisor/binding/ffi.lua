@@ -73,7 +73,7 @@ local Box = ffi.typeof [[struct {
 }]]
 local NEW, OPEN, CLOSED = 0, 1, 2
 
-local kinds = { vm = 1, buffer = 2, vcpu = 3 }
+local kinds = { vm = 1, buffer = 2, vcpu = 3, lines = 4 }
 local release, pointers, places = {}, {}, {}
 for kind, number in pairs(kinds) do
   release[number] = C["luna_" .. kind .. "_release"]
@@ -217,14 +217,14 @@ end
 for name, value in pairs {
   ffi = ffi, C = C, to_u64 = to_u64, text = text, fail = fail, done = done,
   new_box = new_box, filled = filled, OPEN = OPEN,
-  vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of,
+  vm_of = vm_of, vcpu_of = vcpu_of, buffer_of = buffer_of, lines_of = of "lines",
   made_out = made_out, u64_out = u64_out, u32_out = u32_out, room = room,
 } do
   shared[name] = value
 end
 for _, part in ipairs {
   "buffer", "space", "vcpu", "state", "linear", "event", "exit", "debug", "interrupt", "thread",
-  "stream",
+  "stream", "lines",
 } do
   require("lunavisor.binding.ffi_" .. part)(M, shared)
 end

@@ -6,8 +6,9 @@
 
 #include <stdbool.h>
 
-static const char *const kind_name[] = {"vm", "buffer", "vcpu"};
-static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lunavisor.vcpu"};
+static const char *const kind_name[] = {"vm", "buffer", "vcpu", "lines"};
+static const char *const type_name[] = {"lunavisor.vm", "lunavisor.buffer", "lunavisor.vcpu",
+                                        "lunavisor.lines"};
 
 static const char closed_key[] = "lunavisor.when_closed";
 
@@ -111,6 +112,9 @@ static void release(luna_handle *h) {
       break;
     case HANDLE_VCPU:
       luna_vcpu_release(object);
+      break;
+    case HANDLE_LINES:
+      luna_lines_release(object);
       break;
   }
 }
@@ -247,7 +251,7 @@ static const luaL_Reg library_functions[] = {
 LUNA_API int luaopen_lunavisor_binding_native(lua_State *L);
 
 int luaopen_lunavisor_binding_native(lua_State *L) {
-  for (int kind = HANDLE_VM; kind <= HANDLE_VCPU; kind++) {
+  for (int kind = HANDLE_VM; kind <= HANDLE_LINES; kind++) {
     luaL_newmetatable(L, type_name[kind]); /* may be there: a test suite opens the module often */
     lua_pushcfunction(L, handle_gc);
     lua_setfield(L, -2, "__gc");
@@ -265,5 +269,6 @@ int luaopen_lunavisor_binding_native(lua_State *L) {
   luaL_setfuncs(L, luna_interrupt_functions, 0);
   luaL_setfuncs(L, luna_thread_functions, 0);
   luaL_setfuncs(L, luna_stream_functions, 0);
+  luaL_setfuncs(L, luna_lines_functions, 0);
   return 1;
 }

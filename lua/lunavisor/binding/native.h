@@ -13,7 +13,8 @@
 typedef enum luna_handle_kind {
   HANDLE_VM,
   HANDLE_BUFFER,
-  HANDLE_VCPU
+  HANDLE_VCPU,
+  HANDLE_LINES
 } luna_handle_kind;
 
 /* Lives in a userdata. The magic number tells it from other userdata without a look-up of its
@@ -106,5 +107,6 @@ extern const luaL_Reg luna_debug_functions[];
 extern const luaL_Reg luna_interrupt_functions[];
 extern const luaL_Reg luna_thread_functions[];
 extern const luaL_Reg luna_stream_functions[];
+extern const luaL_Reg luna_lines_functions[];
 
 #endif

@@ -6,12 +6,13 @@ local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local exits = require "lunavisor.exit.record"
 local mode = require "lunavisor.vcpu.mode"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
 
 local Exception = class.define(class.class "past exception", {},
-  "name vector serial source rip symbol cs ring error_code address delivered met shutdown")
+  "name vector serial source rip symbol line cs ring error_code address delivered met shutdown")
 local Met = class.define(class.class "met exception", {},
   "name vector error_code address stage text")
 
@@ -90,7 +91,8 @@ local function head(one)
   if one.address then
     what = ("%s %s %s"):format(what, access_text(one.error_code or 0), hex(one.address))
   end
-  local place = hex(one.rip) .. (one.symbol and " <" .. one.symbol .. ">" or "")
+  local place = symbols.joined(one.symbol, one.line)
+  place = hex(one.rip) .. (place and " <" .. place .. ">" or "")
   local where = one.source == "instruction" and "in front of rip" or "at rip"
   local code = one.error_code and one.vector ~= DF and (", error code 0x%x"):format(one.error_code)
   return ("%s %s %s%s"):format(what, where, place, code or "")
@@ -126,7 +128,8 @@ local function exception_of(cpu, entry)
   local source = sources[entry.source]
   return setmetatable({
     name = name_of(entry.vector, source), vector = entry.vector, serial = entry.serial,
-    source = source, rip = entry.rip, symbol = cpu.vm:symbol(entry.rip), cs = entry.cs,
+    source = source, rip = entry.rip, symbol = cpu.vm:symbol(entry.rip),
+    line = cpu.vm:source_line(entry.rip) or nil, cs = entry.cs,
     ring = entry.cpl, error_code = has(entry, ERROR) and entry.error or nil,
     address = entry.vector == PF and source == "exception" and entry.address or nil,
     delivered = entry.stage == 0, met = met_of(entry, source), shutdown = has(entry, SHUTDOWN),

@@ -9,14 +9,15 @@ local mistakes = require "lunavisor.exit.mistake"
 local mode = require "lunavisor.vcpu.mode"
 local past = require "lunavisor.exit.past"
 local sorted = require "lunavisor.text.sorted"
+local symbols = require "lunavisor.text.symbols"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
 
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
-  sentence mistakes symbol mode code walk refused exceptions again last devices lines registers
-  segments problem vcpus]])
+  sentence mistakes symbol line no_line mode code walk refused exceptions again last devices lines
+  registers segments problem vcpus]])
 
 local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 
@@ -148,6 +149,13 @@ local function is_reset(exit, cpu)
     and cpu.rip == u64(0xfff0) and cpu.cs.base == u64(0xffff0000)
 end
 
+-- The source line of the rip; nil and why not, where lines cannot be had.
+local function line_of(cpu)
+  local line, message, code = cpu.vm:source_line(cpu.rip)
+  if line then return line end
+  return nil, code ~= "not_found" and message or nil
+end
+
 local function look(made, exit, cpu)
   local list = past.list(cpu, ALL) or {}
   local scene = { exit = exit, cpu = cpu, past = list, linear = mode.linear(cpu, cpu.rip),
@@ -155,6 +163,7 @@ local function look(made, exit, cpu)
   made.exceptions, made.again = exceptions_of(exit, cpu)
   scene.triple = exit.kind == "shutdown" or made.again
   made.mode, made.symbol = mode.text(cpu), cpu.vm:symbol(cpu.rip)
+  made.line, made.no_line = line_of(cpu)
   made.mistakes = mistakes.find(scene)
   made.code = cpu:disasm(CODE)
   made.walk, made.refused = failed_walk(scene)
@@ -219,7 +228,9 @@ function Explanation.__tostring(self)
   if self.problem then add("(" .. self.problem .. ")") end
   for _, one in ipairs(self.mistakes) do add("Likely: " .. one.text .. ".") end
   if self.mode then add("Mode: " .. self.mode) end
-  if self.symbol then add("In: " .. self.symbol) end
+  local place = symbols.joined(self.symbol, self.line)
+  if place then add("In: " .. place) end
+  if self.no_line then add("(" .. self.no_line .. ")") end
   if self.code then add("Code:\n" .. indent(self.code)) end
   if self.refused or self.walk then add("Page walk: " .. (self.refused or tostring(self.walk))) end
   for i, entry in ipairs(self.walk and self.walk.entries or {}) do

@@ -6,6 +6,7 @@ local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
 local disasm = require "lunavisor.deferred" "lunavisor.text.disasm"
 local stand = require "lunavisor.exit.stand"
+local symbols = require "lunavisor.text.symbols"
 
 local FIELDS = [[
   kind rip cpu space serial reason reason_name port gpa msr size access value count name vector
@@ -283,9 +284,9 @@ local is_exit = class.checker(Exit)
 
 --- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
 --- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
---- stack", "halted", "polls"), `symbol` (of rip), `mode` in words, `code` (eight instructions, the
---- one at rip marked), `walk` of the address that has failed and `refused`, which entry has refused
---- it, `exceptions` (the last eight that the guest was given, interrupts too, as
+--- stack", "halted", "polls"), `symbol` and `line` (of rip), `mode` in words, `code` (eight
+--- instructions, the one at rip marked), `walk` of the address that has failed and `refused`, which
+--- entry has refused it, `exceptions` (the last eight that the guest was given, interrupts too, as
 --- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
 --- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
 --- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
@@ -298,9 +299,9 @@ function methods.explain(self)
   return require("lunavisor.exit.explain").of(self)
 end
 
--- What the VM's symbols call the rip.
+-- What the VM's symbols call the rip, and its source line.
 local function symbol_text(exit)
-  local name = exit.cpu and exit.cpu.vm:symbol(exit.rip)
+  local name = exit.cpu and symbols.text(exit.cpu.vm.symbols, exit.rip)
   return name and " <" .. name .. ">" or ""
 end
 

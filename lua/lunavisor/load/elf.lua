@@ -3,10 +3,12 @@
 -- ones, their symbols.
 
 local class = require "lunavisor.class"
-local elf_symbols = require "lunavisor.load.elf_symbol"
+local elf_lines = require "lunavisor.load.elf_lines"
+local elf_symbol = require "lunavisor.load.elf_symbol"
 local magic = require "lunavisor.load.magic"
 local reader = require "lunavisor.load.reader"
 local relocate = require "lunavisor.load.elf_relocate"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local M = {
@@ -31,7 +33,8 @@ local layouts = {
     ph = { size = 56, flags = 4, offset = 8, vaddr = 16, paddr = 24, filesz = 32, memsz = 40 } },
 }
 
-local Elf = class.define(class.class "elf", {}, "image bits layout kind entry headers loads shift")
+local Elf = class.define(class.class "elf", {}, "image bits layout kind entry headers loads shift",
+  "source")
 
 function M.recognise(image)
   return image.bytes:sub(1, 4) == magic.ELF
@@ -135,6 +138,7 @@ function M.parse(image)
   local bits = check_ident(image)
   local self = setmetatable({
     image = image, bits = bits, layout = layouts[bits], headers = {}, loads = {}, shift = 0,
+    source = false,
   }, Elf)
   check_header(self)
   read_headers(self)
@@ -232,9 +236,21 @@ function M.entry(self)
   return M.physical(self, self.entry, "e_entry", self.layout.entry)
 end
 
---- The symbols, moved as the segments are.
+--- The source lines, moved as the segments are; nil where the file has none, or is damaged. A file
+--- is opened for them, and not read: early, so that it is the one that is loaded.
+function M.lines(self)
+  if not self.source then
+    local ok, has = pcall(elf_symbol.has_section, self.image, self.bits, self.layout, ".debug_line")
+    self.source = ok and has and elf_lines.new(self) or nil
+  end
+  return self.source
+end
+
+--- The symbols, moved as the segments are, with the source lines.
 function M.symbols(self)
-  return elf_symbols(self.image, self.bits, self.layout, self.shift)
+  local set = elf_symbol.read(self.image, self.bits, self.layout, self.shift)
+  symbols.add_lines(set, M.lines(self))
+  return set
 end
 
 -- ---- As a format of its own ----

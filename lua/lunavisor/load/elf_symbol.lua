@@ -35,17 +35,24 @@ local function section_at(image, bits, offset, index)
   return section
 end
 
--- The table of symbols and that of their names; nil where the file has none.
-local function tables(image, bits, layout)
-  local at = sections[bits]
+-- The offset of the table of sections, the size of one there and how many; nil for none.
+local function section_table(image, bits, layout)
   local first = number(image, bits, layout.shoff, "e_shoff")
   local size = image:u16(layout.ehsize + 6, "e_shentsize")
   local count = image:u16(layout.ehsize + 8, "e_shnum")
   if first == 0 or count == 0 then return nil end
-  if size ~= at.size then
-    image:wrong("e_shentsize", layout.ehsize + 6, size, ("0x%x"):format(at.size))
+  if size ~= sections[bits].size then
+    image:wrong("e_shentsize", layout.ehsize + 6, size, ("0x%x"):format(sections[bits].size))
   end
   image:need(first, count * size, "the table of sections")
+  return first, size, count
+end
+
+-- The table of symbols and that of their names; nil where the file has none.
+local function tables(image, bits, layout)
+  local at = sections[bits]
+  local first, size, count = section_table(image, bits, layout)
+  if not first then return nil end
   local found
   for index = 0, count - 1 do
     local kind = image:u32(first + index * size + 4, "sh_type")
@@ -78,8 +85,24 @@ local function is_named(kind, section)
   return section ~= 0 and kind ~= SECTION_TYPE and kind ~= FILE_TYPE and kind ~= TLS_TYPE
 end
 
+local M = {}
+
+--- Whether the file has a section of that name.
+function M.has_section(image, bits, layout, name)
+  local first, size, count = section_table(image, bits, layout)
+  local names = image:u16(layout.ehsize + 10, "e_shstrndx")
+  if not first or names >= count then return false end
+  names = section_at(image, bits, first + names * size, names)
+  local wanted = name .. "\0"
+  for offset = first, first + (count - 1) * size, size do
+    local at = names.offset + image:u32(offset, "sh_name")
+    if image.bytes:sub(at + 1, at + #wanted) == wanted then return true end
+  end
+  return false
+end
+
 --- The symbols of the file as a set, the addresses moved by `shift`.
-return function(image, bits, layout, shift)
+function M.read(image, bits, layout, shift)
   local list, found, names = {}, tables(image, bits, layout)
   if not found then return symbols.new(list) end
   local at = entries[bits]
@@ -104,3 +127,5 @@ return function(image, bits, layout, shift)
   end
   return symbols.new(list)
 end
+
+return M

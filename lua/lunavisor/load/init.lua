@@ -77,7 +77,9 @@ local function load(source, options)
   local found = format.load(image, plan, options)
   if options.cpu then check_cpu(image, options.cpu, found.entry) end
   plan:commit()
-  if found.symbols and found.symbols:list()[1] then options.space.vm.symbols = found.symbols end
+  if found.symbols and symbols.is_of_use(found.symbols) then
+    options.space.vm.symbols = found.symbols
+  end
   if options.cpu then registers.assign(options.cpu, found.entry) end
   return setmetatable({
     format = format.name, title = found.title or format.title, name = image.name,

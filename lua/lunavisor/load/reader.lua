@@ -33,16 +33,18 @@ local function read_file(name)
 end
 
 local methods = {}
-local Image = class.define(class.class "image bytes", methods, "bytes name size kind")
+local Image = class.define(class.class "image bytes", methods, "bytes name size kind path")
 
---- The image of that name for messages.
-function M.new(bytes, name)
-  return setmetatable({ bytes = bytes, name = name, size = #bytes, kind = "image" }, Image)
+--- The image of that name for messages; `path`: of the file whose bytes they all are.
+function M.new(bytes, name, path)
+  return setmetatable({ bytes = bytes, name = name, size = #bytes, kind = "image",
+    path = path or false }, Image)
 end
 
 --- The image of a source, { bytes =, name = }, whose name is that of a file where it has no bytes.
 function M.open(source)
-  return M.new(source.bytes or read_file(source.name), source.name)
+  if source.bytes then return M.new(source.bytes, source.name) end
+  return M.new(read_file(source.name), source.name, source.name)
 end
 
 --- Refuses the image for all of it, or for something that has no single field.

@@ -8,6 +8,7 @@ local exits = require "lunavisor.exit.record"
 local map = require "lunavisor.measure.map"
 local picture = require "lunavisor.device.models.vga_picture"
 local stand = require "lunavisor.exit.stand"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -73,7 +74,8 @@ local function vcpu_of(cpu, place)
   end
   local why = exit:explain()
   made.mistakes = texts_of(why.mistakes, function(one) return one.text end)
-  made.mode, made.symbol, made.problem = why.mode, why.symbol, why.problem
+  made.mode, made.problem = why.mode, why.problem
+  made.source, made.no_line = symbols.joined(why.symbol, why.line), why.no_line
   made.code, made.walk = why.code and tostring(why.code), walk_text(why)
   made.exceptions, made.again = exceptions.lines(why.exceptions), why.again
   made.last = texts_of(why.last, tostring)
@@ -102,7 +104,8 @@ local function unknown_of(vm)
   local made, list = {}, vm:unknown()
   for i = 1, math.min(#list, UNKNOWN) do
     local one = list[i]
-    made[i] = { count = one.count, rip = vm:symbol(one.rip) or u64.hex(one.rip),
+    made[i] = { count = one.count,
+      rip = symbols.text(vm.symbols, one.rip) or u64.hex(one.rip),
       name = ("%s of %d byte%s at %s 0x%x"):format(one.access == "r" and "read" or "write",
         one.size, one.size == 1 and "" or "s", one.kind == "pio" and "port" or "gpa",
         one.address) }

@@ -6,6 +6,7 @@ local base64 = require "lunavisor.text.base64"
 local chart = require "lunavisor.measure.chart"
 local markup = require "lunavisor.text.markup"
 local style = require "lunavisor.measure.style"
+local symbols = require "lunavisor.text.symbols"
 local units = require "lunavisor.text.units"
 
 local escape, number = markup.escape, units.number
@@ -40,8 +41,9 @@ local function ranking(out, title, list, about, empty)
   for i = 1, math.min(#list, ROWS) do
     local one = list[i]
     put(out, '<tr><td class="name mono">%s</td><td class="bar"><i style="width:%.1f%%"></i></td>'
-      .. '<td class="n count">%s</td><td class="n share">%s</td></tr>', escape(one.name),
-      100 * one.count / list[1].count, number(one.count), percent(one.share))
+      .. '<td class="n count">%s</td><td class="n share">%s</td></tr>',
+      escape(symbols.joined(one.name, one.line)), 100 * one.count / list[1].count,
+      number(one.count), percent(one.share))
   end
   put(out, "</table>")
   if #list > ROWS then put(out, '<p class="note">and %s more</p>', number(#list - ROWS)) end
@@ -141,10 +143,10 @@ local function block(out, title, text)
 end
 
 -- The instruction at rip stands out.
-local function code(out, text, symbol)
+local function code(out, text, source)
   if not text then return end
   local lines = escape(text):gsub("=&gt; [^\n]*\n?", "<mark>%0</mark>")
-  put(out, "<h4>Code%s</h4><pre>%s</pre>", symbol and (" in <code>%s</code>"):format(escape(symbol))
+  put(out, "<h4>Code%s</h4><pre>%s</pre>", source and (" in <code>%s</code>"):format(escape(source))
     or "", lines)
 end
 
@@ -160,13 +162,14 @@ local function why(out, one, title)
   put(out, "<section><h3>%s</h3>", title)
   put(out, '<p class="mono">%s</p>', escape(one.sentence))
   if one.place then put(out, "<p>%s</p>", escape(one.place)) end
+  if one.no_line then put(out, '<p class="note">%s</p>', escape(one.no_line)) end
   if one.problem then put(out, '<p class="note">%s</p>', escape(one.problem)) end
   for _, text in ipairs(one.mistakes or {}) do
     put(out, '<p class="likely"><b>Likely:</b> %s.</p>', escape(text))
   end
   if one.mode then put(out, '<p class="note">%s</p>', escape(one.mode)) end
   put(out, '<div class="two"><div>')
-  code(out, one.code, one.symbol)
+  code(out, one.code, one.source)
   put(out, "</div><div>")
   block(out, "Last exits", one.last and table.concat(one.last, "\n"))
   put(out, "</div></div>")

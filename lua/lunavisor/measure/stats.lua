@@ -7,6 +7,7 @@
 local raw = require "lunavisor.binding.backend"
 local device = require "lunavisor.device"
 local timers = require "lunavisor.vm.timer"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local clock = raw.clock
@@ -16,9 +17,10 @@ local M = {}
 
 local MOMENT, SHARE = 1e7, 10 -- nanoseconds
 local DURATIONS = 4096        -- of which the shortest tell what a call of KVM takes
+local LINES = 16              -- addresses of a profile that are told with their source line
 
 -- What all VMs together have: vms, runs, seconds, kinds, devices, accels (all by name), rips,
--- places, inside, outside, entries, durations.
+-- spots, places, inside, outside, entries, durations.
 local Totals = {}
 Totals.__index = Totals
 
@@ -50,11 +52,34 @@ function Part.exit(self, exit)
   count(self.totals.kinds, exit.kind, 1)
 end
 
+-- Counts where a vCPU was seen: at a name, and where in what has that name.
+local function count_rip(self, rip, name)
+  local totals = self.totals
+  name = name or u64.hex(rip)
+  count(totals.rips, name, 1)
+  local spots = totals.spots[name] or { symbols = self.vm.symbols, list = {} }
+  totals.spots[name] = spots
+  local key = u64.key(rip)
+  local spot = spots.list[key] or { rip = rip, count = 0 }
+  spots.list[key], spot.count = spot, spot.count + 1
+end
+
+-- The source line where a vCPU was seen most often under that name, as a text; nil for none.
+local function line_of(spots)
+  local most
+  for _, spot in pairs(spots.list) do
+    if not most or spot.count > most.count or spot.count == most.count
+      and u64.lt(spot.rip, most.rip) then most = spot end
+  end
+  local line = spots.symbols:line(most.rip)
+  return line and tostring(line) or nil
+end
+
 -- Where a vCPU is, with the name that the VM has for it. Ctrl-C, which raises wherever Lua is, ends
 -- the run and not the look alone.
 local function sample(self, cpu)
   local ok, rip, name = pcall(function() return cpu.rip, (self.vm.symbols:at(cpu.rip)) end)
-  if ok then return count(self.totals.rips, name or u64.hex(rip), 1) end
+  if ok then return count_rip(self, rip, name) end
   if tostring(rip):find("interrupted!", 1, true) then error(rip, 0) end
 end
 
@@ -152,8 +177,8 @@ end
 --- further gives begin a function that is called at each moment of the timer.
 function M.new()
   local totals = setmetatable({ vms = 0, runs = 0, time = 0, inside = 0, outside = 0, entries = 0,
-    kinds = {}, devices = {}, accels = {}, rips = {}, places = {}, durations = {}, open = {} },
-    Totals)
+    kinds = {}, devices = {}, accels = {}, rips = {}, spots = {}, places = {}, durations = {},
+    open = {} }, Totals)
   function totals.begin(vm, ticked)
     local places = setmetatable({}, { __index = function(set, trap)
       if trap == 0 then return nil end
@@ -186,6 +211,13 @@ local function ranked(set, scale)
   return list
 end
 
+-- The addresses, with the line of each that is likely to be looked at.
+local function profile_of(totals)
+  local list = ranked(totals.rips)
+  for i = 1, math.min(#list, LINES) do list[i].line = line_of(totals.spots[list[i].name]) end
+  return list
+end
+
 -- What a call of KVM takes: what the quicker tenth of the calls that were measured took.
 local function call_of(durations)
   local list = {}
@@ -208,8 +240,8 @@ local function shares(totals)
 end
 
 --- What was measured so far: vms, runs, seconds, exits, kinds, devices, profile and places (lists
---- of { name =, count =, share = }), time ({ guest =, kvm =, lua = }, shares; nil where no run of a
---- single vCPU was measured).
+--- of { name =, count =, share = }, in profile also line = where there is one), time ({ guest =,
+--- kvm =, lua = }, shares; nil where no run of a single vCPU was measured).
 function Totals.result(totals)
   for part in pairs(totals.open) do
     for i = #part.traps, 1, -1 do
@@ -221,7 +253,7 @@ function Totals.result(totals)
   for _, one in ipairs(kinds) do exits = exits + one.count end
   return { vms = totals.vms, runs = totals.runs, seconds = totals.time / 1e9, exits = exits,
     kinds = kinds, devices = ranked(totals.devices, exits), places = ranked(totals.places),
-    profile = ranked(totals.rips), time = shares(totals), accels = totals.accels }
+    profile = profile_of(totals), time = shares(totals), accels = totals.accels }
 end
 
 -- ---- As a text ----
@@ -235,7 +267,7 @@ local function table_of(lines, title, list, most)
   lines[#lines + 1] = title
   for i = 1, math.min(#list, most) do
     lines[#lines + 1] = ("  %10d  %s  %s"):format(list[i].count, percent(list[i].share),
-      list[i].name)
+      symbols.joined(list[i].name, list[i].line))
   end
   if #list > most then lines[#lines + 1] = ("  and %d more"):format(#list - most) end
 end

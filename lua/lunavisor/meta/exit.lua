@@ -30,6 +30,7 @@ error "annotations are not to be required"
 ---@field source "exception"|"instruction"|"interrupt"
 ---@field rip luna.u64 where the handler returns to
 ---@field symbol string?
+---@field line luna.source_line?
 ---@field cs integer
 ---@field ring integer
 ---@field error_code integer?

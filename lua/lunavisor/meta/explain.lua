@@ -25,6 +25,8 @@ error "annotations are not to be required"
 ---@field sentence string the exit
 ---@field mistakes luna.mistake[] the nearest to the cause first
 ---@field symbol string? what vm.symbols calls rip
+---@field line luna.source_line? of rip
+---@field no_line string? why there is none, where the image has lines and they cannot be read
 ---@field mode string? in words
 ---@field code luna.instruction[]? eight, the one at rip marked
 ---@field walk luna.walk? of the address that has failed

@@ -22,7 +22,8 @@ error "annotations are not to be required"
 ---@field bytes string
 ---@field text string
 ---@field symbol string? what vm.symbols calls the address
----@field target string? and where it jumps
+---@field line luna.source_line? that it belongs to
+---@field target string? what they call where it jumps
 ---@field marked boolean? cpu:disasm: it is at rip
 
 ---@class luna.frame
@@ -30,6 +31,7 @@ error "annotations are not to be required"
 ---@field rbp luna.u64
 ---@field instruction string?
 ---@field symbol string?
+---@field line luna.source_line? of the innermost frame, else that of the call
 
 ---@class luna.vcpu
 local vcpu = {}

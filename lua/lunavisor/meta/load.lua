@@ -58,13 +58,24 @@ error "annotations are not to be required"
 ---@field memory_map luna.memory_range[]
 ---@field buffers luna.buffer[] made for read-only memory
 
+---A line of a source file; tostring gives "kernel.c:12".
+---@class luna.source_line
+---@field file string as the compiler was told, from the directory on that it was started in
+---@field line integer
+---@field column integer?
+---@field path string of the file
+---@field address luna.u64 the first of the line
+
 ---Names of addresses: symbols.main is that of main.
 ---@class luna.symbols
 ---@field [string] integer|luna.u64
 local symbols = {}
----@param name string
----@return integer|luna.u64|nil
+---@param name string "main", or "kernel.c:12"
+---@return integer|luna.u64|nil, string?, string?
 function symbols:find(name) end
+---@param address integer|luna.u64
+---@return luna.source_line?, string?, string? nil, message, "not_found" where there is none
+function symbols:line(address) end
 ---@param address integer|luna.u64
 ---@return string? name
 ---@return integer? distance

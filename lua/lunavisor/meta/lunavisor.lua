@@ -129,6 +129,9 @@ local vm = {}
 ---@param address integer|luna.u64
 ---@return string? "main" or "main+0x12"
 function vm:symbol(address) end
+---@param address integer|luna.u64
+---@return luna.source_line?, string?, string?
+function vm:source_line(address) end
 function vm:close() end
 ---@return luna.space?, string?, string?
 function vm:space() end

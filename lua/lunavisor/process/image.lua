@@ -206,6 +206,7 @@ function M.load(memory, image, start)
   end
   memory:begin_heap(floor((max(behind, LEAST) + PAGE - 1) / PAGE) * PAGE)
   local rsp = put_stack(memory, file, start)
+  elf.lines(file)
   -- Damaged ones are none: Linux does not look at them.
   return u64.tonumber(file.entry) + file.shift, rsp, symbols.later(function()
     local ok, set = pcall(elf.symbols, file)

@@ -5,6 +5,7 @@
 local class = require "lunavisor.class"
 local dump = require "lunavisor.device.dump"
 local evaluate = require "lunavisor.repl.evaluate"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local ACCESSES = { w = "w", rw = "rw", r = "rw" }
@@ -53,7 +54,7 @@ local function set(self, address, options, fn)
 end
 
 local function name_of(self, address)
-  local name = self:need_vm():symbol(address)
+  local name = symbols.text(self:need_vm().symbols, address)
   return u64.hex(address) .. (name and " <" .. name .. ">" or "")
 end
 

@@ -167,9 +167,21 @@ end
 --- Forgets the lines of something that is not whole yet.
 function methods.forget(self) self.text = "" end
 
+-- A text with addresses in the place of source lines such as "kernel.c:12".
+local function without_lines(self, text)
+  return (text:gsub("%f[^%s%c(]([%w_%./+-]*[%w_]):(%d+)%f[^%w_]", function(file, number)
+    local name, vm = file .. ":" .. number, self:vm()
+    if not vm or not vm[1] then return nil end
+    local address, message = vm.symbols:find(name)
+    if address == nil then error(message, 0) end
+    return ('(luna.u64 "%s")'):format(u64.hex(address))
+  end))
+end
+
 --- The numbers of a text of expressions with spaces between them: "rsp + 8 64" are two.
 function methods.numbers(self, text)
   local values, pending = {}, nil
+  text = without_lines(self, text)
   local function add(source)
     source = source:gsub("%f[%w]0[xX](%x+)%f[%W]", function(digits)
       if #digits > 13 then return ('(luna.u64 "0x%s")'):format(digits) end

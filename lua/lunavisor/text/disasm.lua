@@ -4,6 +4,7 @@
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
 local M = {}
@@ -18,23 +19,26 @@ end
 M.hex = hex
 
 local Instruction = class.define(class.class "instruction", {},
-  "address size bytes text symbol target marked")
+  "address size bytes text symbol line target marked")
 
 -- What is called at the address to which an instruction goes, behind its text.
 local function target_text(self)
   return self.target and (" <%s>"):format(self.target) or ""
 end
 
---- "0x1000: 66 b8 01 00 00 00  mov eax, 1", or with names "0x1000 main+0x4: ... call 0x2000 <put>"
+--- "0x1000: 66 b8 01 00 00 00  mov eax, 1", or with names and source lines
+--- "0x1000 main+0x4, kernel.c:12: ... call 0x2000 <put>"
 function Instruction.__tostring(self)
-  return ("%s%s: %s  %s%s"):format(u64.hex(self.address), self.symbol and " " .. self.symbol or "",
+  local place = symbols.joined(self.symbol, self.line)
+  return ("%s%s: %s  %s%s"):format(u64.hex(self.address), place and " " .. place or "",
     hex(self.bytes), self.text, target_text(self))
 end
 
 local Listing = class.define(class.class("list of instructions", "listing"), {})
 
 --- One line an instruction, the texts below each other. Where one is marked, its line begins with
---- "=>", and the others are indented; a symbol has a line of its own in front of its instruction.
+--- "=>", and the others are indented; a symbol has a line of its own in front of its instruction,
+--- and so has a source line.
 function Listing.__tostring(self)
   local lines, widest, marked = {}, 0, false
   for _, instruction in ipairs(self) do
@@ -42,10 +46,13 @@ function Listing.__tostring(self)
     marked = marked or instruction.marked
   end
   local form = ("%%s%%s: %%-%ds  %%s%%s"):format(math.max(1, widest * 3 - 1))
+  local source
   for i, one in ipairs(self) do
-    if one.symbol and (i == 1 or not one.symbol:find "%+0x%x+$") then
-      lines[#lines + 1] = one.symbol .. ":"
-    end
+    local name = (i == 1 or one.symbol and not one.symbol:find "%+0x%x+$") and one.symbol or nil
+    local changed = one.line and tostring(one.line) ~= source and one.line or nil
+    local head = symbols.joined(name, changed)
+    if head then lines[#lines + 1] = head .. ":" end
+    source = one.line and tostring(one.line)
     lines[#lines + 1] = form:format(marked and (one.marked and "=> " or "   ") or "",
       u64.hex(one.address), hex(one.bytes), one.text, target_text(one))
   end
@@ -65,11 +72,13 @@ local function target_of(text)
   end
 end
 
---- Gives an instruction the names of its address and of where it goes, out of a set of symbols.
-function M.name(instruction, symbols)
+--- Gives an instruction the names of its address and of where it goes, and its source line, out of
+--- a set of symbols.
+function M.name(instruction, set)
   local target = target_of(instruction.text)
-  instruction.symbol = symbols:name(instruction.address)
-  instruction.target = target and symbols:name(target)
+  instruction.symbol = set:name(instruction.address)
+  instruction.line = set:line(instruction.address) or nil
+  instruction.target = target and set:name(target)
   return instruction
 end
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Names of addresses: the symbols of an executable, the labels of assembly source.
+-- Names of addresses: the symbols of an executable with its source lines, the labels of assembly
+-- source.
 
 local class = require "lunavisor.class"
 local u64 = require "lunavisor.text.u64"
@@ -21,12 +22,12 @@ local function new(list)
     if a[3] ~= b[3] then return a[3] < b[3] end
     return a.place < b.place
   end)
-  return setmetatable({ names = names, order = order, read = false }, Symbols)
+  return setmetatable({ names = names, order = order, lines = false, read = false }, Symbols)
 end
 
 --- A set that is read when it is first looked at: `read` gives a set, or nil for an empty one.
 local function later(read)
-  return setmetatable({ names = false, order = false, read = read }, Symbols)
+  return setmetatable({ names = false, order = false, lines = false, read = read }, Symbols)
 end
 
 -- The names and the order of a set, which are there from now on.
@@ -36,9 +37,21 @@ local function contents(self)
     local set = read() or new {}
     rawset(self, "names", rawget(set, "names"))
     rawset(self, "order", rawget(set, "order"))
+    rawset(self, "lines", rawget(set, "lines"))
     rawset(self, "read", false)
   end
-  return rawget(self, "names"), rawget(self, "order")
+  return rawget(self, "names"), rawget(self, "order"), rawget(self, "lines")
+end
+
+--- Adds source lines (load/elf_lines.lua), or none.
+local function add_lines(self, lines)
+  rawset(self, "lines", lines or false)
+end
+
+--- Whether there is any name or line in it.
+local function is_of_use(self)
+  local _, order, lines = contents(self)
+  return lines or order[1] ~= nil
 end
 
 -- A number where that is exact, else a u64.
@@ -47,11 +60,26 @@ local function address_of(symbol)
   return u64(symbol[2], symbol[3])
 end
 
+-- The address of "kernel.c:12", a number where that is exact; nil, message, code.
+local function address_of_line(lines, name)
+  local file, number = name:match "^([^:].*):(%d+)$"
+  if not file then return nil end
+  if not lines then return nil, "no source lines are known", "not_found" end
+  local line, message, code = lines:find(file, tonumber(number))
+  if not line then return nil, message, code end
+  local address = line.address
+  return u64.lt(address, 2 ^ 53) and math.floor(u64.tonumber(address)) or address
+end
+
 --- The address of a name: a number, a u64 from 2^53 on; nil where there is none of that name.
+--- "kernel.c:12" is the first address of that line, or of the next one in the file that has code;
+--- nil, message, code where there is none.
 function methods.find(self, name)
   mine(self)
-  local symbol = contents(self)[name]
-  return symbol and address_of(symbol)
+  local names, _, lines = contents(self)
+  local symbol = names[name]
+  if symbol then return address_of(symbol) end
+  return address_of_line(lines, tostring(name))
 end
 
 -- How many symbols begin at or before the address.
@@ -69,15 +97,29 @@ local function count_up_to(order, high, low)
   return from
 end
 
+local function exact_address(what, address)
+  local exact = u64.exact(address)
+  if exact ~= nil then return exact end
+  error(("symbols:%s: address: an integer expected, got %s"):format(what, tostring(address)),
+    class.outside())
+end
+
+--- The source line that an address, a number or u64, belongs to: file, line, column, path, address.
+--- nil, message, code where it belongs to none, or none are known ("not_found"); where libdw is not
+--- installed ("unsupported"), or the image's are damaged ("argument").
+function methods.line(self, address)
+  mine(self)
+  local exact = exact_address("line", address)
+  local _, _, lines = contents(self)
+  if not lines then return nil, "no source lines are known", "not_found" end
+  return lines:at(exact)
+end
+
 --- What is at an address, a number or u64: the name of the last symbol that begins there or before
 --- and, where it has a size, goes so far; and the distance from it. nil where there is none.
 function methods.at(self, address)
   mine(self)
-  local exact = u64.exact(address)
-  if exact == nil then
-    error(("symbols:at: address: an integer expected, got %s"):format(tostring(address)),
-      class.outside())
-  end
+  local exact = exact_address("at", address)
   local high = u64.tonumber(u64.rshift(exact, 32))
   local low = u64.tonumber(u64.band(exact, 0xffffffff))
   local _, order = contents(self)
@@ -101,6 +143,18 @@ function methods.name(self, address)
   return name and (distance == 0 and name or ("%s+0x%x"):format(name, distance))
 end
 
+--- A name and a source line for people: "main+0x12, kernel.c:12", or the one that there is; nil
+--- where both are.
+local function joined(name, line)
+  if name and line then return name .. ", " .. tostring(line) end
+  return name or line and tostring(line) or nil
+end
+
+--- The same of an address.
+local function text(self, address)
+  return joined(methods.name(self, address), (methods.line(self, address)))
+end
+
 --- All of them in order of address, as a list of { name =, address =, size = }.
 function methods.list(self)
   mine(self)
@@ -115,12 +169,14 @@ class.announce(Symbols, methods)
 
 function Symbols.__index(self, name)
   if methods[name] then return methods[name] end
-  local names = contents(self)
+  local names, _, lines = contents(self)
   local symbol = names[name]
   if symbol then return address_of(symbol) end
-  if not class.is_probe(name) then
-    error(("there is no symbol '%s'%s"):format(tostring(name), class.hint(name, names)), 2)
-  end
+  if class.is_probe(name) then return nil end
+  local address, problem = address_of_line(lines, tostring(name))
+  if address ~= nil then return address end
+  error(("there is no symbol '%s'%s"):format(tostring(name), problem and ": " .. problem
+    or class.hint(name, names)), 2)
 end
 
 function Symbols.__newindex(_, name)
@@ -136,4 +192,5 @@ function Symbols.__tostring(self)
   return table.concat(lines, "\n")
 end
 
-return { new = new, later = later, class = Symbols }
+return { new = new, later = later, add_lines = add_lines, is_of_use = is_of_use, joined = joined,
+  text = text,   class = Symbols }

@@ -79,12 +79,13 @@ local function caller_of(read, width, rbp)
   return saved, back
 end
 
-local Frame = class.define(class.class "frame", {}, "rip rbp instruction symbol")
+local Frame = class.define(class.class "frame", {}, "rip rbp instruction symbol line")
 
 function Frame.__tostring(self)
   return ("rip %s  rbp %s%s%s"):format(u64.hex(self.rip), u64.hex(self.rbp),
     self.symbol and "  " .. self.symbol or "",
-    self.instruction and "  " .. self.instruction or "")
+    self.line and "  " .. tostring(self.line) or "")
+    .. (self.instruction and "  " .. self.instruction or "")
 end
 
 local Backtrace = class.define(class.class "backtrace", {})
@@ -96,10 +97,12 @@ function Backtrace.__tostring(self)
   return table.concat(lines, "\n")
 end
 
-local function frame_at(self, rip, rbp)
+-- `called`: rip is behind the call, whose line is wanted.
+local function frame_at(self, rip, rbp, called)
   local found = instruction_at(self, rip)
   return setmetatable({ rip = rip, rbp = rbp, instruction = found and found.text,
-    symbol = self.vm:symbol(rip) }, Frame)
+    symbol = self.vm:symbol(rip),
+    line = self.vm:source_line(called and rip - u64(1) or rip) or nil }, Frame)
 end
 
 -- ---- Disassembly ----
@@ -199,7 +202,8 @@ return function(methods)
 
   --- The next `count` instructions (8 where nil) from `rip` on, an offset in the code segment (the
   --- vCPU's own where nil): a list as luna.disasm gives it, with the names that vm.symbols has for
-  --- each address (symbol) and for where it jumps (target); the one at the vCPU's rip is marked.
+  --- each address (symbol) and for where it jumps (target), and the source line of each (line); the
+  --- one at the vCPU's rip is marked.
   --- tostring gives lines. It ends where nothing can be read; nil, message, code where that is at
   --- once, or where the Zydis library is not installed ("unsupported").
   function methods.disasm(self, count, rip)
@@ -220,10 +224,11 @@ return function(methods)
   end
 
   --- The frames of the call chain by frame pointers (RBP, EBP or BP, as the code has 64, 32 or 16
-  --- bits): a list of { rip =, rbp =, instruction = text or nil, symbol = name or nil }, the
-  --- innermost first, at most `max` (64 where nil). It ends where a frame pointer is 0, leads
-  --- nowhere or does not grow, or where the return address is 0. tostring gives lines. Only code
-  --- that begins with push rbp; mov rbp, rsp and calls nearby is seen.
+  --- bits): a list of { rip =, rbp =, instruction = text or nil, symbol = name or nil, line =
+  --- source line or nil, from the second on that of the call }, the innermost first, at most `max`
+  --- (64 where nil). It ends where a frame pointer is 0, leads nowhere or does not grow, or where the
+  --- return address is 0. tostring gives lines. Only code that begins with push rbp; mov rbp, rsp
+  --- and calls nearby is seen.
   function methods.backtrace(self, max)
     open(self)
     max = check.whole("cpu:backtrace: max", max or MOST_FRAMES, 1, 2 ^ 20)
@@ -233,7 +238,7 @@ return function(methods)
     while #trace < max do
       local saved, back = caller_of(read, width, rbp)
       if not saved then break end
-      trace[#trace + 1] = frame_at(self, back, saved)
+      trace[#trace + 1] = frame_at(self, back, saved, true)
       if not u64.lt(rbp, saved) then break end
       rbp = saved
     end

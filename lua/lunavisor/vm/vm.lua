@@ -241,6 +241,15 @@ function methods.symbol(self, address)
   return name
 end
 
+--- The source line of an address, by the lines of the same image, or what else vm.symbols knows:
+--- a table with file, line, column, path, address; tostring gives "kernel.c:12". nil, message, code
+--- as of symbols:line.
+function methods.source_line(self, address)
+  mine(self)
+  check.object("vm:source_line: vm.symbols", self.symbols, symbols.class)
+  return self.symbols:line(address) -- a tail call, so that its checks blame the caller
+end
+
 -- The further subjects, one file each: functions that add methods. Most programs have no use for
 -- those that come when a name is missing.
 require "lunavisor.vm.thread"(methods)
