@@ -3,6 +3,7 @@
 -- on a copy of the sources, which it builds fast, for that is no subject here. LUNA_SKIP=packaging
 -- leaves it out.
 
+local compiled = require "spec.support.compiled"
 local helper = require "spec.support.helper"
 local support = require "spec.support.files"
 local markdown = require "spec.support.markdown"
@@ -224,8 +225,8 @@ describe("packaging", function()
     local file = assert(io.open(at.script, "w"))
     file:write(script)
     file:close()
-    return run [[cd @tree && CFLAGS=-O0 make -s ZYDIS= BUILD=@tmp/bare
-      eval "$(make -s ZYDIS= BUILD=@tmp/bare env)" && lua5.4 @script]]
+    return run [[cd @tree && CFLAGS=-O0 make -s ZYDIS= DWARF= BUILD=@tmp/bare
+      eval "$(make -s ZYDIS= DWARF= BUILD=@tmp/bare env)" && lua5.4 @script]]
   end
 
   it("says what a build without Zydis has not", function()
@@ -242,6 +243,19 @@ describe("packaging", function()
   end)
 
   helper.kvm("a build without Zydis", function()
+    it("has no source lines without libdw", function()
+      local path = compiled.c(compiled.directory(), {})
+      assert.equal("_start\nnil\tcannot read source lines: this build of the library was made "
+        .. "without libdw (Debian: libdw-dev)\tunsupported", without_zydis(([[
+        local luna = require "lunavisor"
+        local vm = luna.vm { accel = "kvm" }
+        vm.default:map(luna.buffer "4M", 0)
+        local loaded = assert(luna.load(vm, %q))
+        print(vm:symbol(loaded.entry.rip))
+        print(vm:source_line(loaded.entry.rip))
+      ]]):format(path)))
+    end)
+
     it("has bytes in place of texts, and cannot skip", function()
       local output = without_zydis [[
         local luna = require "lunavisor"
