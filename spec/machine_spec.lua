@@ -184,6 +184,18 @@ helper.kvm("a machine", function()
     assert.equal(5, exit.value, tostring(exit))
   end)
 
+  it("has port 0x61 with a PIT of the accelerator's too", function()
+    local vm = with_code("pc", [[
+      mov al, 3                     ; counter 2 runs, and is heard
+      out 0x61, al
+      in al, 0x61
+      and eax, 0xf
+      mov dx, 0xf4
+      out dx, al]], { serial = false })
+    assert.equal(3, run(vm).value)
+    assert.equal("", tostring(vm:unknown()))
+  end)
+
   it("reads a floppy disk by DMA, without firmware before it", function()
     local disk = helper.keep(luna.buffer "1440K")
     disk:write(4 * 512, "\42")
