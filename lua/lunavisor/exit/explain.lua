@@ -5,6 +5,7 @@ local raw = require "lunavisor.binding.backend"
 local class = require "lunavisor.class"
 local dump = require "lunavisor.device.dump"
 local exceptions = require "lunavisor.exit.exception"
+local hidden = require "lunavisor.vm.hidden"
 local mistakes = require "lunavisor.exit.mistake"
 local mode = require "lunavisor.vcpu.mode"
 local past = require "lunavisor.exit.past"
@@ -16,7 +17,11 @@ local u64 = require "lunavisor.text.u64"
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
+<<<<<<< HEAD
   sentence mistakes symbol line no_line mode code walk refused exceptions again last devices lines
+=======
+  sentence mistakes symbol mode code walk refused exceptions again last devices lines hidden
+>>>>>>> 00ed0ab (Refuse devices to which nothing can come)
   registers segments problem vcpus]])
 
 local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
@@ -168,7 +173,7 @@ local function look(made, exit, cpu)
   made.code = cpu:disasm(CODE)
   made.walk, made.refused = failed_walk(scene)
   made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
-  made.lines = loose_lines(cpu.vm, exit)
+  made.lines, made.hidden = loose_lines(cpu.vm, exit), hidden.list(cpu.vm)
   made.registers, made.segments = cpu:regs(), segments_of(cpu)
 end
 
@@ -186,7 +191,7 @@ end
 
 local function explain(exit, sentence, cpu)
   local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {},
-    exceptions = {}, lines = {} },
+    exceptions = {}, lines = {}, hidden = {} },
     Explanation)
   made.problem = cpu and gone(exit, cpu)
   if cpu and cpu[1] and not cpu.started then look(made, exit, cpu) end
@@ -240,6 +245,9 @@ function Explanation.__tostring(self)
     or "Last exceptions and interrupts:", exceptions.lines(self.exceptions), tostring))
   add(list_of("Last exits:", self.last, tostring))
   add(list_of("Devices, last asked:", self.devices, function(one) return one.text end))
+  add(list_of("Devices to which nothing can come:", self.hidden, function(one)
+    return ("%s: %s"):format(trace.device(one.trap), one.why)
+  end))
   add(list_of("Lines that lead nowhere:", self.lines, tostring))
   if self.registers then
     add("Registers:\n" .. indent(self.registers) .. "\n" .. indent(self.segments))

@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local keep = require "lunavisor.keep"
 local class = require "lunavisor.class"
 local buffers = require "lunavisor.memory.buffer"
+local hidden = require "lunavisor.vm.hidden"
 local dispatch = require "lunavisor.exit.dispatch"
 local trace = require "lunavisor.exit.trace"
 
@@ -133,8 +134,10 @@ class.computed(Trap, {
 Trap.__close = methods.close
 
 function Trap.__tostring(self)
+  local why = not self.closed and self.vm[1]
+    and hidden.why(self.vm, self.kind, self.first, self.length, self.device)
   return ("trap %d (%s 0x%x..0x%x%s)"):format(self.id, self.kind, self.first,
-    self.first + self.length - 1, self.closed and ", closed" or "")
+    self.first + self.length - 1, self.closed and ", closed" or why and ", but " .. why or "")
 end
 
 M.check, M.add = check_device, add

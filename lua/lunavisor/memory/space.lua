@@ -151,13 +151,16 @@ function methods.find(self, gpa)
   return region and region.gpa <= gpa and region or nil
 end
 
---- The regions in order of address, as find gives them.
-function methods.regions(self)
+--- The regions in order of address, as find gives them; those that have a byte of [first, last]
+--- where that is given.
+function methods.regions(self, first, last)
   vm_of(self)
-  local list, gpa = {}, 0
+  first = check.whole("space:regions: first", first or 0, 0)
+  last = check.whole("space:regions: last", last or 2 ^ 53, first)
+  local list, gpa = {}, first
   while true do
     local region = region_at(self, gpa)
-    if not region then return list end
+    if not region or region.gpa > last then return list end
     list[#list + 1] = region
     gpa = region.gpa + region.size
   end

@@ -36,6 +36,7 @@ error "annotations are not to be required"
 ---@field last luna.past_exit[] ten
 ---@field devices luna.device_asked[] the latest first
 ---@field lines string[] interrupts of devices that are up and drive nothing, where the guest waits
+---@field hidden { trap: luna.trap, why: string }[] devices to which nothing can come
 ---@field registers table<string, luna.u64>?
 ---@field segments string?
 ---@field problem string? too late to see all of it, and why

@@ -166,8 +166,10 @@ function space:remap(gpa, source, offset) end
 ---@param gpa integer
 ---@return luna.region?
 function space:find(gpa) end
+---@param first? integer those that have a byte of [first, last]
+---@param last? integer
 ---@return luna.region[]
-function space:regions() end
+function space:regions(first, last) end
 ---@return luna.slot[]
 function space:slots() end
 ---@param gpa integer

@@ -8,6 +8,7 @@ local clocks = require "lunavisor.device.clock"
 local device = require "lunavisor.device"
 local dump = require "lunavisor.device.dump"
 local expose = require "lunavisor.device.expose"
+local hidden = require "lunavisor.vm.hidden"
 local instances = require "lunavisor.device.instance"
 local lines = require "lunavisor.device.line"
 local raw = require "lunavisor.binding.backend"
@@ -103,7 +104,7 @@ local function places_of(dev, options)
   return list
 end
 
--- Refuses a place that another device has, with both by name.
+-- Refuses a place that another device has, with both by name, or that never comes to the device.
 local function check_free(vm, place)
   local last = place.first + place.region.size - 1
   for _, trap in pairs(vm.traps) do
@@ -112,6 +113,11 @@ local function check_free(vm, place)
       error(("vm:attach: %s at %s 0x%x..0x%x overlaps %s"):format(place.region.name,
         KINDS[place.kind], place.first, last, trace.device(trap)), 3)
     end
+  end
+  local why = hidden.why(vm, place.kind, place.first, place.region.size, place.region)
+  if why then
+    error(("vm:attach: %s at %s 0x%x..0x%x: %s"):format(place.region.name, KINDS[place.kind],
+      place.first, last, why), 3)
   end
 end
 
@@ -136,26 +142,12 @@ local function targets_of(vm, dev, options)
   return list
 end
 
--- Says where memory hides a device from the guest: an access that a region allows is no exit.
-local function warn_hidden(vm, dev, place)
-  local last = place.first + place.region.size - 1
-  for _, region in ipairs(vm.default:regions()) do
-    if region.rights:find "^rw" and region.gpa <= last
-      and place.first <= region.gpa + region.size - 1 then
-      dev:log(("vm:attach: %s at gpa 0x%x..0x%x: memory is mapped at 0x%x..0x%x, whose accesses do "
-        .. "not come to a device; unmap that part"):format(place.region.name, place.first, last,
-        region.gpa, region.gpa + region.size - 1))
-    end
-  end
-end
-
 local function claim(vm, entry, place)
   local trap, message, code = traps.add(vm, place.kind, place.first, place.region.size,
     place.device)
   if not trap then return nil, message, code end
   entry.claims[#entry.claims + 1] = { trap = trap, place = place }
   if place.kind == "mmio" then
-    warn_hidden(vm, entry.dev, place)
     expose.enter(place.region, vm.default, place.first)
   end
   return true
@@ -214,7 +206,8 @@ function M.add(methods)
   --- drives: the number of an interrupt line (vm:irq), an input, a line or a function; name: what
   --- it is called from then on, and vm.devices has it by, its own name where nil; space: of its
   --- DMA, space 0 where nil. It goes by vm.clock unless it was made with a clock. Places that
-  --- overlap raise. Returns the device; nil, message, code where the host refuses.
+  --- overlap raise, and those that memory hides. Returns the device; nil, message, code where the
+  --- host refuses.
   function methods.attach(self, dev, options)
     open(self)
     dev = M.instance("vm:attach", dev)

@@ -6,6 +6,7 @@ local check = require "lunavisor.check"
 local keep = require "lunavisor.keep"
 local attach = require "lunavisor.vm.attach"
 local class = require "lunavisor.class"
+local hidden = require "lunavisor.vm.hidden"
 local clocks = require "lunavisor.device.clock"
 local map = require "lunavisor.memory.map"
 local meters = require "lunavisor.vm.meter"
@@ -111,6 +112,7 @@ local function new(options)
     due = false,                                  -- whether a stop waits for vm:poll
     symbols = symbols.new {},                     -- names of addresses, of what was loaded last
     machine = false,                              -- what luna.machine has made it as
+    chips = { irqchip = options.irqchip or "none", pit = options.pit or false },
     meter = false,                                -- vm/meter.lua: what measures its runs
   }, VM)
   self.accel, self.accel_reason = accels.of(self)
@@ -192,6 +194,15 @@ end
 
 local trap_options = { coalesced = true }
 
+-- Refuses a place whose accesses would never come to the device.
+local function check_seen(self, what, kind, first, length, device)
+  local why = hidden.why(self, kind, first, length, device)
+  if why then
+    error(("%s: %s 0x%x..0x%x: %s"):format(what, kind == "pio" and "ports" or "gpa", first,
+      first + length - 1, why), 3)
+  end
+end
+
 --- Gives I/O ports [port, port + length) to a device: a table with
 ---   read(device, offset, size) -> value     and/or     write(device, offset, size, value)
 --- offset counts from `port`, size is 1, 2 or 4; or { memory = buffer, offset = n }, and every
@@ -209,12 +220,14 @@ function methods.pio(self, port, length, device, options)
   traps.check("vm:pio", device, true)
   options = check.options("vm:pio", options, trap_options)
   local coalesced = check.flag("vm:pio: coalesced", options.coalesced)
+  check_seen(self, "vm:pio", "pio", port, length, device)
   return check.result(traps.add(self, "pio", port, length, device, coalesced))
 end
 
 --- The same for guest-physical addresses [gpa, gpa + length), in every space; size is 1 to 8, and
 --- values of more than 4 bytes are u64. Memory goes before a device: what a region allows never
---- reaches it.
+--- reaches it. So addresses raise that are mapped in every space with the rights for all that the
+--- device answers; what is mapped there later hides it, and print(trap) says so.
 function methods.mmio(self, gpa, length, device, options)
   open(self)
   gpa = check.whole("vm:mmio: gpa", gpa, 0)
@@ -222,6 +235,7 @@ function methods.mmio(self, gpa, length, device, options)
   traps.check("vm:mmio", device)
   options = check.options("vm:mmio", options, trap_options)
   local coalesced = check.flag("vm:mmio: coalesced", options.coalesced)
+  check_seen(self, "vm:mmio", "mmio", gpa, length, device)
   return check.result(traps.add(self, "mmio", gpa, length, device, coalesced))
 end
 
@@ -262,7 +276,7 @@ record.add_to(methods)
 class.define(VM, methods, [[
   default vcpus spaces devices clock accel accel_reason symbols machine]], [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
-  runner serving stopping polled due held meter]], further)
+  runner serving stopping polled due held meter chips]], further)
 VM.__close = methods.close
 
 function VM.__tostring(self)

@@ -8,6 +8,7 @@ local device = require "lunavisor.device"
 local class = require "lunavisor.class"
 local expose = require "lunavisor.device.expose"
 local msi = require "lunavisor.device.models.pci_msi"
+local traps = require "lunavisor.exit.trap"
 local word = require "lunavisor.device.word"
 
 local M = {}
@@ -236,18 +237,18 @@ end
 
 --- A function for M.place and pci_host's option `map` that gives BARs their places in a VM.
 function M.mapper(vm)
-  local traps = {}
+  local own = {}
   return function(d, region, way, base)
     local key = d.name .. "." .. region
-    if traps[key] then
-      expose.leave(d.regions[region], vm.default, traps[key].first)
-      traps[key]:close()
+    if own[key] then
+      expose.leave(d.regions[region], vm.default, own[key].first)
+      own[key]:close()
     end
-    traps[key] = nil
+    own[key] = nil
     if not base then return end
-    local trap, why = vm[way](vm, base, d.regions[region].size, d.regions[region])
+    local trap, why = traps.add(vm, way, base, d.regions[region].size, d.regions[region])
     if not trap then d:log(("%s is nowhere: %s"):format(region, why)) end
-    traps[key] = trap
+    own[key] = trap
     if trap and way == "mmio" then expose.enter(d.regions[region], vm.default, base) end
   end
 end
