@@ -107,6 +107,25 @@ with("a VM with a split controller", "split_irqchip", function()
     assert.same({ 0x20, 0 }, { apic.tpr, apic.irr[2] })
   end)
 
+  it("has its LAPIC where the guest moves it, and nowhere else", function()
+    local guest = helper.guest { mode = "long", vm = SPLIT, source = [[
+      mov ecx, 0x1b
+      rdmsr
+      and eax, 0xfff
+      or eax, 0xfed00000
+      wrmsr
+      mov esi, 0xfed00000
+      mov dword [rsi + 0x80], 0x30
+      mov r8d, [rsi + 0x80]
+      mov esi, 0xfee00000
+      mov r9d, [rsi + 0x80]
+      hlt ]] }
+    assert.equal(0xfee00080, guest:stops "fault".gpa)
+    assert.equal("0x30", hex(guest.cpu.r8))
+    assert.equal("0xfed00900", hex(guest.cpu.apic_base))
+    assert.equal(0x30, guest.cpu.apic.tpr)
+  end)
+
   it("gives the next vCPU of a number a fresh LAPIC", function()
     local vm = helper.keep(luna.vm(SPLIT))
     local fresh = vm:vcpu()

@@ -10,6 +10,7 @@ local luna = require "lunavisor"
 local random = require "spec.support.device"
 local u64 = require "lunavisor.text.u64"
 local word = require "lunavisor.device.word"
+local x2apic = require "lunavisor.device.models.x2apic"
 
 local BASE = 0x1b
 local OFF, X1, X2 = 0xfee00000, 0xfee00800, 0xfee00c00
@@ -62,11 +63,36 @@ describe("IA32_APIC_BASE (11.12.1, 11.12.5)", function()
     end
   end)
 
-  it("refuses EXTD without EN, reserved bits, and another place", function()
-    for _, value in ipairs { 0xfee00400, X1 + 1, X1 + 0x200, 0xfed00800, u64("0x1fee00800") } do
+  it("refuses EXTD without EN or without that mode, reserved bits, and addresses beyond", function()
+    apic = fresh { physical = 36 }
+    for _, value in ipairs { 0xfee00400, X1 + 1, X1 + 0x200, u64("0x10fee00800"),
+      u64("0x80000000fee00800") } do
       assert.is_false(wr(BASE, value))
     end
     assert.equal(X1, rd(BASE))
+    apic = fresh { x2apic = false }
+    assert.is_false(wr(BASE, X2))
+    assert.equal(X1, rd(BASE))
+  end)
+
+  it("moves its page (11.4.5), which whoever has it there is told", function()
+    local places = {}
+    local options = { physical = 36, moved = function(d) places[#places + 1] = x2apic.place(d) end }
+    apic = fresh(options)
+    places = {}
+    assert.is_true(wr(BASE, 0xfed00800))
+    assert.is_true(wr(BASE, u64("0xfffff5800")))
+    assert.equal(0xfffff5800, rd(BASE))
+    apic:deliver { vector = 0, mode = 5 } -- INIT leaves it
+    assert.is_true(wr(BASE, u64("0xfffff5000")))
+    assert.equal(0xfffff5000, rd(BASE))
+    assert.same({ 0xfed00000, 0xfffff5000, 0xfee00000, 0xfffff5000 }, places)
+    local saved = apic:save()
+    apic = fresh(options)
+    assert.is_true(apic:load(saved))
+    assert.same({ 0xfffff5000, 0xfffff5000 }, { rd(BASE), places[#places] })
+    apic:reset()
+    assert.same({ X1, 0xfee00000 }, { rd(BASE), places[#places] })
   end)
 
   it("resets the LAPIC when it is switched off (11.4.3), and INIT keeps the mode", function()
@@ -282,6 +308,16 @@ helper.kvm("x2APIC in Lua, under guests", function()
     wrmsr
 ]]
 
+  local MOVE = [[
+    mov ecx, 0x1b
+    rdmsr
+    and eax, 0xfff
+    or eax, 0xfed00000
+    wrmsr
+    mov esi, 0xfed00000
+    mov r8d, [rsi + 0x30]
+]]
+
   it("is entered by IA32_APIC_BASE, and its page is gone then", function()
     local g = guest("mov esi, 0xfee00000\n mov r8d, [rsi + 0x30]\n" .. ENTER .. [[
       mov r9d, [rsi + 0x30]
@@ -298,6 +334,55 @@ helper.kvm("x2APIC in Lua, under guests", function()
     for i, name in ipairs { "r8", "r9", "r10", "r11" } do seen[i] = number(g.cpu[name]) end
     assert.same({ 0x50014, 0xffffffff, 0x50014, 0 }, seen)
     assert.equal(1, word.bits(g.cpu.cpuid[1].ecx, 21))
+  end)
+
+  it("is not entered where the VM's unknown MSRs are #GP, but the page can be moved", function()
+    local g = guest(ENTER .. "hlt", {})
+    assert.equal("#GP", g:stops "exception".name)
+    assert.equal(number(g.cpu.rcx), BASE)
+    g = guest(MOVE .. "hlt", {})
+    g:stops "hlt"
+    assert.equal(0x50014, number(g.cpu.r8))
+  end)
+
+  it("is where IA32_APIC_BASE says, and nowhere else, each vCPU's own", function()
+    local g = guest(MOVE .. [[
+      mov dword [rsi + 0xf0], 0x1ff
+      mov r9d, [rsi + 0xf0]
+      mov rsi, 0xfee00000
+      mov r10d, [rsi + 0x30]
+      hlt ]])
+    local fault = g:stops "fault"
+    assert.equal(0xfee00030, fault.gpa)
+    assert.same({ 0x50014, 0x1ff }, { number(g.cpu.r8), number(g.cpu.r9) })
+    assert.equal(0x1ff, g.lapic.SVR.value)
+    local other = helper.keep(g.vm:vcpu { mode = "long", rip = tonumber(g.cpu.rip) })
+    other.rip, other.rsi, other.cr3 = g.cpu.rip, g.cpu.rsi, g.cpu.cr3
+    assert(g.bus:vcpu(other, { log = false }))
+    assert.equal("hlt", assert(other:run { timeout = 10 }).kind)
+    assert.equal(0x50014, number(other.r10))
+    g.lapic:reset()
+    assert.is_nil(next(g.bus.pages, next(g.bus.pages))) -- one page, for both
+    assert.equal(0xfee00000, (next(g.bus.pages)))
+  end)
+
+  it("says where it cannot be got at", function()
+    local g, said = guest(MOVE .. "hlt"), {}
+    g.lapic.logger = function(text) said[#said + 1] = text end
+    local ram = helper.keep(luna.buffer(4096))
+    g.vm.default:map(ram, 0xfed00000)
+    g:stops "hlt"
+    assert.equal(0, number(g.cpu.r8))
+    helper.contains("lapic0: the guest cannot get at its page at gpa 0xfed00000: memory is mapped "
+      .. "at 0xfed00000..0xfed00fff (rwx)", said[1])
+    g.lapic:reset()
+    g.vm.default:unmap(0xfed00000, 4096)
+    g.vm:mmio(0xfed00000, 0x40, { read = function() return 5 end })
+    g.cpu.rip = 0x1000
+    g:stops "hlt"
+    assert.equal(5, number(g.cpu.r8))
+    helper.contains("0xfed00000: cannot trap gpa 0xfed00000..0xfed00fff: 0xfed00000..0xfed0003f is "
+      .. "trapped already", said[2])
   end)
 
   it("is a #GP in xAPIC mode, and for what is not allowed", function()

@@ -149,11 +149,14 @@ function ioapic:eoi(vector) end
 ---@field eoi? false|function
 ---@field frequency? number Hz
 ---@field id? integer
+---@field moved? fun(dev: luna.lapic) told when its page may be elsewhere
+---@field physical? integer how many bits addresses have
 ---@field pic? false|luna.i8259
 ---@field send? false|function
 ---@field signal? false|function
 ---@field tsc? false|function
 ---@field tsc_frequency? number Hz
+---@field x2apic? boolean whether it has that mode
 ---@class luna.lapic: luna.kit_device
 local lapic = {}
 ---@return integer vector

@@ -3,6 +3,7 @@
 -- the vCPUs of a VM whose KVM has none (irqchip = "none").
 
 local class = require "lunavisor.class"
+local hidden = require "lunavisor.vm.hidden"
 local ioapic = require "lunavisor.device.models.ioapic"
 local lapic = require "lunavisor.device.models.lapic"
 local traps = require "lunavisor.exit.trap"
@@ -26,7 +27,7 @@ local LOWEST = 1
 --- A bus without anything.
 function M.new()
   return setmetatable({ lapics = {}, ioapics = {}, vm = false, x2apic = false,
-    by_cpu = {} }, Bus)
+    by_cpu = {}, pages = {} }, Bus)
 end
 
 local function targets(self, message)
@@ -196,13 +197,39 @@ local function signal(entry, what, vector)
   end
 end
 
--- The page: each vCPU has its own LAPIC there.
-local function page(self)
+-- A page: each vCPU has its own LAPIC there, unless it has moved that elsewhere.
+local function page(self, gpa)
   return { name = "lapic", of_vcpu = function(cpu)
     local entry = self.by_cpu[cpu]
     if not entry then error(("vCPU %d has no LAPIC: bus:vcpu(cpu) adds one"):format(cpu.id), 0) end
-    return entry.page
+    return x2apic.place(entry.lapic) == gpa and entry.page or {}
   end }
+end
+
+-- Claims a page; nil, message, code where it cannot be had.
+local function take_page(self, gpa)
+  local trap, message, code = traps.add(self.vm, "mmio", gpa, 4096, page(self, gpa))
+  if not trap then return nil, message, code end
+  self.pages[gpa] = trap
+  return true
+end
+
+-- The guest has moved a LAPIC: pages where one is now are claimed, others given back. That it
+-- cannot be had there is said in its log.
+local function settle_pages(self, moved)
+  local used = {}
+  for _, entry in pairs(self.by_cpu) do used[x2apic.place(entry.lapic)] = true end
+  for gpa, trap in pairs(self.pages) do
+    if not used[gpa] then
+      trap:close()
+      self.pages[gpa] = nil
+    end
+  end
+  local gpa = x2apic.place(moved)
+  local ok, why = self.pages[gpa] ~= nil, nil
+  if not ok then ok, why = take_page(self, gpa) end
+  why = ok and hidden.why(self.vm, "mmio", gpa, 4096, {}) or why
+  if why then moved:log(("the guest cannot get at its page at gpa 0x%x: %s"):format(gpa, why)) end
 end
 
 -- A region's functions, with CR8 kept the same as the TPR. Nothing is there in x2APIC mode.
@@ -261,12 +288,17 @@ end
 local function take_place(self, vm)
   if self.vm == vm then return true end
   if self.vm then error("bus:vcpu: the vCPUs of a bus are those of one VM", 3) end
-  local trap, message, code = traps.add(vm, "mmio", BASE, 4096, page(self))
-  if not trap then return nil, message, code end
   self.vm = vm
-  traps.add(vm, "msr", 0x6e0, 1, each(self, "lapic.deadline", "deadline")) -- where KVM filters MSRs
-  self.x2apic = traps.add(vm, "msr", x2apic.FIRST, 0x100, each(self, "x2apic", "x2")) ~= nil
-    and traps.add(vm, "msr", x2apic.BASE, 1, each(self, "lapic.base", "base")) ~= nil
+  local ok, message, code = take_page(self, BASE)
+  if not ok then
+    self.vm = false
+    return nil, message, code
+  end
+  -- Where KVM filters MSRs:
+  traps.add(vm, "msr", 0x6e0, 1, each(self, "lapic.deadline", "deadline"))
+  local base = traps.add(vm, "msr", x2apic.BASE, 1, each(self, "lapic.base", "base"))
+  self.x2apic = base ~= nil
+    and traps.add(vm, "msr", x2apic.FIRST, 0x100, each(self, "x2apic", "x2")) ~= nil
   return true
 end
 
@@ -278,11 +310,18 @@ local function say_x2apic(cpu, on)
   if ecx ~= leaf.ecx then pcall(function() leaf.ecx = ecx end) end
 end
 
---- Gives a vCPU a LAPIC of its own, whose number is the vCPU's: at 0xfee00000, by the VM's clock,
---- with the exits "hlt" and "other" handled. A halted vCPU is parked until its LAPIC wakes it: run
---- the VM with vm:run. It has x2APIC mode where the VM's unknown MSRs are exits (unknown_msrs), and
---- CPUID says whether. options: wait = true: it begins when another has sent it INIT and SIPI;
---- others are lapic.lua's. Returns the LAPIC; nil, message, code where the host refuses.
+-- How many bits addresses have (SDM Vol. 2, CPUID 0x80000008); 36 where it does not say.
+local function physical_bits(cpu)
+  local leaf = cpu.cpuid[0x80000008]
+  return leaf and word.bits(leaf.eax, 0, 8) or 36
+end
+
+--- Gives a vCPU a LAPIC of its own, whose number is the vCPU's: at 0xfee00000, until the guest
+--- moves it by IA32_APIC_BASE, where KVM filters MSRs; by the VM's clock, with the exits "hlt" and
+--- "other" handled. A halted vCPU is parked until its LAPIC wakes it: run the VM with vm:run. It
+--- has x2APIC mode where the VM's unknown MSRs are exits (unknown_msrs), and CPUID says whether.
+--- options: wait = true: it begins when another has sent it INIT and SIPI; others are lapic.lua's.
+--- Returns the LAPIC; nil, message, code where the host refuses.
 function methods.vcpu(self, cpu, options)
   mine(self)
   if class.of(cpu) ~= "vcpu" then
@@ -298,11 +337,16 @@ function methods.vcpu(self, cpu, options)
   entry.lapic = methods.lapic(self, give({ id = cpu.id, name = "lapic" .. cpu.id,
     boot = cpu.id == 0, clock = cpu.vm.clock, tsc = function() return cpu.msr.tsc end,
     tsc_frequency = cpu.tsc_frequency,
-    signal = function(_, what, vector) signal(entry, what, vector) end }, options))
+    signal = function(_, what, vector) signal(entry, what, vector) end,
+    x2apic = self.x2apic, physical = physical_bits(cpu),
+    moved = function(dev)
+      if self.by_cpu[cpu] then settle_pages(self, dev) end
+    end }, options))
   entry.page, entry.deadline = page_of(entry), deadline_of(entry)
   entry.x2, entry.base = msrs_of(entry, x2apic.FIRST), msrs_of(entry, x2apic.BASE)
   say_x2apic(cpu, self.x2apic)
   self.by_cpu[cpu] = entry
+  settle_pages(self, entry.lapic)
   cpu.parked = entry.waits
   cpu:on("other", function(_, exit) return on_other(entry, exit) end)
   cpu:on("hlt", function() return on_hlt(entry) end)
@@ -310,7 +354,7 @@ function methods.vcpu(self, cpu, options)
   return entry.lapic
 end
 
-class.define(Bus, methods, "lapics ioapics", "vm by_cpu x2apic")
+class.define(Bus, methods, "lapics ioapics", "vm by_cpu pages x2apic")
 
 function Bus.__tostring(self)
   return ("apic bus (%d LAPICs, %d I/O APICs)"):format(#self.lapics, #self.ioapics)

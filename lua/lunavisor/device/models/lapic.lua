@@ -223,7 +223,8 @@ end
 local kind = device "lapic" {
   width = 4, size = 4096, unknown = nothing, holds = "failing",
   options = { id = 0, boot = false, frequency = 1e9, tsc = false, tsc_frequency = 1e9,
-    send = false, eoi = false, signal = false, pic = false },
+    send = false, eoi = false, signal = false, pic = false, x2apic = true, physical = 52,
+    moved = function() end },
   registers = {
     ID = { at = 0x20, fields = { id = "31:24" } },
     VERSION = { at = 0x30, access = "const", reset = 0x00050014 }, -- 11.4.8
@@ -252,8 +253,8 @@ local kind = device "lapic" {
     CURRENT = { at = 0x390, access = "ro", read = timers.count },
     DIVIDE = { at = 0x3e0, fields = { low = "1:0", high = 3 }, write = timers.divide },
     DEADLINE = { at = false, width = 8 }, -- IA32_TSC_DEADLINE
-    BASE = { at = false, fields = { bootstrap = 8, extended = 10, enabled = { 11, reset = 1 },
-      address = { "31:12", reset = 0xfee00 } } }, -- IA32_APIC_BASE
+    BASE = { at = false, width = 8, fields = { bootstrap = 8, extended = 10,
+      enabled = { 11, reset = 1 }, address = { "51:12", reset = 0xfee00 } } }, -- IA32_APIC_BASE
     DESTINATION = { at = false }, -- the upper half of the ICR in x2APIC mode
   },
   state = { errors = 0, extint = false, step = 2 },
@@ -264,12 +265,13 @@ local kind = device "lapic" {
     if d.LVT_TIMER.mask == 0 then accept(d, d.LVT_TIMER.vector, false) end
   end },
   init = function(d) d.failing = false end,
+  loaded = function(d) d.options.moved(d) end,
   -- 11.4.7: INIT leaves the number, and the mode (11.12.5.1). Firmware leaves LINT0 of the first
   -- open for a PIC.
   reset = function(d, init, base)
     d.ID.id = d.options.id % 256
     d.BASE.bootstrap = d.options.boot and 1 or 0
-    if base then d.BASE = base end
+    if base then d.BASE = base else d.options.moved(d) end
     if d.options.boot and not init then
       d.LVT_LINT0 = EXTINT * 256
     end

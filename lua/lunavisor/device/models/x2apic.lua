@@ -28,17 +28,17 @@ end
 
 -- ---- IA32_APIC_BASE (11.12.1 and 11.12.5) ----
 
-local function base(d)
-  return u64(d.BASE.value)
-end
+local LOW, PAGE = u64(0xfff), u64("0xfffffffffffff000")
+
+--- The address of the page, wherever it is (11.4.5).
+function M.place(d) return u64.tonumber(u64.band(d.BASE.value, PAGE)) end
 
 -- Off, xAPIC, x2APIC: not every change is allowed (figure 11-27).
 local function set_base(d, value)
-  if not u64.lt(value, 2 ^ 32) then return false end
-  local low = u64.tonumber(value)
-  local now = d.BASE
+  if not u64.lt(value, 2 ^ d.options.physical) then return false end
+  local low, now = u64.tonumber(u64.band(value, LOW)), d.BASE
   local enabled, extended = bits(low, 11), bits(low, 10)
-  if band(low, 0x2ff) ~= 0 or extended > enabled or now.address ~= bits(low, 12, 20)
+  if band(low, 0x2ff) ~= 0 or extended > enabled or extended == 1 and not d.options.x2apic
     or now.extended == 1 and enabled == 1 and extended == 0
     or now.enabled == 0 and extended == 1 then
     return false
@@ -46,7 +46,8 @@ local function set_base(d, value)
   if enabled == 0 and now.enabled == 1 then
     d:reset(true) -- 11.4.3: as after power-up
   end
-  d.BASE.bootstrap, d.BASE.enabled, d.BASE.extended = bits(low, 8), enabled, extended
+  d.BASE = value
+  d.options.moved(d)
   d:update()
   return true
 end
@@ -114,7 +115,7 @@ end
 
 --- Reads an MSR: a u64; nil where that is a #GP (11.12.2, 11.12.3).
 function M.read(d, msr)
-  if msr == M.BASE then return base(d) end
+  if msr == M.BASE then return d.BASE.value end
   if not M.is_on(d) or msr < M.FIRST or msr > M.LAST then return nil end
   return read_register(d, msr - M.FIRST)
 end
