@@ -84,6 +84,12 @@ hv_return_t hv_ext_vm_map_buffer(hv_vm_space_t asid, luna_buffer *buffer, uint64
   return result;
 }
 
+/* Programs give sizes of objects. One that has no whole pages around it is as it is, and refused. */
+static size_t in_pages(size_t size) {
+  const size_t rest = LUNA_PAGE_SIZE - 1;
+  return size > SIZE_MAX - rest ? size : (size + rest) & ~rest;
+}
+
 /* Mac OS takes an address for the page that it is in, and programs give it any. */
 static hv_return_t map_address(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa, size_t size,
                                hv_memory_flags_t flags) {
@@ -111,7 +117,7 @@ hv_return_t hv_vm_map_space(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa
   if (result != HV_SUCCESS) {
     return result;
   }
-  result = map_address(asid, uva, gpa, size, flags);
+  result = map_address(asid, uva, gpa, in_pages(size), flags);
   hvf_leave();
   return result;
 }
@@ -184,7 +190,7 @@ hv_return_t hv_vm_unmap_space(hv_vm_space_t asid, hv_gpaddr_t gpa, size_t size) 
   if (result != HV_SUCCESS) {
     return result;
   }
-  result = unmap(asid, gpa, size);
+  result = unmap(asid, gpa, in_pages(size));
   hvf_leave();
   return result;
 }
@@ -226,7 +232,7 @@ hv_return_t hv_vm_protect_space(hv_vm_space_t asid, hv_gpaddr_t gpa, size_t size
     return result;
   }
   result = check_flags(flags);
-  result = result == HV_SUCCESS ? protect(asid, gpa, size, flags) : result;
+  result = result == HV_SUCCESS ? protect(asid, gpa, in_pages(size), flags) : result;
   hvf_leave();
   return result;
 }

@@ -66,11 +66,11 @@ HV_API hv_return_t hv_vm_space_destroy(hv_vm_space_t asid);
 
 /* ---- Memory ---- */
 
-/* Lets the guest see [uva, uva + size) of this process at gpa of a space; gpa and size are
- * multiples of 4096 and size is not 0 (HV_BAD_ARGUMENT), and uva is rounded down to one. The
- * memory stays the caller's, who keeps it until it is unmapped. HV_BUSY if something is mapped
- * there already; HV_UNSUPPORTED for EXEC without READ. With flags 0 every access is an EPT
- * violation. */
+/* Lets the guest see [uva, uva + size) of this process at gpa of a space; gpa is a multiple of 4096
+ * and size is not 0 (HV_BAD_ARGUMENT). uva is rounded down to a multiple, size up, here and below:
+ * the guest sees whole pages. The memory stays the caller's, who keeps it until it is unmapped.
+ * HV_BUSY if something is mapped there already; HV_UNSUPPORTED for EXEC without READ. With flags 0
+ * every access is an EPT violation. */
 HV_API hv_return_t hv_vm_map_space(hv_vm_space_t asid, hv_uvaddr_t uva, hv_gpaddr_t gpa,
                                    size_t size, hv_memory_flags_t flags);
 /* Takes the pages of [gpa, gpa + size) away, of any mapping or part of one; pages that are not

@@ -212,12 +212,24 @@ static void an_address_stands_for_its_page(void) {
   end();
 }
 
+static void a_size_stands_for_its_pages(void) {
+  begin_vm();
+  HV(hv_vm_map(page, 0, 24, RWX));
+  HV_IS(hv_vm_map(page, 0, sizeof page, RWX), HV_BUSY);
+  HV(hv_vm_protect(0, 1, RX));
+  HV_IS(hv_vm_protect(0, sizeof page + 1, RX), HV_BAD_ARGUMENT); /* the second is not mapped */
+  HV(hv_vm_unmap(0, 24));
+  HV(hv_vm_map(page, 0, sizeof page, RWX));
+  HV(hv_vm_unmap(0, sizeof page));
+  end_vm();
+}
+
 static void maps_are_checked(void) {
   begin_vm();
   HV_IS(hv_vm_map(page, 1, sizeof page, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map((void *)8, 0, sizeof page, RWX), HV_BAD_ARGUMENT); /* of page 0 */
   HV_IS(hv_vm_map(NULL, 0, sizeof page, RWX), HV_BAD_ARGUMENT);
-  HV_IS(hv_vm_map(page, 0, 100, RWX), HV_BAD_ARGUMENT);
+  HV_IS(hv_vm_map(page, 0, SIZE_MAX - 4000, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map((void *)-(uintptr_t)4096, 0, 8192, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, 0, 0, RWX), HV_BAD_ARGUMENT);
   HV_IS(hv_vm_map(page, UINT64_C(1) << 60, sizeof page, RWX), HV_BAD_ARGUMENT);
@@ -375,6 +387,7 @@ int main(void) {
   RUN_KVM(a_space_stays_busy_when_its_vcpu_is_destroyed_there);
   RUN_KVM(the_default_space_is_space_0);
   RUN_KVM(an_address_stands_for_its_page);
+  RUN_KVM(a_size_stands_for_its_pages);
   RUN_KVM(maps_are_checked);
   RUN_KVM(unmapping_passes_over_what_is_not_mapped);
   RUN_KVM(unmapping_takes_any_number_of_pieces);
