@@ -275,8 +275,13 @@ static bool check_v86(const check *c, named_segment n) {
 static bool check_cs(const check *c, bool protected_mode) {
   const struct kvm_sregs *s = &c->sregs;
   bool lma = s->efer & efer_lma;
-  if (!(s->cs.type & 8 && s->cs.type & 1) && (s->cs.type != 3 || protected_mode)) {
-    return broken(c, "cs.access type %u is no accessed code segment (9, 11, 13 or 15)", s->cs.type);
+  bool data = s->cs.type == 3; /* of real mode, until the first far jump behind it */
+  if (!(s->cs.type & 8 && s->cs.type & 1) && !data) {
+    return broken(c, "cs.access type %u is no accessed code segment (9, 11, 13 or 15), nor 3",
+                  s->cs.type);
+  }
+  if (data && s->cs.dpl) {
+    return broken(c, "cs.access DPL %u is not 0, as type 3 has it", s->cs.dpl);
   }
   if (s->cs.l && !lma) {
     return broken(c, "cs.access bit 13 (L) is set outside of long mode (efer.LMA)");
@@ -284,7 +289,7 @@ static bool check_cs(const check *c, bool protected_mode) {
   if (s->cs.l && s->cs.db) {
     return broken(c, "cs.access bits 13 (L) and 14 (D) are both set");
   }
-  if (protected_mode && !s->ss.unusable &&
+  if (protected_mode && !data && !s->ss.unusable &&
       (s->cs.type & 4 ? s->cs.dpl > s->ss.dpl : s->cs.dpl != s->ss.dpl)) {
     return broken(c, "cs.access DPL %u does not go with ss.access DPL %u", s->cs.dpl, s->ss.dpl);
   }
@@ -293,14 +298,16 @@ static bool check_cs(const check *c, bool protected_mode) {
 
 static bool check_ss(const check *c, bool protected_mode) {
   const struct kvm_segment *s = &c->sregs.ss;
+  bool data = c->sregs.cs.type == 3;
   if (s->unusable) {
     return false;
   }
   if (s->type != 3 && s->type != 7) {
     return broken(c, "ss.access type %u is no accessed writable data segment (3 or 7)", s->type);
   }
-  if (s->dpl && !protected_mode) {
-    return broken(c, "ss.access DPL %u is not 0 outside of protected mode (cr0.PE)", s->dpl);
+  if (s->dpl && (data || !protected_mode)) {
+    return broken(c, "ss.access DPL %u is not 0 %s", s->dpl,
+                  data ? "while cs.access has type 3" : "outside of protected mode (cr0.PE)");
   }
   return check_common(c, (named_segment){"ss", s}, false);
 }

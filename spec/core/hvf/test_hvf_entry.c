@@ -56,7 +56,8 @@ static const rule segments[] = {
     {LONG, VMCS_GUEST_GS_BASE, HIGH, "gs.base 0x800000000000 is not canonical"},
     {LONG, VMCS_GUEST_TR_BASE, HIGH, "tr.base 0x800000000000 is not canonical"},
     {LONG, VMCS_GUEST_LDTR_BASE, HIGH, "ldtr.base 0x800000000000 is not canonical"},
-    {FLAT, VMCS_GUEST_CS_AR, 0xc093, "cs.access type 3 is no accessed code segment"},
+    {FLAT, VMCS_GUEST_CS_AR, 0xc091, "cs.access type 1 is no accessed code segment"},
+    {FLAT, VMCS_GUEST_CS_AR, 0xc0f3, "cs.access DPL 3 is not 0, as type 3 has it"},
     {FLAT, VMCS_GUEST_CS_AR, 0xc09a, "cs.access type 10 is no accessed code segment"},
     {FLAT, VMCS_GUEST_CS_AR, 0xc08b, "cs.access bit 4 (S) must be 1"},
     {FLAT, VMCS_GUEST_CS_AR, 0xc01b, "cs.access bit 7 (P) is clear"},
@@ -197,6 +198,16 @@ static void virtual_8086_segments_are_checked(void) {
   set_field(VMCS_GUEST_GS_AR, 0xf3);
   set_field(VMCS_GUEST_FS_LIMIT, 0xfffff);
   entry_fails("fs must have base selector * 16 and limit 0xffff with rflags.VM");
+  end();
+}
+
+/* As between the MOV to CR0 that leaves real mode and the far jump: 27.3.1.2, type 3. */
+static void code_can_be_in_the_data_segment_of_real_mode(void) {
+  begin_mode(FLAT);
+  set_field(VMCS_GUEST_CS_AR, 0xc093);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  set_field(VMCS_GUEST_SS_AR, 0xc0f3);
+  entry_fails("ss.access DPL 3 is not 0 while cs.access has type 3");
   end();
 }
 
@@ -362,6 +373,7 @@ int main(void) {
   RUN_KVM(blocking_by_both_is_none);
   RUN_KVM(pdptes_are_checked);
   RUN_KVM(virtual_8086_segments_are_checked);
+  RUN_KVM(code_can_be_in_the_data_segment_of_real_mode);
   RUN_KVM(what_cannot_be_held_is_refused_when_written);
   RUN_KVM(error_codes_of_events_are_checked);
   RUN_KVM(an_answer_survives_a_failed_entry);
