@@ -17,12 +17,8 @@ local u64 = require "lunavisor.text.u64"
 local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
-<<<<<<< HEAD
   sentence mistakes symbol line no_line mode code walk refused exceptions again last devices lines
-=======
-  sentence mistakes symbol mode code walk refused exceptions again last devices lines hidden
->>>>>>> 00ed0ab (Refuse devices to which nothing can come)
-  registers segments problem vcpus]])
+  hidden registers segments problem vcpus]])
 
 local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 

@@ -11,7 +11,7 @@ local M = {}
 
 local KIB, MIB = 2 ^ 10, 2 ^ 20
 local HOLE = 0xc0000000
-local SMP, MAX_CPUS = 5, 0xf -- items
+local SMP, MAX_CPUS, TIMER_AT_2 = 5, 0xf, 0x8002 -- items
 
 -- The byte of equipment: an FPU, a mouse, and how many floppy drives.
 local function equipment(floppies)
@@ -53,7 +53,7 @@ end
 --- Options of the model fw_cfg.
 function M.config(size, cpus)
   return { files = { ["etc/e820"] = e820(size) },
-    items = { [SMP] = le16(cpus), [MAX_CPUS] = le16(cpus) } }
+    items = { [SMP] = le16(cpus), [MAX_CPUS] = le16(cpus), [TIMER_AT_2] = le32(1) } }
 end
 
 return M

@@ -80,6 +80,20 @@ local function way(gate, name)
   return gate and is_of(gate, "a20_gate") and gate.inputs[name] or nil
 end
 
+-- Where KVM leads line 0, the timer's, to input 0 of the IOAPIC, a PC's is at input 2, as ACPI's
+-- tables and SeaBIOS have it (fw_cfg's item for that).
+local function route_timer(board)
+  local routes = { { line = 0, chip = "ioapic", pin = 2 } }
+  for line = 0, 23 do
+    if line < 16 then routes[#routes + 1] = { line = line, chip = "pic", pin = line } end
+    if line ~= 0 and line ~= 2 then
+      routes[#routes + 1] = { line = line, chip = "ioapic", pin = line }
+    end
+  end
+  local ok, message, code = board.vm:route(routes)
+  if not ok then error({ message, code }, 0) end
+end
+
 local function add_pit(board, gate)
   local pit = false
   if board.options.pit ~= "kernel" then
@@ -216,6 +230,7 @@ local function build(board)
   local ok, message, code = board:map(given.devices.vga ~= false)
   if not ok then return nil, message, code end
   local pic = board.irqchip == "pic" and add_pics(board)
+  if not pic then route_timer(board) end
   local gate = board:put("a20", "a20_gate", {}, { map = board:gate() })
   local reset = add_pit(board, gate)
   add_keyboard(board, reset, gate)
