@@ -183,6 +183,21 @@ helper.kvm("a machine", function()
     assert.equal(6, run(vm).value)
   end)
 
+  it("leaves for kernels what a BIOS leaves in its data area", function()
+    local function area(options)
+      options.serial, options.memory = false, options.memory or "4M"
+      return machine("pc", options).machine.ram
+    end
+    local ram = area {}
+    assert.equal(0x3f8, ram:u16(0x400))
+    assert.equal(0, ram:u16(0x40e))
+    assert.equal(0x206, ram:u16(0x410))
+    assert.equal(640, ram:u16(0x413))
+    assert.equal(512, area { memory = "512K" }:u16(0x413))
+    assert.equal(0x207, area { devices = { floppy = { drive0 = { image = false } } } }:u16(0x410))
+    assert.equal(0, area { bios = { bytes = ("\xeb\xfe"):rep(0x8000), name = "bios" } }:u16(0x413))
+  end)
+
   it("has a PIT and interrupt controllers in Lua where that is asked for", function()
     local vm = with_code("pc", [[
       mov esp, 0x9000

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What a PC's firmware is told of the machine: CMOS memory, by which SeaBIOS and OVMF know how much
--- memory there is, and the items and files of the configuration device.
+-- memory there is, and the items and files of the configuration device. And what a BIOS leaves in
+-- memory for kernels that begin without one.
 
 local pack = require "lunavisor.text.pack"
 local word = require "lunavisor.device.word"
@@ -12,6 +13,7 @@ local M = {}
 local KIB, MIB = 2 ^ 10, 2 ^ 20
 local HOLE = 0xc0000000
 local SMP, MAX_CPUS, TIMER_AT_2 = 5, 0xf, 0x8002 -- items
+local LOW = 640 -- KiB below the VGA's window
 
 -- The byte of equipment: an FPU, a mouse, and how many floppy drives.
 local function equipment(floppies)
@@ -30,12 +32,22 @@ function M.cmos(size, floppies)
   local function put(index, value, bytes)
     for i = 0, bytes - 1 do ram[index + i] = word.bits(value, 8 * i, 8) end
   end
-  put(0x15, 640, 2)
+  put(0x15, LOW, 2)
   put(0x17, math.min(0xffff, math.floor(math.max(0, low - MIB) / KIB)), 2)
   put(0x30, math.min(0xffff, math.floor(math.max(0, low - MIB) / KIB)), 2)
   put(0x34, math.min(0xffff, math.floor(math.max(0, low - 16 * MIB) / (64 * KIB))), 2)
   put(0x5b, math.floor((size - low) / (64 * KIB)), 3)
   return ram
+end
+
+--- The address and the bytes of the words of the BIOS's data area that kernels look into, among
+--- them Xen and real-mode code, which put their own at the end of base memory: COM1, LPT1, no
+--- extended data area, the equipment (an FPU, a serial port, the floppy drives, as cmos has them)
+--- and KiB of base memory.
+function M.data_area(size, floppies)
+  local words = equipment(floppies) + 2 ^ 9
+  return 0x400, le16(0x3f8) .. ("\0"):rep(14) .. le16(words) .. "\0"
+    .. le16(math.min(LOW, math.floor(size / KIB)))
 end
 
 -- The file etc/e820: memory, but for the VGA's window and what is behind it.

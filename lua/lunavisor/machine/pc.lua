@@ -206,6 +206,7 @@ local function add_ports(board)
   board:put("com1", "uart16550", { pio = 0x3f8, irq = board:irq(4) }, { output = serial })
   board:put("rtc", "mc146818", { pio = 0x70, irq = board:irq(8) },
     { time = given.time or os.time(), ram = firmware.cmos(board.size, floppies) })
+  if not given.bios then board.ram:write(firmware.data_area(board.size, floppies)) end
   board:put("fw_cfg", "fw_cfg", { pio = { main = 0x510, dma = 0x514 } },
     firmware.config(board.size, board.cpus))
   board:put("debug", "debug_console", { pio = 0x402 }, { output = given.debug or false })
