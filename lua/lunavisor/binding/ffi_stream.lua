@@ -94,6 +94,13 @@ return function(M, shared)
     return true
   end
 
+  ffi.cdef "int ferror(void *);"
+
+  -- open file of io: whether something that was written to it is lost
+  function M.stream_failed(file)
+    return ffi.C.ferror(file) ~= 0
+  end
+
   function M.interrupt_renew()
     C.luna_interrupt_renew()
   end

@@ -137,6 +137,13 @@ static int raw_stream_replace(lua_State *L) {
   return 1;
 }
 
+/* open file of io: whether something that was written to it is lost */
+static int raw_stream_failed(lua_State *L) {
+  const luaL_Stream *stream = (const luaL_Stream *)luaL_checkudata(L, 1, LUA_FILEHANDLE);
+  lua_pushboolean(L, ferror(stream->f));
+  return 1;
+}
+
 static int raw_interrupt_renew(lua_State *L) {
   (void)L;
   luna_interrupt_renew();
@@ -158,6 +165,7 @@ const luaL_Reg luna_stream_functions[] = {
     {"stream_wait", raw_stream_wait},
     {"stream_is_terminal", raw_stream_is_terminal},
     {"stream_replace", raw_stream_replace},
+    {"stream_failed", raw_stream_failed},
     {"interrupt_renew", raw_interrupt_renew},
     {NULL, NULL},
 };

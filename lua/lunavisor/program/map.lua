@@ -27,9 +27,10 @@ local function put(options, text)
   end
   local file, message = io.open(options.output, "wb")
   if not file then return say.cannot("--output: %s", message) end
-  file:write(text)
-  file:close()
-  return 0
+  local ok, problem = file:write(text)
+  local closed, last = file:close()
+  if ok and closed then return 0 end
+  return say.cannot("--output: %s: %s", options.output, problem or last)
 end
 
 -- The picture of the first VM that the script runs, or has left open. nil, status.

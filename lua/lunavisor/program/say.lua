@@ -5,7 +5,7 @@ local M = { TIMEOUT = 124, CRASH = 125, CANNOT = 126, INTERRUPTED = 130 }
 
 --- A line on the standard error.
 function M.line(form, ...)
-  io.stdout:flush()
+  if io.type(io.stdout) == "file" then io.stdout:flush() end
   io.stderr:write("luna: ", select("#", ...) > 0 and form:format(...) or form, "\n")
 end
 
@@ -13,6 +13,25 @@ end
 function M.cannot(form, ...)
   M.line(form, ...)
   return M.CANNOT
+end
+
+-- Whether something that was printed is lost, and why where that is known: of a write before this
+-- one the file alone knows, which the library asks. What a script has closed is its own.
+local function lost()
+  if io.type(io.stdout) ~= "file" then return false end
+  local ok, problem = io.stdout:flush()
+  if not ok then return true, problem end
+  local raw = package.loaded["lunavisor.binding.backend"]
+  return raw ~= nil and raw.stream_failed(io.stdout)
+end
+
+--- The status to end with, in place of that of os.exit: 1 and a line where it would be 0, and what
+--- was printed has not all been written.
+function M.ending(status)
+  local is_lost, problem = lost()
+  if not is_lost then return status end
+  M.line("not all that was printed could be written%s", problem and ": " .. problem or "")
+  return (status == nil or status == true or status == 0) and 1 or status
 end
 
 --- The message of an error without the place in the library that it names.
