@@ -5,6 +5,7 @@
 local class = require "lunavisor.class"
 local made = require "lunavisor.device.class"
 local dump = require "lunavisor.device.dump"
+local point = require "lunavisor.text.point"
 local rules = require "lunavisor.device.rule"
 local u64 = require "lunavisor.text.u64"
 
@@ -170,7 +171,7 @@ function M.describe(device, form)
   if not make then
     error(("device.describe: 'markdown' or 'svg' expected, got %s"):format(tostring(form)), 2)
   end
-  return make(layout)
+  return point.all(make, layout)
 end
 
 -- ---- What is left ----

@@ -3,6 +3,7 @@
 -- buffers and slots, and the devices between them; the ports; the MSRs.
 
 local markup = require "lunavisor.text.markup"
+local point = require "lunavisor.text.point"
 local sorted = require "lunavisor.text.sorted"
 local stats = require "lunavisor.measure.stats"
 local units = require "lunavisor.text.units"
@@ -159,8 +160,7 @@ local function draw_column(out, column, left, top)
   return y
 end
 
---- The picture of a VM, an SVG document.
-function M.svg(vm)
+local function picture(vm)
   local out, columns = {}, columns_of(vm)
   local top, bottom = HEAD, HEAD
   for i, column in ipairs(columns) do
@@ -181,6 +181,11 @@ function M.svg(vm)
 </svg>
 ]]):format(width, height, width, height, STYLE, EDGE, markup.escape(title),
     table.concat(out, "\n"))
+end
+
+--- The picture of a VM, an SVG document.
+function M.svg(vm)
+  return point.all(picture, vm)
 end
 
 return M

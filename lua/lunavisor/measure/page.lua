@@ -5,6 +5,7 @@
 local base64 = require "lunavisor.text.base64"
 local chart = require "lunavisor.measure.chart"
 local markup = require "lunavisor.text.markup"
+local point = require "lunavisor.text.point"
 local style = require "lunavisor.measure.style"
 local symbols = require "lunavisor.text.symbols"
 local units = require "lunavisor.text.units"
@@ -264,9 +265,7 @@ local function head(out, facts)
   put(out, "</div>")
 end
 
---- The page: facts are title, date, seconds, version, vms (a list of what ending.lua gives, with
---- stats, entries, said, timeline and runs), made (how many VMs there were), said, and outcome.
-function M.html(facts)
+local function html(facts)
   local out = {}
   head(out, facts)
   for _, one in ipairs(facts.said) do console(out, one) end
@@ -281,6 +280,12 @@ function M.html(facts)
   end
   put(out, "</main>\n</body>\n</html>\n")
   return table.concat(out, "\n")
+end
+
+--- The page: facts are title, date, seconds, version, vms (a list of what ending.lua gives, with
+--- stats, entries, said, timeline and runs), made (how many VMs there were), said, and outcome.
+function M.html(facts)
+  return point.all(html, facts)
 end
 
 return M

@@ -2,6 +2,7 @@
 -- Values as JSON: numbers, strings, booleans, lists, and tables with other keys, in order, whose
 -- keys are names then.
 
+local point = require "lunavisor.text.point"
 local sorted = require "lunavisor.text.sorted"
 
 local M = {}
@@ -19,7 +20,7 @@ local function number(value)
   if type(value) ~= "number" then return (tostring(value):gsub("U?LL$", "")) end
   if value ~= value or value == math.huge or value == -math.huge then return "null" end
   if math.type and math.type(value) == "integer" then return ("%d"):format(value) end
-  return ("%.14g"):format(value)
+  return point.number("%.14g", value)
 end
 
 local function list(value, indent)

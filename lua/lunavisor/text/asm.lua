@@ -76,13 +76,14 @@ return function(source, options)
     error(("luna.asm: bits: 16, 32 or 64 expected, got %s"):format(tostring(bits)), 2)
   end
   local org = check.whole("luna.asm: org", options.org or 0, 0)
-  local path = os.tmpname()
+  local made, path = pcall(os.tmpname)
+  if not made then return nil, "luna.asm: cannot make a temporary file: " .. path, "system" end
   local output, log, map = path .. ".bin", path .. ".log", path .. ".map"
   local prefix = ("bits %d\norg 0x%x\n[map symbols %s]\n"):format(bits, org, map)
   local wrote, message = write_file(path, prefix .. source .. "\n")
   local _, refusal
   if wrote then
-    _, refusal = os.execute(("nasm -f bin -o %s %s >%s 2>&1")
+    _, refusal = os.execute(("LC_ALL=C; export LC_ALL; nasm -f bin -o %s %s >%s 2>&1")
       :format(quote(output), quote(path), quote(log)))
   end
   -- What nasm has written tells how it went: its status cannot be had where SIGCHLD is ignored.

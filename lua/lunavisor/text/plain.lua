@@ -2,6 +2,7 @@
 -- Plain values (nil, booleans, numbers, u64s, strings, and tables of them) as one line of text, the
 -- same on both engines, and back. Reading it runs nothing.
 
+local point = require "lunavisor.text.point"
 local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
@@ -18,9 +19,10 @@ end
 local function number_text(value)
   if value ~= value then return "nan" end
   if value == math.huge or value == -math.huge then return value > 0 and "inf" or "-inf" end
-  if value % 1 ~= 0 then return ("%.17g"):format(value) end
+  if value % 1 ~= 0 then return point.number("%.17g", value) end
   if value > -2 ^ 53 and value < 2 ^ 53 then return ("%.0f"):format(value) end
-  return math.type and math.type(value) == "integer" and u64.hex(value) or ("%.17g"):format(value)
+  return math.type and math.type(value) == "integer" and u64.hex(value)
+    or point.number("%.17g", value)
 end
 
 local write
