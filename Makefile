@@ -25,6 +25,20 @@ Q := @
 say = $(if $(findstring s,$(firstword -$(MAKEFLAGS))),@:,@echo '$(1) $(2)')
 endif
 
+# ---- Names that cannot be -----------------------------------------------------------------------
+
+# The checkout may be below any directory, but for what ends a word or a path in the shell, in the
+# paths of Lua, of the linker and of pkg-config. Make itself divides all other names at spaces.
+mistakes = $(strip $(foreach one,' " ` $$ \ ; ? : *,$(findstring $(one),$(1))))
+ifneq ($(call mistakes,$(CURDIR)),)
+$(error lunavisor cannot be built in "$(CURDIR)" for the $(call mistakes,$(CURDIR)) in this name: \
+  move the checkout to another directory)
+endif
+$(foreach one,BUILD PREFIX DESTDIR BINDIR INCLUDEDIR LIBDIR PKGCONFIGDIR MANDIR BASH_COMPLETIONS \
+  ZSH_COMPLETIONS FISH_COMPLETIONS LUA_LMOD LUAJIT_LMOD LUA_CMOD,$(if \
+  $(or $(call mistakes,$($(one))),$(word 2,$($(one)))),\
+  $(error $(one) is "$($(one))": a path without spaces and quotes expected)))
+
 # ---- Where things go ----------------------------------------------------------------------------
 
 # The directories of the Lua packages, moved from their own prefix, /usr, to PREFIX.
@@ -90,7 +104,7 @@ LUA_CODE := $(addprefix lunavisor/program/modules.,lua54 luajit)
 COMPILED := $(filter-out lunavisor/meta/%,$(LUA_FILES))
 # $(call compile,engine,output,directory,place,files...): none where the engine is not there.
 compile = if command -v $(1) >/dev/null; then \
-  $(1) lua/lunavisor/program/compile.lua $(2) $(3) $(4) $(5); else : >$(2); fi
+  $(1) lua/lunavisor/program/compile.lua $(2) '$(strip $(3))' '$(strip $(4))' $(5); else : >$(2); fi
 
 # The C modules are for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
 LUA_VERSION := $(shell $(LUA) -e 'io.write(_VERSION:sub(5))' 2>/dev/null)
@@ -228,7 +242,7 @@ $(addprefix $(BUILD)/lua/,$(LUA_CODE)): $(addprefix lua/,$(COMPILED)) \
   $(addprefix $(BUILD)/lua/,$(LUA_MADE)) $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,GEN,$@)
-	@$(call compile,$(ENGINE),$@,$(CURDIR)/lua,$(CURDIR)/lua,$(COMPILED) -- $(OUT)/lua $(OUT)/lua \
+	@$(call compile,$(ENGINE),$@,$(CURDIR)/lua,$(CURDIR)/lua,$(COMPILED) -- '$(OUT)/lua' '$(OUT)/lua' \
 	  $(LUA_MADE))
 
 pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: $(3)' 'Description: $(4)' \
@@ -331,8 +345,10 @@ format: ## Format the C sources
 	@scripts/lint --format
 
 env: ## Print the variables that make a checkout usable: eval "$(make -s env)"
-	@echo 'export LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(OUT)/lua/?.lua;;"'
-	@echo 'export LUA_CPATH="$(OUT)/lua/5.4/?.so;;"'
+	@echo 'export LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$(OUT)/lua/?.lua;$${LUA_PATH:-;}"'
+	@echo 'export LUA_CPATH="$(OUT)/lua/5.4/?.so;$${LUA_CPATH:-;}"'
+	@echo '[ -z "$${LUA_PATH_5_4:-}" ] || export LUA_PATH_5_4="$$LUA_PATH"' # it goes first
+	@echo '[ -z "$${LUA_CPATH_5_4:-}" ] || export LUA_CPATH_5_4="$$LUA_CPATH"'
 	@echo 'export LUNAVISOR_LIBRARY="$(OUT)/$(SONAME)"'
 	@echo 'export LUNAVISOR_HYPERVISOR_LIBRARY="$(OUT)/$(HVF_SONAME)"'
 	@echo 'export PKG_CONFIG_PATH="$(OUT)$${PKG_CONFIG_PATH:+:$$PKG_CONFIG_PATH}"'
@@ -368,7 +384,7 @@ link = $(Q)ln -sf $(1) $(DESTDIR)$(2)
 
 # What luna prints, to a file; there is none where it cannot, such as without argparse.
 tell = $(INSTALL) -d $(DESTDIR)$(dir $(2)) && { LUNA_LUA='$(LUA) $(LUAJIT)' \
-  LUNAVISOR_LIBRARY=$(OUT)/$(SONAME) scripts/luna $(1) >$(DESTDIR)$(2) || rm -f $(DESTDIR)$(2); }
+  LUNAVISOR_LIBRARY='$(OUT)/$(SONAME)' scripts/luna $(1) >$(DESTDIR)$(2) || rm -f $(DESTDIR)$(2); }
 
 install-files: all
 ifneq ($(BINDIR),)

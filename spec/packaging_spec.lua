@@ -62,7 +62,7 @@ describe("packaging", function()
 
   setup(function()
     at.tmp = must "mktemp -d"
-    at.tree = at.tmp .. "/tree"
+    at.tree = quote(at.tmp .. "/a tree %d~é") -- as somebody's directory may be called
     at.prefix = at.tmp .. "/prefix"
     run [[mkdir @tree && tar -cf - --exclude=./.git --exclude=./build . | tar -C @tree -xf -
       export CFLAGS=-O0
