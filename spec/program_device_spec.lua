@@ -112,7 +112,7 @@ describe("luna device", function()
 
   it("knows all devices that ship", function()
     local names = {}
-    for file in helper.sh("ls lua/lunavisor/device/models"):gmatch "([%w_]+)%.lua" do
+    for file in helper.sh("LC_ALL=C ls lua/lunavisor/device/models"):gmatch "([%w_]+)%.lua" do
       if device.is(require("lunavisor.device.models." .. file)) == "class" then
         names[#names + 1] = file
       end

@@ -19,11 +19,12 @@ local function program(name, body)
   helper.sh(("chmod +x %s/build/spec/%s"):format(tree, name))
 end
 
--- Runs steps of scripts/test; the lines that it printed, the last one apart, and its exit status.
-local function test(steps)
+-- Runs steps of scripts/test behind words of the shell: the lines that it printed, the last one
+-- apart, and its exit status.
+local function test(steps, setting)
   local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS LUNA_ACCEL MAKEFLAGS
-    BUILD=build LUA=%q LUNA_SUITE_SECONDS=3 scripts/test %s]])
-    :format(tree, helper.engine, steps))
+    %s BUILD=build LUA=%q LUNA_SUITE_SECONDS=3 scripts/test %s]])
+    :format(tree, setting or "", helper.engine, steps))
   local lines, last = output:match "^(.-)\n?([^\n]*)$"
   return lines, last, status
 end
@@ -57,6 +58,33 @@ describe("scripts/test", function()
     assert.matches("\nFAIL [^\n]* 1/1 +1 passed, 1 failed, 0 skipped, %d+ s", lines)
     assert.equal("1 passed, 1 failed, 0 skipped", last)
     assert.equal(1, status)
+  end)
+
+  it("gives the tests an environment of its own, whoever runs them", function()
+    write("spec/a_spec.lua", [==[it("tells", function()
+      os.execute [[umask; env | sort | grep -vE "^(HOME|TMPDIR|CCACHE_DIR|PATH|PWD|_|LUNA[A-Z_]*)="
+        ls -a "$HOME"; mktemp -d | xargs rmdir -v]]
+      error "as it is" end)]==])
+    local function told(setting)
+      local lines = test("lua", setting)
+      return (lines:match "(0%d%d%d\n.*)\n[^\n]*FAIL spec":gsub("/tmp%.%w+", "/tmp.X"))
+    end
+    local usual = told ""
+    for _, text in ipairs { "0022\n", "SHELL=/bin/sh\n", "TZ=UTC\n", "LC_ALL=C.UTF-8\n",
+      "TERM=dumb\n", "\n.\n..\nrmdir: removing directory, '/tmp/tmp.X'" } do
+      helper.contains(text, usual)
+    end
+    assert.equal(usual, told(([[umask 077; export HOME=/nowhere SHELL=/bin/false TERM=xterm LANG=de_DE
+      LC_ALL=C TZ=Asia/Tokyo CDPATH=/tmp POSIXLY_CORRECT=1 NO_COLOR=1 XDG_STATE_HOME=/nowhere
+      LUA_INIT='x(' LUA_PATH_5_4=';' TMPDIR='/no where' BASH_ENV=/nowhere;]])
+      :gsub("\n", " ")))
+  end)
+
+  it("refuses a directory whose name the specs cannot have", function()
+    helper.sh(("mkdir %s/'a b'; cp -r %s/scripts %s/'a b'"):format(tree, tree, tree))
+    local said, status = helper.sh(("cd %s/'a b' && scripts/test lua"):format(tree))
+    helper.contains("scripts/test: the specs have no quotes around names", said)
+    assert.equal(2, status)
   end)
 
   it("counts a part that dies or hangs as a failure, and names the test", function()
