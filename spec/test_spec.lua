@@ -74,8 +74,9 @@ describe("scripts/test", function()
       "TERM=dumb\n", "\n.\n..\nrmdir: removing directory, '/tmp/tmp.X'" } do
       helper.contains(text, usual)
     end
-    assert.equal(usual, told(([[umask 077; export HOME=/nowhere SHELL=/bin/false TERM=xterm LANG=de_DE
-      LC_ALL=C TZ=Asia/Tokyo CDPATH=/tmp POSIXLY_CORRECT=1 NO_COLOR=1 XDG_STATE_HOME=/nowhere
+    assert.equal(usual, told(([[umask 077; export HOME=/nowhere SHELL=/bin/false TERM=xterm
+      LANG=de_DE LC_ALL=C TZ=Asia/Tokyo CDPATH=/tmp
+      POSIXLY_CORRECT=1 NO_COLOR=1 XDG_STATE_HOME=/nowhere
       LUA_INIT='x(' LUA_PATH_5_4=';' TMPDIR='/no where' BASH_ENV=/nowhere;]])
       :gsub("\n", " ")))
   end)
