@@ -14,6 +14,7 @@
 
 enum {
   SLICE = 5000,      /* instructions until signals and the clock are looked at */
+  SPREAD = 64,       /* and up to so many more, lest a loop's slices all end at one block */
   COMPARE = 1 << 20, /* until blocks are compared with memory, though nobody has told of a change */
   GO_ON = -1,
   AGAIN = -2 /* from the start of the turn */
@@ -29,8 +30,8 @@ static void refill(soft_cpu *cpu) {
   if (soft_unlikely(cpu->retired >= cpu->compare_at)) {
     begin_epoch(cpu);
   }
-  cpu->slice = SLICE;
-  cpu->budget = SLICE;
+  cpu->slice = SLICE + cpu->retired % SPREAD;
+  cpu->budget = (int64_t)cpu->slice;
 }
 
 /* ---- Exits ---- */
@@ -280,7 +281,7 @@ static bool has_to_step(const soft_cpu *cpu) {
 /* The blocks at which slices end are a fair sample of those that run most. */
 static void run_block(soft_cpu *cpu) {
   soft_block *block = soft_block_next(cpu);
-  if (soft_unlikely(cpu->budget == SLICE)) {
+  if (soft_unlikely(cpu->budget == (int64_t)cpu->slice)) {
     soft_block_heat(cpu, block);
   }
   const soft_insn *insn = block->insns;
