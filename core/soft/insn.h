@@ -63,6 +63,7 @@ struct soft_insn {
   bool steps_down;      /* DEC of a register */
   bool chooses;         /* takes is set */
   bool forgets;         /* the first of a block that writes all flags before anything sees them */
+  bool native;          /* the first of a run: decode/native.c */
   uint32_t offset_mask; /* of SOFT_SEGMENT_16 and _32 */
   uint16_t offset;      /* in its page */
   uint16_t count;       /* instructions of its block */
@@ -73,7 +74,10 @@ struct soft_insn {
     const soft_handler *takes; /* its handlers, by soft_take; NULL where there is but one */
     const void *aux;           /* vector/: the stub */
   };
-  uint64_t link_stamp; /* of the world that link is valid in */
+  union {
+    uint64_t link_stamp; /* of the world that link is valid in */
+    soft_handler usual;  /* of the first of a run */
+  };
   uint64_t link_rip;
 };
 

@@ -92,6 +92,8 @@ void soft_unpolish(soft_block *block) {
   block->heat = 0;
   for (unsigned i = 0; i < block->count; i++) {
     soft_insn *insn = &block->insns[i];
+    insn->run = insn->native ? insn->usual : insn->run;
+    insn->native = false;
     if (insn->effect == SOFT_EFFECT_ALL) {
       bool immediate = insn->from_kind == SOFT_IMMEDIATE;
       soft_form form = immediate ? SOFT_REGISTER_IMMEDIATE : SOFT_REGISTER_REGISTER;

@@ -24,9 +24,9 @@ void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operati
   if (insn->to_kind == SOFT_REGISTER && operation != SOFT_CMP && operation != SOFT_TEST) {
     gives(insn);
   }
+  insn->extra = (uint8_t)operation;
   if (form == SOFT_REGISTER_REGISTER || form == SOFT_REGISTER_IMMEDIATE) {
     bool carries = operation == SOFT_ADC || operation == SOFT_SBB;
-    insn->extra = (uint8_t)operation;
     insn->effect = operation == SOFT_MOV ? SOFT_EFFECT_NONE
                    : carries             ? SOFT_EFFECT_UNKNOWN
                                          : SOFT_EFFECT_ALL;

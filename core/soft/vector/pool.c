@@ -66,6 +66,22 @@ const uint8_t *soft_stub_find(soft_cpu *cpu, const soft_stub_code *code) {
   return make(cpu, code, bucket);
 }
 
+const uint8_t *soft_stub_put(soft_cpu *cpu, const soft_stub_part *parts, unsigned count) {
+  size_t at = cpu->stubs_used, size = 0;
+  for (unsigned i = 0; i < count; i++) {
+    size += parts[i].size;
+  }
+  if (at + size + SOFT_STUB_KEPT > SOFT_STUB_POOL || (!cpu->stubs && !make_pool(cpu))) {
+    return NULL;
+  }
+  for (unsigned i = 0; i < count; i++) {
+    memcpy(cpu->stubs_writable + cpu->stubs_used, parts[i].bytes, parts[i].size);
+    cpu->stubs_used += parts[i].size;
+  }
+  cpu->stubs_used = (cpu->stubs_used + SOFT_STUB_ALIGN - 1) & ~(size_t)(SOFT_STUB_ALIGN - 1);
+  return cpu->stubs + at;
+}
+
 bool soft_stubs_have_room(const soft_cpu *cpu) {
   return cpu->stubs_used + SOFT_STUB_MOST * (SOFT_BLOCK_INSNS + 1) <= SOFT_STUB_POOL;
 }

@@ -7,8 +7,10 @@
 #include "soft/vector/vector.h"
 
 enum {
-  SOFT_STUB_POOL = 4 << 20,
-  SOFT_STUB_MOST = 128 /* bytes */
+  SOFT_STUB_POOL = 16 << 20,
+  SOFT_STUB_KEPT = 2 << 20, /* of it, for what cannot do without */
+  SOFT_STUB_MOST = 128,     /* bytes */
+  SOFT_STUB_ALIGN = 32
 };
 
 /* What a stub is made of. */
@@ -35,6 +37,12 @@ typedef struct soft_stub_code {
 void soft_stub_assemble(soft_stub_code *code, const soft_stub_key *key);
 /* pool.c: where the code is, put there where it is not yet; NULL without memory. */
 const uint8_t *soft_stub_find(soft_cpu *cpu, const soft_stub_code *code);
+/* Code of another kind, in parts; NULL without memory. */
+typedef struct soft_stub_part {
+  const uint8_t *bytes;
+  size_t size;
+} soft_stub_part;
+const uint8_t *soft_stub_put(soft_cpu *cpu, const soft_stub_part *parts, unsigned count);
 /* Whether a block's worth of them fits. */
 bool soft_stubs_have_room(const soft_cpu *cpu);
 void soft_stubs_drop(soft_cpu *cpu);
