@@ -480,9 +480,8 @@ LUNA_API int luna_vcpu_get(luna_vcpu *vcpu, int reg, uint64_t *value);
 /* Writes a register. Between an exit and the next run a write counts as made after the instruction
  * that exited. A write of rip drops an open exit (luna_vcpu_drop) and one that nobody was given
  * yet: the vCPU goes on there. After an answer it says where to go on behind the instruction.
- * _RANGE for a value that is too wide, and for one of XCR0 or MXCSR that the processor would
- * refuse. The rules of the system registers are checked when the vCPU runs: luna_vcpu_run then
- * fails and names the rule, as luna_vcpu_check does. */
+ * _RANGE for a value that is too wide, and for one of XCR0 or MXCSR that a processor refuses. The
+ * rules of system registers are checked by luna_vcpu_run, which fails then and names the rule. */
 LUNA_API int luna_vcpu_set(luna_vcpu *vcpu, int reg, uint64_t value);
 
 #include "lunavisor/control.h"

@@ -213,8 +213,8 @@ static void making_fails(void) {
   CHECK(refused >= 20);
 }
 
-/* KVM makes its own controllers when they are needed: the memory that a vCPU begins with is there by
- * then, and what fails on the way leaves nothing. */
+/* KVM makes its own controllers when they are needed: the memory that a vCPU begins with is there
+ * by then, and what fails on the way leaves nothing. */
 static void after_the_memory(void) {
   const luna_vm_options options = {.irqchip = LUNA_IRQCHIP_KERNEL, .pit = 1};
   const luna_vcpu_options mode = {.mode = LUNA_MODE_PROT32, .system = LUNA_SYSTEM_ALLOCATE};
@@ -247,8 +247,8 @@ static void after_the_memory(void) {
   CHECK_EQ(refused, 2);
 }
 
-/* Whatever else asks for them comes first too; KVM's VM is closed with a change of the memory behind
- * them. */
+/* Whatever else asks for them comes first too; KVM's VM is closed with a change of the memory
+ * behind them. */
 static void before_a_vcpu(void) {
   const luna_vm_options options = {.irqchip = LUNA_IRQCHIP_KERNEL};
   uint8_t state[512];
