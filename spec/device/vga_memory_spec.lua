@@ -157,6 +157,34 @@ describe("the memory", function()
     assert.equal("", dev:text()[1])
   end)
 
+  it("shows text that comes through the linear framebuffer, at once and both ways", function()
+    local lfb = dev.regions.lfb
+    poke(0x18000, 0x1f41, 2)
+    lfb.write(nil, 4, 2, 0x1e42)           -- the second character
+    assert.equal(0x1e421f41, peek(0x18000, 4))
+    poke(0x18002, 0x43)
+    assert.equal(0x1e43, lfb.read(nil, 4, 2))
+    lfb.write(nil, 0x3ffff, 1, 9)          -- other planes are nobody's text
+    assert.equal(9, dev.linear:u8(0x3ffff))
+    assert.equal(0x1e431f41, peek(0x18000, 4))
+    assert.equal("AC", dev:text()[1])
+    dev.linear:u8(8, 0x44)                 -- a script's, which counts once somebody looks
+    assert.equal("ACD", dev:text()[1])
+    assert.equal(0x44, peek(0x18004))
+    dev.linear:u8(8, 0x45)
+    poke(0x18004, 0x46)                    -- where both were written, the guest's text counts
+    assert.equal("ACF", dev:text()[1])
+    dev.linear:u8(12, 0x47)
+    local saved = dev:save()
+    dev = vga { log = false }
+    assert(dev:load(saved))
+    assert.equal("ACFG", dev:text()[1])
+    assert.equal(0x47, peek(0x18006))
+    lfb = dev.regions.lfb
+    assert.equal(0x46, lfb.read(nil, 8, 1))
+    assert.equal(255, lfb.read(nil, 0x1000000, 1))
+  end)
+
   it("loads latches from chained addresses, for copies", function()
     set(SEQ, 4, 0x0e)
     set(SEQ, 2, 15)
@@ -207,4 +235,31 @@ describe("the memory", function()
     for i = 0, 15 do dev.regions.lfb.write(nil, 4 * (64 * i + 7 * i), 4, 0x123456 * i) end
     both "VBE"
   end)
+end)
+
+helper.kvm("a guest in text mode", function()
+  it("meets the same text in the window and in the linear framebuffer, whose rest is memory",
+    function()
+      local g = helper.guest { mode = "long", size = "64K", source = [[
+        mov edi, 0xe0000000
+        mov word [rdi + 4], 0x0742
+        mov word [0xb8000], 0x0741
+        mov bx, [0xb8002]
+        mov cx, [rdi]
+        mov dword [rdi + 0x40000], 5  ; no exit, from here on
+        mov word [0xb8004], 0x0743
+        hlt
+        mov cx, [rdi + 8]
+        hlt ]] }
+      g.vm:attach(dev, { pio = { io = 0x3c0, vbe = 0x1ce },
+        mmio = { window = 0xa0000, lfb = 0xe0000000 } })
+      g:stops "hlt"
+      assert.equal(3, g.cpu.exits)
+      assert.same({ 0x742, 0x741 }, { tonumber(g.cpu.rbx), tonumber(g.cpu.rcx) })
+      assert.equal("ABC", dev:text()[1])
+      assert.equal(5, dev.linear:u32(0x40000))
+      g:stops "hlt"
+      assert.equal(0x743, tonumber(g.cpu.rcx))
+      dev = nil
+    end)
 end)

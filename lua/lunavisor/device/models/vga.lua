@@ -32,6 +32,7 @@ local MODE = {
 -- What the processor gets at directly has changed.
 local function settle(d)
   d:expose("window", memory.settle(d))
+  d:expose("lfb", memory.frame(d))
 end
 
 local function loaded(d)
@@ -182,12 +183,11 @@ end
 -- Where a BIOS looks for its part of this device; nothing is there without one.
 local function read_rom(d, at) return (d.options.rom or ""):byte(at + 1) or 255 end
 
-local function open(d, options)
+local function open(_, options)
   if options.rom and (type(options.rom) ~= "string" or #options.rom > ROM) then
     error(("vga: rom: a string of up to %d bytes expected, got %s"):format(ROM,
       type(options.rom) == "string" and "one of " .. #options.rom or type(options.rom)), 4)
   end
-  d:expose("lfb", { buffer = d.linear })
 end
 
 return pci.device "vga" {
@@ -228,8 +228,7 @@ return pci.device "vga" {
         reset = { 0xb0c5, 0, 0, 8, 0, 0, 0, 0, 0, 0, LFB / 0x10000 } },
     } },
     window = bytes(0x20000, memory.read, memory.write), vbe = vbe,
-    lfb = bytes(LFB, function(d, at) return at < LFB and d.linear:u8(at) or 255 end,
-      function(d, at, value) if at < LFB then d.linear:u8(at, value) end end),
+    lfb = bytes(LFB, memory.read_frame, memory.write_frame),
     rom = bytes(ROM, read_rom, function() end),
   },
   state = { attribute = 0x20, flip = false, retrace = false, latch = 0,

@@ -44,40 +44,55 @@ local function chained(d) return bits(d.SEQUENCER[4], 3) == 1 end
 
 -- ---- Text that the processor gets at directly ----
 
--- What the shadow had when planes 0 and 1 had the same, by device; none while it is not used.
+-- While the shadow is used, by device: what it and planes 0 and 1 had when they were last the same,
+-- { text =, planes = }.
 local known = setmetatable({}, { __mode = "k" })
 
 local BLANK, ROW = ("\0"):rep(2 * TEXT), 128
 
-local function put_text(d, text, before)
+local function planes_of(d) return d.linear:read(0, 2 * TEXT) end
+
+local function text_of(planes)
+  return planes == BLANK and BLANK:sub(1, TEXT) or (planes:gsub("(..)..", "%1"))
+end
+
+-- Calls put(at, cell) for the characters and attributes that differ from what they were.
+local function each_change(now, before, put)
   for at = 1, TEXT, ROW do
-    local row = text:sub(at, at + ROW - 1)
+    local row = now:sub(at, at + ROW - 1)
     if row ~= before:sub(at, at + ROW - 1) then
       for cell = at, at + ROW - 1, 2 do
-        local character, attribute = text:byte(cell, cell + 1)
+        local character, attribute = now:byte(cell, cell + 1)
         local one, other = before:byte(cell, cell + 1)
         if character ~= one or attribute ~= other then
-          d.linear:u16(2 * (cell - 1), character + 256 * attribute)
+          put(cell - 1, character + 256 * attribute)
         end
       end
     end
   end
 end
 
-local function text_of(d)
-  local data = d.linear:read(0, 2 * TEXT)
-  return data == BLANK and BLANK:sub(1, TEXT) or (data:gsub("(..)..", "%1"))
+local function note(d)
+  local planes = planes_of(d)
+  known[d] = { text = text_of(planes), planes = planes }
 end
 
---- Brings the planes up to date with what the guest has written to its text: no more than that, as
---- they can be written through the linear framebuffer as well.
+--- Brings planes and shadow up to date with each other: the guest has written to its text, or into
+--- the planes through the linear framebuffer, as has whoever writes to dev.linear. Where both were
+--- written, text counts.
 function M.flush(d)
   local before = known[d]
   if not before then return end
-  local now = d.shadow:read(0, TEXT)
-  if now == before then return end
-  put_text(d, now, before)
-  known[d] = now
+  local text, planes = d.shadow:read(0, TEXT), planes_of(d)
+  if text == before.text and planes == before.planes then return end
+  if planes ~= before.planes then
+    each_change(text_of(planes), before.text, function(at, cell) d.shadow:u16(at, cell) end)
+  end
+  each_change(text, before.text, function(at, cell)
+    d.shadow:u16(at, cell)
+    d.linear:u16(2 * at, cell)
+  end)
+  note(d)
 end
 
 -- Text, as every program has it: no function of the graphics controller but odd and even.
@@ -90,19 +105,33 @@ end
 
 local function enter_text(d)
   if known[d] then return end
-  local text = text_of(d)
-  d.shadow:write(0, text)
-  known[d] = text
+  note(d)
+  d.shadow:write(0, known[d].text)
 end
 
---- A state was loaded, whose shadow may be ahead of its planes.
-function M.loaded(d)
-  known[d] = nil
-  if is_text(d) then
-    local text = d.shadow:read(0, TEXT)
-    put_text(d, text, text_of(d))
-    known[d] = text
-  end
+--- A state was loaded, whose planes have all.
+function M.loaded(d) known[d] = nil end
+
+-- ---- The linear framebuffer ----
+
+--- What of it can be memory, for dev:expose: while there is a shadow, not the planes.
+function M.frame(d)
+  local at = known[d] and 4 * M.PLANE or 0
+  return { buffer = d.linear, at = at, offset = at }
+end
+
+--- A byte of it.
+function M.read_frame(d, at)
+  if at >= d.linear.size then return 255 end
+  M.flush(d)
+  return d.linear:u8(at)
+end
+
+function M.write_frame(d, at, value)
+  if at >= d.linear.size then return end
+  M.flush(d)
+  d.linear:u8(at, value)
+  M.flush(d)
 end
 
 -- ---- Reads ----
