@@ -7,6 +7,7 @@
 local class = require "lunavisor.class"
 local dump = require "lunavisor.device.dump"
 local events = require "lunavisor.device.event"
+local pages = require "lunavisor.device.page"
 local plain = require "lunavisor.text.plain"
 local taps = require "lunavisor.device.tap"
 local trace = require "lunavisor.exit.trace"
@@ -118,9 +119,17 @@ function M.add_hand(self, name, object, trap, clock)
   taps.place(self, about, object, place_of(self, about, "-", trap))
 end
 
+-- Ends what is recorded of a device, with what its memory has come to.
+local function finish(self, about)
+  if about.finished then return end
+  about.finished = true
+  taps.undo(about)
+  pages.tell(about, function(line) events.effect(self, line) end)
+end
+
 --- Records a device no longer.
 function M.drop(self, dev)
-  for _, about in ipairs(self.devices) do if about.object == dev then taps.undo(about) end end
+  for _, about in ipairs(self.devices) do if about.object == dev then finish(self, about) end end
 end
 
 --- Notes an exit that no device took: for people, replays pass over it.
@@ -135,7 +144,7 @@ function methods.close(self)
   mine(self)
   if self.closed then return end
   self.closed = true
-  for i = #self.devices, 1, -1 do taps.undo(self.devices[i]) end
+  for _, about in ipairs(self.devices) do finish(self, about) end
   for _, clock in ipairs(self.clocks) do clock.source = clock.source.own end
   events.flush(self)
   self.file:write(("end %d\n"):format(self.accesses))

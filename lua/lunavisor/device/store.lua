@@ -9,6 +9,7 @@ local class = require "lunavisor.class"
 local M = {}
 
 local PAGE = 4096
+M.PAGE = PAGE
 
 -- ---- In the table ----
 
@@ -48,8 +49,8 @@ end
 
 local ZEROS = ("\0"):rep(PAGE)
 
--- The offsets of pages that are not all zero. What is behind a page of zeros is compared with what
--- is one page before it: so the first difference is the next such page.
+-- The offsets of a buffer's pages that are not all zero. What is behind a page of zeros is compared
+-- with what is one page before it: so the first difference is the next such page.
 local function pages(buffer)
   local list, at, size = {}, 0, buffer.size
   while at < size do
@@ -64,6 +65,8 @@ local function pages(buffer)
   end
   return list
 end
+
+M.pages = pages
 
 --- What a state has of a device's memory: by name, pages by offset.
 function M.save(d)

@@ -5,6 +5,7 @@
 local events = require "lunavisor.device.event"
 local expose = require "lunavisor.device.expose"
 local fields = require "lunavisor.device.field"
+local pages = require "lunavisor.device.page"
 local plain = require "lunavisor.text.plain"
 local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
@@ -270,6 +271,7 @@ function M.device(self, about, dev, layout)
   add_methods(self, about, dev, layout)
   add_scripted(self, about, dev, layout)
   later(about, fields.add(self, about, dev, layout))
+  pages.add(self, about, dev, later)
   expose.settle(dev)
 end
 

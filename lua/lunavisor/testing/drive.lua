@@ -34,7 +34,8 @@ local places = {
   m = function(event) return ("after access %%s, in a call of %s"):format(event.name) end,
   s = function(event) return ("after access %%s, when a script set %s"):format(event.name) end,
 }
-places.v = places.s
+places.v, places.p, places.P = places.s, places.s, places.s
+function places.h(event) return ("behind access %%s, with buffer %s"):format(event.name) end
 
 local function place(run)
   local event = run.event
@@ -77,7 +78,30 @@ function check.w(run, event, player)
   player:act(event, run.moment)
 end
 
-check.i, check.f, check.B, check.s, check.v = check.w, check.w, check.w, check.w, check.w
+for op in ("i f B s v p P"):gmatch "%S" do check[op] = check.w end
+
+-- The first page of which two lists of digests differ.
+local function first_page(one, other)
+  local list, least = {}, math.huge
+  for at, digest in one:gmatch "(%x+):(%x+)" do list[at] = digest end
+  for at, digest in other:gmatch "(%x+):(%x+)" do
+    if list[at] ~= digest then least = math.min(least, tonumber(at, 16)) end
+    list[at] = nil
+  end
+  for at in pairs(list) do least = math.min(least, tonumber(at, 16)) end
+  return least
+end
+
+function check.h(run, event, player)
+  begin(run, event, player)
+  local now = player:act(event, run.moment)
+  if now ~= event.digests then
+    differs("at the end, behind access %s, buffer %s of %s is not as it was, from the page at 0x%x "
+      .. "on; what was written through its pointer or an address of the guest's is not in a "
+      .. "recording",
+      thousands(run.count), event.name, player.about.name, first_page(now, event.digests))
+  end
+end
 
 function check.b(run, event, player)
   begin(run, event, player)
@@ -139,7 +163,11 @@ local renew = {
   b = again(function(event, data)
     return (event.line:gsub("^(b%d+ %x+ %d) %x+", "%1 " .. recorder.bytes(data)))
   end),
+  h = again(function(event, list)
+    return event.line:sub(1, #event.line - #event.digests) .. list
+  end),
   w = again(same_line), B = again(same_line), i = again(same_line), s = again(same_line),
+  p = again(same_line), P = again(same_line), v = again(same_line),
   f = again(nothing),
   l = nothing, d = nothing, D = nothing, options = nothing, state = nothing,
   device = function(run, _, player)
@@ -162,7 +190,7 @@ end
 
 local accesses = { r = true, w = true, b = true, B = true }
 local outermost = { r = true, w = true, b = true, B = true, f = true, m = true, s = true,
-  v = true }
+  v = true, p = true, P = true, h = true }
 
 local function step(run, event)
   local op = event.op

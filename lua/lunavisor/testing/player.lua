@@ -4,6 +4,7 @@
 
 local buses = require "lunavisor.testing.bus"
 local device = require "lunavisor.device"
+local pages = require "lunavisor.device.page"
 local plain = require "lunavisor.text.plain"
 local recorder = require "lunavisor.device.recorder"
 local u64 = require "lunavisor.text.u64"
@@ -242,6 +243,26 @@ function acts.v(self, event)
     error(("field %s was set to what a recording cannot hold"):format(event.name), 0)
   end
   self.dev[event.name] = event.value
+end
+
+local function buffer_of(self, event)
+  local buffer = self.bus.places and self.dev.buffers[event.name]
+  if not buffer then error(("the device has no buffer %s"):format(event.name), 0) end
+  return buffer
+end
+
+function acts.p(self, event)
+  buffer_of(self, event):write(event.offset, event.data)
+end
+
+function acts.P(self, event)
+  buffer_of(self, event):fill(event.data:byte(), event.offset, event.size)
+end
+
+--- What a buffer has come to, as the recording has it.
+function acts.h(self, event)
+  buffer_of(self, event)
+  return pages.come_to(self.dev, event.name)
 end
 
 function acts.f(self)

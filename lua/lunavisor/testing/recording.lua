@@ -139,6 +139,32 @@ local function field(file, text)
     value = given, held = ok }
 end
 
+-- Bytes that a script wrote to a buffer of the device, or with which it filled it.
+local function written(op)
+  return function(file, text)
+    local about, rest = device_of(file, text)
+    if not about then return nil, rest end
+    local above, name, offset, size, digits
+    if op == "p" then
+      above, name, offset, digits = rest:match "^(%d+) (%S+) (%x+) (%x*)$"
+    else
+      above, name, offset, size, digits = rest:match "^(%d+) (%S+) (%x+) (%x+) (%x%x)$"
+    end
+    if not above or #digits % 2 ~= 0 then return nil, "a buffer, an offset and bytes expected" end
+    return { op = op, device = about, above = file.devices[tonumber(above)], name = name,
+      offset = tonumber(offset, 16), size = size and tonumber(size, 16), data = unhex(digits) }
+  end
+end
+
+-- What a buffer has come to: digests of its pages.
+local function digests(file, text)
+  local about, rest = device_of(file, text)
+  if not about then return nil, rest end
+  local name, list = rest:match "^([%w_]+) ([%x: ]*)$"
+  if not name then return nil, "a buffer and digests of its pages expected" end
+  return { op = "h", device = about, name = name, digests = list }
+end
+
 local function moment(_, text)
   local nanoseconds = tonumber(text:match "^@(%d+)$")
   if not nanoseconds then return nil, "a time in nanoseconds expected" end
@@ -190,7 +216,8 @@ end
 local readers = {
   r = access "r", w = access "w", b = block "b", B = block "B",
   i = level "i", l = level "l", d = dma "d", D = dma "D",
-  m = method, s = scripted, v = field, ["@"] = moment, f = fire,
+  m = method, s = scripted, v = field, p = written "p", P = written "P", h = digests,
+  ["@"] = moment, f = fire,
   x = function() return { op = "x" } end,
 }
 local words = {
