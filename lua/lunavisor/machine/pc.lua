@@ -7,6 +7,7 @@ local check = require "lunavisor.check"
 local class = require "lunavisor.class"
 local firmware = require "lunavisor.machine.firmware"
 local pci = require "lunavisor.device.models.pci"
+local set_window = require "lunavisor.vcpu.window"
 
 local PM, TABLES = 0x600, 0xe0000 -- ACPI's ports where nobody moves them, and its tables
 local ISA, IDE, POWER = 0, 1, 3   -- functions of slot 1
@@ -217,7 +218,7 @@ end
 
 -- The vCPU asks the 8259 for a vector when it can take an interrupt.
 local function follow(cpu, pic)
-  pic.int:connect(function(level) cpu:window(level) end)
+  pic.int:connect(function(level) if cpu[1] then set_window(cpu, level) end end)
   cpu:on("other", function(_, exit)
     if exit.reason_name ~= "irq_window_open" then return end
     cpu:window(false)

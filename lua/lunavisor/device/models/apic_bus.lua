@@ -6,6 +6,7 @@ local class = require "lunavisor.class"
 local hidden = require "lunavisor.vm.hidden"
 local ioapic = require "lunavisor.device.models.ioapic"
 local lapic = require "lunavisor.device.models.lapic"
+local set_window = require "lunavisor.vcpu.window"
 local traps = require "lunavisor.exit.trap"
 local u64 = require "lunavisor.text.u64"
 local word = require "lunavisor.device.word"
@@ -113,15 +114,11 @@ end
 
 -- ---- vCPUs ----
 
--- Asks for an exit when the guest takes an interrupt, or not any more. Another vCPU may be running.
+-- Asks for an exit when the guest takes an interrupt, or not any more.
 local function window(entry, on)
-  local cpu = entry.cpu
-  if entry.window == on or not cpu[1] then return end
+  if entry.window == on or not entry.cpu[1] then return end
   entry.window = on
-  local started = cpu.started
-  if started then cpu:pause() end
-  cpu:window(on)
-  if started then cpu:resume() end
+  set_window(entry.cpu, on)
 end
 
 local function wake(entry)
