@@ -235,6 +235,33 @@ helper.kvm("a machine", function()
     assert.equal(5, exit.value, tostring(exit))
   end)
 
+  it("goes by a clock of the script's, which stands while the guest runs, or goes on as it looks",
+    function()
+      local function ticks(watched)
+        local clock = device.clock()
+        local vm = with_code("pc", [[
+          mov al, 0x34                ; counter 0, mode 2, from 0xffff on
+          out 0x43, al
+          mov al, 0xff
+          out 0x40, al
+          out 0x40, al
+          mov al, 0                   ; latch it
+          out 0x43, al
+          in al, 0x40
+          mov bl, al
+          in al, 0x40
+          mov bh, al
+          mov eax, 0xffff
+          sub ax, bx
+          mov dx, 0xf4
+          out dx, eax]], { serial = false, irqchip = "pic", clock = clock })
+        if watched then vm:watch(function() clock:advance(1e-5) end) end
+        return run(vm).value
+      end
+      assert.equal(0, ticks(false))
+      assert.equal(11, ticks(true))
+    end)
+
   it("has port 0x61 with a PIT of the accelerator's too", function()
     local vm = with_code("pc", [[
       mov al, 3                     ; counter 2 runs, and is heard
