@@ -102,9 +102,9 @@ LUA_MADE := lunavisor/binding/cdef.lua lunavisor/binding/library.lua lunavisor/h
 # The modules as the engines have compiled them, with which the program starts faster.
 LUA_CODE := $(addprefix lunavisor/program/modules.,lua54 luajit)
 COMPILED := $(filter-out lunavisor/meta/%,$(LUA_FILES))
-# $(call compile,engine,output,directory,place,files...): none where the engine is not there.
+# $(call compile,engine,kind,output,directory,place,files...): none where the engine is not there.
 compile = if command -v $(1) >/dev/null; then \
-  $(1) lua/lunavisor/program/compile.lua $(2) '$(strip $(3))' '$(strip $(4))' $(5); else : >$(2); fi
+  $(1) lua/lunavisor/program/compile.lua $(2) $(3) '$(strip $(4))' '$(strip $(5))' $(6); else : >$(3); fi
 
 # The C modules are for Lua 5.4; a rock that is made for Lua 5.1, that is LuaJIT, goes without.
 LUA_VERSION := $(shell $(LUA) -e 'io.write(_VERSION:sub(5))' 2>/dev/null)
@@ -242,7 +242,7 @@ $(addprefix $(BUILD)/lua/,$(LUA_CODE)): $(addprefix lua/,$(COMPILED)) \
   $(addprefix $(BUILD)/lua/,$(LUA_MADE)) $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,GEN,$@)
-	@$(call compile,$(ENGINE),$@,$(CURDIR)/lua,$(CURDIR)/lua,$(COMPILED) -- '$(OUT)/lua' '$(OUT)/lua' \
+	@$(call compile,$(ENGINE),checked,$@,$(CURDIR)/lua,$(CURDIR)/lua,$(COMPILED) -- '$(OUT)/lua' '$(OUT)/lua' \
 	  $(LUA_MADE))
 
 pc = printf '%s\n' 'includedir=$(1)' 'libdir=$(2)' '' 'Name: $(3)' 'Description: $(4)' \
@@ -335,7 +335,8 @@ soak: all ## Make, run, move, kick and destroy for SECONDS=n (60), and see that 
 	+@$(in_env) $(LUAJIT) scripts/soak $(or $(SECONDS),60) --every $(or $(EVERY),10)
 
 bench: all $(BENCHES) $(BUILD)/spec/fake.so ## Measure; ONLY=pattern, JSON=file, COMPARE=file
-	+@$(in_env) $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)') \
+	+@$(MAKE_HERE) -s install-files PREFIX='$(OUT)/bench/installed' DESTDIR= >/dev/null
+	+@$(in_env) LUNA_INSTALLED='$(OUT)/bench/installed/bin/luna' $(LUAJIT) scripts/bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)') \
 	  $(if $(COMPARE),--compare '$(COMPARE)')
 
 lint: ## Check the form of all sources
@@ -424,6 +425,7 @@ ifneq ($(NATIVE_SO),)
 endif
 	$(call say,INSTALL,$(LMODS:%=$(DESTDIR)%))
 	$(Q)for dir in $(LMODS:%=$(DESTDIR)%); do \
+	  rm -f $(LUA_CODE:%=$$dir/%); \
 	  for file in $(LUA_FILES); do \
 	    $(INSTALL) -D -m 644 lua/$$file $$dir/$$file || exit; \
 	  done; \
@@ -435,9 +437,9 @@ endif
 	  $(call library,$(LIBDIR)/$(HVF_SONAME)) >$$dir/lunavisor/hv/library.lua || exit; \
 	done
 ifneq ($(BINDIR),)
-	@$(call compile,$(LUA),$(DESTDIR)$(LUA_LMOD)/$(filter %.lua54,$(LUA_CODE)),\
+	@$(call compile,$(LUA),sealed,$(DESTDIR)$(LUA_LMOD)/$(filter %.lua54,$(LUA_CODE)),\
 	  $(DESTDIR)$(LUA_LMOD),$(LUA_LMOD),$(COMPILED) $(LUA_MADE))
-	@$(call compile,$(LUAJIT),$(DESTDIR)$(LUAJIT_LMOD)/$(filter %.luajit,$(LUA_CODE)),\
+	@$(call compile,$(LUAJIT),sealed,$(DESTDIR)$(LUAJIT_LMOD)/$(filter %.luajit,$(LUA_CODE)),\
 	  $(DESTDIR)$(LUAJIT_LMOD),$(LUAJIT_LMOD),$(COMPILED) $(LUA_MADE))
 endif
 

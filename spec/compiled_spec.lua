@@ -48,6 +48,21 @@ describe("modules that make has compiled", function()
     assert.is_nil(found(path))
   end)
 
+  it("are taken without a look at the source where they are sealed", function()
+    local source = helper.file(SOURCE)
+    local path = helper.file(compiled.make {
+      { name = "some.module", file = source, path = source, sealed = true },
+      { name = "some.other", file = source, path = source } })
+    write_file(source, "return 1")
+    local chunk, where = found(path)
+    assert.equal(source, where)
+    local _, message = pcall(chunk().fail)
+    helper.contains(":3: here", message)
+    assert.is_nil(found(path, "some.other"))
+    write_file(source, SOURCE)
+    assert.is_function(found(path, "some.other"))
+  end)
+
   it("are not taken from a file that is not there, empty, cut, or of another engine", function()
     local _, path = made()
     local file = assert(io.open(path, "rb"))

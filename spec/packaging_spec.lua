@@ -192,11 +192,17 @@ describe("packaging", function()
 
   for _, engine in ipairs { "lua5.4", "luajit" } do
     it("has a program that finds its library from there, under " .. engine, function()
-      at.engine = engine
+      at.engine, at.code = engine, engine == "luajit" and "5.1/lunavisor/program/modules.luajit"
+        or "5.4/lunavisor/program/modules.lua54"
       assert.equal("lunavisor\tlua\tcompiled", run [[cd @tmp && echo 'print(
         require("lunavisor")._VERSION:match "%a+", arg[0]:match "(%a+)$",
         (package.searchers or package.loaders)[2]("lunavisor") and "compiled")' >installed.lua
         ln -sf @prefix/bin/luna link && LUNA_LUA=@engine ./link installed.lua]])
+      -- Of its own modules none is compared with its source, of others each.
+      assert.equal("0\n1", run [[cd @prefix/share/lua &&
+        for name in lunavisor argparse; do
+          grep -aPc "^$name\\S*\t/\\S+\t\\d+\t\\d+\t" @code || true
+        done]])
     end)
   end
 

@@ -1,16 +1,17 @@
 -- SPDX-License-Identifier: MIT
 -- The modules of this library as an engine has compiled them, in one file that make writes: most of
 -- a program's start is parsing. A module is taken from there only while its source is what was
--- compiled; all others are looked for as ever.
+-- compiled; all others are looked for as ever. Where make has installed both, nobody edits the
+-- sources, and they are not looked at: that takes as long as loading the code.
 --
 -- The file begins with a line that has the bytes up to the first module; then comes a line for each
 -- of them: its name, the path of its source, where it begins behind the lines, and the bytes of
--- source and code, which follow one another there. A line is looked at when its module is asked
--- for.
+-- source and code, which follow one another there; "-" for a source that is not looked at. A line
+-- is looked at when its module is asked for.
 
 local M = {}
 
-local FIRST, LINE = "%8d\n", "^([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)\n"
+local FIRST, LINE = "%8d\n", "^([^\t\n]+)\t(%d+)\t([%d-]+)\t(%d+)\n"
 
 local load = loadstring or load
 
@@ -29,21 +30,22 @@ end
 local function lines_of(modules)
   local lines, at = {}, 0
   for i, module in ipairs(modules) do
-    lines[i] = ("%s\t%s\t%d\t%d\t%d\n"):format(module.name, module.path, at, #module.source,
-      #module.code)
-    at = at + #module.source + #module.code
+    lines[i] = ("%s\t%s\t%d\t%s\t%d\n"):format(module.name, module.path, at,
+      module.sealed and "-" or #module.source, #module.code)
+    at = at + #module.bytes
   end
   return table.concat(lines)
 end
 
---- Compiles modules, a list of { name, file, path }: `path` is where the file will be looked for.
---- The bytes of the file.
+--- Compiles modules, a list of { name, file, path, sealed }: `path` is where the file will be looked
+--- for, unless it is sealed. The bytes of the file.
 function M.make(modules)
   local parts = {}
-  for _, module in ipairs(modules) do
+  for i, module in ipairs(modules) do
     module.source = assert(read_source(module.file))
     module.code = string.dump(assert(load(module.source, "@" .. module.path)))
-    parts[#parts + 1] = module.source .. module.code
+    module.bytes = module.sealed and module.code or module.source .. module.code
+    parts[i] = module.bytes
   end
   local lines, head = lines_of(modules), #FIRST:format(0)
   return FIRST:format(head + #lines) .. lines .. table.concat(parts)
@@ -60,17 +62,25 @@ local function read_lines(file)
   if lines and #lines == first - head then return "\n" .. lines, first end
 end
 
+-- Whether the source at the path is the one that stands at this place of the file, so long.
+local function is_same(file, at, path, size)
+  local source = read_source(path, size + 1)
+  if not source or #source ~= size then return false end
+  file:seek("set", at)
+  return file:read(size) == source
+end
+
 local function searcher(file, lines, first)
   return function(name)
     local _, tab = lines:find("\n" .. name .. "\t", 1, true)
     if not tab then return nil end
     local path, at, size, code = lines:match(LINE, tab + 1)
-    size, code = tonumber(size), tonumber(code)
-    local source = read_source(path, size + 1)
-    if not source or #source ~= size then return nil end
-    file:seek("set", first + at)
-    if file:read(size) ~= source then return nil end
-    local chunk = load(file:read(code) or "", "@" .. path)
+    if size == "-" then
+      file:seek("set", first + at)
+    elseif not is_same(file, first + at, path, tonumber(size)) then
+      return nil
+    end
+    local chunk = load(file:read(tonumber(code)) or "", "@" .. path)
     if chunk then return chunk, path end
   end
 end
