@@ -104,7 +104,17 @@ static int load(const char *path) {
 
 /* ---- Programs ---- */
 
+/* What is installed needs none of what makes a checkout usable. */
+static void leave_checkout(void) {
+  static const char *const names[] = {"LUA_PATH", "LUA_CPATH", "LD_LIBRARY_PATH",
+                                      "LUNAVISOR_LIBRARY"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    unsetenv(names[i]);
+  }
+}
+
 static void run_program(const char *const *arguments) {
+  leave_checkout();
   setenv("LUNA_LUA", lua, 1);
   if (strcmp(arguments[0], EMULATOR) == 0) {
     quiet_errors();

@@ -10,8 +10,12 @@ local deferred = require "lunavisor.deferred"
 local describe = deferred "lunavisor.device.describe"
 local explore = deferred "lunavisor.device.explore"
 local lines = require "lunavisor.device.line"
+local instances = require "lunavisor.device.instance"
+local state = deferred "lunavisor.device.state"
 require "lunavisor.device.expose"
-require "lunavisor.device.state"
+
+function instances.methods.save(...) return state.save(...) end
+function instances.methods.load(...) return state.load(...) end
 
 local device = {
   describe = function(...) return describe.describe(...) end,

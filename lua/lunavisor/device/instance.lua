@@ -22,7 +22,7 @@ M.OWN = {
   ports = true, read_block = true, write_block = true, stored = true, buffers = true,
 }
 
---- The methods of all devices: dump.lua and state.lua add theirs.
+--- The methods of all devices: dump.lua adds its, init.lua those of state.lua.
 M.methods = {}
 local methods, OWN = M.methods, M.OWN
 for name, fn in pairs(timers.methods) do methods[name] = fn end

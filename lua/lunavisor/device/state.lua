@@ -10,6 +10,7 @@ local timers = require "lunavisor.device.timer"
 local sorted = require "lunavisor.text.sorted"
 local u64 = require "lunavisor.text.u64"
 
+local M = {}
 local methods, copy = instances.methods, instances.copy
 
 -- ---- Values ----
@@ -77,7 +78,7 @@ end
 --- The state of the device as a table of plain values: { device =, version =, registers =,
 --- timers =, lines =, state =, buffers =, without = }. `without` names what the device holds and a
 --- state cannot have.
-function methods.save(d)
+function M.save(d)
   local layout = rawget(d, "class").layout
   if layout.spec.saving then layout.spec.saving(d) end
   local saved = { device = layout.name, version = layout.spec.version or 1, registers = {},
@@ -177,7 +178,7 @@ local load_options = { partial = true }
 --- Puts a state back: true; or nil, message and nothing is changed, where the names of registers,
 --- fields or timers are not the same. options.partial: takes what there is of the same name, and
 --- returns true and a list of what differs.
-function methods.load(d, saved, options)
+function M.load(d, saved, options)
   local layout = rawget(d, "class").layout
   saved = check_state(d, saved, 2)
   for key in pairs(options or {}) do
@@ -212,3 +213,5 @@ function methods.load(d, saved, options)
   methods.update(d)
   return true, partial and list or nil
 end
+
+return M

@@ -2,7 +2,6 @@
 -- The formats that luna.load knows, and which of them an image is. Each is loaded when an image may
 -- be of it.
 
-local flat = require "lunavisor.load.flat"
 local magic = require "lunavisor.load.magic"
 
 local M = {}
@@ -15,6 +14,8 @@ local ORDER = {
 }
 local LOOKED_AT = 32768
 
+local FLAT = { bios = true, disk = true, flat = true } -- in one file
+
 local names, known = {}, {}
 for i, format in ipairs(ORDER) do names[i], known[format[1]] = format[1], true end
 M.names = table.concat(names, ", ")
@@ -22,7 +23,8 @@ M.names = table.concat(names, ", ")
 --- By name: { name, title, takes, recognise, load }.
 M.by_name = setmetatable({}, { __index = function(by_name, name)
   if not known[name] then return nil end
-  by_name[name] = flat[name] or require("lunavisor.load." .. name)
+  by_name[name] = FLAT[name] and require "lunavisor.load.flat"[name]
+    or require("lunavisor.load." .. name)
   return by_name[name]
 end })
 

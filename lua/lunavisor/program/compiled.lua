@@ -37,8 +37,8 @@ local function lines_of(modules)
   return table.concat(lines)
 end
 
---- Compiles modules, a list of { name, file, path, sealed }: `path` is where the file will be looked
---- for, unless it is sealed. The bytes of the file.
+--- Compiles modules, a list of { name, file, path, sealed }: `path` is where the file will be
+--- looked for, unless it is sealed. The bytes of the file.
 function M.make(modules)
   local parts = {}
   for i, module in ipairs(modules) do
@@ -91,6 +91,7 @@ function M.use(path)
   local lines, first
   if file then lines, first = read_lines(file) end
   if not lines then return false end
+  file:setvbuf "no" -- what is read from here on is a module's, in one piece
   table.insert(rawget(package, "searchers") or rawget(package, "loaders"), 2,
     searcher(file, lines, first))
   return true

@@ -49,7 +49,7 @@ local function parser_of(list)
       command(name).describe(parser:command(name, command(name).about))
     end
   end
-  parser:add_complete_command "completion"
+  if not COMMANDS[list[1]] then parser:add_complete_command "completion" end
   return parser
 end
 
