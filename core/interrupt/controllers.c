@@ -100,8 +100,8 @@ static int set_routing(const luna_space *space, const struct kvm_irq_routing *ro
                          routing->nr, space->id);
 }
 
-/* Since Linux 6.18 KVM_CREATE_IRQCHIP begins a grace period, and the next change of the memory
- * waits for its end: 6 ms at 250 Hz. So memory that is mapped before the first vCPU comes first. */
+/* Since Linux 6.18 KVM_CREATE_IRQCHIP begins a grace period, for which the next change of the
+ * memory waits: 6 ms at 250 Hz. So memory that is mapped before the first vCPU comes first. */
 static bool is_late(const luna_vm *vm) {
   return vm->irqchip == LUNA_IRQCHIP_KERNEL;
 }

@@ -1,7 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- What a program takes to its first output: luna boot against a loader in C and against QEMU, and
 -- luna run against Lua alone (start.c); of luna as make installs it, whose modules are not compared
--- with their sources. The goal against the loader is 1.3.
+-- with their sources. The goal against the loader is 1.3, on a machine that does nothing else. The
+-- loader waits for KVM more than it works, since Linux 6.18, and the core does not: by what luna
+-- works there is a second figure, against a loader that does not wait. What it takes at the least
+-- is a shell and a Lua, which is nearly the time of that loader.
 
 local rounds = require "rounds"
 
@@ -16,7 +19,8 @@ local function add(name, unit, bounds, what)
     end }
 end
 
-add("loader", "x", { limit = 5 }, "loader")
+add("loader", "x", { limit = 2 }, "loader")
+add("loader_first", "x", { limit = 8 }, "loader-first")
 add("script", "ms", { limit = 30 }, "script")
 if rounds.is_installed(EMULATOR) then
   add("emulator_kvm", "x", { least = 3 }, "emulator-kvm")
