@@ -53,7 +53,10 @@
  * are to exit, shadows of masked bits that are not as in the register, PDPTEs other than those in
  * memory at CR3. #MC and #AC may be set in the exception bitmap, by habit, but do not exit. #BP may
  * where KVM stops at INT3 in every mode, and exits as on a Mac; VMCS_CTRL_VMENTRY_IRQ_INFO delivers
- * it.
+ * it. #DB may not: KVM tells of it only while a debugger has the debug registers. Breakpoints that
+ * the guest sets would not be met then, for MOV to them has no exit, and steps by RFLAGS.TF over
+ * instructions that KVM does itself would go to the guest all the same. VMCALL does not exit: it is
+ * a hypercall, which KVM answers.
  *
  * On the software CPU (LUNA_ACCEL=soft, or where there is no KVM) all controls that
  * hv_vmx_read_capability offers are followed as by a processor: exception bitmap with mask and
