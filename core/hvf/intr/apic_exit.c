@@ -3,6 +3,7 @@
 #include "hvf/intr/apic_exit.h"
 
 #include <Hypervisor/hv_intr.h>
+#include <Hypervisor/hv_vmx.h>
 
 #include "hvf/base/error.h"
 #include "hvf/base/owner.h"

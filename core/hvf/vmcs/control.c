@@ -29,9 +29,11 @@ static const control controls[HVF_CONTROLS] = {
                               CPU_BASED_IRQ_WND | CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_MTF |
                                   CPU_BASED_MWAIT | CPU_BASED_MONITOR | CPU_BASED_CR8_LOAD |
                                   CPU_BASED_CR8_STORE},
-    /* The guest has these instructions where CPUID says so. */
+    /* The guest has these instructions where CPUID says so; the local APIC's page exits once it has
+     * an address, whether that is asked for here or not. */
     [HV_VMX_CAP_PROCBASED2] = {CPU_BASED2_EPT | CPU_BASED2_UNRESTRICTED | CPU_BASED2_RDTSCP,
-                               CPU_BASED2_VPID | CPU_BASED2_INVPCID | CPU_BASED2_XSAVES_XRSTORS},
+                               CPU_BASED2_VIRTUAL_APIC | CPU_BASED2_VPID | CPU_BASED2_INVPCID |
+                                   CPU_BASED2_XSAVES_XRSTORS},
     /* EFER is among the guest's registers, and IA-32e mode is its LMA. */
     [HV_VMX_CAP_ENTRY] = {0x11fb | VMENTRY_LOAD_EFER,
                           VMENTRY_LOAD_DBG_CONTROLS | VMENTRY_GUEST_IA32E | VMENTRY_LOAD_IA32_PAT},

@@ -216,19 +216,6 @@ HV_API hv_return_t hv_vcpu_apic_lsc_enter_imm32(hv_vcpuid_t vcpu, uint64_t rip, 
                                                 unsigned int count);
 HV_API hv_return_t hv_vcpu_apic_lsc_invalidate(hv_vcpuid_t vcpu);
 
-/* ---- Where the local APIC is: owner; not only with HV_VM_ACCEL_APIC ---- */
-
-/* The page of the local APIC, in the default space or another; a multiple of 4096
- * (HV_BAD_ARGUMENT). With HV_VM_ACCEL_APIC, the one for the default space is where KVM has the
- * vCPU's, in every space. On any other page, and on all without HV_VM_ACCEL_APIC, no memory is to
- * be mapped, and accesses exit: VMX_REASON_APIC_ACCESS, whose qualification has the offset and the
- * kind of access (SDM Vol. 3, table 28-6). For a read with HV_VM_ACCEL_APIC there is also
- * HV_VM_EXITINFO_APIC_ACCESS_READ, with the value of the register. The instruction is done as after
- * an EPT violation. */
-HV_API hv_return_t hv_vmx_vcpu_set_apic_address(hv_vcpuid_t vcpu, hv_gpaddr_t gpa);
-HV_API hv_return_t hv_vmx_vcpu_set_apic_address_space(hv_vcpuid_t vcpu, hv_vm_space_t asid,
-                                                      hv_gpaddr_t gpa);
-
 /* ---- After an exit, or hv_vcpu_apic_write: owner ---- */
 
 /* What else there is to know: HV_VM_EXITINFO_*. Not only with HV_VM_ACCEL_APIC. */

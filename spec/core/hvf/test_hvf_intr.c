@@ -312,6 +312,7 @@ static void check_access(hv_vm_exitinfo_t code, uint64_t qualification) {
 static void the_local_apic_can_be_at_another_page(void) {
   BEGIN(0xf4);
   memcpy(ram + CODE, at_page, sizeof at_page);
+  set_field(VMCS_CTRL_CPU_BASED2, field(VMCS_CTRL_CPU_BASED2) | CPU_BASED2_VIRTUAL_APIC);
   HV(hv_vmx_vcpu_set_apic_address(vcpu, 0x30000));
   HV(hv_vmx_vcpu_set_apic_address(vcpu, 0x40000));
   set_field(VMCS_GUEST_DS_BASE, 0x40000);
