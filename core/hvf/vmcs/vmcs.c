@@ -30,6 +30,12 @@ static hv_return_t fail_field(uint32_t number, hvf_field_kind kind) {
                     "the program's: all ports exit, and hv_vcpu_enable_native_msr chooses MSRs",
                     number);
   }
+  if (number == VMCS_CTRL_EPTP) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "field 0x%x of the VMCS is that of the space: "
+                    "hv_vcpu_set_space sets it",
+                    number);
+  }
   return kind == HVF_FIELD_NONE
              ? hvf_fail(HV_BAD_ARGUMENT, "the VMCS has no field 0x%x", number)
              : hvf_fail(HV_UNSUPPORTED, "KVM has nothing like field 0x%x of the VMCS", number);

@@ -102,16 +102,16 @@ static void fields_are_checked(void) {
   uint64_t value;
   BEGIN(0xf4);
   HV_IS(hv_vmx_vcpu_read_vmcs(vcpu, VMCS_GUEST_RIP, NULL), HV_BAD_ARGUMENT);
-  static const uint32_t none[] = {0x1, 0x400, 0x818, 0x1800, 0x6001, 0x7000, VMCS_MAX, 0xffffffff};
+  static const uint32_t none[] = {0x1,    0x400,    0x818,      0x1800,        0x6001,
+                                  0x7000, VMCS_MAX, 0xffffffff, VMCS_CTRL_EPTP};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
     test_note("field 0x%x", none[i]);
     HV_IS(hv_vmx_vcpu_read_vmcs(vcpu, none[i], &value), HV_BAD_ARGUMENT);
     HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, none[i], 0), HV_BAD_ARGUMENT);
     HV_IS(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, none[i], &value, &value), HV_BAD_ARGUMENT);
   }
-  static const uint32_t absent[] = {
-      VMCS_VPID,    VMCS_CTRL_IO_BITMAP_A, VMCS_CTRL_EPTP,       VMCS_HOST_RIP,
-      VMCS_HOST_CS, VMCS_HOST_IA32_EFER,   VMCS_CTRL_MSR_BITMAPS};
+  static const uint32_t absent[] = {VMCS_VPID,    VMCS_CTRL_IO_BITMAP_A, VMCS_HOST_RIP,
+                                    VMCS_HOST_CS, VMCS_HOST_IA32_EFER,   VMCS_CTRL_MSR_BITMAPS};
   for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
     test_note("field 0x%x", absent[i]);
     HV_IS(hv_vmx_vcpu_read_vmcs(vcpu, absent[i], &value), HV_UNSUPPORTED);
