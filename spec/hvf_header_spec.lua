@@ -71,6 +71,12 @@ describe("the headers of the Hypervisor framework", function()
     assert.same({ "HV_API", "HV_BEGIN", "HV_END", "HV_WIDE" }, found)
   end)
 
+  it("write them so that simple parsers can work them out", function()
+    local text = helper.sh "cc -E -P -DHV_CDEF= -Icore/include core/include/Hypervisor/Hypervisor.h"
+    assert.is_truthy(text:find("HV_DEADLINE_FOREVER = 0x", 1, true))
+    assert.is_nil(text:match "[~?]") -- Python's cffi has no such operators
+  end)
+
   it("have Apple's types", function()
     each(function()
       return "#include <Hypervisor/hv_intr.h>\n#include <Hypervisor/hv_vmx.h>\n" ..

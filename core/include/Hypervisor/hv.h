@@ -137,7 +137,7 @@ HV_API hv_return_t hv_vcpu_run(hv_vcpuid_t vcpu);
 /* The same up to a moment in nanoseconds of CLOCK_MONOTONIC (Apple: Mach absolute time): then
  * VMX_REASON_VMX_TIMER_EXPIRED, at once if it has passed, before the guest does anything. Owner. */
 HV_API hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline);
-HV_WIDE enum { HV_DEADLINE_FOREVER = ~0ull };
+HV_WIDE enum { HV_DEADLINE_FOREVER = 0xffffffffffffffffull };
 /* Makes the run that is under way on each of the vCPUs, or else its next one, end with
  * VMX_REASON_IRQ: never lost, and two before it are one. HV_BAD_ARGUMENT if one does not exist:
  * then none is interrupted. */

@@ -195,7 +195,7 @@ enum {
 };
 
 /* No field. */
-HV_WIDE enum { VMCS_INVALID = ~0u };
+HV_WIDE enum { VMCS_INVALID = 0xffffffff };
 
 /* ---- Bits beyond an int of what lunavisor/vmx.h has: exit reasons, controls, events ---- */
 

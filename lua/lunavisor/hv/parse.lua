@@ -13,16 +13,14 @@ local M = {
 
 -- ---- Constants ----
 
--- The u64 of an expression, negated, complemented or shifted; nil for anything else. Numbers below
--- 0 are those of 32 bits, as Lua prints them.
+-- The u64 of an expression, negated or shifted; nil for anything else. Numbers below 0 are those of
+-- 32 bits, as Lua prints them.
 local function value_of(expression)
-  local sign, number, shift = expression:match "^([-~]?)(%w-)u*l*%s*<<%s*(%d+)%s*$"
-  if not sign then sign, number = expression:match "^([-~]?)(%w-)u*l*%s*$" end
-  local value = tonumber(number) and u64.lshift(tonumber(number), tonumber(shift or 0))
-  local wide = expression:match "ull" and 64 or 32
-  if sign == "-" then value = u64(2 ^ 32) - value end
-  if sign == "~" then value = u64.rshift(u64.bnot(value), 64 - wide) end
-  return value
+  local sign, number, shift = expression:match "^(-?)(%w-)u*l*%s*<<%s*(%d+)%s*$"
+  if not sign then sign, number = expression:match "^(-?)(%w-)u*l*%s*$" end
+  local exact = number and (number:match "^0x%x+$" or tonumber(number))
+  local value = exact and u64.lshift(u64(exact), tonumber(shift or 0))
+  return value and sign == "-" and u64(2 ^ 32) - value or value
 end
 
 local function define(name, value)
