@@ -177,16 +177,9 @@ void luna_exit_internal(luna_vcpu *vcpu) {
   copy_instruction(vcpu);
 }
 
-/* KVM has no exit for that: its emulator gives up with the bytes it got. */
-int luna_exit_fetch(luna_vcpu *vcpu) {
-  uint64_t gpa;
+/* The kind of the exit if no region, or no host memory, lets the guest fetch there; else 0. */
+static int fetch_fault(luna_vcpu *vcpu, uint64_t gpa) {
   uint8_t byte;
-  if (vcpu->exit.suberror != KVM_INTERNAL_ERROR_EMULATION ||
-      !fetch_address(vcpu, vcpu->exit.instruction_size, &gpa)) {
-    return 0;
-  }
-  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
-  vcpu->state.regs_whole = true;
   switch (luna_vm_access(vcpu->vm, vcpu->space, gpa, 1, LUNA_EXECUTE, &byte)) {
     case LUNA_TOUCH_DENIED:
       return fetch_exit(vcpu, LUNA_EXIT_FAULT, gpa);
@@ -195,6 +188,23 @@ int luna_exit_fetch(luna_vcpu *vcpu) {
     default:
       return 0;
   }
+}
+
+/* KVM has no exit for that: its emulator gives up with the bytes it got. */
+int luna_exit_fetch(luna_vcpu *vcpu) {
+  uint64_t gpa;
+  if (vcpu->exit.suberror != KVM_INTERNAL_ERROR_EMULATION ||
+      !fetch_address(vcpu, vcpu->exit.instruction_size, &gpa)) {
+    return 0;
+  }
+  /* KVM may have queued a #UD for the guest; writing the registers makes it forget that. */
+  vcpu->state.regs_whole = true;
+  return fetch_fault(vcpu, gpa);
+}
+
+int luna_exit_no_memory(luna_vcpu *vcpu) {
+  uint64_t gpa;
+  return fetch_address(vcpu, 0, &gpa) ? fetch_fault(vcpu, gpa) : 0;
 }
 
 /* KVM_EXIT_MEMORY_FAULT: bits 0 to 2 of the flags say which right was missing, where memory

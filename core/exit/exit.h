@@ -18,5 +18,7 @@ int luna_exit_collected(luna_vcpu *vcpu, const struct kvm_coalesced_mmio *write)
 void luna_exit_internal(luna_vcpu *vcpu);
 /* If that is for a fetch that no region allows: the kind of that exit, else 0. */
 int luna_exit_fetch(luna_vcpu *vcpu);
+/* The same where KVM has no memory to enter with. */
+int luna_exit_no_memory(luna_vcpu *vcpu);
 
 #endif

@@ -204,6 +204,7 @@ static int decode_kick(luna_vcpu *vcpu, uint64_t deadline, bool ours) {
 }
 
 static int decode_failure(luna_vcpu *vcpu, int number) {
+  int kind = 0;
   switch (number) {
     case EFAULT:
     case EHWPOISON:
@@ -214,10 +215,14 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
       return luna_fail(LUNA_ERROR_STATE, "cannot run vCPU %u in this process: %s", vcpu->id,
                        luna_error_foreign);
     case ENOSPC: /* of KVM's shadow page tables, of which it has none before the first slot */
-      return luna_fail(LUNA_ERROR_LIMIT,
-                       "cannot run vCPU %u: KVM has no room for page tables, which it makes by how "
-                       "much memory is mapped; map some in space %u",
-                       vcpu->id, vcpu->space->id);
+      kind = luna_exit_no_memory(vcpu);
+      if (kind == 0) {
+        kind = luna_fail(LUNA_ERROR_LIMIT,
+                         "cannot run vCPU %u: KVM has no room for page tables, which it makes by "
+                         "how much memory is mapped; map some in space %u",
+                         vcpu->id, vcpu->space->id);
+      }
+      return kind;
     default:
       return luna_fail_errno(number, "cannot run vCPU %u", vcpu->id);
   }

@@ -263,6 +263,21 @@ static void a_fetch_violation_can_be_left_by_rip(void) {
   end();
 }
 
+/* KVM has no page tables to enter with then. */
+static void without_any_memory_the_first_fetch_is_a_violation(void) {
+  HV(hv_vm_create(HV_VM_DEFAULT));
+  HV(hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT));
+  for (int i = 0; i < 2; i++) {
+    CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+    CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0xfffffff0);
+    CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC) & 7, 4);
+  }
+  memset(page, 0xf4, sizeof page);
+  HV(hv_vm_map(page, 0xfffff000, sizeof page, RX));
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
 static void linear_addresses_are_told_with_paging(void) {
   /* mov eax, [0x200000]; jmp to the page behind */
   static const uint8_t code[] = {0x8b, 0x04, 0x25, 0x00, 0x00, 0x20,
@@ -389,6 +404,7 @@ int main(void) {
   RUN_KVM(a_violation_is_retried_in_the_space_that_the_vcpu_moved_to);
   RUN_KVM(a_fetch_violation_is_retried);
   RUN_KVM(a_fetch_violation_can_be_left_by_rip);
+  RUN_KVM(without_any_memory_the_first_fetch_is_a_violation);
   RUN_KVM(linear_addresses_are_told_with_paging);
   RUN_KVM(a_triple_fault_is_one);
   RUN_KVM(registers_that_are_refused_are_an_entry_failure);
