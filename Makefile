@@ -82,7 +82,8 @@ ZYDIS := $(shell echo '\#include <Zydis/Zydis.h>' | $(CC) -E -xc - >/dev/null 2>
 DWARF := $(shell echo '\#include <elfutils/libdw.h>' | $(CC) -E -xc - >/dev/null 2>&1 && echo y)
 # What there is without Zydis, of a list of files.
 of_soft = $(or $(findstring test_soft_,$(1)),\
-  $(filter %/soft %/soft.o %/emulator %/emulator.o %/fuzz_soft %/fuzz_soft.o,$(1)))
+  $(filter %/soft %/soft.o %/emulator %/emulator.o %/fuzz_soft %/fuzz_soft.o \
+    %/fuzz_follow %/fuzz_follow.o,$(1)))
 built = $(if $(ZYDIS),$(1),$(foreach one,$(1),$(if $(call of_soft,$(one)),,$(one))))
 SOFT := $(if $(ZYDIS),$(call objects,core/soft/*.c core/soft/*/*.c))
 CORE := $(call objects,core/*.c $(WINGS:%=core/%/*.c)) $(SOFT)

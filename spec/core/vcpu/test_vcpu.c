@@ -38,7 +38,7 @@ static void lasting_errors(void) {
   }
 }
 
-/* KVM makes its page tables by how much memory there is: without any, the guest fetches from none. */
+/* KVM has room for page tables by how much memory is mapped: without any, the fetch is of none. */
 static void no_page_tables(void) {
   static const fake_step full[] = {{.kind = FAKE_ERRNO, .number = ENOSPC}};
   luna_buffer *buffer;
