@@ -84,7 +84,7 @@ hv_return_t hv_ext_vm_map_buffer(hv_vm_space_t asid, luna_buffer *buffer, uint64
   return result;
 }
 
-/* Programs give sizes of objects. One without whole pages around it is as it is, and refused. */
+/* Programs give sizes of objects. One without whole pages around it stays, and is refused. */
 static size_t in_pages(size_t size) {
   const size_t rest = LUNA_PAGE_SIZE - 1;
   return size > SIZE_MAX - rest ? size : (size + rest) & ~rest;
