@@ -174,6 +174,18 @@ soft.block("a hypercall of the software CPU", function()
     assert.equal("0x0", hex(guest.cpu.rbp))
   end)
 
+  for _, mode in ipairs { "real", "long" } do
+    it("wakes the vCPU that ECX names, in mode " .. mode, function()
+      local guest = soft.guest { mode = mode, vm = { irqchip = "split" },
+        source = "mov eax, 5\n xor ebx, ebx\n mov ecx, 1\n" .. CALL .. "out 0x30, al" }
+      guest.ram:write(0x6000, "\xfa\xf4\xe6\x31") -- cli; hlt; out 0x31, al
+      local second = assert(guest.vm:vcpu { rip = 0x6000 })
+      assert.equal("timeout", second:run({ timeout = 0.02 }).kind)
+      guest:stops "pio"
+      assert.equal(0x31, second:run({ timeout = 5 }).port)
+    end)
+  end
+
   it("is -ENOSYS where there is none, and -EPERM for programs", function()
     local guest = soft.real("mov eax, 77\n" .. CALL .. "out 0x30, al")
     guest:stops "pio"

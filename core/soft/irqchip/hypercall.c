@@ -30,12 +30,14 @@ static uint64_t kick(soft_vm *vm, uint64_t id) {
   return 0;
 }
 
-/* The interrupt of an ICR, to the vCPUs of a bitmap that begins with `first`: how many took it. */
-static uint64_t send(soft_vm *vm, const uint64_t *bitmap, uint64_t first, uint64_t command) {
+/* The interrupt of an ICR, to the vCPUs of a bitmap of two words that begins with `first`: how many
+ * took it. */
+static uint64_t send(soft_vm *vm, const uint64_t *bitmap, unsigned bits, uint64_t first,
+                     uint64_t command) {
   soft_message message = {.vector = (uint8_t)command, .delivery = command >> 8 & 7, .wide = true};
   uint64_t taken = 0;
-  for (unsigned i = 0; i < 128; i++) {
-    if (bitmap[i / 64] >> i % 64 & 1 && find(vm, first + i)) {
+  for (unsigned i = 0; i < 2 * bits; i++) {
+    if (bitmap[i / bits] >> i % bits & 1 && find(vm, first + i)) {
       message.destination = (uint32_t)(first + i);
       taken += soft_message_send(vm, message);
     }
@@ -43,7 +45,7 @@ static uint64_t send(soft_vm *vm, const uint64_t *bitmap, uint64_t first, uint64
   return taken;
 }
 
-static uint64_t call(soft_cpu *cpu, uint64_t number, const uint64_t *arguments) {
+static uint64_t call(soft_cpu *cpu, uint64_t number, const uint64_t *arguments, unsigned bits) {
   if (cpu->vm->chip.kind == SOFT_CHIP_NONE) {
     return (uint64_t)-KVM_ENOSYS;
   }
@@ -52,7 +54,7 @@ static uint64_t call(soft_cpu *cpu, uint64_t number, const uint64_t *arguments) 
     case HC_KICK_CPU:
       return kick(cpu->vm, arguments[1]);
     case HC_SEND_IPI:
-      return send(cpu->vm, arguments, arguments[2], arguments[3]);
+      return send(cpu->vm, arguments, bits, arguments[2], arguments[3]);
     case HC_SCHED_YIELD: /* the host's scheduler sees to it */
       return 0;
     default:
@@ -72,12 +74,8 @@ SOFT_OP(vmcall) {
   for (unsigned i = 0; i < 4; i++) {
     arguments[i] = soft_gpr(cpu, registers[i], bits);
   }
-  if (bits == 32) { /* two words of bitmap, of 32 bits each */
-    arguments[0] |= arguments[1] << 32;
-    arguments[1] = 0;
-  }
-  uint64_t result =
-      cpu->cpl ? (uint64_t)-KVM_EPERM : call(cpu, soft_gpr(cpu, RAX, bits), arguments);
+  uint64_t result = cpu->cpl ? (uint64_t)-KVM_EPERM
+                             : call(cpu, soft_gpr(cpu, RAX, bits), arguments, (unsigned)bits);
   soft_set_gpr(cpu, RAX, result, bits);
   SOFT_END;
 }
