@@ -3,12 +3,12 @@
 -- not installed. The machine is made in linux_vm.lua, or by luna boot; what runs in it, an
 -- initramfs, here. The kernel's drivers of disks are modules.
 
-local cpio = require "cpio"
+local initramfs = require "initramfs"
 local process = require "process"
 
 local M = { about = "Debian's cloud kernel with busybox, to its shell (LUNA_CLIENTS)" }
 
-local KERNEL, BUSYBOX = "boot/vmlinuz-*-cloud-amd64", "bin/busybox"
+local KERNEL = "boot/vmlinuz-*-cloud-amd64"
 local MODULE = "lib/modules/*-cloud-amd64/kernel/drivers/%s.ko"
 local DRIVERS = { "scsi/scsi_common", "scsi/scsi_mod", "ata/libata", "ata/ata_piix", "scsi/sd_mod",
   "cdrom/cdrom", "scsi/sr_mod" }
@@ -44,7 +44,8 @@ local tests = {
 }
 
 function M.missing()
-  return process.missing { { KERNEL, "linux-image-cloud-amd64" }, { BUSYBOX, "busybox-static" },
+  return process.missing { { KERNEL, "linux-image-cloud-amd64" },
+    { initramfs.BUSYBOX, "busybox-static" },
     { MODULE:format(DRIVERS[1]), "linux-image-cloud-amd64" } }
 end
 
@@ -52,27 +53,11 @@ function M.tests()
   return tests
 end
 
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local bytes = file:read "*a"
-  file:close()
-  return bytes
-end
-
--- A file with these bytes.
-local function make_file(bytes)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(bytes)
-  file:close()
-  return path
-end
-
 -- 2 MiB for the disk and the CD: lines of numbers.
 local function make_drive()
   local lines = {}
   for i = 0, 2 ^ 18 - 1 do lines[i + 1] = ("%07d\n"):format(i) end
-  return make_file(table.concat(lines))
+  return process.make_file(table.concat(lines))
 end
 
 -- The drivers of disks, and the commands that load them.
@@ -80,26 +65,16 @@ local function drivers()
   local files, commands = {}, "mount -t devtmpfs none /dev\n"
   for i, name in ipairs(DRIVERS) do
     local file = name:match "[^/]+$" .. ".ko"
-    files[i] = { file, read_file(process.find(MODULE:format(name))) }
+    files[i] = { file, process.read(process.find(MODULE:format(name))) }
     commands = commands .. "insmod /" .. file .. "\n"
   end
   return files, commands .. "until [ -b /dev/sda -a -b /dev/sr0 ]; do sleep 0.1; done\n"
 end
 
--- The file of an initramfs whose /init says that it is there, runs the test's script and ends.
 local function make_initrd(test)
-  local files, commands = {}, ""
-  if test.drives then files, commands = drivers() end
-  local init = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc none /proc\n"
-    .. "echo init of $(uname -sr)\n" .. commands .. test.script .. "\necho done\npoweroff -f\n"
-  for _, one in ipairs { { "bin" }, { "dev" }, { "proc" },
-    { "dev/console", major = 5, minor = 1 }, { "dev/null", major = 1, minor = 3 },
-    { "dev/zero", major = 1, minor = 5 }, { "dev/ttyS1", major = 4, minor = 65 },
-    { "bin/busybox", read_file(process.find(BUSYBOX)) },
-    { "init", init } } do
-    files[#files + 1] = one
-  end
-  return make_file(cpio(files))
+  if not test.drives then return initramfs.make(test.script) end
+  local files, commands = drivers()
+  return initramfs.make(commands .. test.script, files)
 end
 
 local function run(test, options, form, ...)

@@ -23,6 +23,15 @@ function M.read(path)
   return text
 end
 
+--- The path of a new file with these bytes.
+function M.make_file(bytes)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(bytes)
+  file:close()
+  return path
+end
+
 local function exists(path)
   local file = path and io.open(path, "rb")
   if file then file:close() end
