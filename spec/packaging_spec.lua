@@ -378,7 +378,7 @@ describe("scripts/setup", function()
       ldd = "exit 1" } do
       write(name, "#!/bin/sh\n" .. text .. "\n")
     end
-    for name in ("gdb lldb busybox chromium qemu-system-x86_64 musl-gcc"):gmatch "%S+" do
+    for name in ("gdb lldb busybox chromium qemu-system-x86_64 musl-gcc zsh fish"):gmatch "%S+" do
       write(name, "#!/bin/sh\n")
     end
     must(("chmod +x %s/*"):format(directory))

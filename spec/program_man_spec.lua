@@ -19,10 +19,8 @@ end
 local function commands_of(name, list)
   local help = luna(name .. " --help")
   for inner in (help:match "\nCommands:(\n.-\n)\n" or ""):gmatch "\n   (%l+) " do
-    if inner ~= "completion" then
-      list[#list + 1] = (name == "" and "" or name .. " ") .. inner
-      commands_of(list[#list], list)
-    end
+    list[#list + 1] = (name == "" and "" or name .. " ") .. inner
+    commands_of(list[#list], list)
   end
   return list
 end

@@ -32,13 +32,6 @@ describe("the program luna", function()
     ends(0, luna._VERSION, "--version")
   end)
 
-  it("has completions for shells", function()
-    assert.equal("", (run "completion bash | bash -n"))
-    contains("--wait-for", (run "completion bash"))
-    contains("#compdef luna", (run "completion zsh"))
-    contains("complete -c luna", (run "completion fish"))
-  end)
-
   it("says what it does not know, and ends with 126", function()
     ends(126, "luna: unknown command 'bot'", "bot")
     ends(126, "luna: unknown option '--timout'\nDid you mean '--timeout'?", "boot --timout 5")

@@ -8,7 +8,7 @@ local say = require "lunavisor.program.say"
 local M = {}
 
 local NAMES = { "run", "boot", "report", "repl", "gdb", "map", "sweep", "probe", "device", "test",
-  "init", "man" }
+  "init", "man", "completion" }
 local COMMANDS = {}
 for _, name in ipairs(NAMES) do COMMANDS[name] = true end
 local SCRIPTS = { run = 1, repl = 1, gdb = 1, map = 1, report = 2 } -- which argument it is
@@ -49,15 +49,14 @@ local function parser_of(list)
       command(name).describe(parser:command(name, command(name).about))
     end
   end
-  if not COMMANDS[list[1]] then parser:add_complete_command "completion" end
   return parser
 end
 
--- The program as its manual page has it.
+-- The program as its manual page and its completions have it.
 local function program()
   local list = {}
   for i, name in ipairs(NAMES) do list[i] = { name = name, subcommand = command(name) } end
-  return { about = ABOUT, epilog = EPILOG, commands = list }
+  return { about = ABOUT, epilog = EPILOG, commands = list, scripts = SCRIPTS }
 end
 
 -- What a script or the guest gets: all behind its name, or behind "--".
