@@ -166,6 +166,19 @@ describe("the annotations", function()
     assert.same(options_of(function(o) luna.repl({}, o) end), fields_of "repl_options")
   end)
 
+  it("use types that are there", function()
+    assert.same({}, annotations.undefined(meta))
+    assert.same({ "luna.none in field x? table<string, fun(a: luna.none): integer|nil> of a none" },
+      annotations.undefined "---@field x? table<string, fun(a: luna.none): integer|nil> of a none")
+  end)
+
+  it("tell of all parameters of a function, in order", function()
+    assert.same({}, annotations.other_parameters(meta))
+    local call = "function a.b(c, ...) end"
+    assert.same({}, annotations.other_parameters("---@param c any\n---@param ... any\n" .. call))
+    assert.same({ call }, annotations.other_parameters("---@param ... any\n" .. call))
+  end)
+
   it("are not to be loaded", function()
     assert.has_error(function() require "lunavisor.meta.lunavisor" end)
   end)

@@ -36,8 +36,8 @@ error "annotations are not to be required"
 ---@class luna.device
 ---@field read? fun(device: luna.device, offset: integer, size: integer): integer|luna.u64
 ---@field write? fun(device: luna.device, offset: integer, size: integer, value: integer|luna.u64)
----@field read_block? fun(device, offset: integer, size: integer, count: integer): string
----@field write_block? fun(device, offset: integer, size: integer, data: string)
+---@field read_block? fun(device: any, offset: integer, size: integer, count: integer): string
+---@field write_block? fun(device: any, offset: integer, size: integer, data: string)
 ---@field memory? luna.buffer
 ---@field offset? integer of the first byte in the buffer
 
@@ -299,6 +299,7 @@ function luna.hex(value) end
 ---@generic T
 ---@param handle T
 ---@param fn fun(handle: T, ...): ...
+---@param ... any behind the handle, for fn
 ---@return any ...
 function luna.with(handle, fn, ...) end
 ---@return { vm: integer, space: integer, buffer: integer, vcpu: integer }
