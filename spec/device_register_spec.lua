@@ -200,8 +200,12 @@ describe("the author's side", function()
 
   it("refuses names that are not there, at the author's line", function()
     local dev = edu()
-    raises("device edu has no register or field STTUS; did you mean 'STATUS'?",
+    raises("device edu has no register, field or method STTUS; did you mean 'STATUS'?",
       function() return dev.STTUS end)
+    raises("device edu has no register, field or method connect; lines have: dev.irq:connect(...)",
+      function() return dev.connect end)
+    local _, message = pcall(function() return one({ at = 0 }).connect end)
+    assert.matches("device one has no register, field or method connect$", message)
     raises("register edu.STATUS has no field bussy; did you mean 'busy'?",
       function() return dev.STATUS.bussy end)
     raises("register edu.STATUS has no field rise; did you mean 'raise'?",

@@ -276,8 +276,8 @@ helper.kvm("cpu:on", function()
     helper.raises('cpu:on: no exit kind "halt"; the kinds are debug, eoi, exception, fail_entry, ',
       function() guest.cpu:on("halt", function() end) end)
     helper.raises("cpu:on: no exit kind number", function() guest.cpu:on(5, function() end) end)
-    helper.raises("cpu:on: handler: a function expected, got string",
-      function() guest.cpu:on("hlt", "stop") end)
+    helper.raises('cpu:on: handler: a function expected, got "park"; write function() return "park"'
+      .. " end for this answer", function() guest.cpu:on("hlt", "park") end)
   end)
 end)
 

@@ -46,6 +46,11 @@ helper.kvm("vm:pio", function()
       function() vm:pio(0, 1) end)
     raises("vm:pio: the device has neither a read nor a write function",
       function() vm:pio(0, 1, {}) end)
+    local class = require "lunavisor.device" "x" { width = 1, registers = { A = { at = 0 } } }
+    raises("vm:pio: device x: this is the class, which has no read: x() makes a device",
+      function() vm:pio(0, 1, class) end)
+    raises("neither a read nor a write function, but wirte; did you mean 'write'?",
+      function() vm:pio(0, 1, { name = "x", wirte = print }) end)
     raises("vm:pio: device.read: a function expected, got number",
       function() vm:pio(0, 1, { read = 0xff }) end)
     raises("vm:pio: device.write: a function expected, got string",

@@ -42,8 +42,12 @@ local function describe_missing(layout, key, tail, level)
   for _, set in ipairs { layout.getters, methods, layout.own, layout.lines, layout.buffers, OWN } do
     for name in pairs(set) do if type(name) == "string" then names[name] = true end end
   end
-  error(("device %s has no register or field %s%s%s"):format(layout.name, tostring(key), tail,
-    class.hint(key, names)), level + 1)
+  local hint, line = class.hint(key, names), layout.lines[1]
+  if hint == "" and line and lines.methods[key] then
+    hint = ("; lines have: dev.%s:%s(...)"):format(line.name, key)
+  end
+  error(("device %s has no %s %s%s%s"):format(layout.name, tail == ""
+    and "register, field or method" or "register or field", tostring(key), tail, hint), level + 1)
 end
 
 -- What vm:pio and its neighbours look for in any device.

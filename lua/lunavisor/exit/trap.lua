@@ -28,6 +28,24 @@ end
 local access_functions = { "read", "write" }
 local port_functions = { "read", "write", "read_block", "write_block" }
 
+-- A part of a device, which may raise for it, as a class of the kit does.
+local function part_of(what, device, name)
+  local ok, value = pcall(function() return device[name] end)
+  if not ok then error(("%s: %s"):format(what, (value:gsub("^[^\n]-:%d+: ", ""))), 4) end
+  return value
+end
+
+-- A mistyped name among those of a device without functions.
+local function mistyped(device, functions)
+  local set = {}
+  for _, name in ipairs(functions) do set[name] = true end
+  for name in pairs(device) do
+    local hint = class.hint(name, set)
+    if hint ~= "" then return (", but %s%s"):format(name, hint) end
+  end
+  return ""
+end
+
 --- Refuses what is no device; `blocks`: it may have functions for blocks.
 local function check_device(what, device, blocks)
   local known = class.of(device)
@@ -40,15 +58,17 @@ local function check_device(what, device, blocks)
     check_memory(what, device)
     return
   end
-  local found = false
-  for _, name in ipairs(blocks and port_functions or access_functions) do
-    if device[name] ~= nil then
-      check.callable(("%s: device.%s"):format(what, name), device[name], 2)
+  local functions, found = blocks and port_functions or access_functions, false
+  for _, name in ipairs(functions) do
+    local fn = part_of(what, device, name)
+    if fn ~= nil then
+      check.callable(("%s: device.%s"):format(what, name), fn, 2)
       found = true
     end
   end
   if not found then
-    error(("%s: the device has neither a read nor a write function"):format(what), 3)
+    error(("%s: the device has neither a read nor a write function%s"):format(what,
+      mistyped(device, functions)), 3)
   end
 end
 

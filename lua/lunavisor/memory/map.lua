@@ -28,6 +28,9 @@ local function forms(what, buffer, a, b, c, d, e, depth)
   elseif type(c) == "string" and (d == nil or type(d) == "table") then
     given = check.options(what, d, map_options, depth)
     gpa, size, rights, offset = a, b, c, given.offset
+  elseif type(b) == "string" and b:find "^[rwx-]+$" then
+    error(('%s: gpa: a whole number expected, got %q; behind one number rights are an option: '
+      .. "{ rights = %q }"):format(what, b, b), depth + 1)
   else
     given = check.options(what, e, map_options, depth)
     offset, gpa, size, rights = a, b, c, d

@@ -148,6 +148,10 @@ function methods.on(self, kind, handler)
       :format(type(kind) == "string" and ("%q"):format(kind) or type(kind),
         table.concat(names, ", ")), 2)
   end
+  if type(handler) == "string" then
+    error(('cpu:on: handler: a function expected, got %q; write function() return %q end for this '
+      .. "answer"):format(handler, handler), 2)
+  end
   if handler ~= nil then check.callable("cpu:on: handler", handler) end
   self.handlers[number] = handler
 end

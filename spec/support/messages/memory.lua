@@ -76,6 +76,10 @@ return function(o)
     },
     { "space:map: buffer: a buffer expected, got number", function() space:map(5, 0) end },
     {
+      'space:map: gpa: a whole number expected, got "r-x"; behind one number rights are an '
+      .. 'option: { rights = "r-x" }', function() space:map(ram, 0x500000, "r-x") end,
+    },
+    {
       "cannot map gpa 0x1: it is not a multiple of the page size 0x1000",
       function() space:map(ram, 1) end,
     },
