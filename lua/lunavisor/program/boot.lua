@@ -7,6 +7,7 @@ local pace = require "lunavisor.program.pace"
 local reload = require "lunavisor.deferred" "lunavisor.program.reload"
 local say = require "lunavisor.program.say"
 local trace = require "lunavisor.exit.trace"
+local values = require "lunavisor.program.values"
 local watch = require "lunavisor.program.watch"
 local watching = require "lunavisor.program.watching"
 
@@ -35,7 +36,8 @@ function M.describe(command)
   command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS;\n"
     .. "or a file.asm for nasm: 32-bit code."):args "?"
   command:option("-m --memory", "A size, such as 64M or 2G.", "128M"):argname "SIZE"
-  command:option("-c --cpus", "How many vCPUs.", "1"):convert(tonumber):argname "N"
+  command:option("-c --cpus", "How many vCPUs.", "1"):argname "N"
+    :convert(values.whole("--cpus", 1))
   command:option("--machine", "pc, microvm or bare.", "pc"):choices { "pc", "microvm", "bare" }
   command:option("--accel", "What runs it: kvm, soft or auto."):choices { "kvm", "soft", "auto" }
   command:option("--disk", "The first disk."):argname "FILE"
@@ -48,9 +50,9 @@ function M.describe(command)
   command:option("--format", "What the image is, where its bytes do not say."):argname "NAME"
   command:option("--console", "Where the serial port ends: stdio, pty or a file.", "stdio")
     :argname "WHERE"
-  command:option("--timeout", "Seconds until status 124."):convert(tonumber):argname "SECONDS"
+  command:option("--timeout", "Seconds until status 124."):convert(values.seconds):argname "SECONDS"
   command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
-    :argname "PORT":convert(tonumber)
+    :argname "PORT":convert(values.port)
   command:option("--device", "A device of yours: a file that returns { device, pio = 0x300 }.")
     :argname "FILE":count "*"
   command:option("--on-panic", "Who gets a guest that cannot go on: exit, gdb or repl.", "exit")
@@ -149,12 +151,6 @@ end
 --- 124, 125, 126 as the program has them; 130 at Ctrl-C.
 function M.run(options)
   local console, problem, vm, found
-  if options.timeout and options.timeout <= 0 then
-    return say.cannot "--timeout: seconds above 0 expected"
-  end
-  if options.gdb and (options.gdb % 1 ~= 0 or options.gdb < 0 or options.gdb > 65535) then
-    return say.cannot "--gdb: a port from 0 to 65535 expected"
-  end
   pace.start()
   found, problem = finding.find(options)
   if not found then return say.cannot("%s", problem) end

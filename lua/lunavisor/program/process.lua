@@ -5,6 +5,7 @@
 local raw = require "lunavisor.binding.backend"
 local say = require "lunavisor.program.say"
 local trace = require "lunavisor.exit.trace"
+local values = require "lunavisor.program.values"
 local watching = require "lunavisor.program.watching"
 
 local M = {}
@@ -15,7 +16,7 @@ function M.describe(command)
   command:option("--env", "A variable of its environment; may be repeated."):argname "NAME=VALUE"
     :count "*"
   command:option("-m --memory", "The most memory that it gets (256M)."):argname "SIZE"
-  command:option("--timeout", "Seconds until status 124."):convert(tonumber):argname "SECONDS"
+  command:option("--timeout", "Seconds until status 124."):convert(values.seconds):argname "SECONDS"
   command:flag("--terminal", "Its standard streams are a terminal to it.")
   command:flag("--calls", "Show its system calls.")
 end
@@ -87,9 +88,6 @@ local function judge(process, options)
 end
 
 function M.run(options)
-  if options.timeout and options.timeout <= 0 then
-    return say.cannot "--timeout: seconds above 0 expected"
-  end
   local environment, problem = environment_of(options.env)
   if not environment then return say.cannot("%s", problem) end
   local session

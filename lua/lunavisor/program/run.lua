@@ -38,7 +38,7 @@ function M.describe(command)
   command:flag("--json", "Print the table that the script returns, as a line of JSON.")
   watching.describe(command)
   command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
-    :argname "PORT":convert(tonumber)
+    :argname "PORT":convert(require("lunavisor.program.values").port)
   processes().describe(command)
   command:epilog(EPILOG)
 end

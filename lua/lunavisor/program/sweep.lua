@@ -3,6 +3,7 @@
 -- of what came out.
 
 local say = require "lunavisor.program.say"
+local values = require "lunavisor.program.values"
 
 local M = { about = "Run a script over ranges of its arguments, here or on many hosts." }
 
@@ -22,28 +23,15 @@ Status: 0, or 1 where a unit has failed or none has come to an end; 130 after
 Ctrl-C; 126 where it cannot begin. The units are run by GNU parallel (Debian:
 apt-get install parallel).]]
 
-local function whole(option, least)
-  return function(text)
-    local number = tonumber(text)
-    if number and number % 1 == 0 and number >= least and number < 2 ^ 53 then return number end
-    return nil, ("%s: a whole number from %d expected, got %s"):format(option, least, text)
-  end
-end
-
-local function seconds(text)
-  local number = tonumber(text)
-  if number and number > 0 and number < math.huge then return number end
-  return nil, "--timeout: seconds above 0 expected, got " .. text
-end
-
 function M.describe(command)
   command:argument("script", "The script.")
   command:option("--set", "A parameter; may be said again."):argname "NAME=VALUES":count "*"
   command:option("--seeds", "Each unit with each of these, as --seed."):argname "VALUES"
   command:option("--jobs", "Units at once; else one a processor."):argname "N"
-    :convert(whole("--jobs", 1))
+    :convert(values.whole("--jobs", 1))
   command:option("--on", "Hosts with luna and the script, a,b or a file of them."):argname "HOSTS"
-  command:option("--timeout", "The most that a unit takes."):argname "SECONDS":convert(seconds)
+  command:option("--timeout", "The most that a unit takes."):argname "SECONDS"
+    :convert(values.seconds)
   command:option("--accel", "What runs VMs whose accel is not said: kvm, soft or auto.")
     :choices { "kvm", "soft", "auto" }
   command:option("--output", "Where all goes; SCRIPT.sweep without it."):argname "DIR"
@@ -55,7 +43,7 @@ function M.describe(command)
   command:flag("--again", "Drop what is there, and begin anew.")
   command:flag("--list", "Show the units, a line each, and run none.")
   command:option("--unit", "Run this one alone; its line to the standard output."):argname "N"
-    :convert(whole("--unit", 1))
+    :convert(values.whole("--unit", 1))
   command:option("--take", "Take lines of units that ran elsewhere; - for the standard input.")
     :argname "FILE"
   command:flag("--do"):hidden(true) -- the script is a unit's word

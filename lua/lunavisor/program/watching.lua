@@ -91,9 +91,6 @@ end
 
 -- gdb has the first VM from its first instruction until it lets it go.
 function kinds.gdb(port)
-  if type(port) ~= "number" or port % 1 ~= 0 or port < 0 or port > 65535 then
-    return nil, "--gdb: a port from 0 to 65535 expected"
-  end
   require("lunavisor.program.first").new(function(vm)
     local server, message = vm:gdb { port = port }
     if not server then os.exit(say.cannot("--gdb: %s", message), true) end
