@@ -29,11 +29,11 @@ enum {
   SOFT_RUN_SIZE = 3 * SOFT_PAGE,
   SOFT_RUN_PAGES = (2 * SOFT_CPUS_MAX + 1) * SOFT_PAGE, /* of all CPUs of a VM */
   SOFT_XSAVE_SIZE = 4096,
-  SOFT_TLB_SIZE = 512,  /* entries of each set */
+  SOFT_TLB_SIZE = 2048, /* entries of each set */
   SOFT_MARKS = 1 << 16, /* pages by the low bits of their host address */
   SOFT_BLOCK_HASH = 1 << 16,
   SOFT_ARENA_SIZE = 64 << 20,
-  SOFT_JUMPS = 1024,
+  SOFT_JUMPS = 4096,
   SOFT_WORLDS = 16,
   SOFT_STUB_BUCKETS = 1024,
   SOFT_POSTS_MAX = 64,
@@ -330,7 +330,7 @@ struct soft_cpu {
   _Atomic int sipi; /* the vector plus 256; 0 for none */
   int eoi_vector;   /* of KVM_EXIT_IOAPIC_EOI that is due, plus 1 */
 
-  bool tlb_used[SOFT_TLB_SETS];
+  uint64_t tlb_used[SOFT_TLB_SETS]; /* a bit for each 64th of the set */
   _Alignas(64) soft_tlb tlbs[SOFT_TLB_SETS][SOFT_TLB_SIZE];
 };
 

@@ -226,7 +226,7 @@ SOFT_INLINE unsigned soft_code_kind(const soft_cpu *cpu) {
 }
 
 SOFT_INLINE soft_jump *soft_jump_of(const soft_cpu *cpu, uint64_t linear) {
-  return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 10) & (SOFT_JUMPS - 1)];
+  return (soft_jump *)(uintptr_t)&cpu->jumps[(linear ^ linear >> 12) & (SOFT_JUMPS - 1)];
 }
 
 SOFT_INLINE unsigned soft_mark_number(const uint8_t *host) {

@@ -6,18 +6,33 @@
 
 static const soft_tlb no_entry = {SOFT_NO_PAGE, SOFT_NO_PAGE, SOFT_NO_PAGE, 0};
 
-static void clear_set(soft_tlb *set) {
-  for (int i = 0; i < SOFT_TLB_SIZE; i++) {
-    set[i] = no_entry;
+enum {
+  GROUPS = 64, /* of a set's entries: those in use are known by a bit of soft_cpu.tlb_used */
+  GROUP = SOFT_TLB_SIZE / GROUPS
+};
+
+/* The first entry and the last. A set is all zeroes until it is used, and zero is a page: that of
+ * the first entry, and of the end of an access that the last one is asked for. */
+#define ENDS (UINT64_C(1) | UINT64_C(1) << (GROUPS - 1))
+
+/* The next group in use, from 0 on; GROUPS where there is no other. */
+static int next_group(const soft_cpu *cpu, int set, int group) {
+  uint64_t left = group < GROUPS ? cpu->tlb_used[set] >> group : 0;
+  return left ? group + __builtin_ctzll(left) : GROUPS;
+}
+
+static void clear(soft_tlb *entries) {
+  for (int i = 0; i < GROUP; i++) {
+    entries[i] = no_entry;
   }
 }
 
 void soft_tlb_flush(soft_cpu *cpu) {
   for (int i = 0; i < SOFT_TLB_SETS; i++) {
-    if (cpu->tlb_used[i]) {
-      clear_set(cpu->tlbs[i]);
-      cpu->tlb_used[i] = cpu->tlbs[i] == cpu->tlb;
+    for (int k = next_group(cpu, i, 0); k < GROUPS; k = next_group(cpu, i, k + 1)) {
+      clear(&cpu->tlbs[i][k * GROUP]);
     }
+    cpu->tlb_used[i] = cpu->tlbs[i] == cpu->tlb ? ENDS : 0;
   }
   soft_links_drop(cpu);
 }
@@ -31,7 +46,6 @@ void soft_tlb_flush_page(soft_cpu *cpu, uint64_t linear) {
   soft_links_drop(cpu);
 }
 
-/* A set is all zeroes until it is used, and zero is a page. */
 void soft_tlb_select(soft_cpu *cpu) {
   bool checked = cpu->cr0 & CR0_AM && cpu->rflags & FLAG_AC;
   int set = cpu->cpl == 3 ? checked ? SOFT_AS_CHECKED : SOFT_AS_USER
@@ -39,19 +53,24 @@ void soft_tlb_select(soft_cpu *cpu) {
                                                               : SOFT_AS_SUPERVISOR;
   cpu->tlb = cpu->tlbs[set];
   if (!cpu->tlb_used[set]) {
-    clear_set(cpu->tlb);
-    cpu->tlb_used[set] = true;
+    cpu->tlb[0] = cpu->tlb[SOFT_TLB_SIZE - 1] = no_entry;
+    cpu->tlb_used[set] = ENDS;
+  }
+}
+
+static void drop_write(soft_tlb *entry, uint64_t page) {
+  if (entry->write != SOFT_NO_PAGE &&
+      ((entry->write + entry->add) >> 12 & (SOFT_MARKS - 1)) == page) {
+    entry->write |= SOFT_CODE_PAGE;
   }
 }
 
 void soft_tlb_drop_writes(soft_cpu *cpu, const uint8_t *host) {
   uint64_t page = (uint64_t)(uintptr_t)host >> 12 & (SOFT_MARKS - 1);
   for (int i = 0; i < SOFT_TLB_SETS; i++) {
-    for (int k = 0; cpu->tlb_used[i] && k < SOFT_TLB_SIZE; k++) {
-      soft_tlb *entry = &cpu->tlbs[i][k];
-      if (entry->write != SOFT_NO_PAGE &&
-          ((entry->write + entry->add) >> 12 & (SOFT_MARKS - 1)) == page) {
-        entry->write |= SOFT_CODE_PAGE;
+    for (int k = next_group(cpu, i, 0); k < GROUPS; k = next_group(cpu, i, k + 1)) {
+      for (int n = 0; n < GROUP; n++) {
+        drop_write(&cpu->tlbs[i][k * GROUP + n], page);
       }
     }
   }
@@ -61,6 +80,8 @@ static void fill(soft_cpu *cpu, uint64_t linear, const uint8_t *host, soft_acces
   uint64_t page = linear & ~UINT64_C(0xfff);
   uint64_t add = (uint64_t)(uintptr_t)host - linear;
   soft_tlb *entry = soft_entry(cpu, linear);
+  size_t set = (size_t)(cpu->tlb - cpu->tlbs[0]) / SOFT_TLB_SIZE;
+  cpu->tlb_used[set] |= UINT64_C(1) << (linear >> 12 & (SOFT_TLB_SIZE - 1)) / GROUP;
   bool written = (entry->write & ~SOFT_CODE_PAGE) == page;
   if (entry->add != add || (entry->read != page && !written && entry->fetch != page)) {
     *entry = no_entry;
