@@ -63,6 +63,7 @@ struct soft_insn {
   bool steps_down;      /* DEC of a register */
   bool chooses;         /* takes is set */
   bool forgets;         /* the first of a block that writes all flags before anything sees them */
+  bool silent;          /* nobody sees its flags */
   bool native;          /* the first of a run: decode/native.c */
   uint32_t offset_mask; /* of SOFT_SEGMENT_16 and _32 */
   uint16_t offset;      /* in its page */

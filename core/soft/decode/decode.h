@@ -47,6 +47,8 @@ void soft_shape_alu(soft_insn *insn, const soft_parsed *parsed, soft_alu operati
 bool soft_shape_mov(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_double_shift(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_step(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_shift(soft_insn *insn, const soft_parsed *parsed);
+void soft_shape_rotate(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_one(soft_insn *insn, const soft_parsed *parsed);
 void soft_shape_imul(soft_insn *insn, const soft_parsed *parsed);
@@ -78,7 +80,8 @@ void soft_shape_rex(soft_insn *insn, const soft_parsed *parsed);
 /* What an instruction of general registers, which cannot fault, does to arithmetic flags. */
 enum {
   SOFT_EFFECT_UNKNOWN,
-  SOFT_EFFECT_NONE, /* neither reads nor writes them */
+  SOFT_EFFECT_NONE, /* none, or on some, of which it leaves or passes on the others */
+  SOFT_EFFECT_REST, /* reads none and writes all, but is not of soft_op_quiet */
   SOFT_EFFECT_ALL   /* reads none and writes all; soft_insn.extra is the soft_alu */
 };
 

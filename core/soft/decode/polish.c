@@ -12,6 +12,7 @@ static void leave_flags_out(soft_block *block) {
   bool wanted = true;
   for (unsigned i = block->count; i-- > 0;) {
     soft_insn *insn = &block->insns[i];
+    insn->silent = !wanted;
     if (insn->effect == SOFT_EFFECT_ALL) {
       bool immediate = insn->from_kind == SOFT_IMMEDIATE;
       const soft_handler *quiet = soft_op_quiet[insn->extra][size_of(insn)][immediate];
@@ -19,10 +20,8 @@ static void leave_flags_out(soft_block *block) {
         insn->takes = quiet;
         insn->run = quiet[SOFT_TAKE_NONE];
       }
-      wanted = false;
-    } else if (insn->effect == SOFT_EFFECT_UNKNOWN) {
-      wanted = true;
     }
+    wanted = insn->effect == SOFT_EFFECT_UNKNOWN || (insn->effect == SOFT_EFFECT_NONE && wanted);
   }
   block->insns[0].forgets = !wanted;
 }

@@ -77,6 +77,23 @@ void soft_shape_double_shift(soft_insn *insn, const soft_parsed *parsed) {
   insn->immediate = insn->extra ? 0 : count->imm.value.u;
 }
 
+/* A register and a number that is not 0: the flags do not depend on those before. */
+static bool shifts_some(const soft_insn *insn) {
+  unsigned most = insn->size == 8 ? 63 : 31;
+  return insn->to_kind == SOFT_REGISTER && insn->from_kind == SOFT_IMMEDIATE &&
+         insn->immediate & most;
+}
+
+void soft_shape_shift(soft_insn *insn, const soft_parsed *parsed) {
+  (void)parsed;
+  insn->effect = shifts_some(insn) ? SOFT_EFFECT_REST : SOFT_EFFECT_UNKNOWN;
+}
+
+void soft_shape_rotate(soft_insn *insn, const soft_parsed *parsed) {
+  (void)parsed;
+  insn->effect = shifts_some(insn) ? SOFT_EFFECT_NONE : SOFT_EFFECT_UNKNOWN;
+}
+
 /* The only operand is a source. */
 void soft_shape_one(soft_insn *insn, const soft_parsed *parsed) {
   (void)parsed;
@@ -94,6 +111,7 @@ void soft_shape_imul(soft_insn *insn, const soft_parsed *parsed) {
     return;
   }
   insn->run = soft_op_imul_to[size];
+  insn->effect = insn->from_kind == SOFT_REGISTER ? SOFT_EFFECT_REST : SOFT_EFFECT_UNKNOWN;
   if (count == 3) {
     insn->extra = 1;
     insn->immediate = parsed->operands[2].imm.value.u;
@@ -246,6 +264,7 @@ void soft_shape_lea(soft_insn *insn, const soft_parsed *parsed) {
 void soft_shape_step(soft_insn *insn, const soft_parsed *parsed) {
   if (insn->to_kind == SOFT_REGISTER) {
     insn->steps_down = parsed->all.mnemonic == ZYDIS_MNEMONIC_DEC;
+    insn->effect = SOFT_EFFECT_NONE;
     gives(insn);
   }
 }

@@ -17,8 +17,9 @@ static const soft_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* Arithmetic. */
     SIZED(INC, inc, soft_shape_step), SIZED(DEC, dec, soft_shape_step), SIZED(NEG, neg, NULL),
     SIZED(NOT, not, NULL),
-    SIZED(SHL, shl, NULL), SIZED(SHR, shr, NULL), SIZED(SAR, sar, NULL), SIZED(ROL, rol, NULL),
-    SIZED(ROR, ror, NULL), SIZED(RCL, rcl, NULL), SIZED(RCR, rcr, NULL),
+    SIZED(SHL, shl, soft_shape_shift), SIZED(SHR, shr, soft_shape_shift),
+    SIZED(SAR, sar, soft_shape_shift), SIZED(ROL, rol, soft_shape_rotate),
+    SIZED(ROR, ror, soft_shape_rotate), SIZED(RCL, rcl, NULL), SIZED(RCR, rcr, NULL),
     SIZED(SHLD, shld, soft_shape_double_shift), SIZED(SHRD, shrd, soft_shape_double_shift),
     SIZED(MUL, mul, soft_shape_one), SIZED(DIV, div, soft_shape_one),
     SIZED(IDIV, idiv, soft_shape_one), SIZED(IMUL, imul, soft_shape_imul),

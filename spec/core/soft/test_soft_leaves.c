@@ -101,29 +101,34 @@ static void put_move(row *made) {
   }
 }
 
-/* MOVZX and MOVSX, or TEST with a register. */
+/* MOVZX and MOVSX, IMUL, INC and DEC, or TEST with a register. */
 static void put_other(row *made) {
-  put_size(made, true);
-  if (pick(3)) {
+  unsigned size = put_size(made, true), kind = pick(6);
+  if (kind < 3) {
     put(made, 0x0f);
-    put(made, 0xb6 | pick(2) | pick(2) << 3);
+    put(made, kind ? 0xb6 | pick(2) | pick(2) << 3 : 0xaf);
   } else {
-    put(made, 0x85);
+    put(made, kind == 3 ? 0x85 : kind == 4 ? 0x69 : 0xff);
   }
-  put_operand(made, pick(8), pick(2));
+  put_operand(made, kind == 5 ? pick(2) : pick(8), pick(2));
+  if (kind == 4) {
+    put_immediate(made, size < 4 ? size : 4);
+  }
 }
 
-/* Shifts and rotations by a number, with a few of the counts that are none or too many. */
+/* Shifts and rotations by one or a number, with a few of the counts that are none or too many. */
 static void put_shift(row *made) {
-  bool wide = pick(4) != 0;
+  bool wide = pick(4) != 0, one = pick(4) == 0;
   put_size(made, wide);
-  put(made, 0xc0 | wide);
+  put(made, (one ? 0xd0u : 0xc0) | wide);
   put_operand(made, pick(8), pick(4) == 0);
-  put(made, pick(8) ? 1 + pick(7) : pick(70));
+  if (!one) {
+    put(made, pick(8) ? 1 + pick(7) : pick(70));
+  }
 }
 
 static void put_one(row *made) {
-  switch (pick(10)) {
+  switch (pick(12)) {
     case 0:
     case 1:
       put(made, 0x50 | pick(8));
@@ -136,12 +141,13 @@ static void put_one(row *made) {
       put_move(made);
       break;
     case 5:
+    case 6:
       put_other(made);
       break;
-    case 6:
+    case 7:
       put_shift(made);
       break;
-    case 7: /* LEA */
+    case 8: /* LEA */
       put_size(made, true);
       put(made, 0x8d);
       put_operand(made, pick(8), true);
