@@ -229,7 +229,7 @@ helper.kvm("a machine", function()
     put_gate(vm, "\xb8\5\0\0\0")
     local exit = run(vm)
     assert.equal(5, exit.value, tostring(exit))
-    cpu.rip = luna.u64(MIB)
+    vm.vcpus[1].rip = luna.u64(MIB)
     exit = assert(vm:run { timeout = 10 }) -- the vCPU has a thread, which the timer comes into
     assert.equal("stopped", exit.kind, tostring(exit))
     assert.equal(5, exit.value, tostring(exit))

@@ -33,7 +33,9 @@ local function shipped() return require("lunavisor.program.device.open").shipped
 
 local function formats()
   local names = {}
-  for name in require("lunavisor.load.formats").names:gmatch "[^, ]+" do names[#names + 1] = name end
+  for name in require("lunavisor.load.formats").names:gmatch "[^, ]+" do
+    names[#names + 1] = name
+  end
   return names
 end
 
