@@ -67,6 +67,24 @@ static unsigned copy_prefixes(soft_stub_key *key, const soft_parsed *parsed, uin
   return at;
 }
 
+/* In 32-bit code, where it stands for a general register of 64 bits in place of memory too. */
+static bool ignores_w(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SH:
+    case ZYDIS_MNEMONIC_VCVTUSI2SS:
+    case ZYDIS_MNEMONIC_VCVTUSI2SD:
+    case ZYDIS_MNEMONIC_VCVTUSI2SH:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+      return true;
+    default:
+      return false;
+  }
+}
+
 /* R, X, B and vvvv are stored inverted. */
 static unsigned copy_vex(soft_stub_key *key, const soft_parsed *parsed, unsigned fix, bool memory) {
   unsigned size = parsed->all.raw.vex.size;
@@ -74,7 +92,7 @@ static unsigned copy_vex(soft_stub_key *key, const soft_parsed *parsed, unsigned
   memcpy(vex, parsed->bytes + parsed->all.raw.vex.offset, size);
   key->size = (uint8_t)(key->size + size);
   bool legacy = parsed->mode != SOFT_MODE_64;
-  if (size == 3 && (memory || fix & FIX_RM)) {
+  if (size == 3 && (memory || fix & FIX_RM || legacy)) {
     vex[1] |= 0x60;
   }
   if (fix & FIX_REG) {
@@ -86,7 +104,7 @@ static unsigned copy_vex(soft_stub_key *key, const soft_parsed *parsed, unsigned
   } else if (legacy) {
     *last |= 0x40; /* the registers 8 to 15 are not there */
   }
-  if (legacy && size == 3 && fix) {
+  if (legacy && size == 3 && (fix || ignores_w(parsed->all.mnemonic))) {
     *last &= 0x7f; /* nor are 64-bit operands */
   }
   return parsed->all.raw.vex.offset + size;
@@ -100,8 +118,37 @@ static void copy_rex(soft_stub_key *key, uint8_t rex, unsigned fix, bool memory)
   }
 }
 
+/* A register in the upper half of the immediate. */
+static bool has_immediate_register(const soft_parsed *parsed) {
+  for (unsigned i = 0; i < parsed->all.operand_count_visible; i++) {
+    if (parsed->operands[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/* In 32-bit code VZEROUPPER and VZEROALL are about the first eight registers: VMOVAPS of each to
+ * itself, or VXORPS. */
+static void put_clear(soft_stub_key *key, bool all) {
+  for (unsigned i = 0; i < 8; i++) {
+    uint8_t *at = &key->bytes[key->size];
+    at[0] = 0xc5;
+    at[1] = (uint8_t)(0x80 | (all ? ~i & 15 : 15u) << 3);
+    at[2] = all ? 0x57 : 0x28;
+    at[3] = (uint8_t)(0xc0 | i << 3 | i);
+    key->size = (uint8_t)(key->size + 4);
+  }
+}
+
 static void copy_bytes(soft_stub_key *key, const soft_parsed *parsed, unsigned fix) {
   const ZydisDecodedInstruction *all = &parsed->all;
+  bool clears =
+      all->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || all->mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+  if (clears && parsed->mode != SOFT_MODE_64) {
+    put_clear(key, all->mnemonic == ZYDIS_MNEMONIC_VZEROALL);
+    return;
+  }
   bool modrm = all->attributes & ZYDIS_ATTRIB_HAS_MODRM;
   bool memory = modrm && all->raw.modrm.mod != 3;
   uint8_t rex = 0;
@@ -133,6 +180,9 @@ static void copy_bytes(soft_stub_key *key, const soft_parsed *parsed, unsigned f
   }
   while (at < all->length) {
     key->bytes[key->size++] = parsed->bytes[at++];
+  }
+  if (parsed->mode != SOFT_MODE_64 && has_immediate_register(parsed)) {
+    key->bytes[key->size - 1] &= 0x7f;
   }
 }
 

@@ -15,7 +15,7 @@ enum {
 
 /* What a stub is made of. */
 typedef struct soft_stub_key {
-  uint8_t bytes[16]; /* the instruction */
+  uint8_t bytes[32]; /* the instruction */
   uint8_t size;
   int8_t gpr[3]; /* guest registers for rax, rcx, rdx; -1 */
   bool written[3];

@@ -165,7 +165,7 @@ static bool make(one *made, bool vectors) {
 
 static void fill_state(bool vectors) {
   for (int i = 0; i < 16; i++) {
-    native->in.r[i] = i == 4 ? 0 : value();
+    native->in.r[i] = i == 4 ? 0 : native_narrow ? (uint32_t)value() : value();
   }
   if (pick(2)) { /* divisions whose quotient fits */
     native->in.r[2] = pick(2) ? 0 : (uint64_t)((int64_t)native->in.r[0] >> 63);
@@ -252,13 +252,17 @@ static bool try(one *made, const soft_guest *guest, bool vectors) {
 
 static void run(bool vectors) {
   static uint16_t tried[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-  uint64_t until = luna_clock() + (uint64_t)(oracle_seconds(13) * 1e9), count = 0, faults = 0;
+  uint64_t until = luna_clock() + (uint64_t)(oracle_seconds(native_narrow ? 3 : 13) * 1e9),
+           count = 0, faults = 0;
   unsigned kinds = 0;
   uint64_t seed = test_seed();
   state = seed;
   memset(tried, 0, sizeof tried);
   soft_guest guest = guest_open(3);
   guest_map(&guest, NATIVE_BASE, 2 << 20);
+  if (native_narrow) {
+    guest_narrow(&guest);
+  }
   one made;
   while (luna_clock() < until) {
     test_note("seed 0x%" PRIx64 ", instruction %" PRIu64, seed, count);
@@ -270,7 +274,10 @@ static void run(bool vectors) {
   }
   guest_close(&guest);
   printf("# %s: %" PRIu64 " instructions, %u kinds, %" PRIu64 " faults\n",
-         vectors ? "vectors" : "integers", count, kinds, faults);
+         !vectors        ? "integers"
+         : native_narrow ? "vectors of 32-bit code"
+                         : "vectors",
+         count, kinds, faults);
 #ifndef __SANITIZE_THREAD__ /* a hundred times slower */
   CHECK(count > 1000 && kinds > (vectors ? 300u : 80u));
 #endif
@@ -289,6 +296,18 @@ static void vectors_come_out_as_on_the_host(void) {
   run(true);
 }
 
+/* In which registers 8 to 15 are not there, nor operands of 64 bits. */
+static void vectors_of_32_bit_code_too(void) {
+#ifdef __SANITIZE_THREAD__
+  test_skip("as above");
+#endif
+  native_narrow_begin();
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+  run(true);
+}
+
 int main(void) {
   if (!native_begin()) {
     printf("0 passed, 0 failed, 1 skipped\n");
@@ -297,5 +316,6 @@ int main(void) {
   make_decoder();
   RUN(integers_come_out_as_on_the_host);
   RUN(vectors_come_out_as_on_the_host);
+  RUN(vectors_of_32_bit_code_too);
   return test_end();
 }
