@@ -213,6 +213,8 @@ static int set_xsave(soft_cpu *cpu, const uint8_t *area) {
   if (components & SOFT_XCR0_PKRU) {
     memcpy(&pkru, area + soft_pkru_at(), sizeof pkru);
   }
+  components &= ~(uint64_t)SOFT_XCR0_PKRU; /* which the host's processor may not have */
+  memcpy(cpu->xsave + AT_COMPONENTS, &components, sizeof components);
   soft_set_pkru(cpu, pkru);
   return 0;
 }

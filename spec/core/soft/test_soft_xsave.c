@@ -357,6 +357,19 @@ static void the_vcpu_s_state_carries_pkru(void) {
   system_close(&system);
 }
 
+/* x87's part of the image is loaded by the host's processor, whose XCR0 need not have PKRU. */
+static void pkru_does_not_keep_x87_out(void) {
+  soft_system system = begin();
+  image state = state_with(PKRU);
+  set_state(&system, &state);
+  struct kvm_regs regs = {.rdi = AREA};
+  SYSTEM_CHECK(SYSTEM_RUN(&system, 3, regs, "\xd9\xe8\xd9\x1f"), SYSTEM_END, 0); /* fld1; fstp */
+  CHECK_EQ(system_get(&system, AREA, 4), 0x3f800000);
+  image after = get_state(&system);
+  CHECK_EQ(at(&after, pkru_at, 4), 0x55555550);
+  system_close(&system);
+}
+
 static void fxsave_is_by_mode(void) {
   static const uint8_t code[][3] = {{0x0f, 0xae, 0x07}, {0x0f, 0xae, 0x0f}}; /* [edi], [rdi] */
   for (system_mode mode = SYSTEM_32; mode <= SYSTEM_64; mode++) {
@@ -413,6 +426,7 @@ int main(void) {
   RUN(xss_has_no_component);
   RUN(xsetbv_and_xgetbv);
   RUN(the_vcpu_s_state_carries_pkru);
+  RUN(pkru_does_not_keep_x87_out);
   RUN(fxsave_is_by_mode);
   RUN(an_area_over_a_missing_page);
   return test_end();
