@@ -4,11 +4,12 @@
  * again, over the same memory without the right to write. */
 #include "base/error.h"
 #include "kvm/host.h"
+#include "vcpu/cpuid.h"
 #include "vcpu/guard.h"
 #include "vcpu/vcpu.h"
 
 enum {
-  XCR0_KNOWN = 7, /* x87, SSE and AVX: what every software CPU has */
+  XCR0_KNOWN = 0xe7, /* x87, SSE, AVX and AVX-512: what software CPUs may have */
   NO_WRITES = LUNA_READ | LUNA_EXECUTE
 };
 static const uint64_t patience = 1000000000; /* nanoseconds, for one instruction */
@@ -30,12 +31,14 @@ static int map_all(const luna_vcpu *vcpu, luna_vm *twin) {
 
 /* The last of them say nothing about exceptions. */
 static int copy_registers(luna_vcpu *vcpu, luna_vcpu *twin) {
+  const struct kvm_cpuid_entry2 *leaf = luna_cpuid_find(twin->cpuid, 0xd, 0);
+  uint64_t known = XCR0_KNOWN & (leaf ? leaf->eax : 1);
   int status = LUNA_OK;
   for (int reg = 0; reg <= LUNA_XCR0 && status == LUNA_OK; reg++) {
     uint64_t value;
     status = reg == LUNA_APIC_BASE ? LUNA_OK : luna_vcpu_get(vcpu, reg, &value);
     if (status == LUNA_OK && reg != LUNA_APIC_BASE) {
-      status = luna_vcpu_set(twin, reg, reg == LUNA_XCR0 ? value & XCR0_KNOWN : value);
+      status = luna_vcpu_set(twin, reg, reg == LUNA_XCR0 ? value & known : value);
     }
   }
   return status;

@@ -5,6 +5,7 @@
 local luna = require "lunavisor"
 local files = require "spec.support.files"
 local helper = require "spec.support.helper"
+local soft = require "spec.support.soft"
 
 -- ---- Both runs ----
 
@@ -26,10 +27,10 @@ local function by_host(program, args, input)
     files.read(directory .. "/err")
 end
 
-local function by_luna(program, args, input)
+local function by_luna(program, args, input, accel)
   local output, errors, told = {}, {}, {}
   local process, message, code = luna.process(program, { args = args, env = { A = "b" },
-    stdin = input, root = directory,
+    stdin = input, root = directory, accel = accel,
     stdout = function(text) output[#output + 1] = text end,
     stderr = function(text) errors[#errors + 1] = text end,
     log = function(text) told[#told + 1] = text end })
@@ -41,9 +42,9 @@ local function by_luna(program, args, input)
 end
 
 -- Compares them; returns what came.
-local function same(program, args, input)
+local function same(program, args, input, accel)
   local output, status, errors = by_host(program, args, input)
-  local found, how, said, ending = by_luna(program, args, input)
+  local found, how, said, ending = by_luna(program, args, input, accel)
   assert.equal(output, found, tostring(ending))
   assert.equal(status, how, tostring(ending))
   -- Of one that a signal has ended, the shell says so too.
@@ -226,6 +227,39 @@ for _, compiler in ipairs(compilers) do
     end
   end)
 end
+
+-- What it prints first says whether it has them.
+local WIDE = INCLUDES .. [[
+typedef float floats __attribute__((vector_size(64)));
+typedef int words __attribute__((vector_size(64)));
+
+__attribute__((target("avx512f,avx512bw"), noinline)) static void wide(int rounds) {
+  floats x, y = {0};
+  words n, sum = {0};
+  for (int i = 0; i < 16; i++) x[i] = 1.5f * i, n[i] = i * 0x01234567;
+  for (int i = 0; i < rounds; i++) {
+    words less = x > y;
+    y = y * 0.75f + 3.0f / (x + 1.0f);
+    n = (n * 5 + (n >> 3)) ^ sum;
+    sum += (less & n) | (~less & -n);
+    if (i % 100 == 0) puts("a call in between");
+  }
+  for (int i = 0; i < 16; i++) printf("%a %08x %08x\n", y[i], n[i], sum[i]);
+}
+
+int main(void) {
+  int has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  puts(has ? "wide" : "narrow");
+  if (has) wide(1000);
+}]]
+
+soft.block("a program with vectors of 64 bytes", function()
+  it("has them where the host's processor does", function()
+    local found = same(compiled(compilers[1], WIDE), {}, nil, "soft")
+    if found == "narrow\n" then pending "the host's processor has no AVX-512" end
+    assert.equal("wide", found:match "^%l+")
+  end)
+end)
 
 -- ---- Busybox ----
 

@@ -76,6 +76,30 @@ helper.kvm("vector registers", function()
     assert.same({ 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5 }, guest.cpu.ymm[2].f32)
   end)
 
+  it("of AVX-512 reach the guest once XCR0 has them, and go with its state", function()
+    local function make()
+      local guest = helper.guest { mode = "user", source = [[
+        vpaddq zmm20 {k1}, zmm17, zmm18
+        kmovq rax, k1
+        hlt]] }
+      guest.cpu.cr4 = luna.u64.bor(guest.cpu.cr4, 2 ^ 18) -- OSXSAVE
+      return guest, pcall(function() guest.cpu.xcr0 = 0xe7 end)
+    end
+    local guest, enabled, message = make()
+    if not enabled then pending(message) end
+    guest.cpu.k[1] = 0xf0
+    guest.cpu.zmm[17] = { 1, 2, 3, 4, 5, 6, 7, 8 }
+    guest.cpu.zmm[18] = { 10, 20, 30, 40, 50, 60, 70, 80 }
+    guest.cpu.zmm[20] = { 9, 9, 9, 9, 9, 9, 9, 9 }
+    local other = make()
+    assert(other.cpu:set_state(assert(guest.cpu:state())))
+    if other:stops "exception".name == "#UD" then pending "this host's KVM runs no AVX-512" end
+    assert.equal(hex(0xf0), hex(other.cpu.rax))
+    for i, want in ipairs { 9, 9, 9, 9, 55, 66, 77, 88 } do
+      assert.equal(hex(want), hex(other.cpu.zmm[20].u64[i]))
+    end
+  end)
+
   it("of the x87 are extended numbers", function()
     local guest = helper.guest { mode = "user", source = "fldpi\n fld1\n fchs\n hlt" }
     guest:stops "exception"

@@ -36,6 +36,9 @@ void soft_mode_changed(soft_cpu *cpu) {
                                              : 0xffff;
   cpu->cs_base = cpu->mode == SOFT_MODE_64 ? 0 : cs->base;
   cpu->rip_last = cpu->mode == SOFT_MODE_64 ? ~UINT64_C(0) : cs->limit;
+  if (cpu->mode == SOFT_MODE_16) { /* virtual-8086 mode has less of them */
+    cpu->vector_ready = 0;
+  }
   soft_segments_changed(cpu);
   soft_links_select(cpu);
 }

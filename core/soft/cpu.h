@@ -37,7 +37,7 @@ enum {
   SOFT_WORLDS = 16,
   SOFT_STUB_BUCKETS = 1024,
   SOFT_POSTS_MAX = 64,
-  SOFT_ANSWERS_MAX = 128, /* accesses of an instruction: XSAVE has 104 */
+  SOFT_ANSWERS_MAX = 320, /* accesses of an instruction: XSAVE has 304 */
   SOFT_BATCH_MAX = 1024   /* bytes of a port that REP INS asks for at once */
 };
 

@@ -65,6 +65,12 @@ static void park_from_frame(soft_cpu *cpu, const ucontext_t *context) {
   if (cpu->vector_live & SOFT_LIVE_AVX && size > AT_EXTENDED) {
     memcpy(cpu->xsave + AT_EXTENDED, frame + AT_EXTENDED, EXTENDED_SIZE);
   }
+  for (unsigned i = SOFT_AREA_OPMASK; cpu->vector_live >> i & 1; i++) {
+    uint32_t at = soft_component_at(i), end = at + soft_component_size(i);
+    if (end <= size) {
+      memcpy(cpu->xsave + at, frame + at, end - at);
+    }
+  }
   uint64_t image;
   memcpy(&image, cpu->xsave + AT_COMPONENTS, sizeof image);
   image = (image & ~(uint64_t)cpu->vector_live) | (components & cpu->vector_live);

@@ -211,7 +211,7 @@ static int set_xsave(soft_cpu *cpu, const uint8_t *area) {
   memset(cpu->xsave + AT_COMPONENTS + sizeof components, 0, HEADER_REST);
   uint32_t pkru = 0;
   if (components & SOFT_XCR0_PKRU) {
-    memcpy(&pkru, area + soft_pkru_at(), sizeof pkru);
+    memcpy(&pkru, area + soft_component_at(SOFT_AREA_PKRU), sizeof pkru);
   }
   components &= ~(uint64_t)SOFT_XCR0_PKRU; /* which the host's processor may not have */
   memcpy(cpu->xsave + AT_COMPONENTS, &components, sizeof components);
@@ -221,9 +221,10 @@ static int set_xsave(soft_cpu *cpu, const uint8_t *area) {
 
 static int get_xsave(soft_cpu *cpu, uint8_t *area) {
   uint64_t components = soft_xinuse(cpu);
+  soft_settle(cpu, soft_xcr0_known()); /* KVM's has the initial values too */
   memcpy(area, cpu->xsave, SOFT_XSAVE_SIZE);
   memcpy(area + AT_COMPONENTS, &components, sizeof components);
-  memcpy(area + soft_pkru_at(), &cpu->pkru, sizeof cpu->pkru);
+  memcpy(area + soft_component_at(SOFT_AREA_PKRU), &cpu->pkru, sizeof cpu->pkru);
   return 0;
 }
 

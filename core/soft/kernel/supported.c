@@ -20,6 +20,12 @@ enum {
   LEAF_1_EDX = 0x178bfbff,
   /* Leaf 7, EBX: BMI1, AVX2, BMI2, ADX, SHA and what caches do. */
   HOST_7_EBX = BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29),
+  /* AVX-512's, where the host has all that goes with them: F, DQ, IFMA, CD, BW, VL; VBMI, VBMI2,
+   * VNNI, BITALG, VPOPCNTDQ; FP16; and of the next index BF16. */
+  AVX512_7_EBX = (int)(BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31)),
+  AVX512_7_ECX = BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14),
+  AVX512_7_EDX = BIT(23),
+  AVX512_71_EAX = BIT(5),
   /* FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP. */
   OWN_7_EBX = BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20),
   /* GFNI, VAES, VPCLMULQDQ. */
@@ -44,7 +50,7 @@ static const struct {
   uint32_t indices;
 } leaves[] = {
     {0, 1},          {1, 1},          {2, 1},          {4, 5},          {5, 1},
-    {6, 1},          {7, 1},          {0xb, 2},        {0xd, 10},       {0x40000000, 1},
+    {6, 1},          {7, 2},          {0xb, 2},        {0xd, 10},       {0x40000000, 1},
     {0x40000001, 1}, {0x80000000, 1}, {0x80000001, 1}, {0x80000002, 1}, {0x80000003, 1},
     {0x80000004, 1}, {0x80000005, 1}, {0x80000006, 1}, {0x80000007, 1}, {0x80000008, 1},
 };
@@ -59,7 +65,7 @@ static void clear(struct kvm_cpuid_entry2 *entry) {
   entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
 }
 
-/* XSAVE's areas: x87, SSE, AVX and PKRU. */
+/* XSAVE's areas: x87, SSE, AVX, AVX-512 and PKRU. */
 static void set_xsave(struct kvm_cpuid_entry2 *entry) {
   uint32_t known = (uint32_t)soft_xcr0_known(), index = entry->index;
   if (index == 0) {
@@ -72,10 +78,12 @@ static void set_xsave(struct kvm_cpuid_entry2 *entry) {
     entry->ebx = soft_xsave_size(known, true);
   } else if (index == 9) {
     entry->eax = 8;
-    entry->ebx = soft_pkru_at();
+    entry->ebx = soft_component_at(SOFT_AREA_PKRU);
     entry->ecx = entry->edx = 0;
   } else if (!(known >> index & 1)) {
     clear(entry);
+  } else {
+    entry->ecx = entry->edx = 0; /* XCR0's, and as they come in compacted areas */
   }
 }
 
@@ -85,6 +93,20 @@ static void set_topology(struct kvm_cpuid_entry2 *entry) {
   entry->eax = level ? 6 : 0;
   entry->ebx = 1;
   entry->ecx = level | (level + 1) << 8;
+}
+
+/* Leaf 7. */
+static void set_extended(struct kvm_cpuid_entry2 *entry) {
+  uint32_t wide = soft_has_avx512() ? ~0u : 0;
+  if (entry->index) {
+    entry->eax &= AVX512_71_EAX & wide;
+    entry->ebx = entry->ecx = entry->edx = 0;
+    return;
+  }
+  entry->eax = 1; /* the last index */
+  entry->ebx = (entry->ebx & (HOST_7_EBX | ((uint32_t)AVX512_7_EBX & wide))) | OWN_7_EBX;
+  entry->ecx = (entry->ecx & (HOST_7_ECX | (AVX512_7_ECX & wide))) | OWN_7_ECX;
+  entry->edx &= AVX512_7_EDX & wide;
 }
 
 static void set_features(struct kvm_cpuid_entry2 *entry) {
@@ -98,10 +120,7 @@ static void set_features(struct kvm_cpuid_entry2 *entry) {
       entry->edx &= LEAF_1_EDX & ~BIT(28);
       break;
     case 7:
-      entry->eax = 0;
-      entry->ebx = (entry->ebx & HOST_7_EBX) | OWN_7_EBX;
-      entry->ecx = (entry->ecx & HOST_7_ECX) | OWN_7_ECX;
-      entry->edx = 0;
+      set_extended(entry);
       break;
     case 0x80000001:
       entry->ecx = (entry->ecx & HOST_81_ECX) | OWN_81_ECX;

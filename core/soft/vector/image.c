@@ -14,9 +14,7 @@ enum {
   AT_HEADER = 512, /* XSTATE_BV, XCOMP_BV */
   HEADER_END = 576,
   AVX_AT = 576,
-  AVX_SIZE = 256,
   MXCSR_INITIAL = 0x1f80,
-  BEHIND_ALL = 2688, /* the components of AVX-512 too */
   X87 = 1,
   SSE = 2,
   AVX = 4
@@ -36,24 +34,41 @@ void soft_vector_used(soft_cpu *cpu, uint64_t components) {
 }
 
 uint8_t *soft_vector_at(soft_cpu *cpu, unsigned number, unsigned at) {
+  if (number >= 16) {
+    return cpu->xsave + soft_component_at(SOFT_AREA_HIGH) + (number - 16) * 64 + at;
+  }
+  if (at >= 32) {
+    return cpu->xsave + soft_component_at(SOFT_AREA_ZMM) + number * 32 + at - 32;
+  }
   return cpu->xsave + number * 16 + (at < 16 ? AT_XMM + at : AVX_AT + at - 16);
 }
 
-void soft_settle(soft_cpu *cpu) {
-  uint64_t components = in_use(cpu);
-  if (!(components & X87)) {
-    for (unsigned i = 0; i < AT_XMM; i += 8) {
-      if (i != AT_MXCSR) {
-        soft_poke(cpu->xsave + i, 0, 64);
-      }
-    }
+static void clear(uint8_t *at, unsigned size) {
+  for (unsigned i = 0; i < size; i += 8) {
+    soft_poke(at + i, 0, 64);
+  }
+}
+
+void soft_vector_clear_upper(soft_cpu *cpu, unsigned number) {
+  if (in_use(cpu) >> SOFT_AREA_ZMM & 1) {
+    clear(soft_vector_at(cpu, number, 32), 32);
+  }
+}
+
+void soft_settle(soft_cpu *cpu, uint64_t components) {
+  components &= ~in_use(cpu);
+  if (components & X87) {
+    clear(cpu->xsave, AT_MXCSR);
+    clear(cpu->xsave + AT_X87, AT_XMM - AT_X87);
     soft_poke(cpu->xsave, 0x37f, 16);
   }
-  for (unsigned i = AT_XMM; !(components & SSE) && i < FXSAVE_LONG; i += 8) {
-    soft_poke(cpu->xsave + i, 0, 64);
+  if (components & SSE) {
+    clear(cpu->xsave + AT_XMM, FXSAVE_LONG - AT_XMM);
   }
-  for (unsigned i = AVX_AT; !(components & AVX) && i < AVX_AT + AVX_SIZE; i += 8) {
-    soft_poke(cpu->xsave + i, 0, 64);
+  for (unsigned i = SOFT_AREA_AVX; i <= SOFT_AREA_HIGH; i++) {
+    if (components >> i & 1) {
+      clear(cpu->xsave + soft_component_at(i), soft_component_size(i));
+    }
   }
 }
 
@@ -94,7 +109,7 @@ SOFT_OP(fxsave) {
   check(cpu, insn);
   uint64_t linear = area(cpu, insn, 512, 16, SOFT_WRITE);
   soft_park(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, X87 | SSE);
   soft_poke(cpu->xsave + 28, 0xffff, 32);
   soft_store_bytes(cpu, linear, cpu->xsave, soft_is_64(cpu) ? FXSAVE_LONG : FXSAVE_LEGACY);
   SOFT_NEXT_BY_LOOP;
@@ -108,7 +123,7 @@ SOFT_OP(fxrstor) {
   soft_load_bytes(cpu, linear, image, size);
   check_mxcsr(cpu, soft_peek(image + AT_MXCSR, 32));
   soft_park(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, X87 | SSE);
   for (unsigned i = 0; i < size; i += 8) {
     soft_poke(cpu->xsave + i, soft_peek(image + i, 64), 64);
   }
@@ -120,22 +135,13 @@ SOFT_OP(fxrstor) {
 
 /* ---- XSAVE's areas, standard and compacted ---- */
 
-unsigned soft_pkru_at(void) {
-  uint32_t eax = 0xd, ebx, ecx = 9, edx;
-  __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-  return eax && ebx ? ebx : BEHIND_ALL;
-}
-
-/* Of PKRU; the other components are at the same place in both. */
-static unsigned pkru_place(uint64_t layout, bool compact) {
-  return !compact ? soft_pkru_at() : layout & AVX ? AVX_AT + AVX_SIZE : AVX_AT;
-}
-
-uint32_t soft_xsave_size(uint64_t components, bool compact) {
-  if (components & SOFT_XCR0_PKRU) {
-    return pkru_place(components, compact) + 8;
-  }
-  return components & AVX ? AVX_AT + AVX_SIZE : AVX_AT;
+/* How much of a component's area code of this width reaches: 32-bit code has registers 0 to 7
+ * (SDM volume 1, 13.5). */
+static unsigned reach(const soft_cpu *cpu, unsigned component) {
+  unsigned size = soft_component_size(component);
+  return soft_is_64(cpu) || component == SOFT_AREA_OPMASK ? size
+         : component == SOFT_AREA_HIGH                    ? 0
+                                                          : size / 2;
 }
 
 uint64_t soft_xinuse(soft_cpu *cpu) {
@@ -172,11 +178,15 @@ static void store_components(soft_cpu *cpu, uint64_t linear, uint64_t which, uin
     soft_poke(cpu->xsave + 28, 0xffff, 32);
     soft_store_bytes(cpu, linear + AT_MXCSR, cpu->xsave + AT_MXCSR, 8);
   }
-  if (which & AVX) {
-    soft_store_bytes(cpu, linear + AVX_AT, cpu->xsave + AVX_AT, AVX_SIZE);
+  for (unsigned i = SOFT_AREA_AVX; i <= SOFT_AREA_HIGH; i++) {
+    if (which >> i & 1 && reach(cpu, i)) {
+      uint64_t to = linear + soft_component_place(i, layout, compact);
+      soft_store_bytes(cpu, to, cpu->xsave + soft_component_at(i), reach(cpu, i));
+    }
   }
   if (which & SOFT_XCR0_PKRU) {
-    soft_store(cpu, linear + pkru_place(layout, compact), cpu->pkru, 64);
+    uint32_t at = soft_component_place(SOFT_AREA_PKRU, layout, compact);
+    soft_store(cpu, linear + at, cpu->pkru, 64);
   }
 }
 
@@ -184,7 +194,7 @@ SOFT_OP(xsave) {
   uint64_t wanted = requested(cpu, insn, false);
   uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
   uint64_t used = soft_xinuse(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, wanted);
   uint64_t header = soft_load_modify(cpu, linear + AT_HEADER, 64);
   store_components(cpu, linear, wanted, 0, false);
   soft_store(cpu, linear + AT_HEADER, (header & ~wanted) | (used & wanted), 64);
@@ -196,7 +206,7 @@ static void save_compact(soft_cpu *cpu, const soft_insn *insn, bool system) {
   uint64_t wanted = requested(cpu, insn, system);
   uint64_t linear = area(cpu, insn, HEADER_END, 64, SOFT_WRITE);
   uint64_t used = soft_xinuse(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, SSE); /* which MXCSR alone makes one that is written */
   used |= soft_peek(cpu->xsave + AT_MXCSR, 32) == MXCSR_INITIAL ? 0 : SSE;
   store_components(cpu, linear, wanted & used, wanted, true);
   soft_store(cpu, linear + AT_HEADER, wanted & used, 64);
@@ -231,22 +241,48 @@ static void check_header(soft_cpu *cpu, uint64_t linear, uint64_t there, uint64_
   }
 }
 
+/* What the area does not have gets its initial state: where code does not reach all of it, byte by
+ * byte. */
+static void load_upper(soft_cpu *cpu, uint64_t linear, unsigned component, bool from, bool whole) {
+  unsigned size = reach(cpu, component);
+  uint8_t *at = cpu->xsave + soft_component_at(component);
+  if (from && size) {
+    soft_load_bytes(cpu, linear, at, size);
+  } else if (!whole) {
+    clear(at, size);
+  }
+}
+
 static void load_components(soft_cpu *cpu, uint64_t linear, uint64_t from, uint64_t wanted,
-                            uint32_t pkru) {
+                            uint64_t layout) {
+  bool whole = soft_is_64(cpu), compact = layout & COMPACT;
   if (from & X87) {
     load_component(cpu, linear, 0, AT_MXCSR);
     load_component(cpu, linear, AT_X87, AT_XMM - AT_X87);
     adjust_x87(cpu);
   }
   if (from & SSE) {
-    load_component(cpu, linear, AT_XMM, soft_is_64(cpu) ? 256 : 128);
+    load_component(cpu, linear, AT_XMM, whole ? 256 : 128);
+  } else if (wanted & SSE && !whole) {
+    clear(cpu->xsave + AT_XMM, 128);
   }
-  if (from & AVX) {
-    load_component(cpu, linear, AVX_AT, AVX_SIZE);
+  for (unsigned i = SOFT_AREA_AVX; i <= SOFT_AREA_HIGH; i++) {
+    if (wanted >> i & 1) {
+      uint64_t at = linear + soft_component_place(i, layout, compact);
+      load_upper(cpu, at, i, from >> i & 1, whole);
+    }
   }
-  set_in_use(cpu, (in_use(cpu) & ~wanted) | (from & (X87 | SSE | AVX)));
-  if (wanted & SOFT_XCR0_PKRU) {
-    soft_set_pkru(cpu, pkru);
+  uint64_t gone = whole ? wanted : wanted & (X87 | UINT64_C(1) << SOFT_AREA_OPMASK);
+  set_in_use(cpu, (in_use(cpu) & ~gone) | (from & ~(uint64_t)SOFT_XCR0_PKRU));
+}
+
+/* All pages are there before anything changes. */
+static void check_pages(soft_cpu *cpu, uint64_t linear, uint64_t from, uint64_t layout) {
+  for (unsigned i = SOFT_AREA_AVX; i <= SOFT_AREA_HIGH; i++) {
+    if (from >> i & 1 && reach(cpu, i)) {
+      uint32_t at = soft_component_place(i, layout, layout & COMPACT);
+      soft_load_slow(cpu, linear + at + reach(cpu, i) - 8, 8);
+    }
   }
 }
 
@@ -267,17 +303,19 @@ static void restore(soft_cpu *cpu, const soft_insn *insn, bool system) {
   check_mxcsr(cpu, control);
   uint32_t pkru = 0;
   if (from & SOFT_XCR0_PKRU) {
-    pkru = (uint32_t)soft_load(cpu, linear + pkru_place(layout, compact), 32);
+    uint32_t at = soft_component_place(SOFT_AREA_PKRU, layout, compact);
+    pkru = (uint32_t)soft_load(cpu, linear + at, 32);
   }
-  if (from & AVX) { /* all pages are there before anything changes */
-    soft_load_slow(cpu, linear + AVX_AT + AVX_SIZE - 8, 8);
-  }
+  check_pages(cpu, linear, from, layout);
   soft_park(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, soft_is_64(cpu) ? 0 : wanted);
   if (controls || (compact && wanted & SSE)) {
     soft_poke(cpu->xsave + AT_MXCSR, control, 32);
   }
-  load_components(cpu, linear, from, wanted, pkru);
+  load_components(cpu, linear, from, wanted, layout);
+  if (wanted & SOFT_XCR0_PKRU) {
+    soft_set_pkru(cpu, pkru);
+  }
 }
 
 SOFT_OP(xrstor) {

@@ -27,7 +27,7 @@ static bool is_there(soft_cpu *cpu, uint64_t linear, soft_access access) {
 
 static void begin(soft_cpu *cpu) {
   soft_park(cpu);
-  soft_settle(cpu);
+  soft_settle(cpu, SOFT_LIVE_SSE | SOFT_LIVE_AVX);
 }
 
 /* As processors do before they look for a page. */
@@ -52,6 +52,7 @@ static void load(soft_cpu *cpu, const soft_vector *vector, uint64_t linear) {
   for (unsigned i = 0; i < 32 / size; i++) {
     soft_poke(element(cpu, vector->data, i, size), i < count ? values[i] : 0, (int)size * 8);
   }
+  soft_vector_clear_upper(cpu, vector->data);
   soft_vector_used(cpu, SOFT_LIVE_SSE | SOFT_LIVE_AVX);
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * Decoding vector instructions: what a stub has to have, which is the guest's bytes with the memory
- * operand made [rdi] and general registers made rax, rcx and rdx, by patching ModRM, REX, VEX. */
+ * operand made [rdi] and general registers made rax, rcx and rdx, by patching ModRM, REX, VEX,
+ * EVEX. */
 #include "soft/decode/decode.h"
 #include "soft/vector/stub.h"
 
 #include <string.h>
 
 enum {
+  EVEX_SIZE = 4,
   /* Fields of the encoding that hold a general register. */
   FIX_REG = 1,
   FIX_RM = 2,
@@ -110,6 +112,29 @@ static unsigned copy_vex(soft_stub_key *key, const soft_parsed *parsed, unsigned
   return parsed->all.raw.vex.offset + size;
 }
 
+/* The upper bits of registers are stored inverted here too. */
+static unsigned copy_evex(soft_stub_key *key, const soft_parsed *parsed, unsigned fix,
+                          bool memory) {
+  uint8_t *evex = &key->bytes[key->size];
+  memcpy(evex, parsed->bytes + parsed->all.raw.evex.offset, EVEX_SIZE);
+  key->size = (uint8_t)(key->size + EVEX_SIZE);
+  if (memory || fix & FIX_RM) {
+    evex[1] |= 0x60;
+  }
+  if (fix & FIX_REG) {
+    evex[1] |= 0x80;
+  }
+  if (parsed->mode != SOFT_MODE_64) { /* the registers 8 to 31 are not there */
+    evex[1] |= 0xf0;
+    evex[2] |= 0x40;
+    evex[3] |= 0x08;
+    if (fix || ignores_w(parsed->all.mnemonic)) {
+      evex[2] &= 0x7f; /* nor are 64-bit operands */
+    }
+  }
+  return parsed->all.raw.evex.offset + EVEX_SIZE;
+}
+
 static void copy_rex(soft_stub_key *key, uint8_t rex, unsigned fix, bool memory) {
   if (rex) {
     rex &= memory || fix & FIX_RM ? 0xfc : 0xff;
@@ -155,6 +180,8 @@ static void copy_bytes(soft_stub_key *key, const soft_parsed *parsed, unsigned f
   unsigned at = copy_prefixes(key, parsed, &rex);
   if (all->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
     at = copy_vex(key, parsed, fix, memory);
+  } else if (all->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+    at = copy_evex(key, parsed, fix, memory);
   } else {
     copy_rex(key, rex, fix, memory);
   }
@@ -255,6 +282,10 @@ static soft_vector_kind kind_of(const soft_parsed *parsed) {
   if (all->meta.isa_ext == ZYDIS_ISA_EXT_X87 || all->mnemonic == ZYDIS_MNEMONIC_FISTTP) {
     return SOFT_X87;
   }
+  if (all->meta.isa_ext == ZYDIS_ISA_EXT_AVX512EVEX ||
+      all->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX) {
+    return SOFT_AVX512;
+  }
   if (all->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
     bool avx =
         sse || all->meta.isa_ext == ZYDIS_ISA_EXT_AVX || all->meta.isa_ext == ZYDIS_ISA_EXT_AVX2;
@@ -310,12 +341,14 @@ static bool is_unaligned(ZydisMnemonic mnemonic) {
   }
 }
 
-/* With VEX, only these are. */
+/* With VEX and EVEX, only these are. */
 static bool is_aligned_vex(ZydisMnemonic mnemonic) {
   switch (mnemonic) {
     case ZYDIS_MNEMONIC_VMOVAPS:
     case ZYDIS_MNEMONIC_VMOVAPD:
     case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVDQA32:
+    case ZYDIS_MNEMONIC_VMOVDQA64:
     case ZYDIS_MNEMONIC_VMOVNTPS:
     case ZYDIS_MNEMONIC_VMOVNTPD:
     case ZYDIS_MNEMONIC_VMOVNTDQ:
@@ -338,7 +371,7 @@ static const ZydisDecodedOperand *memory_of(const soft_parsed *parsed) {
 
 static void place_memory(soft_vector *vector, const soft_parsed *parsed,
                          const ZydisDecodedOperand *memory) {
-  bool vex = parsed->all.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+  bool vex = parsed->all.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   vector->size = memory->size / 8;
   vector->access = (uint8_t)((memory->actions & ZYDIS_OPERAND_ACTION_MASK_READ ? SOFT_READ : 0) |
                              (memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? SOFT_WRITE : 0));
@@ -382,6 +415,9 @@ static bool is_shown(ZydisISAExt extension) {
     case ZYDIS_ISA_EXT_KEYLOCKER:
     case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
       return false;
+    case ZYDIS_ISA_EXT_AVX512EVEX:
+    case ZYDIS_ISA_EXT_AVX512VEX:
+      return soft_has_avx512();
     case ZYDIS_ISA_EXT_SSE4A:
     case ZYDIS_ISA_EXT_FMA4:
       __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
@@ -395,7 +431,8 @@ static bool is_known(const soft_parsed *parsed, const ZydisDecodedOperand *memor
   ZydisInstructionEncoding encoding = parsed->all.encoding;
   return is_shown(parsed->all.meta.isa_ext) &&
          (encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-          encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) &&
+          encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ||
+          encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) &&
          !(memory && (memory->mem.type == ZYDIS_MEMOP_TYPE_VSIB || memory->size > 128 * 8));
 }
 
@@ -449,5 +486,6 @@ void soft_decode_vector(soft_cpu *cpu, soft_insn *insn, const soft_parsed *parse
   } else if (vector->size && !vector->waits && !vector->flags_in && !vector->pointers) {
     insn->run = vector->access & SOFT_WRITE ? soft_op_vector_store : soft_op_vector_load;
     soft_decode_masked(insn, vector, parsed);
+    soft_decode_evex(insn, vector, parsed, memory);
   }
 }

@@ -50,5 +50,8 @@ void soft_stubs_free(soft_cpu *cpu);
 
 /* Masked moves leave `run` to what knows which elements are wanted. */
 void soft_decode_masked(soft_insn *insn, soft_vector *vector, const soft_parsed *parsed);
+/* evex.c: the same for an opmask. */
+void soft_decode_evex(soft_insn *insn, soft_vector *vector, const soft_parsed *parsed,
+                      const ZydisDecodedOperand *memory);
 
 #endif

@@ -54,6 +54,58 @@ static void save_avx(soft_cpu *cpu) {
   __asm__ volatile(EACH(SAVE_UPPER) "vzeroupper" : : "r"(cpu->xsave + AT_UPPER) : "memory");
 }
 
+/* clang-format off */
+#define HIGH(X)                                                                                    \
+  X(0, 16) X(1, 17) X(2, 18) X(3, 19) X(4, 20) X(5, 21) X(6, 22) X(7, 23)                          \
+  X(8, 24) X(9, 25) X(10, 26) X(11, 27) X(12, 28) X(13, 29) X(14, 30) X(15, 31)
+/* clang-format on */
+#define MASKS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+
+/* The lower halves of ZMM0 to 15 are there. */
+static void load_avx512(soft_cpu *cpu, bool initial) {
+#define LOAD_ZMM(n) "vinserti64x4 $1, " #n "*32(%0), %%zmm" #n ", %%zmm" #n "\n\t"
+#define LOAD_HIGH(n, r) "vmovdqu64 " #n "*64(%0), %%zmm" #r "\n\t"
+#define LOAD_MASK(n) "kmovq " #n "*8(%0), %%k" #n "\n\t"
+#define CLEAR_HIGH(n, r) "vpxord %%zmm" #r ", %%zmm" #r ", %%zmm" #r "\n\t"
+#define CLEAR_MASK(n) "kxorq %%k" #n ", %%k" #n ", %%k" #n "\n\t"
+  if (initial) {
+    __asm__ volatile(HIGH(CLEAR_HIGH) MASKS(CLEAR_MASK)::: "memory");
+    return;
+  }
+  soft_settle(cpu, SOFT_LIVE_AVX512);
+  const uint8_t *image = cpu->xsave;
+  __asm__ volatile(EACH(LOAD_ZMM) : : "r"(image + soft_component_at(SOFT_AREA_ZMM)) : "memory");
+  __asm__ volatile(HIGH(LOAD_HIGH) : : "r"(image + soft_component_at(SOFT_AREA_HIGH)) : "memory");
+  __asm__ volatile(MASKS(LOAD_MASK)
+                   :
+                   : "r"(image + soft_component_at(SOFT_AREA_OPMASK))
+                   : "memory");
+}
+
+static void save_avx512(soft_cpu *cpu) {
+#define SAVE_ZMM(n) "vextracti64x4 $1, %%zmm" #n ", " #n "*32(%0)\n\t"
+#define SAVE_HIGH(n, r) "vmovdqu64 %%zmm" #r ", " #n "*64(%0)\n\t"
+#define SAVE_MASK(n) "kmovq %%k" #n ", " #n "*8(%0)\n\t"
+  uint8_t *image = cpu->xsave;
+  __asm__ volatile(EACH(SAVE_ZMM) : : "r"(image + soft_component_at(SOFT_AREA_ZMM)) : "memory");
+  __asm__ volatile(HIGH(SAVE_HIGH) : : "r"(image + soft_component_at(SOFT_AREA_HIGH)) : "memory");
+  __asm__ volatile(MASKS(SAVE_MASK)
+                   :
+                   : "r"(image + soft_component_at(SOFT_AREA_OPMASK))
+                   : "memory");
+}
+
+uint64_t soft_opmask(const soft_cpu *cpu, unsigned number) {
+  uint64_t mask[8];
+  if (cpu->vector_live & SOFT_LIVE_AVX512) {
+    __asm__ volatile(MASKS(SAVE_MASK) : : "r"(mask) : "memory");
+    return mask[number];
+  }
+  bool in_use = soft_peek(cpu->xsave + AT_COMPONENTS, 8) >> SOFT_AREA_OPMASK & 1;
+  const uint8_t *at = cpu->xsave + soft_component_at(SOFT_AREA_OPMASK) + number * sizeof *mask;
+  return in_use ? soft_peek(at, 64) : 0;
+}
+
 static void load_x87(soft_cpu *cpu) {
   __asm__ volatile("fnstcw %0\n\txrstor64 %1"
                    : "=m"(cpu->host_fcw)
@@ -120,6 +172,8 @@ static unsigned components_of(soft_vector_kind kind) {
                                        [SOFT_SSE] = SOFT_LIVE_SSE,
                                        [SOFT_SSE_MMX] = SOFT_LIVE_SSE | SOFT_LIVE_X87,
                                        [SOFT_AVX] = SOFT_LIVE_SSE | SOFT_LIVE_AVX,
+                                       [SOFT_AVX512] =
+                                           SOFT_LIVE_SSE | SOFT_LIVE_AVX | SOFT_LIVE_AVX512,
                                        [SOFT_GENERAL] = 0};
   return components[kind];
 }
@@ -130,6 +184,9 @@ void soft_live(soft_cpu *cpu, soft_vector_kind kind) {
     return;
   }
   unsigned in_use = (unsigned)soft_peek(cpu->xsave + AT_COMPONENTS, 8);
+  if (wanted & SOFT_LIVE_AVX && in_use >> SOFT_AREA_ZMM & 1) { /* which AVX clears */
+    wanted |= SOFT_LIVE_AVX512;
+  }
   if (wanted & SOFT_LIVE_X87) {
     load_x87(cpu);
   }
@@ -138,6 +195,9 @@ void soft_live(soft_cpu *cpu, soft_vector_kind kind) {
   }
   if (wanted & SOFT_LIVE_AVX) {
     load_avx(cpu, !(in_use & SOFT_LIVE_AVX));
+  }
+  if (wanted & SOFT_LIVE_AVX512) {
+    load_avx512(cpu, !(in_use & SOFT_LIVE_AVX512));
   }
   cpu->vector_live |= (uint8_t)wanted;
 }
@@ -153,6 +213,9 @@ void soft_park(soft_cpu *cpu) {
   }
   if (live & SOFT_LIVE_SSE) {
     save_sse(cpu);
+  }
+  if (live & SOFT_LIVE_AVX512) {
+    save_avx512(cpu);
   }
   if (live & SOFT_LIVE_AVX) {
     save_avx(cpu);
@@ -184,15 +247,9 @@ void soft_vector_reset(soft_cpu *cpu) {
   soft_poke(cpu->xsave + 28, 0xffff, 32); /* MXCSR_MASK */
 }
 
-uint64_t soft_xcr0_known(void) {
-  uint32_t low, high;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low & 7) | SOFT_XCR0_PKRU;
-}
-
-bool soft_xcr0_right(const soft_cpu *cpu, uint64_t value) {
-  (void)cpu;
-  return value & 1 && !(value & ~soft_xcr0_known()) && (value & 6) != 4;
+/* VEX and EVEX are no prefixes there. */
+static bool is_old_mode(const soft_cpu *cpu) {
+  return soft_is_real(cpu) || soft_is_vm86(cpu);
 }
 
 void soft_vector_check(soft_cpu *cpu, soft_vector_kind kind) {
@@ -209,7 +266,10 @@ void soft_vector_check(soft_cpu *cpu, soft_vector_kind kind) {
       invalid = cpu->cr0 & CR0_EM || !(cpu->cr4 & CR4_OSFXSR);
       break;
     case SOFT_AVX:
-      invalid = !(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & 6) != 6;
+      invalid = !(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & 6) != 6 || is_old_mode(cpu);
+      break;
+    case SOFT_AVX512:
+      invalid = !(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & 0xe6) != 0xe6 || is_old_mode(cpu);
       break;
     default:
       absent = false;
@@ -293,6 +353,11 @@ static SOFT_HANDLER(stop) {
   return NULL;
 }
 static const soft_insn back[2] = {{.run = stop}, {.run = stop}};
+
+void soft_vector_bounce(soft_cpu *cpu, const soft_vector *vector) {
+  soft_live(cpu, vector->kind);
+  vector->code(cpu->bounce, back, cpu);
+}
 
 static SOFT_COLD const soft_insn *on_copy(soft_cpu *cpu, const soft_insn *insn, uint64_t linear) {
   const soft_vector *vector = insn->aux;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * x87, MMX, SSE and AVX instructions, which the host's processor executes: each is a small stub
- * with the guest's own bytes, and the guest's vector state stays in the host's registers while only
- * code runs that does not use them ("live"); before any other code it is saved ("parked"). */
+ * x87, MMX, SSE, AVX and AVX-512 instructions, which the host's processor executes: each is a small
+ * stub with the guest's own bytes, and the guest's vector state stays in the host's registers while
+ * only code runs that does not use them ("live"); before any other code it is saved ("parked"). */
 #ifndef SOFT_VECTOR_H
 #define SOFT_VECTOR_H
 
@@ -18,6 +18,7 @@ typedef enum soft_vector_kind {
   SOFT_SSE,
   SOFT_SSE_MMX, /* SSE's that use MMX registers too */
   SOFT_AVX,
+  SOFT_AVX512,
   SOFT_GENERAL /* BMI, ADX: general registers only */
 } soft_vector_kind;
 
@@ -44,6 +45,10 @@ typedef struct soft_vector {
   bool stores_last; /* what it raises comes before a fault of its store */
   /* Of a masked move: bytes of an element, the registers. */
   uint8_t element, mask, data;
+  /* Of AVX-512's, whose `mask` is an opmask register: elements in memory, and bits of the mask. */
+  uint8_t count, bits;
+  bool packed; /* elements of bits that are set lie in a row */
+  bool whole;  /* what the mask leaves out faults too */
 } soft_vector;
 
 /* Handlers: memory operands within a page that the TLB has, and what stubs end in. */
@@ -56,7 +61,18 @@ const soft_insn *soft_vector_done(soft_cpu *cpu, const soft_insn *insn, uint64_t
 enum {
   SOFT_LIVE_X87 = 1,
   SOFT_LIVE_SSE = 2,
-  SOFT_LIVE_AVX = 4
+  SOFT_LIVE_AVX = 4,
+  SOFT_LIVE_AVX512 = 0xe0 /* which is three */
+};
+
+/* Those behind the header of XSAVE's areas, by the numbers of their bits. */
+enum {
+  SOFT_AREA_AVX = 2,
+  SOFT_AREA_OPMASK = 5,
+  SOFT_AREA_ZMM = 6,  /* bytes 32 to 63 of ZMM0 to 15 */
+  SOFT_AREA_HIGH = 7, /* ZMM16 to 31 */
+  SOFT_AREA_PKRU = 9,
+  SOFT_COMPONENTS
 };
 
 enum {
@@ -68,11 +84,17 @@ void soft_live(soft_cpu *cpu, soft_vector_kind kind);
 void soft_park(soft_cpu *cpu);
 /* The same without saving it: the host's own control registers come back. */
 void soft_vector_abandon(soft_cpu *cpu);
+/* The same state behind the stub of the instruction on cpu->bounce, which nothing follows. */
+void soft_vector_bounce(soft_cpu *cpu, const soft_vector *vector);
+/* An opmask register, parked or not. */
+uint64_t soft_opmask(const soft_cpu *cpu, unsigned number);
 /* Of the parked state: byte `at` of vector register `number`; which components are in use. */
 uint8_t *soft_vector_at(soft_cpu *cpu, unsigned number, unsigned at);
 void soft_vector_used(soft_cpu *cpu, uint64_t components);
-/* Of the parked state: writes out the components that are in their initial state. */
-void soft_settle(soft_cpu *cpu);
+/* Clears the bytes of a vector register behind its lower 32, as AVX's instructions do. */
+void soft_vector_clear_upper(soft_cpu *cpu, unsigned number);
+/* Of the parked state: writes out those of the components that are in their initial state. */
+void soft_settle(soft_cpu *cpu, uint64_t components);
 /* Puts FOP, FIP and FDP of the last x87 instruction into the image: what the host's processor has
  * of them is about stubs. */
 void soft_settle_pointers(soft_cpu *cpu);
@@ -84,14 +106,19 @@ soft_pointer_set soft_get_pointers(soft_cpu *cpu);
 void soft_set_pointers(soft_cpu *cpu, soft_pointer_set pointers);
 /* The state after reset. */
 void soft_vector_reset(soft_cpu *cpu);
-/* What the guest may enable: XCR0's bits. */
+/* area.c: what guests may enable, XCR0's bits, and whether this one may set them so. */
 uint64_t soft_xcr0_known(void);
 bool soft_xcr0_right(const soft_cpu *cpu, uint64_t value);
-/* image.c: where XSAVE's standard area has PKRU: as on the host, so that states fit there. */
-unsigned soft_pkru_at(void);
+/* area.c: whether the host's processor has AVX-512, with all that its state is moved with. */
+bool soft_has_avx512(void);
+/* Where the standard area, which is cpu->xsave too, has a component, and how many bytes. */
+uint32_t soft_component_at(unsigned component);
+uint32_t soft_component_size(unsigned component);
+/* Where an area has it; a compacted one is of the components of `layout`. */
+uint32_t soft_component_place(unsigned component, uint64_t layout, bool compact);
 /* Bytes of an area with the components, standard or compacted. */
 uint32_t soft_xsave_size(uint64_t components, bool compact);
-/* The components that are not in their initial state. */
+/* image.c: the components that are not in their initial state. */
 uint64_t soft_xinuse(soft_cpu *cpu);
 /* Raises what the instruction may not get past; used by all that touch vector state. */
 void soft_vector_check(soft_cpu *cpu, soft_vector_kind kind);

@@ -77,12 +77,20 @@ local function gate_of(cpu)
   return gate
 end
 
--- The processor as Linux has it for programs: SSE, and what XSAVE knows of up to AVX.
+-- What XSAVE knows of up to AVX, and AVX-512's state (bits 5 to 7) where it is shown.
+local function components(cpu, features)
+  if u64.band(features.ecx, 2 ^ 28) == u64(0) then return 3 end
+  local wide = u64.band(cpu.cpuid[7].ebx, 2 ^ 16) ~= u64(0)
+    and u64.band(cpu.cpuid[0xd].eax, 0xe7) == u64(0xe7)
+  return wide and 0xe7 or 7
+end
+
+-- The processor as Linux has it for programs: SSE, and what XSAVE knows of.
 local function prepare(cpu)
   local features = cpu.cpuid[1]
   if u64.band(features.ecx, 2 ^ 26) ~= u64(0) then
     cpu.cr4 = u64.bor(cpu.cr4, 2 ^ 18)
-    cpu.xcr0 = u64.band(features.ecx, 2 ^ 28) ~= u64(0) and 7 or 3
+    cpu.xcr0 = components(cpu, features)
   end
   cpu.fcw, cpu.mxcsr = 0x37f, 0x1f80
   cpu.rdx = 0 -- nothing for the C library to call at the end
