@@ -19,12 +19,12 @@ local function add(name, unit, bounds, what)
     end }
 end
 
-add("loader", "x", { limit = 2 }, "loader")
+add("loader", "x", { limit = { luajit = 1.5, lua54 = 1.6 } }, "loader")
 add("loader_first", "x", { limit = 8 }, "loader-first")
 add("script", "ms", { limit = 30 }, "script")
 if rounds.is_installed(EMULATOR) then
   add("emulator_kvm", "x", { least = 3 }, "emulator-kvm")
-  add("emulator_tcg", "x", { least = { luajit = 3, lua54 = 2.5 } }, "emulator-tcg")
+  add("emulator_tcg", "x", { least = { luajit = 3, lua54 = 2.8 } }, "emulator-tcg")
 elseif jit then
   io.stderr:write("bench: start_emulator_* are skipped: ", EMULATOR, " is not installed\n")
 end
