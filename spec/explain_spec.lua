@@ -68,6 +68,62 @@ helper.kvm("exit:explain", function()
     end)
   end
 
+  describe("tells which registers have changed", function()
+    local SOURCE = "mov ecx, 5\n out 0x10, al\n mov ebx, 2\n mov edx, 3\n ud2"
+
+    -- "rbx 0x0" for each that has changed, with what it was, but for rip and rflags.
+    local function changes(why)
+      local list = {}
+      for name, before in pairs(why.changed) do
+        if name ~= "rip" and name ~= "rflags" then list[#list + 1] = name .. luna.hex(before) end
+      end
+      table.sort(list)
+      return table.concat(list, " ")
+    end
+
+    it("since the run has begun", function()
+      local guest = helper.guest { mode = "long", source = SOURCE }
+      guest.cpu.rcx, guest.cpu.rdx, guest.cpu.rsi = 0x11, 3, 0x66
+      local why = explain(guest, "pio")
+      assert.equal("rcx0x11", changes(why))
+      guest.cpu.rdi = 0x77
+      guest.cpu:answer()
+      why = explain(guest, "exception instruction")
+      assert.equal("rbx0x0", changes(why))
+      contains("\nChanged, with * below: rbx 0x0 -> 0x2, ", tostring(why))
+      contains("rbx*      0000000000000002", tostring(why))
+      contains("rcx       0000000000000005", tostring(why))
+    end)
+
+    for _, how in ipairs { "cpu", "vm" } do
+      it(("since a handler has let the guest go on, with %s:run"):format(how), function()
+        local guest, seen = helper.guest { mode = "long", source = SOURCE }, nil
+        guest.cpu:on("pio", function(cpu, exit)
+          seen = cpu.started and "rcx0x0" or changes(exit:explain()) -- a thread has it then
+          cpu.rdx = 2
+          return "continue"
+        end)
+        local why = assert(guest[how]:run({ timeout = 10 })):explain()
+        assert.equal("rcx0x0", seen)
+        assert.equal("rbx0x0 rdx0x2", changes(why))
+      end)
+    end
+
+    it("and counts no exit of a device", function()
+      local guest = helper.guest { mode = "long", source = SOURCE }
+      guest.vm:pio(0x10, 1, { write = function() end })
+      guest.cpu.rdx = 2
+      assert.equal("rbx0x0 rcx0x0 rdx0x2", changes(explain(guest, "exception instruction")))
+    end)
+
+    it("where nothing has", function()
+      local guest = helper.guest { mode = "long", source = "ud2" }
+      local why = explain(guest, "exception instruction")
+      assert.equal("", changes(why))
+      assert.is_nil(why.changed.rbx)
+    end)
+  end)
+
   it("sees that there is no memory at rip", function()
     local why = explain(helper.guest { mode = "protected", source = "jmp 0x40000000" }, FATAL)
     contains("no code", names(why))

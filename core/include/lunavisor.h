@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT
- *
  * lunavisor: guest-physical address spaces, EPT slots and vCPUs over Linux/KVM on x86-64. With the
  * files that it includes, this is the whole public C API. It is also, preprocessed, what
  * LuaJIT's ffi.cdef reads, so it holds only opaque handles, fixed-width integers, enums and plain

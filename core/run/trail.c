@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * Completing the last exits, and giving them out. */
+ * Completing the last exits, and giving them out; registers that are kept to be compared. */
 #include "run/trail.h"
 
+#include "base/error.h"
 #include "vcpu/guard.h"
+#include "vcpu/register.h"
 #include "vcpu/state.h"
 
 void luna_trail_complete(luna_vcpu *vcpu) {
@@ -40,5 +42,26 @@ int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most, u
       list[(*count)++] = *one;
     }
   }
+  return LUNA_OK;
+}
+
+int luna_vcpu_mark(luna_vcpu *vcpu) {
+  if (luna_vcpu_guard(vcpu)) {
+    return LUNA_ERROR_STATE;
+  }
+  luna_trail *trail = vcpu->trail;
+  int status = luna_state_general(vcpu, &trail->marked);
+  trail->is_marked = status == LUNA_OK;
+  return status;
+}
+
+int luna_vcpu_marked(luna_vcpu *vcpu, int reg, uint64_t *value) {
+  if (reg < LUNA_RAX || reg > LUNA_RFLAGS) {
+    return luna_fail(LUNA_ERROR_ARGUMENT, "register %d is no general one", reg);
+  }
+  if (!vcpu->trail->is_marked) {
+    return luna_fail(LUNA_ERROR_NOT_FOUND, "no registers of vCPU %u were kept", vcpu->id);
+  }
+  *value = *luna_register_place(&vcpu->trail->marked, reg);
   return LUNA_OK;
 }

@@ -9,6 +9,8 @@
 typedef struct luna_trail {
   luna_last_exit exits[LUNA_LAST_EXITS];
   luna_last_exit *last; /* the vCPU stands at it; NULL once it has gone on */
+  struct kvm_regs marked;
+  bool is_marked;
 } luna_trail;
 
 static inline void luna_trail_rip(const luna_vcpu *vcpu, luna_last_exit *last) {

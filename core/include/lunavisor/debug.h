@@ -77,6 +77,14 @@ typedef struct luna_last_exit {
 LUNA_API int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most,
                                   uint32_t *count);
 
+/* Keeps a copy of the general registers as they are now, in the place of the one before: from here
+ * on, whoever asks what a stretch of the guest's has changed can compare. A system call where they
+ * are not known. _STATE while the vCPU's thread has it. */
+LUNA_API int luna_vcpu_mark(luna_vcpu *vcpu);
+/* What that copy has of a register, LUNA_RAX to LUNA_RFLAGS. _ARGUMENT for another one, _NOT_FOUND
+ * where nothing was kept. */
+LUNA_API int luna_vcpu_marked(luna_vcpu *vcpu, int reg, uint64_t *value);
+
 enum {
   LUNA_LAST_EXCEPTIONS = 16, /* how many of a vCPU are kept */
   /* bits of luna_last_exception.flags */

@@ -5,7 +5,7 @@
 return function(M, shared)
   local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
   local vm_of, vcpu_of, record_of = shared.vm_of, shared.vcpu_of, shared.record_of
-  local data_out = ffi.new "uint8_t *[1]"
+  local data_out, u64_out = ffi.new "uint8_t *[1]", shared.u64_out
   local exec_out, idle_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
 
   -- How many elements of a string are left, with the open one; 0 where none is open.
@@ -69,6 +69,16 @@ return function(M, shared)
         value = has_value and one.value or nil }
     end
     return list
+  end
+
+  function M.mark(object)
+    C.luna_vcpu_mark(vcpu_of(object))
+  end
+
+  -- vcpu, number of a register: what was kept of it, nil where that is nothing
+  function M.marked(object, reg)
+    if C.luna_vcpu_marked(vcpu_of(object), reg, u64_out) < 0 then return nil end
+    return u64_out[0]
   end
 
   local past_out = ffi.new "luna_last_exception[16]"

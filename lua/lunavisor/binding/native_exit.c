@@ -65,6 +65,22 @@ static int raw_time(lua_State *L) {
   return 2;
 }
 
+static int raw_mark(lua_State *L) {
+  luna_vcpu_mark(luna_check_vcpu(L));
+  return 0;
+}
+
+/* vcpu, number of a register: what was kept of it, nil where that is nothing */
+static int raw_marked(lua_State *L) {
+  uint64_t value;
+  int reg = (int)luaL_checkinteger(L, 2);
+  if (luna_vcpu_marked(luna_check_vcpu(L), reg, &value) < 0) {
+    return 0;
+  }
+  lua_pushinteger(L, (lua_Integer)value);
+  return 1;
+}
+
 static void set_number(lua_State *L, const char *name, uint64_t value) {
   lua_pushinteger(L, (lua_Integer)value);
   lua_setfield(L, -2, name);
@@ -156,6 +172,8 @@ const luaL_Reg luna_exit_functions[] = {
     {"account", raw_account},
     {"time", raw_time},
     {"last_exits", raw_last_exits},
+    {"mark", raw_mark},
+    {"marked", raw_marked},
     {"last_exceptions", raw_last_exceptions},
     {"triple_fault", raw_triple_fault},
     {"hypercalls", raw_hypercalls},

@@ -11,7 +11,7 @@ local spaces = require "lunavisor.memory.space"
 local u64 = require "lunavisor.text.u64"
 local unowned = require "lunavisor.exit.unowned"
 
-local raw_answer = raw.answer
+local raw_answer, raw_mark = raw.answer, raw.mark
 local type, error, tostring = type, error, tostring
 
 local M = {}
@@ -219,6 +219,7 @@ function M.handle(cpu, kind, enter)
   local answer = handler(cpu, exit)
   local verdict = cpu[1] and conclude(cpu, exit, answer) -- unless it has closed the vCPU
   if verdict then return exit, verdict end
+  if cpu[1] then raw_mark(cpu) end -- as a run does: the handler has seen the registers
 end
 
 return M

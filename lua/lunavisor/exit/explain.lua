@@ -2,6 +2,7 @@
 -- Why a guest stopped, with all that can be seen of it, as a table and as a text: exit:explain.
 
 local raw = require "lunavisor.binding.backend"
+local change = require "lunavisor.vcpu.change"
 local class = require "lunavisor.class"
 local dump = require "lunavisor.device.dump"
 local exceptions = require "lunavisor.exit.exception"
@@ -18,7 +19,7 @@ local hex = u64.hex
 
 local Explanation = class.define(class.class "explanation", {}, [[
   sentence mistakes symbol line no_line mode code walk refused exceptions again last devices lines
-  hidden registers segments problem vcpus]])
+  hidden registers changed segments problem vcpus]])
 
 local CODE, LAST, ALL, EVENTS = 8, 10, 64, 8
 
@@ -157,7 +158,7 @@ local function line_of(cpu)
   return nil, code ~= "not_found" and message or nil
 end
 
-local function look(made, exit, cpu)
+local function look(made, exit, cpu, changed)
   local list = past.list(cpu, ALL) or {}
   local scene = { exit = exit, cpu = cpu, past = list, linear = mode.linear(cpu, cpu.rip),
     fatal = fatal[exit.kind] or false, walk = function(gva) return cpu:translate(gva) end }
@@ -171,6 +172,9 @@ local function look(made, exit, cpu)
   made.last, made.devices = last_of(list), last_asked(cpu.vm, list)
   made.lines, made.hidden = loose_lines(cpu.vm, exit), hidden.list(cpu.vm)
   made.registers, made.segments = cpu:regs(), segments_of(cpu)
+  if not is_reset(exit, cpu) then
+    made.changed = changed or change.since_entry(cpu, made.registers)
+  end
 end
 
 local function gone(exit, cpu)
@@ -185,20 +189,21 @@ local function gone(exit, cpu)
   end
 end
 
-local function explain(exit, sentence, cpu)
+local function explain(exit, sentence, cpu, changed)
   local made = setmetatable({ sentence = sentence, mistakes = {}, last = {}, devices = {},
     exceptions = {}, lines = {}, hidden = {} },
     Explanation)
   made.problem = cpu and gone(exit, cpu)
-  if cpu and cpu[1] and not cpu.started then look(made, exit, cpu) end
+  if cpu and cpu[1] and not cpu.started then look(made, exit, cpu, changed) end
   return made
 end
 
 local M = {}
 
---- What exit:explain (vcpu/exit.lua) gives.
-function M.of(exit)
-  if exit.cpu or not exit.vcpus then return explain(exit, tostring(exit), exit.cpu) end
+--- What exit:explain (vcpu/exit.lua) gives. changed: what a prompt has seen change since its last
+--- stop, in the place of what has changed since the last entry.
+function M.of(exit, changed)
+  if exit.cpu or not exit.vcpus then return explain(exit, tostring(exit), exit.cpu, changed) end
   local made = explain(exit, tostring(exit))
   made.vcpus = {}
   for i, place in ipairs(exit.vcpus) do
@@ -245,8 +250,11 @@ function Explanation.__tostring(self)
     return ("%s: %s"):format(trace.device(one.trap), one.why)
   end))
   add(list_of("Lines that lead nowhere:", self.lines, tostring))
+  local changes = self.changed and change.text(self.changed, self.registers)
+  if changes then add("Changed, with * below: " .. changes) end
   if self.registers then
-    add("Registers:\n" .. indent(self.registers) .. "\n" .. indent(self.segments))
+    add("Registers:\n" .. indent(change.marked(self.registers, self.changed or {})) .. "\n"
+      .. indent(self.segments))
   end
   for _, one in ipairs(self.vcpus or {}) do add(tostring(one)) end
   return table.concat(parts, "\n")

@@ -284,16 +284,18 @@ local is_exit = class.checker(Exit)
 
 --- Why the guest stopped: a table with `sentence` (the exit's text), `mistakes` (a list of { name
 --- =, text = } of those that are recognised: "long tables", "no code", "zeros", "no idt", "no
---- stack", "halted", "polls"), `symbol` and `line` (of rip), `mode` in words, `code` (eight
---- instructions, the one at rip marked), `walk` of the address that has failed and `refused`, which
---- entry has refused it, `exceptions` (the last eight that the guest was given, interrupts too, as
---- cpu:last_exceptions has them; on KVM those of a triple fault alone, found by doing its
---- instruction again on the software CPU, and then `again` is true), `last` (the last ten exits),
---- `devices` (what each was asked last), `lines` (interrupts of devices that are up and drive
---- nothing, where the guest waits), `registers`, `segments`, and `problem`, where it is too late to
---- look. Of an exit of vm:run without a vCPU, `vcpus` has one for each vCPU. tostring gives all of
---- it, in lines. It changes nothing, and does not raise for what cannot be read. From the thread
---- that runs the VM.
+--- stack", "halted", "polls"), `symbol` and source `line` (of rip; `no_line`: why the lines that
+--- the image has cannot be read), `mode` in words, `code` (eight instructions, the one at rip
+--- marked), `walk` of the address that has failed and `refused`, which entry has refused it,
+--- `exceptions` (the last eight that the guest was given, interrupts too, as cpu:last_exceptions
+--- has them; on KVM those of a triple fault alone, found by doing its instruction again on the
+--- software CPU, and then `again` is true), `last` (the last ten exits), `devices` (what each was
+--- asked last), `lines` (interrupts of devices that are up and drive nothing, where the guest
+--- waits), `hidden` (devices to which nothing can come), `registers`, `changed` (general registers
+--- by name, as they were when a run or a handler let the guest go on to where it is, of those that
+--- are others now), `segments`, and `problem`, where it is too late to look. Of an exit of vm:run
+--- without a vCPU, `vcpus` has one for each vCPU. tostring gives all of it, in lines. It changes
+--- nothing, and does not raise for what cannot be read. From the thread that runs the VM.
 function methods.explain(self)
   is_exit(self)
   return require("lunavisor.exit.explain").of(self)

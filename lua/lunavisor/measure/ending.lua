@@ -2,6 +2,7 @@
 -- How a VM stands when it is closed or the run ends, for a report: as texts, since nothing of the
 -- VM is left when they are shown.
 
+local change = require "lunavisor.vcpu.change"
 local class = require "lunavisor.class"
 local exceptions = require "lunavisor.exit.exception"
 local exits = require "lunavisor.exit.record"
@@ -80,7 +81,8 @@ local function vcpu_of(cpu, place)
   made.exceptions, made.again = exceptions.lines(why.exceptions), why.again
   made.last = texts_of(why.last, tostring)
   made.devices = texts_of(why.devices, function(one) return one.text end)
-  made.registers = why.registers and tostring(why.registers)
+  made.registers = why.registers and change.marked(why.registers, why.changed or {})
+  made.changes = why.changed and change.text(why.changed, why.registers)
   made.segments = segments_of(cpu)
   return made
 end

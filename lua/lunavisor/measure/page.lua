@@ -183,8 +183,10 @@ end
 
 local function registers(out, one, title)
   if not one.registers then return end
-  put(out, "<section><h3>%s<small>at the end</small></h3><pre>%s</pre>", title,
-    pale(one.registers))
+  put(out, "<section><h3>%s<small>at the end%s</small></h3>", title,
+    one.changes and "; with * what has changed since the guest was last entered" or "")
+  if one.changes then put(out, '<p class="mono">%s</p>', escape(one.changes)) end
+  put(out, "<pre>%s</pre>", pale(one.registers))
   put(out, "<pre>%s</pre></section>", pale(one.segments))
 end
 

@@ -38,6 +38,7 @@ error "annotations are not to be required"
 ---@field lines string[] interrupts of devices that are up and drive nothing, where the guest waits
 ---@field hidden { trap: luna.trap, why: string }[] devices to which nothing can come
 ---@field registers table<string, luna.u64>?
+---@field changed table<string, luna.u64>? general registers before the last stretch, if others now
 ---@field segments string?
 ---@field problem string? too late to see all of it, and why
 ---@field vcpus luna.explanation[]? of an exit of vm:run without a vCPU

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Commands of a prompt that show the vCPU: registers, code, memory, calls, why it stopped.
 
+local change = require "lunavisor.vcpu.change"
+local explain = require "lunavisor.exit.explain"
 local u64 = require "lunavisor.text.u64"
 
 local ROW, ROWS = 16, 4
@@ -8,10 +10,7 @@ local SEGMENTS = { "cs", "ss", "ds", "es", "fs", "gs", "tr", "ldtr", "gdtr", "id
 
 -- The table of registers, with * behind those that the last stop has changed.
 local function registers_text(self, cpu)
-  local text = tostring(cpu:regs()):gsub("(%a%w*)( +)(%x+)", function(name, gap, value)
-    if #value == 16 and self.changed[name] then return name .. "*" .. gap:sub(2) .. value end
-  end)
-  local lines = { text }
+  local lines = { change.marked(cpu:regs(), self.changed) }
   for i, name in ipairs(SEGMENTS) do lines[i + 1] = tostring(cpu[name]) end
   return table.concat(lines, "\n")
 end
@@ -56,7 +55,7 @@ return function(add)
 
   add("why", "", "why it has stopped, with all that can be seen", function(self)
     if not self.exit then error("nothing has stopped the guest yet", 0) end
-    return tostring(self.exit:explain())
+    return tostring(explain.of(self.exit, self.looked == self.exit.cpu and self.changed or nil))
   end)
 
   add("exits", "[COUNT]", "the last exits", function(self, rest)

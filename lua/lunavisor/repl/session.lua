@@ -2,6 +2,7 @@
 -- What a prompt does with a line, wherever it comes from: Lua or a command, and what is said of it.
 
 local class = require "lunavisor.class"
+local change = require "lunavisor.vcpu.change"
 local u64 = require "lunavisor.text.u64"
 local commands = require "lunavisor.repl.command"
 local evaluate = require "lunavisor.repl.evaluate"
@@ -83,23 +84,13 @@ end
 function methods.look(self)
   local cpu = self:cpu()
   local now, before = cpu and cpu[1] and registers_of(cpu) or {}, self.seen
-  self.changed = {}
-  for name, value in pairs(now) do
-    if before[name] ~= nil and before[name] ~= value and self.looked == cpu then
-      self.changed[name] = before[name]
-    end
-  end
+  self.changed = self.looked == cpu and change.between(before, now) or {}
   self.seen, self.looked = now, cpu
 end
 
 --- "rax 0x1 -> 0x2, rip ...", nil where nothing has changed.
 function methods.changes(self)
-  local list = {}
-  for name, before in pairs(self.changed) do
-    list[#list + 1] = ("%s %s -> %s"):format(name, u64.hex(before), u64.hex(self.seen[name]))
-  end
-  table.sort(list)
-  return #list > 0 and table.concat(list, ", ") or nil
+  return change.text(self.changed, self.seen)
 end
 
 -- ---- Lines ----

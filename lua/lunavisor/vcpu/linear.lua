@@ -225,10 +225,10 @@ return function(methods)
 
   --- The frames of the call chain by frame pointers (RBP, EBP or BP, as the code has 64, 32 or 16
   --- bits): a list of { rip =, rbp =, instruction = text or nil, symbol = name or nil, line =
-  --- source line or nil, from the second on that of the call }, the innermost first, at most `max`
-  --- (64 where nil). It ends where a frame pointer is 0, leads nowhere or does not grow, or where
-  --- the return address is 0. tostring gives lines. Only code that begins with push rbp;
-  --- mov rbp, rsp and calls nearby is seen.
+  --- source line or nil (from the second on, of the call) }, the innermost first, at most `max` (64
+  --- where nil). It ends where a frame pointer is 0, leads nowhere or does not grow, or where the
+  --- return address is 0. tostring gives lines. Only code that begins with push rbp; mov rbp, rsp
+  --- and calls nearby is seen.
   function methods.backtrace(self, max)
     open(self)
     max = check.whole("cpu:backtrace: max", max or MOST_FRAMES, 1, 2 ^ 20)

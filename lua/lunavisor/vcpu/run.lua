@@ -13,7 +13,7 @@ local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
 
 local open = class.opener(class.class "vcpu")
-local raw_run, raw_answer = raw.run, raw.answer
+local raw_run, raw_answer, raw_mark = raw.run, raw.answer, raw.mark
 local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
 local error = error
 
@@ -117,6 +117,7 @@ local function protect(self, who, deadline, body, ...)
   self.stopping = false
   local limit = self.limit
   limit[1], limit[2] = timers.limit(self.vm, deadline), deadline
+  raw_mark(self) -- exit:explain tells what has changed since
   return finish(self, runner.protect(self.runner, trace.back, body, self, limit, ...))
 end
 

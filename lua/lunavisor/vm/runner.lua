@@ -64,6 +64,7 @@ end
 
 --- Starts a vCPU's thread, and ends it: true, or nil, message, code.
 function M.start(cpu)
+  raw.mark(cpu) -- as cpu:run does
   cpu.vm.started[cpu.id] = cpu -- before it is: an error in between leaves none that nobody knows
   local ok, message, code = raw.start(cpu)
   if ok then

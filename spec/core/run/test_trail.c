@@ -148,14 +148,36 @@ static void started(void) {
   CHECK_OK(luna_vcpu_go(vcpu));
   CHECK_FAILS(luna_vcpu_last_exits(vcpu, list, 8, &count), LUNA_ERROR_STATE, "vCPU 0");
   CHECK_EQ(count, 0);
+  CHECK_FAILS(luna_vcpu_mark(vcpu), LUNA_ERROR_STATE, "vCPU 0");
   CHECK_OK(luna_vcpu_stop(vcpu));
   look(8);
   CHECK(count >= 1);
   end();
 }
 
+static void marked_registers(void) {
+  uint64_t value = 1;
+  begin();
+  SCRIPT({.kind = FAKE_HLT});
+  CHECK_FAILS(luna_vcpu_marked(vcpu, LUNA_RAX, &value), LUNA_ERROR_NOT_FOUND,
+              "no registers of vCPU 0 were kept");
+  CHECK_OK(luna_vcpu_set(vcpu, LUNA_RAX, 5)); /* waits for the entry */
+  CHECK_OK(luna_vcpu_mark(vcpu));
+  CHECK_OK(luna_vcpu_set(vcpu, LUNA_RAX, 6));
+  CHECK_EQ(run(), LUNA_EXIT_HLT);
+  CHECK_OK(luna_vcpu_marked(vcpu, LUNA_RAX, &value));
+  CHECK_EQ(value, 5);
+  CHECK_OK(luna_vcpu_mark(vcpu));
+  CHECK_OK(luna_vcpu_marked(vcpu, LUNA_RAX, &value));
+  CHECK_EQ(value, 6);
+  CHECK_FAILS(luna_vcpu_marked(vcpu, LUNA_CR0, &value), LUNA_ERROR_ARGUMENT, "is no general one");
+  CHECK_FAILS(luna_vcpu_marked(vcpu, -1, &value), LUNA_ERROR_ARGUMENT, "is no general one");
+  end();
+}
+
 int main(void) {
   RUN(none);
+  RUN(marked_registers);
   RUN(kinds_and_values);
   RUN(rip);
   RUN(the_last_alone);
