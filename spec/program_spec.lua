@@ -208,6 +208,55 @@ helper.kvm("luna boot", function()
     contains("error: interrupted\n10", output)
   end)
 
+  -- A script that is slow to end, so that a second signal comes while it does.
+  local SLOW = [[
+    local luna = require "lunavisor"
+    local function slow()
+      local finish = luna.clock() + 0.6
+      while luna.clock() < finish do end
+      print "in good order"
+    end
+    local proxy
+    if newproxy then
+      proxy = newproxy(true)
+      getmetatable(proxy).__gc = slow
+      jit.off() -- compiled code looks for no Ctrl-C
+    else
+      proxy = setmetatable({}, { __gc = slow })
+    end
+    print "ready"
+    io.stdout:flush()
+    while proxy do end]]
+
+  -- What a luna says that gets so many SIGINTs.
+  local function interrupted(count)
+    return (run([[run slow.lua >out.txt 2>&1 & pid=$!
+      until grep -q ready out.txt || ! kill -0 $pid; do sleep 0.02; done
+      for i in $(seq ]] .. count .. [[); do sleep 0.1; kill -INT $pid; done
+      wait $pid; echo "status $?"; cat out.txt]],
+      ("cat >slow.lua <<'END'\n%s\nEND\n"):format(SLOW)))
+  end
+
+  it("ends in good order at Ctrl-C, also where that comes twice", function()
+    for count = 1, 2 do
+      local output = interrupted(count)
+      contains("status 130", output)
+      contains("interrupted!", output)
+      contains("in good order", output)
+    end
+    local output = interrupted(3)
+    contains("status 130", output)
+    assert.falsy(output:find "in good order")
+  end)
+
+  it("ends in good order where timeout sends it SIGINT", function()
+    local output = run("run slow.lua; echo \"status $?\"",
+      ("cat >slow.lua <<'END'\n%s\nEND\n luna=\"timeout --preserve-status -s INT 0.5 $luna\";"
+      ):format(SLOW))
+    contains("status 130", output)
+    contains("in good order", output)
+  end)
+
   it("edits lines, completes and keeps a history at a terminal", function()
     local lua = "env -u LUA_PATH -u LUA_CPATH " .. helper.engine
     if select(2, helper.sh("command -v script")) ~= 0

@@ -46,12 +46,36 @@ int luna_stream_replace(int32_t fd, int32_t by) {
 
 static pthread_once_t looked = PTHREAD_ONCE_INIT;
 static struct sigaction first;
+static struct sigaction guard; /* its handler is there where luna_interrupt_guard was called */
+static volatile sig_atomic_t came;
 
 static void look(void) {
   sigaction(SIGINT, NULL, &first);
 }
 
+/* SIGINT is blocked in here: none meets the default action that an interpreter's handler sets. */
+static void on_interrupt(int number) {
+  static const struct sigaction standard = {.sa_handler = SIG_DFL};
+  if (came == 0) {
+    first.sa_handler(number);
+  }
+  sigaction(SIGINT, came == 0 ? &guard : &standard, NULL);
+  came = 1;
+}
+
 void luna_interrupt_renew(void) {
   pthread_once(&looked, look);
-  sigaction(SIGINT, &first, NULL);
+  came = 0;
+  sigaction(SIGINT, guard.sa_handler ? &guard : &first, NULL);
+}
+
+void luna_interrupt_guard(void) {
+  pthread_once(&looked, look);
+  if (first.sa_flags & SA_SIGINFO || first.sa_handler == SIG_DFL || first.sa_handler == SIG_IGN) {
+    return;
+  }
+  guard = first;
+  guard.sa_flags &= ~(SA_NODEFER | (int)SA_RESETHAND);
+  guard.sa_handler = on_interrupt;
+  luna_interrupt_renew();
 }

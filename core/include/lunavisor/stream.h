@@ -52,5 +52,10 @@ LUNA_API int luna_stream_replace(int32_t fd, int32_t by);
 /* The action of SIGINT is again what it was at the first call of this: interpreters take their
  * handler away when Ctrl-C has come once. */
 LUNA_API void luna_interrupt_renew(void);
+/* For a program that an interpreter runs, and that ends in good order at Ctrl-C: the first SIGINT
+ * has the action that it had at the first call of this or of luna_interrupt_renew, a second one has
+ * none, as it comes where a shell or timeout(1) sends it twice, and a third ends the process.
+ * luna_interrupt_renew begins to count again. Nothing where SIGINT has no handler. */
+LUNA_API void luna_interrupt_guard(void);
 
 #endif

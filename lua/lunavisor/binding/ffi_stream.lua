@@ -104,4 +104,8 @@ return function(M, shared)
   function M.interrupt_renew()
     C.luna_interrupt_renew()
   end
+
+  function M.interrupt_guard()
+    C.luna_interrupt_guard()
+  end
 end

@@ -150,6 +150,12 @@ static int raw_interrupt_renew(lua_State *L) {
   return 0;
 }
 
+static int raw_interrupt_guard(lua_State *L) {
+  (void)L;
+  luna_interrupt_guard();
+  return 0;
+}
+
 const luaL_Reg luna_stream_functions[] = {
     {"stream_tcp", raw_stream_tcp},
     {"stream_unix", raw_stream_unix},
@@ -167,5 +173,6 @@ const luaL_Reg luna_stream_functions[] = {
     {"stream_replace", raw_stream_replace},
     {"stream_failed", raw_stream_failed},
     {"interrupt_renew", raw_interrupt_renew},
+    {"interrupt_guard", raw_interrupt_guard},
     {NULL, NULL},
 };

@@ -265,6 +265,7 @@ function M.run(options)
   if options.over and not options.plot then return say.cannot "--over needs --plot" end
   if options.list then return show(plan) end
   if options.unit then return run_unit(plan, options.unit) end
+  require("lunavisor.binding.backend").interrupt_guard()
   local ok, status = pcall(run_all, plan, options)
   if ok then return status end
   if not is_interrupt(status) then error(status, 0) end

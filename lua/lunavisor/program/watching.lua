@@ -3,6 +3,7 @@
 -- what is begun before the VMs are made, and what is said and written at the end, also where a
 -- script calls os.exit.
 
+local raw = require "lunavisor.binding.backend"
 local say = require "lunavisor.program.say"
 
 local M = {}
@@ -117,6 +118,7 @@ Session.__index = Session
 --- Begins what the options say; `gdb`: also that of luna run, which has no loop of its own. nil,
 --- message where something of it cannot be.
 function M.begin(options, gdb)
+  raw.interrupt_guard()
   local self = setmetatable({ parts = {}, status = 0, exit = os.exit }, Session)
   for _, name in ipairs { "stats", "trace", "report", "record", "watch", "gdb" } do
     if options[name] and (name ~= "gdb" or gdb) then
