@@ -29,8 +29,9 @@ end
 
 local HELP = [[
 Anything else is Lua: an expression prints itself, globals are the script's.
-At hand: vm, cpu, space, exit, luna. Addresses are Lua too, with symbols and
-registers: x rsp + 8 64. Numbers are hexadecimal, with the decimal behind them.]]
+At hand: vm, cpu, space, exit, luna. Addresses are Lua too, with symbols,
+registers and source lines: x rsp + 8 64, b kernel.c:12. Numbers are
+hexadecimal, with the decimal behind them.]]
 
 add("help", "[NAME]", "what there is", function(_, rest)
   if rest ~= "" then
