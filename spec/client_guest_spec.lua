@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Programs of others on the software CPU, where Debian's packages of them are installed or unpacked
--- (LUNA_CLIENTS): firmware, to a boot sector and to a shell, a test of memory, and Linux.
+-- (LUNA_CLIENTS): firmware, to a boot sector and to a shell, a test of memory, Linux, and Linux in
+-- Xen.
 
 local helper = require "spec.support.helper"
 
@@ -26,7 +27,7 @@ local function with_engine(fn)
 end
 
 describe("a client", function()
-  for _, name in ipairs { "seabios", "ovmf", "memtest", "linux" } do
+  for _, name in ipairs { "seabios", "ovmf", "memtest", "linux", "xen" } do
     local client = client_of(name)
     local missing = client.missing()
     for _, test in ipairs(missing and {} or client.tests()) do
