@@ -98,6 +98,7 @@ helper.kvm("a Linux kernel", function()
     assert.equal(0x200000, at { { 0x258, le64(0x200000) } })
     assert.equal(0x100000, at { { 0x258, le64(0x1000000) } })
     assert.equal(0x123000, at(nil, { address = 0x123000 }))
+    assert.equal(0x100000, at { { 0x230, le32(0) }, { 0x234, "\0" } }) -- as iPXE has it
     refused("not_found", "the kernel, 0x1000000 to", luna.load(vm, { bytes = kernel {
       { 0x258, le64(0x1000000) }, { 0x234, "\0" } } }))
     refused("unsupported", "relocatable_kernel at offset 0x234 is 0x0: 0x1 for the option address",

@@ -79,6 +79,7 @@ local function read_header(image)
 end
 
 local function check_header(image, header)
+  if not header.relocatable then header.alignment = 0x1000 end -- the field is about moving
   local alignment = header.alignment
   if alignment == 0 or alignment % 0x1000 ~= 0 or alignment > 2 ^ 30 then
     image:wrong("kernel_alignment", 0x230, alignment, "a multiple of 0x1000 up to 0x40000000")
