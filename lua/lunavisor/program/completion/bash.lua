@@ -43,7 +43,7 @@ _luna() {
 
 # What begins with the current word: _luna_complete KIND WORDS.
 _luna_complete() {
-  local kind=$1 found
+  local kind=$1 found=()
   shift
   mapfile -t COMPREPLY < <(compgen -W "$*" -- "$current")
   [ "$kind" = words ] || compopt -o filenames 2>/dev/null
