@@ -7,7 +7,7 @@ local pace = require "lunavisor.program.pace"
 local reload = require "lunavisor.deferred" "lunavisor.program.reload"
 local say = require "lunavisor.program.say"
 local trace = require "lunavisor.exit.trace"
-local values = require "lunavisor.program.values"
+local values = require "lunavisor.deferred" "lunavisor.program.values"
 local watch = require "lunavisor.program.watch"
 local watching = require "lunavisor.program.watching"
 
@@ -32,12 +32,22 @@ local function step(kind)
   end
 end
 
+-- Most boots have no such option, or 1 vCPU, and begin without the module.
+local function cpus(text)
+  if text == "1" then return 1 end
+  return values.whole("--cpus", 1)(text)
+end
+
+local function seconds(text) return values.seconds(text) end
+
+local function port(text) return values.port(text) end
+
 function M.describe(command)
   command:argument("image", "The image: ELF, multiboot, Linux, PVH, a disk, a BIOS;\n"
     .. "or a file.asm for nasm: 32-bit code."):args "?"
   command:option("-m --memory", "A size, such as 64M or 2G.", "128M"):argname "SIZE"
   command:option("-c --cpus", "How many vCPUs.", "1"):argname "N"
-    :convert(values.whole("--cpus", 1))
+    :convert(cpus)
   command:option("--machine", "pc, microvm or bare.", "pc"):choices { "pc", "microvm", "bare" }
   command:option("--accel", "What runs it: kvm, soft or auto."):choices { "kvm", "soft", "auto" }
   command:option("--disk", "The first disk."):argname "FILE"
@@ -50,9 +60,9 @@ function M.describe(command)
   command:option("--format", "What the image is, where its bytes do not say."):argname "NAME"
   command:option("--console", "Where the serial port ends: stdio, pty or a file.", "stdio")
     :argname "WHERE"
-  command:option("--timeout", "Seconds until status 124."):convert(values.seconds):argname "SECONDS"
+  command:option("--timeout", "Seconds until status 124."):convert(seconds):argname "SECONDS"
   command:option("--gdb", "Wait for gdb on this port of 127.0.0.1, 0 for a free one.")
-    :argname "PORT":convert(values.port)
+    :argname "PORT":convert(port)
   command:option("--device", "A device of yours: a file that returns { device, pio = 0x300 }.")
     :argname "FILE":count "*"
   command:option("--on-panic", "Who gets a guest that cannot go on: exit, gdb or repl.", "exit")
