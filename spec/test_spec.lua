@@ -138,7 +138,8 @@ describe("scripts/test", function()
       local probe = require("lunavisor").probe()
       print(probe.accel .. (probe.accelerators.kvm.available and " beside KVM" or " alone"))
     end)]])
-    local lines, last, status = test "soft"
+    local lines, last, status = test("soft",
+      ('[ "$LUNAVISOR_LIBRARY" ] || eval "$(make -s -C %s env)";'):format(helper.sh "pwd"))
     local beside = luna.probe().accelerators.kvm.available and "soft beside KVM" or "soft alone"
     helper.contains(" soft 1/1: " .. beside, lines)
     assert.matches(" no KVM 1/1: soft [^\n]*", lines)
