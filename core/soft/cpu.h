@@ -303,7 +303,6 @@ struct soft_cpu {
   uint64_t *marks;   /* by host page, one bit for each 64 bytes that blocks were made of */
   uint64_t coded[SOFT_MARKS / 64]; /* pages whose writes are looked at: all that have marks */
   unsigned unmarked_writes;        /* to those that have none any more */
-  soft_jump jumps[SOFT_JUMPS];
 
   /* Vectors. */
   uint8_t *xsave;
@@ -331,7 +330,9 @@ struct soft_cpu {
   int eoi_vector;   /* of KVM_EXIT_IOAPIC_EOI that is due, plus 1 */
 
   uint64_t tlb_used[SOFT_TLB_SETS]; /* a bit for each 64th of the set */
+  /* From here on the next CPU finds what this one leaves: room.c. */
   _Alignas(64) soft_tlb tlbs[SOFT_TLB_SETS][SOFT_TLB_SIZE];
+  soft_jump jumps[SOFT_JUMPS];
 };
 
 /* Two instructions of a program: leave the handler. */

@@ -5,6 +5,7 @@
 #include "soft/cpu.h"
 #include "soft/execute/control.h"
 #include "soft/insn.h"
+#include "soft/mmu/mmu.h"
 #include "soft/vector/stub.h"
 
 #include <stdlib.h>
@@ -70,15 +71,24 @@ soft_cpu *soft_cpu_new(soft_vm *vm, int id, struct kvm_run *run) {
   return cpu;
 }
 
-/* A set of the TLB is cleared when it is used first. */
+/* All but the TLB, which is empty, and the jump cache: its entries are of flushes that do not come
+ * again, for they are counted on. */
+static void clear(soft_cpu *cpu) {
+  soft_blocks_clear(cpu);
+  soft_tlb_flush(cpu);
+  uint64_t flushes = cpu->flushes, stamps = cpu->stamps;
+  memset(cpu, 0, offsetof(soft_cpu, tlbs));
+  cpu->flushes = flushes;
+  cpu->stamps = stamps;
+}
+
 void soft_cpu_free(soft_cpu *cpu) {
   soft_room *room = (soft_room *)cpu;
   bool small = cpu->arena_used + (SOFT_ARENA_SIZE - cpu->arena_end) < KEPT_CODE;
   soft_stubs_free(cpu);
   free(cpu->cpuid);
   if (small) {
-    soft_blocks_clear(cpu);
-    memset(cpu, 0, offsetof(soft_cpu, tlbs));
+    clear(cpu);
   }
   if (!small || !keep(room)) {
     munmap(room, sizeof *room);

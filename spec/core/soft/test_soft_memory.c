@@ -144,9 +144,34 @@ static void code_that_changes_while_it_runs_is_seen(void) {
   guest_close(&watched);
 }
 
+/* ---- One CPU after the other ---- */
+
+/* The memory of the last CPU serves the next one, whose guest has its own elsewhere. */
+static void a_cpu_knows_no_pages_of_the_last_one(void) {
+  static const uint8_t code[] = {0x48, 0x8b, 0x06, 0x48, 0x89, 0x46, 0x08, 0xf4};
+  void *where_the_last_one_was = MAP_FAILED;
+  for (uint64_t value = 1; value <= 4; value++) { /* mov rax, [rsi]; mov [rsi + 8], rax; hlt */
+    soft_guest guest = guest_open(value % 2 ? 0 : 3);
+    struct kvm_regs regs = {.rflags = 2 | 3 << 12, .rsi = 0x300000};
+    memcpy(guest.ram + regs.rsi, &value, sizeof value);
+    guest_run(&guest, code, sizeof code, &regs);
+    CHECK_EQ(regs.rax, value);
+    CHECK_EQ(guest.ram[regs.rsi + 8], value);
+    guest_close(&guest);
+    if (where_the_last_one_was != MAP_FAILED) {
+      munmap(where_the_last_one_was, GUEST_SIZE);
+    }
+    where_the_last_one_was =
+        mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(where_the_last_one_was != MAP_FAILED);
+  }
+  munmap(where_the_last_one_was, GUEST_SIZE);
+}
+
 int main(void) {
   RUN(no_memory_is_writable_and_executable);
   RUN(an_exception_leaves_the_host_s_control_registers);
   RUN(code_that_changes_while_it_runs_is_seen);
+  RUN(a_cpu_knows_no_pages_of_the_last_one);
   return test_end();
 }
