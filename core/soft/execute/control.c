@@ -251,7 +251,7 @@ SOFT_OP(invlpg) {
   if (soft_asks(cpu, CPU_BASED_INVLPG)) {
     soft_vmx_exit(cpu, insn, VMX_REASON_INVLPG, linear);
   }
-  soft_tlb_flush_page(cpu, linear);
+  soft_tlb_flush(cpu); /* a large page has many entries, and is not known by them */
   soft_look_around(cpu);
   SOFT_END;
 }

@@ -38,7 +38,6 @@ bool soft_load_pdptes(soft_cpu *cpu);
 
 /* tlb.c */
 void soft_tlb_flush(soft_cpu *cpu);
-void soft_tlb_flush_page(soft_cpu *cpu, uint64_t linear);
 /* No page with bytes of this host page may be written without a look. */
 void soft_tlb_drop_writes(soft_cpu *cpu, const uint8_t *host);
 /* After the privilege level, RFLAGS.AC or CR4.SMAP have changed. */

@@ -37,15 +37,6 @@ void soft_tlb_flush(soft_cpu *cpu) {
   soft_links_drop(cpu);
 }
 
-void soft_tlb_flush_page(soft_cpu *cpu, uint64_t linear) {
-  for (int i = 0; i < SOFT_TLB_SETS; i++) {
-    if (cpu->tlb_used[i]) {
-      cpu->tlbs[i][linear >> 12 & (SOFT_TLB_SIZE - 1)] = no_entry;
-    }
-  }
-  soft_links_drop(cpu);
-}
-
 void soft_tlb_select(soft_cpu *cpu) {
   bool checked = cpu->cr0 & CR0_AM && cpu->rflags & FLAG_AC;
   int set = cpu->cpl == 3 ? checked ? SOFT_AS_CHECKED : SOFT_AS_USER
