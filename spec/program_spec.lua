@@ -312,12 +312,16 @@ helper.kvm("luna boot", function()
       "boot triple.elf --timeout 10")
     contains("ud2\n", output)
     contains("Likely: no exception can be taken with the IDT at 0x0", output)
+    -- KVM itself may give up where the frame goes to no memory.
+    ends(125, "luna: the guest cannot go on: ", "boot stack.elf --timeout 10")
     ends(125, "no init\nluna: the guest's kernel has panicked", "boot panic.elf --timeout 20")
   end)
 
   it("ends with 126 where it cannot start", function()
     ends(126, "luna: junk is none of the formats linux,", "boot junk")
     ends(126, "luna: the image cannot be opened: nope: No such file", "boot nope")
+    ends(126, "luna: /dev/zero: it cannot be read: it has no end in the first 256 MiB",
+      "boot /dev/zero")
     ends(126, "luna: memory: a number of bytes or a size such as", "boot kernel.elf -m 12x")
     ends(126, "luna: --cpus: a whole number from 1 expected, got 0", "boot kernel.elf -c 0")
     ends(126, "luna: disk: nope: No such file", "boot kernel.elf --disk nope")

@@ -98,7 +98,7 @@ int luna_exception_unwind(luna_vcpu *vcpu, int vector, uint32_t *error_code) {
     return luna_error_status();
   }
   if (!read_frame(vcpu, sregs, regs->rsp, code, &f) || !unwind(vcpu, sregs, &f, code)) {
-    return luna_fail(LUNA_ERROR_STATE,
+    return luna_fail(LUNA_ERROR_SYSTEM,
                      "vCPU %u took exception %d, but its frame at rsp 0x%llx or the GDT at 0x%llx "
                      "cannot be read: the guest has overwritten what the exception needs",
                      vcpu->id, vector, regs->rsp, sregs->gdt.base);

@@ -48,7 +48,7 @@ typedef enum luna_status {
   LUNA_ERROR_UNSUPPORTED = -9, /* this host's KVM cannot do it */
   LUNA_ERROR_NO_KVM = -10,     /* /dev/kvm is missing or is not KVM */
   LUNA_ERROR_ACCESS = -11,     /* no permission */
-  LUNA_ERROR_SYSTEM = -12 /* any other refusal by the kernel; luna_error_number() has the errno */
+  LUNA_ERROR_SYSTEM = -12      /* the kernel refuses: luna_error_number(); or the guest did: 0 */
 } luna_status;
 
 /* The message of the calling thread's last failed call, never NULL, valid until its next

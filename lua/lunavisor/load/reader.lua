@@ -21,12 +21,29 @@ function M.refusal(value)
   if getmetatable(value) == Refusal then return value.message, value.code end
 end
 
+local MOST = 2 ^ 28 -- of a stream whose size nobody says
+local PIECE = 2 ^ 20
+
+-- All of a file; nil, why not.
+local function contents(file)
+  local size = file:seek "end"
+  if size then file:seek "set" end
+  if size and size > 0 then return file:read "*a" end
+  local pieces = {}
+  for i = 1, MOST / PIECE do
+    local piece, why = file:read(PIECE)
+    if not piece then return not why and table.concat(pieces) or nil, why end
+    pieces[i] = piece
+  end
+  return nil, "it has no end in the first 256 MiB"
+end
+
 local function read_file(name)
   local file, message = io.open(name, "rb")
   if not file then
     M.refuse("not_found", "%s: it cannot be opened: %s", name, (message:gsub("^.-: ", "")))
   end
-  local bytes, why = file:read "*a"
+  local bytes, why = contents(file)
   file:close()
   if not bytes then M.refuse("system", "%s: it cannot be read: %s", name, why) end
   return bytes

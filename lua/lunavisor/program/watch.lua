@@ -120,7 +120,10 @@ local function crash(exit)
 end
 
 local function judge(exit, why, console, options)
-  if not exit then return say.cannot("%s", tostring(why)) end
+  if not exit then
+    say.line("the guest cannot go on: %s", tostring(why))
+    return say.CRASH
+  end
   if why == "killed" then return 0 end
   if why == "late" then
     say.line("the guest has not ended within %g s: %s", options.timeout, tostring(exit))

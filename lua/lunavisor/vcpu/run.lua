@@ -141,7 +141,8 @@ function M.add(methods, inner)
   --- "debug" and exit.reached = true. An exit that waits for an answer (pio, mmio, msr, fault,
   --- hypercall) is given again by the next run unless cpu:answer was called. An error in a handler
   --- is raised from here, with its traceback; the access stays open and the next run delivers it
-  --- again. Handlers may yield. nil, message, code where KVM refuses to go on.
+  --- again. Handlers may yield. nil, message, code where KVM refuses to go on, or the guest has
+  --- overwritten what is needed to tell which exception it took ("system").
   function methods.run(self, options)
     open(self)
     options = check.options("cpu:run", options, run_options)

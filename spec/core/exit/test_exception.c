@@ -183,7 +183,7 @@ static void port_of_the_stubs(void) {
 static void frame_out_of_reach(void) {
   begin(LUNA_MODE_LONG64);
   take_exception(13, 0x40000000, 0);
-  CHECK_FAILS(run(), LUNA_ERROR_STATE,
+  CHECK_FAILS(run(), LUNA_ERROR_SYSTEM,
               "vCPU 0 took exception 13, but its frame at rsp 0x40000000 or the GDT at");
   end();
 }
@@ -194,7 +194,7 @@ static void selector_out_of_reach(void) {
   begin(LUNA_MODE_LONG64);
   uint64_t stack = push_frame64(false, words);
   take_exception(6, stack, 0);
-  CHECK_FAILS(run(), LUNA_ERROR_STATE, "the guest has overwritten what the exception needs");
+  CHECK_FAILS(run(), LUNA_ERROR_SYSTEM, "the guest has overwritten what the exception needs");
   end();
 }
 
