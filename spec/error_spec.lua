@@ -3,14 +3,16 @@
 -- allocation fails: nothing stays "running", trapped, mapped or made, and the call can be made
 -- again.
 
+local compiled = require "spec.support.compiled"
 local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 
 -- Runs spec/support/anywhere.lua, whose errors end it with status 1.
 local function anywhere(arguments)
   local step = helper.stressed and "60" or helper.jit and "23" or "7"
+  local elf = compiled.asm(compiled.directory(), 32, 0x6000)
   local output, status = helper.sh(helper.command("spec/support/anywhere.lua",
-    { env = { LUNA_ANYWHERE_STEP = step } }) .. arguments)
+    { env = { LUNA_ANYWHERE_STEP = step, LUNA_ANYWHERE_ELF = elf } }) .. arguments)
   if status ~= 0 then error(output, 0) end
   assert.matches("^%d+ calls, [1-9]%d* errors$", output)
 end

@@ -186,8 +186,8 @@ helper.kvm("the options of luna run and luna boot", function()
     write("much.lua", [[
       local luna = require "lunavisor"
       local vm, ram = assert(luna.vm()), assert(luna.buffer "64K")
-      vm.default:map(ram, 0)
       vm:mmio(0x8000, 0x10, { read = print, name = ("long\195\164\255"):rep(40) })
+      vm.default:map(ram, 0) -- over it
       for i = 0, 40 do vm:pio(16 * i, 1, { read = print, name = "port" .. i }) end
       for _ = 1, 3 do vm:space() end]])
     local text = ends(0, "", "map much.lua")

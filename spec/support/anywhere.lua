@@ -3,6 +3,7 @@
 -- the argument "memory" lets each allocation fail (Lua 5.4, by alloc.c). After every one the VM,
 -- the vCPU and the buffer have to be as before, and do their work. Prints how many errors there
 -- were. LUNA_ANYWHERE_STEP=n takes every n-th instruction, LUNA_ANYWHERE_ONLY=name one call.
+-- LUNA_ANYWHERE_ELF is an executable with source lines.
 
 local luna = require "lunavisor"
 

@@ -13,6 +13,7 @@ end
 return function(world)
   local vm, ram, cpu, other, spare = world.vm, world.ram, world.cpu, world.other, world.spare
   local bell = other:eventfd { port = 1, size = 1 }
+  other.default:map(luna.buffer "256K", 0)
   local device = { read = function() return 0 end, write = function() end }
 
   return {
@@ -259,7 +260,14 @@ return function(world)
       local image = assert(luna.load(vm, { bytes = "\xf4" }, { format = "flat",
         address = 0x5000 }))
       local symbols = image.symbols
-      return symbols:at(0), symbols:list(), symbols:find "x", symbols:name(0), vm:symbol(0)
+      return symbols:at(0), symbols:list(), symbols:find "x", symbols:name(0), vm:symbol(0),
+        symbols:line(0)
+    end,
+    lines = function()
+      local elf = assert(luna.load(other, os.getenv "LUNA_ANYWHERE_ELF", { format = "elf" }))
+      local symbols = elf.symbols
+      other.symbols = symbols
+      return assert(other:source_line(symbols._start)), assert(symbols:find "start.asm:8")
     end,
   }
 end

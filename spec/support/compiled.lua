@@ -80,11 +80,12 @@ function M.pie(dir)
     .. "-static-pie kernel.c sub/other.c -o guest")
 end
 
---- Assembles and links start.asm, a multiboot kernel, to DIR/guest.
-function M.asm(dir, bits)
-  return run(dir, ("nasm -f elf%d -g -F dwarf start.asm -o start.o && ld -m %s -Ttext=0x101000 "
-    .. "--section-start=.boot=0x100000 start.o -o guest"):format(bits,
-    bits == 64 and "elf_x86_64" or "elf_i386"))
+--- Assembles and links start.asm, a multiboot kernel, to DIR/guest, for `address` (else 1 MiB).
+function M.asm(dir, bits, address)
+  address = address or 0x100000
+  return run(dir, ("nasm -f elf%d -g -F dwarf start.asm -o start.o && ld -m %s -Ttext=0x%x "
+    .. "--section-start=.boot=0x%x start.o -o guest"):format(bits,
+    bits == 64 and "elf_x86_64" or "elf_i386", address + 0x1000, address))
 end
 
 return M

@@ -240,8 +240,9 @@ end
 --- is opened for them, and not read: early, so that it is the one that is loaded.
 function M.lines(self)
   if not self.source then
-    local ok, has = pcall(elf_symbol.has_section, self.image, self.bits, self.layout, ".debug_line")
-    self.source = ok and has and elf_lines.new(self) or nil
+    local has = reader.attempt(elf_symbol.has_section, self.image, self.bits, self.layout,
+      ".debug_line")
+    self.source = has and elf_lines.new(self) or nil
   end
   return self.source
 end

@@ -34,13 +34,13 @@ local function opened(self)
   if self.handle then return self.handle end
   if self.problem then return nil, self.problem, self.code end
   local handle, pointer, code = raw.lines_copy(self.bytes)
-  self.bytes = false
-  if not handle then
+  if handle then
+    self.handle = { handle, pointer }
+  else
     self.problem, self.code = pointer, code
-    return nil, pointer, code
   end
-  self.handle = { handle, pointer }
-  return self.handle
+  self.bytes = false
+  return self.handle, self.problem, self.code
 end
 
 local function made(self, address, path, directory, line, column)

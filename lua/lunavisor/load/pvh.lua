@@ -49,9 +49,7 @@ end
 -- A damaged ELF file is left to the loader of those, which says what is wrong.
 function M.recognise(image)
   if not elf.recognise(image) then return false end
-  local ok, entry = pcall(function() return entry_of(elf.parse(image)) end)
-  if not ok and not reader.refusal(entry) then error(entry, 0) end
-  return ok and entry ~= nil
+  return reader.attempt(function() return entry_of(elf.parse(image)) end) ~= nil
 end
 
 local function map_bytes(plan)

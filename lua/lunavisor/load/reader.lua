@@ -21,6 +21,14 @@ function M.refusal(value)
   if getmetatable(value) == Refusal then return value.message, value.code end
 end
 
+--- What a function gives for its arguments; nil where it refuses them. Any other error goes on.
+function M.attempt(f, ...)
+  local ok, value = pcall(f, ...)
+  if ok then return value end
+  if not M.refusal(value) then error(value, 0) end
+  return nil
+end
+
 local MOST = 2 ^ 28 -- of a stream whose size nobody says
 local PIECE = 2 ^ 20
 

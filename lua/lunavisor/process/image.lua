@@ -5,6 +5,7 @@
 local elf = require "lunavisor.load.elf"
 local memories = require "lunavisor.process.memory"
 local pack = require "lunavisor.text.pack"
+local reader = require "lunavisor.load.reader"
 local symbols = require "lunavisor.text.symbols"
 local u64 = require "lunavisor.text.u64"
 
@@ -209,8 +210,7 @@ function M.load(memory, image, start)
   elf.lines(file)
   -- Damaged ones are none: Linux does not look at them.
   return u64.tonumber(file.entry) + file.shift, rsp, symbols.later(function()
-    local ok, set = pcall(elf.symbols, file)
-    return ok and set or nil
+    return reader.attempt(elf.symbols, file)
   end)
 end
 

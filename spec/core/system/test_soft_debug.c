@@ -309,7 +309,8 @@ static void what_debug_registers_take(void) {
       {"\x0f\x23\xf0", 0xffffffff, END, 0xffffefff, 0x400},
       {"\x0f\x23\xf0", 0x100000000, 13, FIXED, 0x400},
       {"\x0f\x23\xf8", 0x100000000, 13, FIXED, 0x400},
-      {"\x0f\x23\xf8", 0xd800, END, FIXED, 0x400},
+      {"\x0f\x23\xf8", 0xd000, END, FIXED, 0x400},
+      {"\x0f\x23\xf8", 0x800, END, FIXED, 0xc00},
       {"\x0f\x23\xf8", 0xfff00000, END, FIXED, 0xfff00400},
   };
   soft_system system = system_open(SYSTEM_64);
