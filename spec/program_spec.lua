@@ -313,7 +313,7 @@ helper.kvm("luna boot", function()
     contains("ud2\n", output)
     contains("Likely: no exception can be taken with the IDT at 0x0", output)
     -- KVM itself may give up where the frame goes to no memory.
-    ends(125, "luna: the guest cannot go on: ", "boot stack.elf --timeout 10")
+    ends(125, "luna: the guest cannot go on: ", "boot wild.elf --timeout 10")
     ends(125, "no init\nluna: the guest's kernel has panicked", "boot panic.elf --timeout 20")
   end)
 

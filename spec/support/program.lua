@@ -118,7 +118,7 @@ local FILES = {
   ["status.elf"] = function() return kernel(exit(42)) end,
   ["halt.elf"] = function() return kernel "cli\n hlt" end,
   ["loop.elf"] = function() return saying('"in a loop", 10', "jmp $\n") end,
-  ["stack.elf"] = function() return kernel "mov esp, 0xfffffff0\n ud2" end,
+  ["wild.elf"] = function() return kernel "mov esp, 0xfffffff0\n ud2" end,
   ["triple.elf"] = function() return kernel "lidt [none]\n ud2\n none: dw 0, 0, 0" end,
   ["panic.elf"] = function()
     return saying('"Kernel panic - not syncing: no init", 10', "jmp $\n")
