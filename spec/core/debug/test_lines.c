@@ -135,8 +135,8 @@ static void damaged(void) {
   refuse(size, LUNA_ERROR_LIMIT, "more than 2 GiB");
   *one = whole;
   one->sh_flags |= SHF_COMPRESSED;
-  Elf64_Chdr *packed = (Elf64_Chdr *)(void *)(image + one->sh_offset);
-  *packed = (Elf64_Chdr){.ch_type = ELFCOMPRESS_ZLIB, .ch_size = UINT64_C(1) << 40};
+  const Elf64_Chdr packed = {.ch_type = ELFCOMPRESS_ZLIB, .ch_size = UINT64_C(1) << 40};
+  memcpy(image + one->sh_offset, &packed, sizeof packed); /* it may lie anywhere */
   refuse(size, LUNA_ERROR_LIMIT, "more than 2 GiB");
   free(image);
 }
