@@ -3,28 +3,16 @@
 -- again in a replay, and what the memory has come to is compared.
 
 local device = require "lunavisor.device"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local luna = require "lunavisor"
 local t = require "lunavisor.testing"
 local vga = require "lunavisor.device.models.vga"
-local contains = helper.contains
+local contains, said = helper.contains, helper.said
 
 local path
 before_each(function() path = os.tmpname() end)
 after_each(function() os.remove(path) end)
-
-local function said(fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  return type(message) == "table" and tostring(message.message) or tostring(message)
-end
-
-local function text_of(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 -- A device that adds up bytes of its memory, and writes to it at a write.
 local function made(own)
@@ -85,7 +73,7 @@ describe("a recording of a device with memory", function()
       look(bus)
       dev.more:u8(9, 1)
     end)
-    local text = text_of(path)
+    local text = files.read(path)
     for _, line in ipairs { "p1 0 page 0 05", "p1 0 page 1 0201", "p1 0 page 1000 feffffff",
       "p1 0 page ff8 f0debc9a78563412", "p1 0 page 63 010203", "P1 0 page 1f40 2 09",
       "p1 0 page 4 636f70", "p1 0 page 1f40 01", "P1 0 page 0 2000 00", "p1 0 more 9 01" } do
@@ -113,7 +101,7 @@ describe("a recording of a device with memory", function()
     driver:write(0, 4, 9)
     assert.equal(9, other:read(0, 4))
     recording:close()
-    contains("\np2 1 page 5 09\n", text_of(path))
+    contains("\np2 1 page 5 09\n", files.read(path))
     assert.equal(2, t.replay(path, { other = t.bus(made()) }).accesses)
     vm:close()
   end)
@@ -151,7 +139,7 @@ describe("a recording of a device with memory", function()
     vm.devices.made.page:u8(5, 2)
     assert.equal(2, vm.devices.made:read(0, 4))
     recording:close()
-    local _, count = text_of(path):gsub("\nh%d page", "")
+    local _, count = files.read(path):gsub("\nh%d page", "")
     assert.equal(2, count)
     t.replay(path, t.bus(made()))
     vm:close()
@@ -168,17 +156,17 @@ describe("a recording of a device with memory", function()
       bus:write32("PUT", 5)
       dev.page:fill(4, 8, 2)
     end)
-    local before = text_of(path)
+    local before = files.read(path)
     local getenv = os.getenv
     os.getenv = function(name) -- luacheck: ignore
       return name == "LUNA_GOLDEN" and "renew" or getenv(name)
     end
     t.replay(path, t.bus(kind(0)))
-    local same = text_of(path)
+    local same = files.read(path)
     t.replay(path, t.bus(kind(1)))
     os.getenv = getenv -- luacheck: ignore
     assert.equal(before, same)
-    assert.are_not.equal(before, text_of(path))
+    assert.are_not.equal(before, files.read(path))
     t.replay(path, t.bus(kind(1)))
     contains("buffer page of renewed", said(t.replay, path, t.bus(kind(0))))
   end)
@@ -188,7 +176,7 @@ describe("a recording of a device with memory", function()
       dev.page:u8(0, 5)
       dev.page:fill(1)
     end)
-    local whole = text_of(path)
+    local whole = files.read(path)
     for from, to in pairs { ["p1 0 page 0 05"] = "p1 0 page 0 5", ["P1 0 page 0 2000 01"] =
       "P1 0 page 0 01", ["h1 page "] = "h1 ", ["p1 0 page"] = "p2 0 page" } do
       local file = assert(io.open(path, "wb"))

@@ -2,27 +2,15 @@
 -- Recordings of what a script does to devices: it comes again in a replay.
 
 local device = require "lunavisor.device"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local luna = require "lunavisor"
 local t = require "lunavisor.testing"
-local contains = helper.contains
+local contains, said = helper.contains, helper.said
 
 local path
 before_each(function() path = os.tmpname() end)
 after_each(function() os.remove(path) end)
-
-local function said(fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  return type(message) == "table" and tostring(message.message) or tostring(message)
-end
-
-local function text_of(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 local function recorded(kind, fn)
   local bus = t.bus(kind)
@@ -70,7 +58,7 @@ describe("a recording", function()
       dev.R = 0
     end
     recorded(made(1), drive)
-    local text = text_of(path)
+    local text = files.read(path)
     for _, line in ipairs { "s1 0 R - 5\nl1 irq 1", "s1 0 R - 21", "s1 0 LIST 2 9",
       "s1 0 RX push 3", "s1 0 WIDE - 123456789abcdef0", "s1 0 RX pop 0",
       "s1 0 RX trigger 2", "s1 0 out set 1\nl1 out 1", "s1 0 out set 0",
@@ -95,7 +83,7 @@ describe("a recording", function()
     driver:write(0, 4, 9)
     other:read(0, 4)
     recording:close()
-    contains("\ns2 1 N - 9\n", text_of(path))
+    contains("\ns2 1 N - 9\n", files.read(path))
     other.N = 0
     assert.is_false(rawget(other, "stored"))
     local class = device "other" { registers = { N = { at = 0 } } }
@@ -152,7 +140,7 @@ describe("a recording", function()
     end
     local dev
     recorded(kept(), function(bus) dev = drive(bus) end)
-    local text = text_of(path)
+    local text = files.read(path)
     for _, line in ipairs { "v1 0 base 5", "v1 0 more true", "v1 0 base 6",
       "v1 0 list {2,30,40}", 'v1 0 title "a \\034name\\034\\010"', "v1 0 list {1}",
       "m1 0 every {0.001,\"tick\",n=2} nil" } do
@@ -218,7 +206,7 @@ describe("a recording", function()
       bus.device.title = print
       bus:read32 "SUM"
     end)
-    contains("\nv1 0 title ?\n", text_of(path))
+    contains("\nv1 0 title ?\n", files.read(path))
     contains("field title was set to what a recording cannot hold",
       said(t.replay, path, t.bus(kept())))
   end)
@@ -238,7 +226,7 @@ describe("a recording", function()
     driver:write(0, 4, 9)
     assert.equal(10, one:read(0, 4))
     recording:close()
-    contains("\nv2 1 n 9\n", text_of(path))
+    contains("\nv2 1 n 9\n", files.read(path))
     assert.equal(2, t.replay(path, { one = t.bus(device "one"(own)) }).accesses)
     helper.clean()
   end)

@@ -3,17 +3,12 @@
 -- renewed by a switch.
 
 local device = require "lunavisor.device"
+local files = require "spec.support.files"
 local helper = require "spec.support.helper"
 local luna = require "lunavisor"
 local recordings = require "lunavisor.testing.recording"
 local t = require "lunavisor.testing"
-local contains, raises = helper.contains, helper.raises
-
-local function said(fn, ...)
-  local ok, message = pcall(fn, ...)
-  if ok then error("it does not fail", 2) end
-  return type(message) == "table" and tostring(message.message) or tostring(message)
-end
+local contains, raises, said = helper.contains, helper.raises, helper.said
 
 -- A device with all that a recording has: `bug` and `version` make it another one.
 local function gadget(bug, version)
@@ -76,13 +71,6 @@ local path
 before_each(function() path = os.tmpname() end)
 after_each(function() os.remove(path) end)
 
-local function text_of(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
-
 local function write(text)
   local file = assert(io.open(path, "wb"))
   file:write(text)
@@ -104,11 +92,11 @@ describe("bus:record", function()
     local replay = t.replay(path, t.bus(gadget()))
     assert.equal(10, replay.accesses)
     assert.equal(path, replay.path)
-    contains("\nm1 0 feed {\"ab\\010\\034c\",n=1} 5\n", text_of(path))
-    contains("\nr1 4 4 2\n", text_of(path))
-    contains("\nl1 irq 1\n", text_of(path))
-    contains("\nd1 100 29000000\nD1 104 2a000000\n", text_of(path))
-    contains("\nr1 18 8 123456789abcdef0\n", text_of(path))
+    contains("\nm1 0 feed {\"ab\\010\\034c\",n=1} 5\n", files.read(path))
+    contains("\nr1 4 4 2\n", files.read(path))
+    contains("\nl1 irq 1\n", files.read(path))
+    contains("\nd1 100 29000000\nD1 104 2a000000\n", files.read(path))
+    contains("\nr1 18 8 123456789abcdef0\n", files.read(path))
     assert.equal("gadget", bus.device.name)
   end)
 
@@ -144,9 +132,9 @@ describe("bus:record", function()
 
   it("is the same file for the same accesses", function()
     recorded()
-    local first = text_of(path)
+    local first = files.read(path)
     recorded()
-    assert.equal(first, text_of(path))
+    assert.equal(first, files.read(path))
   end)
 
   it("has blocks of string I/O", function()
@@ -162,7 +150,7 @@ describe("bus:record", function()
       assert.equal("\7\7\7\7", region:read_block(0, 2, 2))
       bus:read8("LAST")
     end)
-    contains("\nB1 0 1 616263\nb1 0 2 07070707\nr1 1 1 63\n", text_of(path))
+    contains("\nB1 0 1 616263\nb1 0 2 07070707\nr1 1 1 63\n", files.read(path))
     assert.equal(3, t.replay(path, t.bus(disk(7))).accesses)
     contains("access 2: block from 2 bytes at offset 0x0 differs:\n  0x0: 08 08 08 08",
       said(t.replay, path, t.bus(disk(8))))
@@ -270,7 +258,7 @@ describe("t.replay refuses", function()
   local function damaged(from, to, text)
     return function()
       recorded()
-      write((text_of(path):gsub(from, to, 1)))
+      write((files.read(path):gsub(from, to, 1)))
       contains(text, said(t.replay, path, t.bus(gadget())))
     end
   end
@@ -297,7 +285,7 @@ describe("t.replay refuses", function()
 
   it("whatever else it becomes, with the line", function()
     recorded()
-    local text = text_of(path)
+    local text = files.read(path)
     local random = require("lunavisor.testing.chance").new(1)
     for _ = 1, 300 do
       local at = random(#text) + 1
@@ -341,15 +329,15 @@ describe("LUNA_GOLDEN=renew", function()
 
   it("writes the file as the device is now", function()
     recorded()
-    local before = text_of(path)
+    local before = files.read(path)
     renew(t.bus(gadget()))
-    assert.equal((before:gsub("input [^\n]*\n", "")), (text_of(path):gsub("input [^\n]*\n", "")))
+    assert.equal((before:gsub("input [^\n]*\n", "")), (files.read(path):gsub("input [^\n]*\n", "")))
     local changed = { read = true, dma = 3, method = 2, deaf = true }
     assert.is_false(pcall(t.replay, path, t.bus(gadget(changed, 2))))
     renew(t.bus(gadget(changed, 2)))
     assert.equal(10, t.replay(path, t.bus(gadget(changed, 2))).accesses)
-    contains("\nD1 104 2c000000\n", text_of(path))
-    contains("device 1 gadget 2 ", text_of(path))
+    contains("\nD1 104 2c000000\n", files.read(path))
+    contains("device 1 gadget 2 ", files.read(path))
     assert.is_false(pcall(t.replay, path, t.bus(gadget())))
   end)
 end)
@@ -387,9 +375,9 @@ helper.kvm("vm:record", function()
     vm:close()
     assert.is_true(recording.closed)
     assert.equal("\42\0\0\0", ram:read(0x2004, 4))
-    contains("mmio d0000000 36\n", text_of(path))
-    contains("\nx hlt at rip 0x10", text_of(path))
-    contains("\ndevice 2 - 1 1 ", text_of(path))
+    contains("mmio d0000000 36\n", files.read(path))
+    contains("\nx hlt at rip 0x10", files.read(path))
+    contains("\ndevice 2 - 1 1 ", files.read(path))
     local replay = t.replay(path, t.bus(gadget()))
     assert.is_true(replay.accesses >= 6)
     t.replay(path, { gadget = t.bus(gadget()), port = t.bus { read = function() return 7 end } })
@@ -408,9 +396,9 @@ helper.kvm("vm:record", function()
     assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
     recording:close()
     assert.is_true(late.COUNT >= 2)
-    contains("\ndevice 3 gadget 1 1 ", text_of(path))
-    contains(" late\n", text_of(path))
-    contains("\ndevice 4 gadget 1 1 ", text_of(path))
+    contains("\ndevice 3 gadget 1 1 ", files.read(path))
+    contains(" late\n", files.read(path))
+    contains("\ndevice 4 gadget 1 1 ", files.read(path))
     t.replay(path, { late = t.bus(gadget()) })
   end)
 

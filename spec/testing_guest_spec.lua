@@ -5,14 +5,7 @@ local device = require "lunavisor.device"
 local helper = require "spec.support.helper"
 local luna = require "lunavisor"
 local t = require "lunavisor.testing"
-local contains, raises = helper.contains, helper.raises
-
--- What a failing function says.
-local function said(fn, ...)
-  local ok, message = pcall(fn, ...)
-  if ok then error("it does not fail", 2) end
-  return type(message) == "table" and tostring(message.message) or tostring(message)
-end
+local contains, raises, said = helper.contains, helper.raises, helper.said
 
 local PRINT = [[
   mov si, text

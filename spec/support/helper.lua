@@ -176,6 +176,13 @@ function helper.contains(part, text)
   contains(text, part)
 end
 
+--- What a call fails with: its message, also where that is an object of luassert's.
+function helper.said(fn, ...)
+  local ok, message = pcall(fn, ...)
+  if ok then error("it does not fail", 2) end
+  return type(message) == "table" and tostring(message.message) or tostring(message)
+end
+
 --- Checks that fn raises a message that has the text, and that the message blames a line of fn.
 function helper.raises(text, fn)
   local ok, message = pcall(fn)
