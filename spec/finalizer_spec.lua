@@ -30,6 +30,58 @@ helper.kvm("an object that a finalizer closes while it is used", function()
   end)
 end)
 
+helper.kvm("calls of a finalizer", function()
+  it("leave what the call gives alone that they come into", function()
+    assert.equal("same", helper.child [[
+      local luna = require "lunavisor"
+      local function machine(count)
+        local vm, ram = luna.vm(), luna.buffer "64K"
+        ram:fill(0xf4)
+        vm.default:map(ram, 0)
+        local cpu = vm:vcpu { rip = 0x1000 }
+        for i = 1, count do
+          cpu.rip = 0x1000 + i
+          cpu:run()
+        end
+        return vm, ram, cpu
+      end
+      local vm, ram, cpu = machine(5)
+      local other, other_ram, other_cpu = machine(64)
+      local function look(machine, buffer, vcpu, space)
+        local list = {}
+        for _, exit in ipairs(vcpu:last_exits()) do list[#list + 1] = tostring(exit.rip) end
+        list[#list + 1] = vcpu.exec_time
+        list[#list + 1] = tostring(vcpu:instruction())
+        list[#list + 1] = select(2, pcall(machine.default.map, machine.default, buffer, 0,
+          { size = space }))
+        list[#list + 1] = select(2, pcall(vcpu.u8, vcpu, space * 64))
+        list[#list + 1] = tostring(vcpu.rip) .. vcpu:state():sub(1, 400)
+        return table.concat(list, "\n")
+      end
+      local first = look(vm, ram, cpu, 0x1000)
+      assert(first == look(vm, ram, cpu, 0x1000))
+      assert(first ~= look(other, other_ram, other_cpu, 0x2000))
+      collectgarbage("setpause", 0)
+      collectgarbage("setstepmul", 1000)
+      local at_collection
+      function at_collection()
+        local function fn()
+          look(other, other_ram, other_cpu, 0x2000)
+          at_collection()
+        end
+        if newproxy then getmetatable(newproxy(true)).__gc = fn
+        else setmetatable({}, { __gc = fn }) end
+      end
+      at_collection()
+      for _ = 1, 60 do
+        local now = look(vm, ram, cpu, 0x1000)
+        if now ~= first then return print(first, "\n", now) end
+      end
+      print "same"
+    ]])
+  end)
+end)
+
 helper.kvm("a copy of an object", function()
   it("has its memory and is closed with it", function()
     local vm, ram, cpu = machine()

@@ -110,6 +110,25 @@ scripts/run: 401 lines, more than 400: it is about more than one thing
 core/hvf: 18 .c files, more than 17: make folders of what belongs together]], output)
   end)
 
+  it("names raw calls for LuaJIT that keep a pointer while a finalizer may run", function()
+    local output, clean = check("handles", { ["lua/lunavisor/binding/ffi_a.lua"] = [[
+      local vcpu = vcpu_of(object)
+      local status = C.luna_vcpu_get(vcpu_of(object), reg, u64_out)
+      return done(C.luna_vcpu_set(vcpu_of(object), reg, to_u64(value)))
+      return done(C.luna_vm_map(vm_of(object), buffer_of(buffer), gpa,
+        ffi.cast("uint64_t", size)))
+      local function vcpu_of(object) -- not to_u64(value)
+      return tonumber(C.luna_vcpu_exits(vcpu_of(object)))
+    ]] })
+    assert.is_false(clean)
+    assert.equal([[
+lua/lunavisor/binding/ffi_a.lua:1: vcpu_of is kept: an object may be closed by what is called later
+lua/lunavisor/binding/ffi_a.lua:3: to_u64 is called behind vcpu_of, and may close its object
+lua/lunavisor/binding/ffi_a.lua:4: ffi.cast is called behind vm_of, and may close its object
+lua/lunavisor/binding/ffi_a.lua:4: ffi.cast is called behind buffer_of, and may close its object]],
+      output)
+  end)
+
   it("finds nothing wrong with what fits", function()
     local output, clean = check("sizes", { ["core/a.c"] = lines(3), ["README.md"] = lines(500) })
     assert.equal("", output)

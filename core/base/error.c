@@ -31,6 +31,13 @@ const char *luna_error_message(void) {
   return message;
 }
 
+int luna_error_copy(char *text, size_t size) {
+  size_t length = strnlen(message, size - 1);
+  memcpy(text, message, length);
+  text[length] = '\0';
+  return (int)length;
+}
+
 int luna_error_number(void) {
   return number_of_error;
 }

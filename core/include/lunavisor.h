@@ -54,6 +54,9 @@ typedef enum luna_status {
 /* The message of the calling thread's last failed call, never NULL, valid until its next
  * failure. */
 LUNA_API const char *luna_error_message(void);
+/* Copies the message, cut to `size` bytes with its zero (at least 1), for languages whose calls may
+ * fail again between a call and the look at what it gave. Returns its length. */
+LUNA_API int luna_error_copy(char *text, size_t size);
 /* The errno behind the calling thread's last failed call, or 0 where no system call was
  * involved. */
 LUNA_API int luna_error_number(void);

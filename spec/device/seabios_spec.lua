@@ -303,8 +303,8 @@ describe("SeaBIOS", function()
     end)
   end
 
-  -- What it says of the machine and of the disk, in the order in which it does: without addresses,
-  -- without names, and without what is of QEMU's tables and option ROMs alone.
+  -- What it says of the machine and of the disk: without addresses, without names, and without what
+  -- is of QEMU's tables and option ROMs alone. Sorted: its threads take turns by the time.
   local function said(text)
     local list = {}
     for line in text:gmatch "[^\r\n]+" do
@@ -316,6 +316,7 @@ describe("SeaBIOS", function()
         if part then list[#list + 1] = part:gsub("%(irq.*", ""):gsub("1f0/3f4/%x+", "1f0") end
       end
     end
+    table.sort(list)
     return list
   end
 

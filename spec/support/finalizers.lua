@@ -63,7 +63,10 @@ local calls = {
     return cpu.apic:get(), cpu.apic.tpr, cpu.blocking
   end,
   look = function(vm, _, cpu)
-    return tostring(cpu:translate(0)), cpu:instruction(), cpu:backtrace(3), tostring(vm)
+    return tostring(cpu:translate(0)), cpu:instruction(), cpu:backtrace(3), tostring(vm), vm.accel
+  end,
+  past = function(_, _, cpu)
+    return cpu:last_exits(), cpu:last_exceptions(), cpu.exec_time, cpu.idle_time
   end,
 }
 

@@ -143,13 +143,14 @@ static bool decode_one(soft_cpu *cpu, soft_insn *insn, unsigned kind, const uint
   const ZydisDecoder *decoder = &decoders[parsed.mode];
   parsed.bytes = bytes;
   ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, size, &parsed.all);
-  if (status == ZYDIS_STATUS_NO_MORE_DATA) {
+  bool too_long = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+  if (status == ZYDIS_STATUS_NO_MORE_DATA || (too_long && size < ZYDIS_MAX_INSTRUCTION_LENGTH)) {
     return false;
   }
   insn->offset = (uint16_t)page_offset;
   if (!ZYAN_SUCCESS(status)) {
     insn->run = soft_op_unknown;
-    insn->extra = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    insn->extra = too_long;
     insn->length = 1;
     *ends = true;
     return true;

@@ -46,8 +46,13 @@ local function text(pointer)
   return nil
 end
 
+local MESSAGE_MOST = 1024
+local message_out = ffi.new("char[?]", MESSAGE_MOST)
+
+-- The message is copied at once: a finalizer that ran meanwhile could fail with another.
 local function fail(status)
-  return nil, text(C.luna_error_message()), text(C.luna_status_name(status))
+  local size = C.luna_error_copy(message_out, MESSAGE_MOST)
+  return nil, ffi.string(message_out, size), text(C.luna_status_name(status))
 end
 
 local function done(status)

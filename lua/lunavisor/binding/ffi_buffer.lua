@@ -81,8 +81,8 @@ return function(M, shared)
 
   local function mark(object, box, offset, size)
     local logged = box.logged
-    local handle = buffer_of(object)
-    if logged[0] ~= 0 then C.luna_buffer_mark(handle, offset, size) end
+    buffer_of(object)
+    if logged[0] ~= 0 then C.luna_buffer_mark(buffer_of(object), offset, size) end
   end
 
   function M.buffer_writable(object)
@@ -245,24 +245,24 @@ return function(M, shared)
 
   function M.buffer_find(object, offset, size, pattern)
     bytes(object, offset, size)
-    local handle = buffer_of(object)
-    return found_at(C.luna_buffer_find(handle, offset, size, pattern, #pattern, u64_out), offset)
+    local status = C.luna_buffer_find(buffer_of(object), offset, size, pattern, #pattern, u64_out)
+    return found_at(status, offset)
   end
 
   function M.buffer_copy(object, offset, source, from, size)
     bytes(source, from, size)
     local _, box = bytes(object, offset, size)
     writable(box)
-    local theirs = buffer_of(source)
-    return nothing(C.luna_buffer_transfer(buffer_of(object), offset, theirs, from, size))
+    return nothing(C.luna_buffer_transfer(buffer_of(object), offset, buffer_of(source), from,
+      size))
   end
 
   -- The distance of the first difference between two ranges, nil if they are equal.
   function M.buffer_compare(object, offset, other, from, size)
     bytes(other, from, size)
     bytes(object, offset, size)
-    local theirs = buffer_of(other)
-    local status = C.luna_buffer_compare(buffer_of(object), offset, theirs, from, size, u64_out)
+    local status = C.luna_buffer_compare(buffer_of(object), offset, buffer_of(other), from, size,
+      u64_out)
     return found_at(status, 0)
   end
 
@@ -272,9 +272,8 @@ return function(M, shared)
     local pointer = ffi.gc(object[1].data, function()
       if held then C.luna_buffer_release(held) end
     end)
-    local handle = buffer_of(object)
-    C.luna_buffer_retain(handle)
-    held = handle
+    C.luna_buffer_retain(buffer_of(object))
+    held = object[2]
     return pointer
   end
 

@@ -5,7 +5,7 @@ return function(M, shared)
   local ffi, C, to_u64 = shared.ffi, shared.C, shared.to_u64
   local fail, done, vcpu_of = shared.fail, shared.done, shared.vcpu_of
   local record_of, made_out = shared.record_of, shared.made_out
-  local gva_out, gpa_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
+  local U64 = ffi.typeof "uint64_t[1]"
   local NOT_FOUND = tonumber(C.LUNA_ERROR_NOT_FOUND)
 
   -- vcpu, kind, gva, size: its number
@@ -22,10 +22,10 @@ return function(M, shared)
 
   -- vcpu, whether the gpa is wanted: the linear address of the next instruction, and its gpa or nil
   function M.place(object, both)
-    local status = C.luna_vcpu_place(vcpu_of(object), gva_out, both and gpa_out or nil)
+    local gva, gpa = U64(), both and U64() or nil
+    local status = C.luna_vcpu_place(vcpu_of(object), gva, gpa)
     if status < 0 and status ~= NOT_FOUND then return fail(status) end
-    local gpa = both and status == 0 and tonumber(gpa_out[0]) or nil
-    return gva_out[0], gpa
+    return gva[0], gpa and status == 0 and tonumber(gpa[0]) or nil
   end
 
   -- the number of the breakpoint that the vCPU stands at, 0 for none, and DR6

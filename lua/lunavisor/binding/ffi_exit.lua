@@ -6,7 +6,7 @@ return function(M, shared)
   local ffi, C, text, fail, done = shared.ffi, shared.C, shared.text, shared.fail, shared.done
   local vm_of, vcpu_of, record_of = shared.vm_of, shared.vcpu_of, shared.record_of
   local data_out, u64_out = ffi.new "uint8_t *[1]", shared.u64_out
-  local exec_out, idle_out = ffi.new "uint64_t[1]", ffi.new "uint64_t[1]"
+  local U64 = ffi.typeof "uint64_t[1]"
 
   -- How many elements of a string are left, with the open one; 0 where none is open.
   function M.block_count(object)
@@ -48,21 +48,25 @@ return function(M, shared)
 
   -- Nanoseconds in the guest, and of these halted.
   function M.time(object)
-    local status = C.luna_vcpu_time(vcpu_of(object), exec_out, idle_out)
+    local exec, idle = U64(), U64()
+    local status = C.luna_vcpu_time(vcpu_of(object), exec, idle)
     if status < 0 then return fail(status) end
-    return tonumber(exec_out[0]), tonumber(idle_out[0])
+    return tonumber(exec[0]), tonumber(idle[0])
   end
 
   local KNOWN_RIP, KNOWN_VALUE = 1, 2 -- LUNA_KNOWN_*
-  local last_out, count_out = ffi.new "luna_last_exit[64]", ffi.new "uint32_t[1]"
+  local LastExits, Exceptions = ffi.typeof "luna_last_exit[?]", ffi.typeof "luna_last_exception[?]"
+  local Count = ffi.typeof "uint32_t[1]"
 
   -- vcpu, how many at most: a list of the last exits, the oldest first.
   function M.last_exits(object, most)
-    local status = C.luna_vcpu_last_exits(vcpu_of(object), last_out, math.min(most, 64), count_out)
+    most = math.min(most, 64)
+    local last, count = LastExits(most), Count()
+    local status = C.luna_vcpu_last_exits(vcpu_of(object), last, most, count)
     if status < 0 then return fail(status) end
     local list = {}
-    for i = 1, count_out[0] do
-      local one = last_out[i - 1]
+    for i = 1, count[0] do
+      local one = last[i - 1]
       local has_rip, has_value = one.known % 2 >= KNOWN_RIP, one.known >= KNOWN_VALUE
       list[i] = { serial = tonumber(one.serial), kind = one.kind, address = one.address,
         size = one.size, access = one.access, rip = has_rip and one.rip or nil,
@@ -81,13 +85,14 @@ return function(M, shared)
     return u64_out[0]
   end
 
-  local past_out = ffi.new "luna_last_exception[16]"
-
-  local function exceptions_of(status)
+  local function exceptions_of(get, object, most)
+    most = math.min(most, 16)
+    local past, count = Exceptions(most), Count()
+    local status = get(vcpu_of(object), past, most, count)
     if status < 0 then return fail(status) end
     local list = {}
-    for i = 1, count_out[0] do
-      local one = past_out[i - 1]
+    for i = 1, count[0] do
+      local one = past[i - 1]
       list[i] = { serial = tonumber(one.serial), rip = one.rip, address = one.address,
         met_address = one.met_address, error = one.error, met_error = one.met_error,
         vector = one.vector, met = one.met, source = one.source, stage = one.stage, cs = one.cs,
@@ -98,14 +103,12 @@ return function(M, shared)
 
   -- vcpu, how many at most: a list of the last exceptions and interrupts, the oldest first.
   function M.last_exceptions(object, most)
-    return exceptions_of(C.luna_vcpu_last_exceptions(vcpu_of(object), past_out,
-      math.min(most, 16), count_out))
+    return exceptions_of(C.luna_vcpu_last_exceptions, object, most)
   end
 
   -- The same where a triple fault was the last exit.
   function M.triple_fault(object, most)
-    return exceptions_of(C.luna_vcpu_triple_fault(vcpu_of(object), past_out, math.min(most, 16),
-      count_out))
+    return exceptions_of(C.luna_vcpu_triple_fault, object, most)
   end
 
   function M.hypercalls(object)

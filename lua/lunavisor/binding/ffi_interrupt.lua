@@ -27,7 +27,6 @@ return function(M, shared)
   local function load(data, size)
     if #data ~= size then error(("%d bytes expected"):format(size), 3) end
     ffi.copy(page, data, size)
-    return page
   end
 
   -- To one vCPU
@@ -97,7 +96,8 @@ return function(M, shared)
   end
 
   function M.set_chip(object, chip, state)
-    return done(C.luna_vm_set_chip(vm_of(object), chip, load(state, 512)))
+    load(state, 512)
+    return done(C.luna_vm_set_chip(vm_of(object), chip, page))
   end
 
   function M.set_apic_frequency(object, hertz)
@@ -115,7 +115,8 @@ return function(M, shared)
   end
 
   function M.set_apic(object, registers)
-    return done(C.luna_vcpu_set_apic(vcpu_of(object), load(registers, 1024)))
+    load(registers, 1024)
+    return done(C.luna_vcpu_set_apic(vcpu_of(object), page))
   end
 
   function M.read_apic(object, offset)

@@ -5,7 +5,6 @@ return function(M, shared)
   local ffi, C, to_u64, text = shared.ffi, shared.C, shared.to_u64, shared.text
   local fail, new_box, filled = shared.fail, shared.new_box, shared.filled
   local lines_of = shared.lines_of
-  local line_out = ffi.new "luna_line[1]"
 
   local function made(status, box)
     if status < 0 then return fail(status) end
@@ -24,19 +23,23 @@ return function(M, shared)
     return made(C.luna_lines_copy(bytes, #bytes, place), box)
   end
 
-  local function line(status)
+  local function line(object, status, one)
     if status < 0 then return fail(status) end
-    local one = line_out[0]
-    return one.address, text(one.path), one.directory, one.line, one.column
+    local path = one.path
+    lines_of(object) -- which has the path
+    path = text(path)
+    return one.address, path, one.directory, one.line, one.column
   end
 
   -- address: address, path, length of the directory, line, column
   function M.lines_at(object, address)
-    return line(C.luna_lines_at(lines_of(object), to_u64(address), line_out))
+    local one, exact = ffi.new "luna_line", to_u64(address)
+    return line(object, C.luna_lines_at(lines_of(object), exact, one), one)
   end
 
   -- file, line: the same
   function M.lines_find(object, file, number)
-    return line(C.luna_lines_find(lines_of(object), file, number, line_out))
+    local one = ffi.new "luna_line"
+    return line(object, C.luna_lines_find(lines_of(object), file, number, one), one)
   end
 end

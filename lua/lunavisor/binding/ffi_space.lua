@@ -9,7 +9,7 @@ return function(M, shared)
   local tonumber, ipairs = tonumber, ipairs
   local READ, WRITE = 1, 2 -- luna_access
   local vm_in = ffi.new "luna_vm_options[1]"
-  local length_out = ffi.new "uint64_t[1]"
+  local Run = ffi.typeof "struct { uint64_t first[1], length[1]; }"
 
   -- entries of the dirty rings, 0 for none; luna_irqchip; 1 for a PIT; 1 for exits of unknown MSRs;
   -- luna_accelerator
@@ -25,8 +25,10 @@ return function(M, shared)
 
   -- Its luna_accelerator, and why that one.
   function M.vm_accelerator(object)
-    local vm = vm_of(object)
-    return C.luna_vm_accelerator(vm), ffi.string(C.luna_vm_accelerator_reason(vm))
+    local reason = C.luna_vm_accelerator_reason(vm_of(object))
+    vm_of(object) -- which has the reason
+    reason = ffi.string(reason)
+    return C.luna_vm_accelerator(vm_of(object)), reason
   end
 
   function M.map(object, space, buffer, offset, gpa, size, rights)
@@ -105,10 +107,12 @@ return function(M, shared)
 
   -- luna_dirty_flag bits; first address and length of a run, false when there are no more.
   function M.dirty_take(object, space, gpa, size, flags)
-    local status = C.luna_vm_dirty_take(vm_of(object), space, gpa, size, flags, u64_out, length_out)
+    local run = Run()
+    local first, length = run.first, run.length
+    local status = C.luna_vm_dirty_take(vm_of(object), space, gpa, size, flags, first, length)
     if status < 0 then return fail(status) end
     if status == 0 then return false end
-    return tonumber(u64_out[0]), tonumber(length_out[0])
+    return tonumber(first[0]), tonumber(length[0])
   end
 
   -- The buffer of a region is borrowed. As a pointer it could not be read without an allocation,

@@ -20,10 +20,9 @@ return function(M, shared)
   end
 
   function M.get_xsave(object)
-    local vcpu = vcpu_of(object)
-    local size = C.luna_vcpu_xsave_size(vcpu)
+    local size = C.luna_vcpu_xsave_size(vcpu_of(object))
     local area = bytes(size)
-    local status = C.luna_vcpu_get_xsave(vcpu, area, size)
+    local status = C.luna_vcpu_get_xsave(vcpu_of(object), area, size)
     if status < 0 then return fail(status) end
     return ffi.string(area, size)
   end
