@@ -156,6 +156,22 @@ soft.block("a string instruction of the software CPU", function()
   end)
 end)
 
+soft.block("an instruction of more than 15 bytes", function()
+  it("is fetched as far as memory is there before it is found to be too long", function()
+    local start = ("\x2e"):rep(9) .. "\x67\xdb\x8c\x42" -- FISTTP, with four bytes to come
+    for there, kind in pairs { [true] = "exception", [false] = "fault" } do
+      local guest = soft.guest { mode = "long", source = "nop" }
+      local at = 0x3000 - #start
+      guest.ram:write(at, start .. "\x78\x56\x34\x12")
+      guest.cpu.rip = at
+      if not there then guest.vm.default:unmap(0x3000, 0x1000) end
+      local exit = guest:stops(kind)
+      assert.equal(there and "#GP" or "0x3000", exit.name or hex(exit.gpa))
+      assert.equal(hex(at), hex(guest.cpu.rip))
+    end
+  end)
+end)
+
 soft.block("DR7 of the software CPU", function()
   it("has the bits that KVM keeps", function()
     local guest = soft.real("mov eax, 0xffffdfff\n mov dr7, eax\n mov eax, dr7\n out 0x30, al")
