@@ -51,14 +51,12 @@ typedef enum luna_status {
   LUNA_ERROR_SYSTEM = -12      /* the kernel refuses: luna_error_number(); or the guest did: 0 */
 } luna_status;
 
-/* The message of the calling thread's last failed call, never NULL, valid until its next
- * failure. */
+/* The message of the calling thread's last failed call, never NULL, good until its next failure. */
 LUNA_API const char *luna_error_message(void);
-/* Copies the message, cut to `size` bytes with its zero (at least 1), for languages whose calls may
- * fail again between a call and the look at what it gave. Returns its length. */
+/* Copies it, cut to `size` bytes (1 or more) with its zero, where another call may fail before a
+ * pointer is followed: in the finalizer of a script. Returns the length of the copy. */
 LUNA_API int luna_error_copy(char *text, size_t size);
-/* The errno behind the calling thread's last failed call, or 0 where no system call was
- * involved. */
+/* The errno behind the calling thread's last failed call; 0 where no system call was involved. */
 LUNA_API int luna_error_number(void);
 /* The name of a status in lower case ("overlap", "no_kvm"), or NULL for a number that is none. */
 LUNA_API const char *luna_status_name(int status);

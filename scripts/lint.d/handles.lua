@@ -22,7 +22,8 @@ end
 local function call_around(text, place)
   local found
   for first, open in text:gmatch "()[%w_.:]+()%(" do
-    if first < place and close_of(text, open) > place then found = { first, close_of(text, open) } end
+    local last = close_of(text, open)
+    if first < place and last > place then found = { first, last } end
   end
   return found
 end

@@ -145,6 +145,21 @@ static void long_message(void) {
   unsetenv("LUNA_KVM_DEVICE");
 }
 
+/* What is copied is the message, cut where there is no room for all of it. */
+static void copied_message(void) {
+  char all[1024], part[16] = "................", least[2] = "..";
+  setenv("LUNA_KVM_DEVICE", "", 1);
+  install_open_error(EIO);
+  CHECK(luna_probe() < 0);
+  unsetenv("LUNA_KVM_DEVICE");
+  CHECK_EQ(luna_error_copy(all, sizeof all), (int)strlen(luna_error_message()));
+  CHECK(strcmp(all, luna_error_message()) == 0);
+  CHECK_EQ(luna_error_copy(part, 12), 11);
+  CHECK(strncmp(part, all, 11) == 0 && part[11] == '\0' && part[12] == '.');
+  CHECK_EQ(luna_error_copy(least, 1), 0);
+  CHECK(least[0] == '\0' && least[1] == '.');
+}
+
 /* Not the fake, but KVM's real table: a file that is no KVM device. */
 static void real_table(void) {
   char asked[16];
@@ -301,6 +316,7 @@ static void no_immediate_exit(void) {
 }
 
 int main(void) {
+  setenv("LUNA_ACCEL", "kvm", 0); /* to choose one takes calls more */
   RUN(missing);
   RUN(no_permission);
   RUN(busy);
@@ -312,6 +328,7 @@ int main(void) {
   RUN(refusal_is_not_kept);
   RUN(device_path);
   RUN(long_message);
+  RUN(copied_message);
   RUN(real_table);
   RUN(probe);
   RUN(names);
