@@ -23,8 +23,8 @@ end
 -- apart, and its exit status. An accelerator that is asked for is not looked for, and the specs of
 -- the tree use none.
 local function test(steps, setting)
-  local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS LUNA_ACCEL MAKEFLAGS
-    [ %s = soft ] || export LUNA_ACCEL=kvm
+  local output, status = helper.sh(([[cd %s && unset LUNA_GC_STRESS LUNA_ACCEL MAKEFLAGS LUNA_SEED
+    [ '%s' = soft ] || export LUNA_ACCEL=kvm
     %s BUILD=build LUA=%q LUNA_SUITE_SECONDS=3 scripts/test %s]])
     :format(tree, steps, setting or "", helper.engine, steps))
   local lines, last = output:match "^(.-)\n?([^\n]*)$"
@@ -81,6 +81,65 @@ describe("scripts/test", function()
       POSIXLY_CORRECT=1 NO_COLOR=1 XDG_STATE_HOME=/nowhere
       LUA_INIT='x(' LUA_PATH_5_4=';' TMPDIR='/no where' BASH_ENV=/nowhere;]])
       :gsub("\n", " ")))
+  end)
+
+  it("gives random tests the same seed in each run, or the one that is asked for", function()
+    program("base/test_any", [[echo "not ok any: [$LUNA_SEED]"
+      echo '0 passed, 1 failed, 0 skipped']])
+    write("spec/a_spec.lua", [==[it("tells", function()
+      error("[" .. os.getenv "LUNA_SEED" .. "]") end)]==])
+    local function seed(setting)
+      local lines, _, status = test("core lua", setting)
+      assert.equal(1, status)
+      local first, second = lines:match "%[(%d+)%].*%[(%d+)%]"
+      assert.equal(first, second, lines)
+      return first, lines:match "^LUNA_SEED=(%d+) is from the clock\n"
+    end
+    local usual, drawn = seed ""
+    assert.is_nil(drawn)
+    assert.equal(usual, (seed ""))
+    assert.same({ "77" }, { seed "LUNA_SEED=77" })
+    for _, setting in ipairs { "LUNA_SEED=", "LUNA_SEED=clock" } do
+      local first, told = seed(setting)
+      assert.equal(first, told, "what was drawn is not what was told")
+      assert.are_not.equal(usual, first)
+      assert.are_not.equal(first, (seed(setting)))
+    end
+    local _, last, status = test("lua", "LUNA_SEED=7x")
+    assert.equal("scripts/test: LUNA_SEED is '7x': a number expected, or 'clock'", last)
+    assert.equal(2, status)
+  end)
+
+  it("gives it to libFuzzer too, which draws from the clock by hand", function()
+    helper.sh(("cp scripts/fuzz %s/scripts"):format(tree))
+    write("spec/fuzz/fuzz_any.c", "")
+    write("build/fuzz/fuzz/fuzz_any", "#!/bin/sh\necho \"given $*\"; exit 1\n")
+    write("build/fuzz/corpus/any/one", "an input that was found earlier")
+    write("bin/clang", "#!/bin/sh\n")
+    helper.sh(("chmod +x %s/bin/clang %s/build/fuzz/fuzz/fuzz_any"):format(tree, tree))
+    local function seed(said)
+      return said:match "given %-seed=(%d+) ", said:match "any has failed with LUNA_SEED=(%d+);",
+        said:find("build/fuzz/corpus/any", 1, true) ~= nil
+    end
+    local function step(setting)
+      return seed((test("fuzz", setting .. ' PATH="$PWD/bin:$PATH" MAKE=true')))
+    end
+    local function by_hand(setting)
+      return seed((helper.sh(("cd %s; unset LUNA_SEED; %s MAKE=true scripts/fuzz 1 any")
+        :format(tree, setting))))
+    end
+    local usual, _, kept = step ""
+    assert.is_truthy(usual)
+    assert.is_false(kept)
+    assert.equal(usual, (step ""))
+    local asked, told = step "LUNA_SEED=08"
+    assert.same({ "9", "08", false }, { asked, told, kept })
+    local first, number, with = by_hand ""
+    assert.is_true(with)
+    assert.are_not.equal(first, (by_hand ""))
+    assert.equal(first, (by_hand("LUNA_SEED=" .. number)))
+    assert.equal("fuzz: LUNA_SEED is '7x': a number expected, or 'clock'",
+      (helper.sh(("cd %s; LUNA_SEED=7x MAKE=true scripts/fuzz 1 any"):format(tree))))
   end)
 
   it("refuses a directory whose name the specs cannot have", function()
