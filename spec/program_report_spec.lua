@@ -62,6 +62,7 @@ helper.kvm("luna report", function()
     local output, status = run "report page.html"
     assert.equal(126, status)
     helper.contains("missing argument 'script'", output)
+    helper.contains("missing argument 'file'", (run "report"))
   end)
 
   it("says before the guest begins where the page cannot be written", function()
@@ -76,7 +77,7 @@ helper.kvm("luna report", function()
   it("says at the end where it was not written", function()
     local output, status = run "run --report /dev/full guest.lua"
     assert.equal(1, status)
-    helper.contains("hlt\nluna: No space left on device", output)
+    helper.contains("hlt\nluna: --report: /dev/full: No space left on device", output)
   end)
 
   it("has a page where the script raises", function()

@@ -21,8 +21,8 @@ function M.describe(command)
   command:argument("script", "The script.")
   command:option("--accel", "What runs VMs whose accel is not said: kvm, soft or auto.")
     :choices { "kvm", "soft", "auto" }
-  command:option("--bits", "16, 32 or 64: the registers that gdb is shown, where not those\n"
-    .. "of the code at which the guest begins."):choices { "16", "32", "64" }:argname "N"
+  command:option("--bits", "16, 32 or 64: the registers that gdb is shown, where not\n"
+    .. "those of the code at which the guest begins."):choices { "16", "32", "64" }:argname "N"
   command:epilog(EPILOG)
 end
 

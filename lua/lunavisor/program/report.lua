@@ -14,7 +14,7 @@ luna run --report; luna boot has the same option.]]
 
 function M.describe(command)
   command:usage "Usage: luna report [--accel {kvm,soft,auto}] FILE SCRIPT [ARGUMENT...]"
-  command:argument("report", "Where the page is written, as HTML."):target "report"
+  command:argument("file", "Where the page is written, as HTML."):target "report"
   command:argument("script", "The script, or - for the standard input.")
   command:option("--accel", "What runs VMs whose accel is not said: kvm, soft or auto.")
     :choices { "kvm", "soft", "auto" }

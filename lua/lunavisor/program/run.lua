@@ -71,6 +71,9 @@ local function put_json(put, line, ok, result)
     line.error = tostring(result):match "^[^\n]*"
   elseif type(result) == "table" then
     line.results = result
+  elseif result ~= nil then
+    say.line("--json: the script has to return a table, and has returned a %s",
+      require("lunavisor.class").describe(result))
   end
   if type(put) == "function" then return put(line) end
   print(require("lunavisor.program.json").encode(line))

@@ -86,7 +86,22 @@ local function arguments_of(options)
   return list
 end
 
---- Runs them; status 1 where one fails.
+-- A function that gives the number of tests that busted has begun.
+local function counted()
+  local core, count = require "busted.core", 0
+  package.loaded["busted.core"] = function(...)
+    local busted = core(...)
+    local publish = busted.publish
+    busted.publish = function(channel, ...)
+      if channel[1] == "test" and channel[2] == "start" then count = count + 1 end
+      return publish(channel, ...)
+    end
+    return busted
+  end
+  return function() return count end
+end
+
+--- Runs them; status 1 where one fails, or where there is none.
 function M.run(options)
   local settings = {}
   if options.engine then settings[#settings + 1] = "LUNA_LUA=" .. ENGINES[options.engine] end
@@ -103,12 +118,15 @@ function M.run(options)
     io.stdout:flush()
     os.exit(code ~= 0 and 1 or 0, true)
   end
+  local count = counted()
   local searchers = rawget(package, "searchers") or rawget(package, "loaders")
   table.insert(searchers, 2, beside)
   _G.arg = arguments_of(options)
   -- busted tells of itself by the name of the chunk that calls it.
   assert((loadstring or load)("require 'busted.runner' { standalone = false }", "@luna test"))()
-  return 0
+  if count() > 0 then return 0 end
+  say.line "there is no test in what was named, or none that the options of busted leave"
+  return 1
 end
 
 return M

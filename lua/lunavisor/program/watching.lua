@@ -19,6 +19,11 @@ function M.describe(command)
   command:flag("--watch", "Read devices again when their file changes.")
 end
 
+-- Raises where a file could not be closed with all in it.
+local function closed(what, ok, message)
+  if not ok then error(("%s: %s"):format(what, tostring(message)), 0) end
+end
+
 -- Each has done(json, outcome), which says or writes what it has seen, or raises; json: what a line
 -- of results gets; outcome: how the run has ended, nil where it was never begun.
 local kinds = {}
@@ -41,7 +46,7 @@ function kinds.trace(path)
   local made, message = require("lunavisor.measure.trace").new(path)
   if not made then return nil, "--trace: " .. message end
   require("lunavisor.vm.meter").add(made)
-  return { done = function() assert(made:close()) end }
+  return { done = function() closed("--trace: " .. path, made:close()) end }
 end
 
 local function version()
@@ -64,7 +69,7 @@ function kinds.report(path, options)
     title = command_line(options.words or {}), version = version() })
   if not made then return nil, "--report: " .. message end
   require("lunavisor.vm.meter").add(made)
-  return { done = function(_, outcome) assert(made:close(outcome)) end,
+  return { done = function(_, outcome) closed("--report: " .. path, made:close(outcome)) end,
     say = function(name, text) made:say(name, text) end }
 end
 

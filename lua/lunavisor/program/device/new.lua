@@ -82,7 +82,8 @@ local function parts_of(text)
   local stem = text:gsub("%.lua$", "")
   local name = stem:match "[^/]*$"
   if not name:find "^[%a_][%w_-]*$" then
-    return nil, ("a name of letters, digits, '_' and '-' expected, got %q"):format(name)
+    return nil, ("a name of letters, digits, '_' and '-', and no digit or '-' first, expected, "
+      .. "got %q"):format(name)
   end
   if is_module(name) then
     return nil, ("Lua has a module %s already: another name expected"):format(name)
