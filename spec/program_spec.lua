@@ -36,6 +36,7 @@ describe("the program luna", function()
     ends(126, "luna: unknown command 'bot'", "bot")
     ends(126, "luna: unknown option '--timout'\nDid you mean '--timeout'?", "boot --timout 5")
     ends(126, "luna: missing argument 'image'", "boot")
+    ends(126, "luna: missing argument 'name'\nluna device --help tells more", "device new")
     ends(126, "luna: a command is required", "")
     ends(126, "--timeout: seconds above 0 expected", "boot kernel.elf --timeout 0")
     ends(126, "luna: --timeout: seconds above 0 expected, got 1s", "boot kernel.elf --timeout 1s")
@@ -88,6 +89,9 @@ describe("the program luna", function()
       (run("run --json " .. odd)))
     local failing = helper.file "error 'no good'"
     contains('no good", "seconds": ', (ends(1, '"error": "', "run --json " .. failing)))
+    local number = helper.file "return 5"
+    ends(0, "luna: --json: the script has to return a table, and has returned a number\n{",
+      "run --json " .. number)
     ends(126, "luna: --set: name=value expected, got 7", "run --set 7 hello.lua")
     ends(126, "luna: --seed: a whole number expected, got 0.5", "run --seed 0.5 hello.lua")
     ends(126, "luna: --seed: a whole number expected, got x", "run --seed x hello.lua")
@@ -324,15 +328,52 @@ helper.kvm("luna boot", function()
       "boot /dev/zero")
     ends(126, "luna: memory: a number of bytes or a size such as", "boot kernel.elf -m 12x")
     ends(126, "luna: --cpus: a whole number from 1 expected, got 0", "boot kernel.elf -c 0")
-    ends(126, "luna: disk: nope: No such file", "boot kernel.elf --disk nope")
+    ends(126, "luna: --disk: nope: No such file", "boot kernel.elf --disk nope")
+    ends(126, "luna: --disk: .: Is a directory", "boot kernel.elf --disk .")
+    ends(126, "luna: --disk: none is empty", "boot kernel.elf --disk none", ": >none;")
+    ends(126, "luna: the image cannot be opened: .: Is a directory", "boot .")
+    ends(126, "luna: memory: a multiple of 4096 bytes such as '128M' expected, got 512",
+      "boot kernel.elf -m 512")
     ends(126, "the option initrd is not for this format", "boot kernel.elf --initrd initrd.img")
     ends(126, "--console: /no/where: No such file", "boot kernel.elf --console /no/where")
     ends(126, "--disk needs --machine pc", "boot kernel.elf --disk x --machine bare")
     ends(126, "a disk image needs --machine pc", "boot disk.img --machine microvm")
     ends(126, "--floppy needs --machine pc", "boot --floppy x --machine bare")
-    ends(126, "luna: floppy: nope: No such file", "boot kernel.elf --floppy nope")
+    ends(126, "luna: --floppy: nope: No such file", "boot kernel.elf --floppy nope")
     ends(126, "--format: one of linux,", "boot junk --format nonsense")
     ends(126, "/no/kvm", "boot kernel.elf --accel kvm", "LUNA_KVM_DEVICE=/no/kvm")
+  end)
+
+  it("says before the guest begins what cannot be done later", function()
+    for words, text in pairs {
+      ["boot kernel.elf --screenshot /no/where"] = "--screenshot: /no/where: No such file",
+      ["boot kernel.elf --screenshot x --machine microvm"] = "--screenshot needs --machine pc",
+      ["boot kernel.elf --wait-for x --type 'a\195\188b'"] =
+        '--type: no key of a US keyboard makes "\195\188"',
+      ["boot kernel.elf --type a --machine microvm"] = "--type needs --machine pc",
+      ["boot kernel.elf --send a --machine bare"] = "--send needs a serial port: --machine pc or",
+      ["boot kernel.elf --wait-for a --machine bare"] = "--wait-for needs a serial port",
+      ["boot kernel.elf --bios nope"] = "--bios is for a disk image, and kernel.elf is a kernel",
+      ["boot disk.img --initrd nope"] = "--initrd is not for a disk image",
+      ["boot disk.img --cmdline x"] = "--cmdline is not for a disk image",
+      ["boot disk.img -- x"] = "a command line, behind --, is not for a disk image",
+    } do
+      local output, status = run(words)
+      assert.equal(126, status, words)
+      contains("luna: " .. text, output)
+      assert.is_nil(output:find("hello", 1, true))
+    end
+  end)
+
+  it("tells of an error in a device as of one in a script", function()
+    local path = helper.file [[
+      local device = require "lunavisor.device"
+      return { device "broken" { width = 4, registers = { SUM = { at = 0,
+        write = function(dev) dev.none = 1 end } } }, pio = 0x300 }]]
+    local output = ends(1, "luna: " .. path .. ":3: device broken has no register or field none",
+      "boot adder.elf --device " .. path)
+    contains("in the device at port 0x300 (broken), rip 0x1000", output)
+    assert.is_nil(output:find("boot.lua", 1, true))
   end)
 
   it("assembles a source, and tells its mistakes", function()
@@ -353,6 +394,8 @@ helper.kvm("luna boot", function()
     ends(0, "in a loop", "boot loop.elf --timeout 10 --wait-for 'in a' --wait-for loop")
     ends(1, 'the guest ended, and "nothing" has not come',
       "boot kernel.elf --timeout 10 --wait-for nothing")
+    ends(42, 'the guest ended, and "nothing" has not come',
+      "boot status.elf --timeout 10 --wait-for nothing")
     ends(0, "xy", "boot echo.elf --timeout 10 --send x --wait-for x --send y --wait-for y")
   end)
 

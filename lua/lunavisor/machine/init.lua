@@ -29,6 +29,8 @@ end
 
 local function any(_, value) return value end
 
+local PAGE = 4096
+
 -- What machines of all kinds can be made with. accel, clock and unknown are luna.vm's to check.
 local COMMON = {
   accel = any, clock = any, unknown = any, cpuid = any, image = any,
@@ -38,6 +40,9 @@ local COMMON = {
   end,
   memory = function(what, value)
     value = check.size(what, value, depth())
+    if value == 0 or value % PAGE ~= 0 then
+      fail("%s: a multiple of 4096 bytes such as '128M' expected, got %.14g", what, value)
+    end
     return value
   end,
   load = function(what, value)

@@ -116,12 +116,11 @@ local function machine_of(options, found, console)
     vm:close()
     return nil, message
   end
-  return nil, (say.plain(ok and message or vm):gsub("^luna%.machine %l+: ", ""))
+  return nil, (say.plain(ok and message or vm):gsub("^luna%.%l+[%l ]*: ", ""))
 end
 
 local function screenshot(vm, options)
   if not options.screenshot then return true end
-  if options.machine ~= "pc" then return nil, "--screenshot: only a pc has a screen" end
   return vm.devices.vga:screenshot(options.screenshot)
 end
 
@@ -151,9 +150,16 @@ local function run_machine(vm, console, options, session)
     ok and (ENDS[status] or ("The guest has ended with status %d."):format(status)))
   local failed = session:finish(nil, outcome)
   if ok then return worse(status, failed) end
-  if outcome.status ~= say.INTERRUPTED then error(status, 0) end
-  say.line "interrupted"
-  return say.INTERRUPTED
+  say.line("%s", outcome.status == say.INTERRUPTED and "interrupted" or tostring(status))
+  return outcome.status
+end
+
+-- Whether a file can be written is better known before the guest has run. nil, message.
+local function check_screenshot(path)
+  if not path then return true end
+  local file, message = io.open(path, "ab")
+  if not file then return nil, "--screenshot: " .. message end
+  return file:close()
 end
 
 --- The status: the guest's, where it writes one to port 0xf4; 0 where it turns itself off, resets
@@ -164,6 +170,9 @@ function M.run(options)
   pace.start()
   found, problem = finding.find(options)
   if not found then return say.cannot("%s", problem) end
+  local ok
+  ok, problem = check_screenshot(options.screenshot)
+  if not ok then return say.cannot("%s", problem) end
   console, problem = consoles.new(options.console)
   if not console then return say.cannot("%s", problem) end
   console.output = function(text) watch.said(console, text) end

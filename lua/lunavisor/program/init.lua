@@ -118,7 +118,10 @@ function M.main(args)
   local parser, problem = parser_of(list)
   if not parser then return say.cannot(problem) end
   local ok, options = parser:pparse(list)
-  if not ok then return say.cannot("%s\n%s", options, "luna --help tells more") end
+  if not ok then
+    local words = COMMANDS[list[1]] and "luna " .. list[1] or "luna"
+    return say.cannot("%s\n%s --help tells more", options, words)
+  end
   options.rest, options.words = rest, args
   pace.run()
   return command(options.command).run(options, program)

@@ -105,9 +105,8 @@ function M.run(options)
   local outcome = watching.outcome(ok, status, status, text)
   local failed = session:finish(nil, outcome)
   if ok then return status == 0 and failed or status end
-  if outcome.status ~= say.INTERRUPTED then error(status, 0) end
-  say.line "interrupted"
-  return say.INTERRUPTED
+  say.line("%s", outcome.status == say.INTERRUPTED and "interrupted" or tostring(status))
+  return outcome.status
 end
 
 return M

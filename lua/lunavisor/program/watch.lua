@@ -134,11 +134,9 @@ local function judge(exit, why, console, options)
   if exit.kind ~= "stopped" and not halted then return crash(exit) end
   local status = status_of(not halted and exit.value or nil, console)
   local wanted = console.script:waiting()
-  if wanted and exit.value ~= "waited" and status == 0 then
-    say.line("the guest ended, and %q has not come", wanted)
-    return 1
-  end
-  return status
+  if not wanted or exit.value == "waited" then return status end
+  say.line("the guest ended, and %q has not come", wanted)
+  return status == 0 and 1 or status
 end
 
 --- Runs the machine; returns the status.

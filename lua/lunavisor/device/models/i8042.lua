@@ -145,10 +145,9 @@ local function check_text(text)
   if type(text) ~= "string" then
     error(("i8042:type: a string expected, got %s"):format(class.describe(text)), 3)
   end
-  for character in text:gmatch "." do
-    if not keys.strokes(character) then
-      error(("i8042:type: no key of a US keyboard makes %q"):format(character), 3)
-    end
+  local character = keys.missing(text)
+  if character then
+    error(("i8042:type: no key of a US keyboard makes %q"):format(character), 3)
   end
 end
 

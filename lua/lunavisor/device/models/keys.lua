@@ -84,4 +84,13 @@ function M.strokes(character)
   return { { "shift", false }, { name, false }, { name, true }, { "shift", true } }
 end
 
+--- The first character of a text, in UTF-8, that no key makes; nil where all have theirs.
+function M.missing(text)
+  for i = 1, #text do
+    if not M.strokes(text:sub(i, i)) then
+      return text:match("^[^\128-\191][\128-\191]*", i) or text:sub(i, i)
+    end
+  end
+end
+
 return M
