@@ -28,6 +28,8 @@ helper.block("luna.buffer", function()
   it("refuses other sizes", function()
     raises("cannot make a buffer of 0x0 bytes: the size must be a multiple of 0x1000 and not 0",
       function() luna.buffer(0) end)
+    raises("luna.buffer: a size or one table expected: luna.buffer { size =",
+      function() luna.buffer("4K", { memfd = true }) end)
     raises("cannot make a buffer of 0x1001 bytes", function() luna.buffer(0x1001) end)
     raises("cannot make a buffer of 0x400 bytes", function() luna.buffer "1K" end)
     raises("cannot make a buffer of 0x800000000000 bytes: a process has room for at most",

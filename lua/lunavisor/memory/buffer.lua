@@ -64,7 +64,10 @@ end
 --- nil, message, code where the host refuses. Memory that goes away later (a file that is cut
 --- short) makes the methods below return nil, message, "system"; access to a file, to a pointer's
 --- memory, and to an unsealed memfd whose descriptor was asked for is a system call for that.
-local function new(options)
+local function new(options, ...)
+  if select("#", ...) > 0 then
+    error("luna.buffer: a size or one table expected: luna.buffer { size = '2M', memfd = true }", 2)
+  end
   if type(options) ~= "table" then options = { size = options } end
   check.options("luna.buffer", options, known)
   local kind = kind_of(options)
