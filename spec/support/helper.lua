@@ -20,7 +20,7 @@ helper.stressed = (os.getenv "LUNA_GC_STRESS" or "") ~= ""
 helper.sanitized = (os.getenv "LD_PRELOAD" or ""):find "asan" ~= nil
 
 -- No guest of the specs has this much to do, even one that is emulated on a loaded machine.
-local TIMEOUT = 10
+local TIMEOUT = 60
 
 -- ---- Clean-up ----
 

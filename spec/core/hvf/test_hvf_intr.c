@@ -203,7 +203,7 @@ static void *processor(void *reason) {
   hv_vcpuid_t id;
   hv_return_t result = hv_vcpu_create(&id, HV_VCPU_DEFAULT);
   pthread_barrier_wait(&made);
-  result = result == HV_SUCCESS ? hv_vcpu_run_until(id, luna_clock() + 10000000000u) : result;
+  result = result == HV_SUCCESS ? hv_vcpu_run_until(id, luna_clock() + 60000000000u) : result;
   hv_vmx_vcpu_read_vmcs(id, VMCS_RO_EXIT_REASON, reason);
   uint64_t base = 0;
   hv_vmx_vcpu_read_vmcs(id, VMCS_GUEST_CS_BASE, &base);

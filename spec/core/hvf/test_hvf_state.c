@@ -245,20 +245,28 @@ static void msr_information_is_told(void) {
 
 /* ---- Time ---- */
 
+/* What this thread has had of a processor, a guest in it too: a deadline may pass without any. */
+static uint64_t thread_time(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 static void execution_takes_time(void) {
-  uint64_t exec, idle, more;
+  uint64_t exec, idle;
   BEGIN(0xeb, 0xfe);
   HV(hv_vcpu_get_exec_time(vcpu, &exec));
   CHECK_EQ(exec, 0);
-  uint64_t start = luna_clock();
-  HV(hv_vcpu_run_until(vcpu, start + 10000000));
-  HV(hv_vcpu_get_exec_time(vcpu, &exec));
-  CHECK(exec >= 5000000 && exec <= luna_clock() - start);
+  uint64_t start = luna_clock(), busy = thread_time();
+  for (int run = 0; run < 2 || thread_time() - busy < 10000000; run++) {
+    HV(hv_vcpu_run_until(vcpu, luna_clock() + 10000000));
+    uint64_t before = exec;
+    HV(hv_vcpu_get_exec_time(vcpu, &exec));
+    CHECK(exec >= before && exec <= luna_clock() - start);
+  }
+  CHECK(exec >= (thread_time() - busy) / 2);
   HV(hv_vcpu_get_idle_time(vcpu, &idle));
   CHECK_EQ(idle, 0);
-  HV(hv_vcpu_run_until(vcpu, luna_clock() + 10000000));
-  HV(hv_vcpu_get_exec_time(vcpu, &more));
-  CHECK(more > exec);
   HV_IS(hv_vcpu_get_exec_time(vcpu, NULL), HV_BAD_ARGUMENT);
   HV_IS(hv_vcpu_get_idle_time(vcpu, NULL), HV_BAD_ARGUMENT);
   end();

@@ -211,7 +211,7 @@ static void *spin(void *id) {
   hv_vmx_vcpu_write_vmcs(own, VMCS_GUEST_CS, 0);
   hv_vmx_vcpu_write_vmcs(own, VMCS_GUEST_CS_BASE, 0);
   hv_vcpu_write_register(own, HV_X86_RIP, CODE);
-  result = result == HV_SUCCESS ? hv_vcpu_run_until(own, luna_clock() + 10000000000u) : result;
+  result = result == HV_SUCCESS ? hv_vcpu_run_until(own, luna_clock() + 60000000000u) : result;
   hv_vmx_vcpu_read_vmcs(own, VMCS_RO_EXIT_REASON, &reason);
   hv_vcpu_destroy(own);
   return (void *)(intptr_t)(result == HV_SUCCESS && reason == VMX_REASON_IRQ);

@@ -13,7 +13,7 @@ static void in_the_child(int pipe_end) {
   char report[2048];
   uint64_t value;
   luna_buffer *buffer;
-  int run_status = luna_vcpu_run(vcpu, luna_clock() + UINT64_C(5000) * MILLISECOND);
+  int run_status = luna_vcpu_run(vcpu, luna_clock() + UINT64_C(60000) * MILLISECOND);
   int length = snprintf(report, sizeof report, "run %d %s\n", run_status, luna_error_message());
   int get_status = luna_vcpu_get(vcpu, LUNA_CR3, &value);
   length += snprintf(report + length, sizeof report - (size_t)length, "get %d %s\n", get_status,

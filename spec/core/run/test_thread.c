@@ -15,7 +15,7 @@ enum {
 };
 
 static uint64_t soon(void) {
-  return luna_clock() + UINT64_C(5000000000);
+  return luna_clock() + UINT64_C(60000000000);
 }
 
 /* The next exit, which has to be this vCPU's. */
@@ -145,7 +145,7 @@ static void a_failed_run_tells_why(void) {
 static void wait_queued(void) {
   struct pollfd wait = {.fd = luna_vm_fd(vm), .events = POLLIN};
   CHECK(wait.fd >= 0);
-  CHECK_EQ(poll(&wait, 1, 5000), 1);
+  CHECK_EQ(poll(&wait, 1, 60000), 1);
 }
 
 /* However late the second is asked for: until the first has been given out it is the same. */

@@ -163,16 +163,21 @@ static void halted_in_kvm(void) {
   }
   begin_real_vcpu(LUNA_MODE_REAL);
   CHECK_OK(luna_vcpu_account(vcpu, 1));
-  uint64_t start = luna_clock();
-  CHECK_EQ(luna_vcpu_run(vcpu, start + 50 * MILLISECOND), LUNA_EXIT_TIMEOUT);
-  uint64_t took = luna_clock() - start;
-  CHECK(idle_time() <= exec_time() && exec_time() <= took);
-  CHECK(exec_time() >= 45 * MILLISECOND);
-  if (idle_time() == 0) {
-    end();
-    test_skip("this KVM keeps no statistics");
+  const uint64_t begin = luna_clock();
+  uint64_t guest = 0, halted = 0;
+  for (int i = 0; i < 100 && (guest < 45 * MILLISECOND || halted < 40 * MILLISECOND); i++) {
+    uint64_t exec = exec_time(), idle = idle_time(); /* others may have the time before it begins */
+    CHECK_EQ(luna_vcpu_run(vcpu, luna_clock() + 50 * MILLISECOND), LUNA_EXIT_TIMEOUT);
+    CHECK(idle_time() <= exec_time() && exec_time() <= luna_clock() - begin);
+    guest = exec_time() - exec;
+    halted = idle_time() - idle;
+    if (guest > 40 * MILLISECOND && idle_time() == 0) {
+      end();
+      test_skip("this KVM keeps no statistics");
+    }
   }
-  CHECK(idle_time() >= 40 * MILLISECOND);
+  CHECK(guest >= 45 * MILLISECOND);
+  CHECK(halted >= 40 * MILLISECOND);
   end();
 }
 
