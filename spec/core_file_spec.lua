@@ -20,7 +20,7 @@ local function gdb(vm, commands, options)
   if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
   local name = path()
   assert(vm:core(name, options))
-  local words = { helper.program "timeout 50 gdb -nx -batch -ex 'core-file", name .. "'" }
+  local words = { helper.program "timeout 240 gdb -nx -batch -ex 'core-file", name .. "'" }
   for _, command in ipairs(commands) do words[#words + 1] = "-ex '" .. command .. "'" end
   return (helper.sh(table.concat(words, " ")))
 end

@@ -34,9 +34,9 @@ local WORK = [[
 for LUNA_LUA in lua5.4 luajit; do
   export LUNA_LUA
   "$luna" run --json --set half=2.5 guest.lua 2>&1 | sed 's/, "seconds".*//'
-  "$luna" boot kernel.elf --timeout 30 2>&1
-  "$luna" boot status.elf --timeout 30 2>&1; echo "status $?"
-  "$luna" run --linux --timeout 30 args -- a 2>&1; echo "status $?"
+  "$luna" boot kernel.elf --timeout 120 2>&1
+  "$luna" boot status.elf --timeout 120 2>&1; echo "status $?"
+  "$luna" run --linux --timeout 120 args -- a 2>&1; echo "status $?"
   "$luna" test one_spec.lua 2>&1 | grep -o '1 success.*pending'
 done
 "$luna" device new gauge 2>&1 && "$luna" init | sed 's/^.*[/]//' && rm gauge* .busted .luarc.json
@@ -183,10 +183,10 @@ helper.kvm("a guest whose console is closed", function()
   it("reads nothing, and ends as it would", function()
     local directory = program.directory()
     helper.keep { close = function() helper.sh("rm -rf " .. directory) end }
-    assert.equal("", program.ends(directory, 0, "", "run --linux --timeout 20 cat <&-"))
+    assert.equal("", program.ends(directory, 0, "", "run --linux --timeout 120 cat <&-"))
     program.ends(directory, 124, "", "boot echo.elf --timeout 0.5 <&-")
-    program.ends(directory, 42, "", "boot status.elf --timeout 20 >&-")
-    program.ends(directory, 1, "could be written", "boot kernel.elf --timeout 20 >/dev/full")
+    program.ends(directory, 42, "", "boot status.elf --timeout 120 >&-")
+    program.ends(directory, 1, "could be written", "boot kernel.elf --timeout 120 >/dev/full")
   end)
 end)
 

@@ -156,12 +156,12 @@ helper.kvm("the example", function()
       for name in two one; do
         port=$(sed -n "s/$name: port //p" %s)
         exec 3<>/dev/tcp/127.0.0.1/$port && printf 'ab q' >&3
-        timeout 5 cat <&3
+        timeout 60 cat <&3
         echo
       done
       wait $pid; echo "status $?"; grep ended %s]]):format(helper.command "examples/hosting.lua",
       said, said, said, said))
-    local output = helper.sh("timeout 30 bash " .. script)
+    local output = helper.sh("timeout 240 bash " .. script)
     assert.equal("two> ab q\none> ab q\nstatus 0\none has ended: stopped\n"
       .. "two has ended: stopped", output)
   end)

@@ -20,7 +20,7 @@ local script = [[
 -- What gdb says that is given these commands, and the guest on its end of a pipe.
 local function gdb(mode, bits, commands)
   if select(2, helper.sh "command -v gdb") ~= 0 then pending "gdb is not installed" end
-  local words = { helper.program "timeout 50 gdb -nx -batch" }
+  local words = { helper.program "timeout 240 gdb -nx -batch" }
   local function add(command) words[#words + 1] = "-ex '" .. command .. "'" end
   add "set pagination off"
   add "set remotetimeout 20"
@@ -91,7 +91,7 @@ helper.kvm("gdb", function()
         .. "file:write(server.port)\n file:close()\n server"):format(port)))
     local words = { helper.command(server, { env = { LUNA_ACCEL = "soft" } }),
       (" & until test -s %s; do sleep 0.05; done; "):format(port),
-      helper.program "timeout 50 ", lldb, " --no-lldbinit --batch" }
+      helper.program "timeout 240 ", lldb, " --no-lldbinit --batch" }
     for _, command in ipairs { "gdb-remote $(cat " .. port .. ")", "register read rip cr3",
       "thread step-inst", "thread step-inst", "register read rip rcx",
       "breakpoint set -H -a 0x1007", "continue", "register read rax", "memory write 0x9000 7",

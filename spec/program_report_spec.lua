@@ -115,7 +115,7 @@ helper.kvm("luna report", function()
   end)
 
   it("has a page where Ctrl-C ends a guest", function()
-    local text, output = cut("boot loop.elf --timeout 20 --report page.html", "loop")
+    local text, output = cut("boot loop.elf --timeout 120 --report page.html", "loop")
     helper.contains("luna: interrupted", output)
     assert.is_nil(output:find("stack traceback", 1, true))
     contains('<pre class="console">in a loop\n</pre>', text)
@@ -126,7 +126,7 @@ helper.kvm("luna report", function()
   end)
 
   it("has a page of a guest that cannot go on, or does not end", function()
-    local text, _, status = page_of "boot triple.elf --timeout 10 --report page.html"
+    local text, _, status = page_of "boot triple.elf --timeout 120 --report page.html"
     assert.equal(125, status)
     contains('<div class="outcome bad">The guest could not go on: status 125.', text)
     contains("shutdown (triple fault) at rip 0x1000", text)
@@ -137,7 +137,7 @@ helper.kvm("luna report", function()
     contains("The time of --timeout was up: status 124.", text)
     contains(html.console("com1", "in a loop\n"), text)
     contains('Hottest guest addresses<small>by samples, 100 a second</small></h3>\n<table', text)
-    text, _, status = page_of "boot status.elf --timeout 10 --report page.html"
+    text, _, status = page_of "boot status.elf --timeout 120 --report page.html"
     assert.equal(42, status)
     contains('<div class="outcome bad">The guest has ended with status 42.', text)
     text, _, status = page_of "boot junk --format elf --report page.html"

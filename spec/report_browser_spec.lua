@@ -99,7 +99,7 @@ helper.kvm("the page of a run, in a browser,", function()
 
   it("tells of a triple fault", function()
     browser()
-    local dom, _, status = check "boot triple.elf --timeout 10 --report page.html"
+    local dom, _, status = check "boot triple.elf --timeout 120 --report page.html"
     assert.equal(125, status)
     helper.contains("shutdown (triple fault)", dom)
   end)
@@ -115,7 +115,7 @@ helper.kvm("the page of a run, in a browser,", function()
   it("tells of firmware", function()
     browser()
     if not io.open "/usr/share/seabios/bios.bin" then pending "seabios is not installed" end
-    local dom, _, status = check("boot disk.img --timeout 30 --wait-for login: --report page.html",
+    local dom, _, status = check("boot disk.img --timeout 120 --wait-for login: --report page.html",
       "LUNA_ACCEL=soft")
     assert.equal(0, status)
     helper.contains('<img class="screen"', dom)

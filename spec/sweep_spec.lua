@@ -125,7 +125,7 @@ running("luna sweep", function()
     assert.equal("0 124 0", place:column("status", "stays.sweep/results.csv"))
     assert.equal("not done within 2 s", place:rows "stays.sweep/results.csv"[2].error)
     place:write("quick", "")
-    place:sweep(0, "3 of 3 units, 0 failed", "stays.lua --set n=1..3 --timeout 20")
+    place:sweep(0, "3 of 3 units, 0 failed", "stays.lua --set n=1..3 --timeout 120")
     assert.equal("0 0 0", place:column("status", "stays.sweep/results.csv"))
   end)
 

@@ -154,11 +154,11 @@ function helper.recorder(values)
   return device
 end
 
---- Calls fn until it returns true, which it has to do within ten seconds.
+--- Calls fn until it returns true, which it has to do within a minute.
 function helper.within(fn)
-  local finish = luna.clock() + 10
+  local finish = luna.clock() + 60
   while not fn() do
-    if luna.clock() > finish then error("it has not come about in ten seconds", 2) end
+    if luna.clock() > finish then error("it has not come about in a minute", 2) end
   end
 end
 
@@ -225,9 +225,10 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
---- Runs a shell command; returns what it printed, errors too, and its exit status.
+--- Runs a shell command, which has five minutes; returns what it printed, errors too, and its exit
+--- status.
 function helper.sh(command)
-  local text = read_all(assert(io.popen(("timeout -k 5 60 sh -c %s </dev/null 2>&1; echo $?")
+  local text = read_all(assert(io.popen(("timeout -k 5 300 sh -c %s </dev/null 2>&1; echo $?")
     :format(quote(command)))))
   local output, status = text:match "^(.-)\n?(%d+)\n$"
   return output, tonumber(status)

@@ -108,9 +108,9 @@ local FILES = {
   ["adder.elf"] = function()
     return kernel("mov dx, 0x300\n mov eax, 5\n out dx, eax\n in eax, dx\n out 0xf4, eax")
   end,
-  ["guest.lua"] = function() return GUEST .. "print(..., cpu:run({ timeout = 9 }).kind)" end,
+  ["guest.lua"] = function() return GUEST .. "print(..., cpu:run({ timeout = 60 }).kind)" end,
   ["note.lua"] = function()
-    return GUEST .. "io.open('note', 'w'):write(cpu:run({ timeout = 9 }).kind)"
+    return GUEST .. "io.open('note', 'w'):write(cpu:run({ timeout = 60 }).kind)"
   end,
   ["stands.lua"] = function() return GUEST end,
   ["loop.lua"] = function() return (GUEST:gsub("hlt", "jmp $")) end,
