@@ -49,6 +49,10 @@ return function(o)
     { "the buffer is read-only", function() rom:write(0, "x") end },
     { "the buffer is read-only", function() rom:u8(0, 1) end },
     {
+      "luna.buffer: a size or one table expected: luna.buffer { size = '2M', memfd = true }",
+      function() luna.buffer("64K", { memfd = true }) end,
+    },
+    {
       "luna.buffer: a number of bytes or a size such as '64K', '2M' or '1G' expected, got "
       .. '"64KB"',
       function() luna.buffer("64KB") end,
