@@ -113,8 +113,12 @@ local function hand_over(vm, exit, options)
   return say.CRASH
 end
 
-local function crash(exit)
+local function crash(vm, exit)
   say.line("the guest cannot go on: %s", tostring(exit))
+  if exit.kind == "instruction" and vm.accel == "kvm"
+    and require("lunavisor").probe().accelerators.soft.available then
+    say.line "the software CPU may have that instruction: --accel soft"
+  end
   say.post_mortem(exit)
   return say.CRASH
 end
@@ -131,7 +135,7 @@ local function judge(exit, why, console, options)
     return say.TIMEOUT
   end
   local halted = why == "stuck" or exit.kind == "hlt" or exit.kind == "parked"
-  if exit.kind ~= "stopped" and not halted then return crash(exit) end
+  if exit.kind ~= "stopped" and not halted then return crash(console.vm, exit) end
   local status = status_of(not halted and exit.value or nil, console)
   local wanted = console.script:waiting()
   if not wanted or exit.value == "waited" then return status end
