@@ -27,8 +27,10 @@ helper.kvm("a flat binary", function()
     for mode, bits in pairs { protected = 32, long = 64 } do
       local vm = machine()
       local loaded = assert(luna.load(vm, { bytes = helper.code("mov eax, $\nhlt", bits, 0x12340) },
-        { format = "flat", address = 0x12340, mode = mode }))
-      assert.equal(luna.u64(0x12340), run(vm, loaded).rax)
+        { format = "flat", address = 0x12340, mode = mode, stack = 0x8000 }))
+      local cpu = run(vm, loaded)
+      assert.equal(luna.u64(0x12340), cpu.rax)
+      assert.equal(luna.u64(0x8000), cpu.rsp)
     end
   end)
 
@@ -43,6 +45,8 @@ helper.kvm("a flat binary", function()
       load("x", { address = 0x10000 }))
     refused("not_found", "the image, 0x3ffff0 to 0x400004, needs memory, and nothing is mapped at "
       .. "0x400000: map a buffer there", load(("x"):rep(20), { address = 0x3ffff0, mode = "long" }))
+    helper.raises("luna.load: stack: a whole number from 0 to",
+      function() load("x", { stack = "high" }) end)
     refused("unsupported", "the option command is not for this format", load("x", { command = "" }))
   end)
 end)

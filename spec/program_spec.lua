@@ -386,8 +386,20 @@ helper.kvm("luna boot", function()
     assert.is_nil(output:find("boot.lua", 1, true))
   end)
 
+  it("names the software CPU where KVM cannot emulate an instruction", function()
+    local words = "boot popcnt.asm --accel kvm --timeout 20"
+    local output, status = run(words, "printf 'popcnt eax, ecx\\n out 0xf4, eax' >popcnt.asm;")
+    if not output:find("KVM cannot emulate it", 1, true) then
+      return pending("this host's KVM runs it, or there is none: " .. output)
+    end
+    assert.equal(125, status)
+    contains("\nluna: the software CPU may have that instruction: --accel soft\n", output)
+    ends(0, "", "boot popcnt.asm --accel soft --timeout 20")
+  end)
+
   it("assembles a source, and tells its mistakes", function()
-    run("--version", "printf 'mov eax, 42\\n out 0xf4, eax' >guest.asm; echo nonsense ax >bad.asm;")
+    run("--version", "printf 'call f\\n out 0xf4, eax\\n f: mov eax, 42\\n ret' >guest.asm; "
+      .. "echo nonsense ax >bad.asm;")
     ends(42, "", "boot guest.asm --timeout 120")
     ends(126, "luna: bad.asm: luna.asm: nasm refuses the source\nline 1: ", "boot bad.asm")
     ends(126, "luna: the image cannot be opened: none.asm: No such file", "boot none.asm")

@@ -26,13 +26,14 @@ end
 
 -- ---- A flat binary ----
 
-M.flat = { name = "flat", title = "a flat binary", takes = { address = true, mode = true } }
+M.flat = { name = "flat", title = "a flat binary", takes = {
+  address = true, mode = true, stack = true } }
 
 -- Nothing tells one: options.format has to.
 function M.flat.recognise() return false end
 
 --- At options.address, 0x1000 where nil; begins at its first byte, in options.mode, "real" where
---- nil.
+--- nil, with RSP being options.stack.
 function M.flat.load(image, plan, options)
   local address = options.address or 0x1000
   local mode = options.mode or "real"
@@ -43,7 +44,7 @@ function M.flat.load(image, plan, options)
   end
   plan:put(address, image.bytes, "the image", nil, "rwx")
   local registers = mode == "real" and M.real_segments(0, 0) or nil
-  return { entry = { mode = mode, rip = address, registers = registers } }
+  return { entry = { mode = mode, rip = address, rsp = options.stack, registers = registers } }
 end
 
 -- ---- A boot sector ----

@@ -104,6 +104,7 @@ end
 ---   cpu        a vCPU of the mode that the image begins in, which is put to its entry
 ---   address    of a flat binary (0x1000 where nil), of a position-independent ELF file (2 MiB), of
 ---              a Linux kernel that can be moved
+---   stack      RSP of a flat binary
 ---   mode       of a flat binary ("real" where nil); "user" for an ELF64 file in ring 3; which
 ---              entry of a Linux kernel: "long" where it has one, "protected", or "real", which
 ---              needs a BIOS

@@ -11,7 +11,8 @@ local M = {}
 
 local known = {
   format = true, space = true, cpu = true, address = true, mode = true, relocate = true,
-  drive = true, command = true, initrd = true, modules = true, framebuffer = true, rsdp = true,
+  stack = true, drive = true, command = true, initrd = true, modules = true, framebuffer = true,
+  rsdp = true,
 }
 local modes = { real = true, protected = true, long = true, user = true }
 local image_options = { bytes = true, name = true }
@@ -127,6 +128,7 @@ end
 -- Options that formats take or do not, in the order in which they are checked.
 local of_formats = {
   { "address", function(value) return (whole("address", value, 0, 2 ^ 51)) end },
+  { "stack", function(value) return (whole("stack", value, 0, 2 ^ 51)) end },
   { "rsdp", function(value) return (whole("rsdp", value, 0, 2 ^ 52)) end },
   { "drive", function(value) return (whole("drive", value, 0, 255)) end },
   { "relocate", function(value) return (check.flag("luna.load: relocate", value, depth())) end },

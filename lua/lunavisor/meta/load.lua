@@ -27,6 +27,7 @@ error "annotations are not to be required"
 ---@field space? luna.space vm.default where nil
 ---@field cpu? luna.vcpu put to the entry
 ---@field address? integer flat; elf that is position-independent; linux
+---@field stack? integer flat: RSP
 ---@field mode? "real"|"protected"|"long"|"user" flat, elf, linux
 ---@field relocate? boolean elf: false leaves relocations to the image
 ---@field drive? integer disk: DL

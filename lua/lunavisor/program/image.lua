@@ -10,7 +10,7 @@ local say = require "lunavisor.program.say"
 local M = {}
 
 local BIOS, VGA = "/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-stdvga.bin"
-local MIB = 0x100000
+local MIB, STACK = 0x100000, 0x90000 -- of assembly source: where code and stack begin
 local LARGE = 2 ^ 28 -- no kernel, and not read to see what it is
 
 -- The size of what is no directory, which io.open opens as well. nil, message.
@@ -104,7 +104,7 @@ local function assembled(options)
   end
   return { image = { bytes = code, name = options.image }, disk = options.disk,
     floppy = options.floppy, load = { format = "flat", mode = "protected", address = MIB,
-      command = command_of(options, "flat") } }
+      stack = STACK, command = command_of(options, "flat") } }
 end
 
 -- What the machine has no part for, and what is no disk.

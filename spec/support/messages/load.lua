@@ -27,7 +27,7 @@ return function(o)
     },
     {
       "luna.load: unknown option 'cmdline'; the options are address, command, cpu, drive, format, "
-      .. "framebuffer, initrd, mode, modules, relocate, rsdp, space",
+      .. "framebuffer, initrd, mode, modules, relocate, rsdp, space, stack",
       function() luna.load(vm, HLT, { cmdline = "" }) end,
     },
     {
