@@ -50,13 +50,23 @@ local function row(...)
   return "| " .. table.concat({ ... }, " | ") .. " |"
 end
 
+local MOST = 8 -- reset values of an array
+
+local function reset_text(register)
+  local digits = 2 * register.width
+  if not register.resets then return hex(register.reset, digits) end
+  local list = {}
+  for i = 0, math.min(register.count, MOST) - 1 do list[i + 1] = hex(register.resets[i], digits) end
+  return table.concat(list, " ") .. (register.count > MOST and " ..." or "")
+end
+
 local function registers_of(layout, region, out)
   out[#out + 1] = row("Offset", "Register", "Bytes", "Access", "Reset", "")
   out[#out + 1] = row("---", "---", "---", "---", "---", "---")
   for _, register in ipairs(layout.registers) do
     if register.region == region.name then
       out[#out + 1] = row(register.at and hex(register.at, 2) or "-", register.name,
-        tostring(register.width), register.access, hex(register.reset, 2 * register.width),
+        tostring(register.width), register.access, reset_text(register),
         notes(register))
     end
   end
