@@ -272,6 +272,26 @@ describe("dma", function()
     refused("fault", "DMA cannot read 4 bytes at gpa 0xfffffffffffffffe",
       dma:u32(luna.u64 "0xfffffffffffffffe"))
     refused("fault", "the device is attached to no memory", timer().dma:u8(0))
+    refused("fault", "timer: DMA cannot read 0xffffffff bytes at gpa 0x1000: 1 GiB is the most",
+      dma:read(0x1000, 0xffffffff))
+    refused("fault", "0xffffffffffffffff bytes at",
+      dma:read(0x1000, luna.u64(2 ^ 32 - 1, 2 ^ 32 - 1)))
+    assert.equal("\0\0", dma:read(0x1000, luna.u64(0, 2)))
+    for _, size in ipairs { 1.5, "2" } do
+      helper.raises("dma:read: size: a number of bytes expected, got " .. size,
+        function() dma:read(0x1000, size) end)
+    end
+  end)
+
+  it("logs what its DMA says with its name once", function()
+    local said = {}
+    local dev = device "timer" { registers = {} } { log = function(text)
+      said[#said + 1] = text
+    end }
+    dev:log((select(2, dev.dma:u8(0))))
+    dev:log "timer"
+    assert.same({ "timer: DMA cannot read 1 byte at gpa 0x0: the device is attached to no memory",
+      "timer: timer" }, said)
   end)
 
   it("goes through a translation, in pieces, all or nothing", function()

@@ -21,8 +21,11 @@ function M.new(name, memory)
   return setmetatable({ name = name, memory = memory or false, translate = false }, Dma)
 end
 
+local MOST = 2 ^ 30 -- bytes at once
+
 local function refused(self, verb, gpa, size, why)
-  return nil, ("%s: DMA cannot %s %d byte%s at gpa %s: %s"):format(self.name, verb, size,
+  local count = u64.lt(MOST, size) and u64.hex(size) or ("%d"):format(size)
+  return nil, ("%s: DMA cannot %s %s byte%s at gpa %s: %s"):format(self.name, verb, count,
     size == 1 and "" or "s", u64.hex(gpa), why), "fault"
 end
 
@@ -95,13 +98,19 @@ local function write(self, gpa, data)
   return true
 end
 
---- `size` bytes of guest memory as a string; nil, message where they are not all there.
+--- `size` bytes of guest memory as a string, a number or a u64 as a register of 8 bytes has it; nil,
+--- message where they are not all there, or more than 1 GiB.
 function methods.read(self, gpa, size)
   mine(self)
   gpa = exact_gpa("dma:read", gpa)
-  if type(size) ~= "number" or size < 0 or size % 1 ~= 0 or size > 2 ^ 30 then
+  local count = u64.exact(size)
+  if count == nil then
     error(("dma:read: size: a number of bytes expected, got %s"):format(tostring(size)), 2)
   end
+  if u64.lt(MOST, count) then
+    return refused(self, "read", gpa, count, "1 GiB is the most at once")
+  end
+  size = u64.tonumber(count)
   if size == 0 then return "" end
   local data, why = read(self, gpa, size)
   if not data then return refused(self, "read", gpa, size, why) end

@@ -251,7 +251,10 @@ end
 --- Says something of the device: "edu: text".
 function methods.log(d, text)
   local log = rawget(d, "logger")
-  if log then log(("%s: %s"):format(d.name, tostring(text)), d) end
+  if not log then return end
+  local head = d.name .. ": " -- which messages of its DMA have
+  text = tostring(text)
+  log(text:sub(1, #head) == head and text or head .. text, d)
 end
 
 -- Checks what an instance is made with.
