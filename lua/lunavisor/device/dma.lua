@@ -98,7 +98,7 @@ local function write(self, gpa, data)
   return true
 end
 
---- `size` bytes of guest memory as a string, a number or a u64 as a register of 8 bytes has it; nil,
+--- Bytes of guest memory as a string. `size` may be a u64, as a register of 8 bytes has it; nil,
 --- message where they are not all there, or more than 1 GiB.
 function methods.read(self, gpa, size)
   mine(self)
