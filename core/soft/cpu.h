@@ -295,6 +295,7 @@ struct soft_cpu {
   uint64_t generation; /* of translations: flushes, the mode and the privilege level */
   uint64_t stamps;     /* given to worlds so far */
   soft_world worlds[SOFT_WORLDS];
+  soft_world *world; /* the present one */
   soft_block **hash;
   uint8_t *arena;
   size_t arena_used; /* by blocks, from the start */

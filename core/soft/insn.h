@@ -90,6 +90,7 @@ struct soft_block {
   uint16_t count;
   uint8_t heat;      /* how often it was found at work */
   uint64_t verified; /* the epoch in which it was compared with memory */
+  uint64_t lines;    /* bits of its in the mark of its host page */
   soft_block *next;
   uint8_t copy[64];
   soft_insn insns[];
@@ -206,8 +207,6 @@ soft_block *soft_block_find(soft_cpu *cpu, bool single);
 soft_block *soft_block_next(soft_cpu *cpu);
 /* The block was found at work: where that is so again, its runs become machine code. */
 void soft_block_heat(soft_cpu *cpu, soft_block *block);
-/* Whether memory still has the block's bytes. */
-bool soft_block_true(soft_cpu *cpu, soft_block *block);
 /* `size` bytes, aligned, that live as long as the block that is being made. */
 void *soft_arena_take(soft_cpu *cpu, size_t size);
 /* Forgets every block. */

@@ -38,12 +38,15 @@ void soft_links_select(soft_cpu *cpu) {
       world->cs_base != cpu->cs_base || world->rip_last != cpu->rip_last || !world->stamp) {
     *world = (soft_world){cpu->generation, cpu->epoch, cpu->cs_base, cpu->rip_last, ++cpu->stamps};
   }
+  cpu->world = world;
   cpu->stamp = world->stamp;
 }
 
+/* Every entry does: nothing else of the world changes. */
 void soft_epoch_end(soft_cpu *cpu) {
-  cpu->epoch++;
-  soft_links_select(cpu);
+  soft_world *world = cpu->world;
+  world->epoch = ++cpu->epoch;
+  world->stamp = cpu->stamp = ++cpu->stamps;
 }
 
 void soft_links_drop(soft_cpu *cpu) {
@@ -89,10 +92,9 @@ static SOFT_COLD void mark_more(soft_cpu *cpu, const uint8_t *host, uint64_t bit
   *soft_mark(cpu, host) |= bits;
 }
 
-SOFT_INLINE void mark(soft_cpu *cpu, const uint8_t *host, size_t size) {
-  uint64_t bits = lines(host, size);
-  if (soft_unlikely((*soft_mark(cpu, host) & bits) != bits)) {
-    mark_more(cpu, host, bits);
+SOFT_INLINE void mark(soft_cpu *cpu, const soft_block *block) {
+  if (soft_unlikely(block->lines & ~*soft_mark(cpu, block->host))) {
+    mark_more(cpu, block->host, block->lines);
   }
 }
 
@@ -102,15 +104,16 @@ void soft_code_written(soft_cpu *cpu, const uint8_t *host, size_t size) {
   soft_look_around(cpu);
 }
 
-bool soft_block_true(soft_cpu *cpu, soft_block *block) {
-  if (soft_likely(block->verified == cpu->epoch)) {
-    return true;
+/* Whether memory still has the block's bytes, and its lines are marked. It calls nothing: what
+ * takes more is soft_block_find's. */
+SOFT_INLINE bool is_true(const soft_cpu *cpu, soft_block *block) {
+  if (block->verified != cpu->epoch) {
+    if (soft_unlikely(!same(block->copy, block->host, block->bytes) ||
+                      block->lines & ~*soft_mark(cpu, block->host))) {
+      return false;
+    }
+    block->verified = cpu->epoch;
   }
-  if (!same(block->copy, block->host, block->bytes)) {
-    return false;
-  }
-  mark(cpu, block->host, block->bytes);
-  block->verified = cpu->epoch;
   return true;
 }
 
@@ -139,7 +142,7 @@ static soft_block *known(soft_cpu *cpu, soft_block **chain, const uint8_t *host,
           *chain = block->next;
           return NULL;
         }
-        mark(cpu, host, key & SOFT_BLOCK_CROSSES ? 1 : block->bytes);
+        mark(cpu, block);
         block->verified = cpu->epoch;
       }
       return block;
@@ -181,7 +184,8 @@ static soft_block *make(soft_cpu *cpu, const uint8_t *host, uint32_t key, const 
     return NULL;
   }
   cpu->arena_used += size_of(block);
-  mark(cpu, host, key & SOFT_BLOCK_CROSSES ? 1 : block->bytes);
+  block->lines = lines(host, key & SOFT_BLOCK_CROSSES ? 1 : block->bytes);
+  mark(cpu, block);
   soft_block **at = bucket(cpu, host, key);
   block->next = *at;
   *at = block;
@@ -216,19 +220,25 @@ static soft_block *find_crossing(soft_cpu *cpu, const uint8_t *host, unsigned pa
   return block ? block : make(cpu, host, key, bytes, 15, page_offset);
 }
 
-soft_block *soft_block_next(soft_cpu *cpu) {
-  uint64_t linear = cpu->cs_base + cpu->rip;
-  soft_jump *jump = soft_jump_of(cpu, linear);
-  if (jump->linear == linear && jump->generation == cpu->generation && !cpu->no_links &&
-      cpu->rip <= cpu->rip_last && soft_block_true(cpu, jump->block)) {
-    jump->stamp = cpu->stamp;
-    return jump->block;
-  }
+static __attribute__((noinline)) soft_block *find_for(soft_cpu *cpu, soft_jump *jump,
+                                                      uint64_t linear) {
   soft_block *block = soft_block_find(cpu, false);
   if (!(block->key & SOFT_BLOCK_CROSSES)) {
     *jump = (soft_jump){linear, cpu->stamp, cpu->generation, block};
   }
   return block;
+}
+
+soft_block *soft_block_next(soft_cpu *cpu) {
+  uint64_t linear = cpu->cs_base + cpu->rip;
+  soft_jump *jump = soft_jump_of(cpu, linear);
+  soft_block *block = jump->block;
+  if (jump->linear == linear && jump->generation == cpu->generation && !cpu->no_links &&
+      cpu->rip <= cpu->rip_last && is_true(cpu, block)) {
+    jump->stamp = cpu->stamp;
+    return block;
+  }
+  return find_for(cpu, jump, linear);
 }
 
 soft_block *soft_block_find(soft_cpu *cpu, bool single) {
