@@ -40,8 +40,7 @@ static int open_vcpu(luna_vcpu *vcpu, const luna_host *host) {
     return status;
   }
   luna_move_sit(vcpu, space, seat);
-  vcpu->sync_regs =
-      host->sync_regs & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
+  vcpu->sync_regs = host->sync_regs & (LUNA_DIRTY_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS);
   status = luna_cpuid_begin(vcpu);
   if (status == LUNA_OK && seat->owner) {
     status = luna_seat_reset(seat, vcpu->id);

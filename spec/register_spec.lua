@@ -49,6 +49,27 @@ helper.kvm("general registers", function()
     assert.equal("0x1", hex(guest.cpu.rcx))
   end)
 
+  it("come to the guest together, whichever was written before an entry that was none", function()
+    local guest = helper.guest { source = "hlt\n inc ax\n hlt\n mov ax, 7\n hlt" }
+    local cpu, start = guest.cpu, tonumber(guest.cpu.rip)
+    local values = { rip = start + 1, rax = 0x41 }
+    guest:stops "hlt"
+    for first, second in pairs { rip = "rax", rax = "rip" } do
+      cpu[first] = values[first]
+      cpu:interrupt()
+      guest:stops "interrupted" -- what was written waits for the next entry
+      cpu[second] = values[second]
+      cpu:interrupt()
+      guest:stops "interrupted"
+      guest:stops "hlt"
+      assert.equal("0x42", hex(cpu.rax))
+      assert.equal(start + 3, tonumber(cpu.rip))
+    end
+    cpu.rip = start + 1
+    guest:stops "hlt"
+    assert.equal("0x43", hex(cpu.rax)) -- with RIP alone
+  end)
+
   it("have flags", function()
     local guest = helper.guest { source = "pushf\n pop ax\n stc\n hlt", rsp = 0x3000 }
     assert.equal("0x2", hex(guest.cpu.rflags))

@@ -51,7 +51,7 @@ static int settle_registers(luna_vcpu *vcpu) {
     if (luna_kvm_set_regs(vcpu->fd, &run->s.regs.regs) != 0) {
       return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
     }
-    run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
+    run->kvm_dirty_regs &= ~(uint64_t)LUNA_DIRTY_REGS;
   }
   return LUNA_OK;
 }

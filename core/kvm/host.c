@@ -78,7 +78,7 @@ static void describe_capabilities(luna_host *host, luna_fd fd) {
   int vcpus = ask(fd, KVM_CAP_MAX_VCPUS);
   host->slots_max = slots ? (uint32_t)slots : 32; /* api.rst: 32 where the capability is unknown */
   host->vcpus_max = vcpus ? (uint32_t)vcpus : 4;  /* api.rst: assume 4 */
-  host->sync_regs = (uint32_t)ask(fd, KVM_CAP_SYNC_REGS);
+  host->sync_regs = (uint32_t)(ask(fd, KVM_CAP_SYNC_REGS) | ask(fd, LUNA_KVM_CAP_SYNC_RIP));
   host->immediate_exit = ask(fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
   int xsave = ask(fd, KVM_CAP_XSAVE2);
   host->xsave_size =

@@ -11,11 +11,14 @@
 enum {
   LUNA_KVM_CAP_CONTROLS = 0x4c56,
   LUNA_KVM_CAP_EXCEPTIONS = 0x4c57, /* how many of the last ones are kept */
+  LUNA_KVM_CAP_SYNC_RIP = 0x4c58,   /* LUNA_KVM_SYNC_RIP */
   LUNA_KVM_EXIT_CONTROL = 0x4c56,   /* the run page's union is a luna_control_exit */
   /* Of a vCPU with controls, KVM_EXIT_MMIO comes before its instruction, writes too, and has a
    * luna_control_exit at this offset of the union. An entry with length 0 there drops it: the
    * instruction has not begun. */
-  LUNA_KVM_ACCESS_OFFSET = 64
+  LUNA_KVM_ACCESS_OFFSET = 64,
+  /* Of kvm_dirty_regs, beside KVM_SYNC_X86_REGS: of those RIP alone is another than the vCPU's. */
+  LUNA_KVM_SYNC_RIP = 1 << 16
 };
 
 /* VM-entry interruption information, and what goes with it. */

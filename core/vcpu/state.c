@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kvm/kvm.h"
+#include "kvm/kvm_control.h"
 #include "seat/group.h"
 #include "seat/seat.h"
 #include "vcpu/check.h"
@@ -58,7 +59,7 @@ int luna_state_commit(luna_vcpu *vcpu) {
                ? luna_state_fail(vcpu)
                : luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
   }
-  vcpu->run->kvm_dirty_regs &= ~(uint64_t)(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
+  vcpu->run->kvm_dirty_regs &= ~(uint64_t)(LUNA_DIRTY_REGS | KVM_SYNC_X86_SREGS);
   return LUNA_OK;
 }
 
@@ -181,7 +182,13 @@ int luna_state_read(luna_vcpu *vcpu, luna_held *state) {
 }
 
 void luna_state_want_all(luna_vcpu *vcpu) {
-  vcpu->run->kvm_valid_regs = vcpu->sync_regs;
+  vcpu->run->kvm_valid_regs = vcpu->sync_regs & KVM_SYNC_X86_VALID_FIELDS;
+}
+
+/* All general registers are to be taken from the run page, though it may have been RIP alone. */
+static void take_whole(struct kvm_run *run) {
+  run->kvm_dirty_regs &= ~(uint64_t)LUNA_KVM_SYNC_RIP;
+  run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }
 
 /* Notes in the seat that the vCPU leaves what KVM holds there. */
@@ -221,7 +228,7 @@ int luna_state_move(luna_vcpu *vcpu, luna_seat *target) {
   target->run->if_flag = vcpu->run->if_flag;
   if (page_has_regs(vcpu)) {
     target->run->s.regs.regs = *regs;
-    target->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    take_whole(target->run);
   } else {
     state->regs_whole = true;
   }
@@ -248,8 +255,24 @@ void luna_state_adopt(luna_vcpu *vcpu, const luna_held *held) {
   state->events_known = state->events_written = true;
 }
 
+/* What programs write at most exits, where that can be told. */
+static bool flush_rip(luna_vcpu *vcpu) {
+  luna_state *state = &vcpu->state;
+  bool alone = state->written == 1u << LUNA_RIP && !state->regs_whole && state->regs_known;
+  if (!alone || !(vcpu->sync_regs & LUNA_KVM_SYNC_RIP)) {
+    return false;
+  }
+  vcpu->run->s.regs.regs.rip = state->values[LUNA_RIP];
+  vcpu->run->kvm_dirty_regs |= vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_REGS ? 0 : LUNA_DIRTY_REGS;
+  state->written = 0;
+  return true;
+}
+
 static int flush_general(luna_vcpu *vcpu) {
   luna_state *state = &vcpu->state;
+  if (flush_rip(vcpu)) {
+    return LUNA_OK;
+  }
   if (!luna_state_regs(vcpu)) {
     return luna_error_status();
   }
@@ -259,7 +282,7 @@ static int flush_general(luna_vcpu *vcpu) {
     *luna_register_place(regs, reg) = state->values[reg];
   }
   if (page_has_regs(vcpu)) {
-    vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    take_whole(vcpu->run);
   } else if (luna_kvm_set_regs(vcpu->fd, regs) != 0) {
     return luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
   }

@@ -4,6 +4,7 @@
 #ifndef LUNA_STATE_H
 #define LUNA_STATE_H
 
+#include "kvm/kvm_control.h"
 #include "seat/seat.h"
 #include "vcpu/vcpu.h"
 
@@ -16,6 +17,11 @@ int luna_state_reload(luna_vcpu *vcpu);
 bool luna_state_interruptible(const luna_vcpu *vcpu);
 /* The general registers as KVM has them, without the writes that wait; NULL with an error. */
 const struct kvm_regs *luna_state_regs(luna_vcpu *vcpu);
+
+/* Of kvm_dirty_regs: the general registers, whether RIP alone or all. */
+enum {
+  LUNA_DIRTY_REGS = KVM_SYNC_X86_REGS | LUNA_KVM_SYNC_RIP
+};
 
 /* Bringing the registers at every exit costs every exit a little, reading them by ioctl costs much:
  * a vCPU whose registers were asked for gets them with its next exits. */

@@ -88,6 +88,7 @@ void soft_vcpu_free(soft_cpu *cpu);
 /* state.c */
 void soft_get_regs(soft_cpu *cpu, struct kvm_regs *regs);
 void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs);
+void soft_set_rip(soft_cpu *cpu, uint64_t rip);
 void soft_get_sregs(const soft_cpu *cpu, struct kvm_sregs *sregs);
 int soft_set_sregs(soft_cpu *cpu, const struct kvm_sregs *sregs);
 void soft_get_events(const soft_cpu *cpu, struct kvm_vcpu_events *events);

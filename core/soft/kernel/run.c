@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * KVM_RUN: registers from the run page, the answer to the last exit, the loop, registers back. */
+#include "kvm/kvm_control.h"
 #include "soft/insn.h"
 #include "soft/kernel/kernel.h"
 #include "soft/mmu/mmu.h"
@@ -9,7 +10,7 @@
 
 void soft_adopt_map(soft_cpu *cpu) {
   unsigned change = atomic_load(&cpu->vm->changes);
-  if (atomic_load(&cpu->log_seen) == change) {
+  if (soft_likely(atomic_load(&cpu->log_seen) == change)) {
     return;
   }
   cpu->map = atomic_load(&cpu->vm->map);
@@ -24,14 +25,18 @@ static int take_registers(soft_cpu *cpu) {
   if (!dirty) {
     return 0;
   }
-  if (dirty & ~(uint64_t)KVM_SYNC_X86_VALID_FIELDS) {
+  if (dirty & ~(uint64_t)(KVM_SYNC_X86_VALID_FIELDS | LUNA_KVM_SYNC_RIP)) {
     return soft_refuse(EINVAL);
   }
   if (dirty & KVM_SYNC_X86_SREGS && soft_set_sregs(cpu, &run->s.regs.sregs) < 0) {
     return -1;
   }
   if (dirty & KVM_SYNC_X86_REGS) {
-    soft_set_regs(cpu, &run->s.regs.regs);
+    if (dirty & LUNA_KVM_SYNC_RIP) {
+      soft_set_rip(cpu, run->s.regs.regs.rip);
+    } else {
+      soft_set_regs(cpu, &run->s.regs.regs);
+    }
   }
   if (dirty & KVM_SYNC_X86_EVENTS && soft_set_events(cpu, &run->s.regs.events) < 0) {
     return -1;

@@ -39,6 +39,12 @@ void soft_get_regs(soft_cpu *cpu, struct kvm_regs *regs) {
   regs->rflags = soft_flags(cpu);
 }
 
+/* An exception that waits, rather than being under way, is forgotten: as KVM does it. */
+void soft_set_rip(soft_cpu *cpu, uint64_t rip) {
+  cpu->rip = rip;
+  cpu->injected = cpu->injected && !cpu->pends;
+}
+
 void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
   uint64_t *r = cpu->r;
   r[RAX] = regs->rax;
@@ -57,8 +63,7 @@ void soft_set_regs(soft_cpu *cpu, const struct kvm_regs *regs) {
   r[13] = regs->r13;
   r[14] = regs->r14;
   r[15] = regs->r15;
-  cpu->rip = regs->rip;
-  cpu->injected = cpu->injected && !cpu->pends;
+  soft_set_rip(cpu, regs->rip);
   uint64_t before = cpu->rflags;
   soft_set_flags(cpu, regs->rflags & FLAGS_ALL);
   uint64_t changed = before ^ cpu->rflags;

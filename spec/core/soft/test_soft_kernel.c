@@ -2,6 +2,8 @@
  * The software CPU through its table: descriptors, slots, exits and how they are finished. */
 #include "fixture/soft_guest.h"
 
+#include "kvm/kvm_control.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -100,6 +102,28 @@ static void a_device_is_read_once_and_written_once(void) {
   CHECK_EQ(guest_regs(&guest).rip, GUEST_CODE + 8);
   CHECK_EQ(guest_call(guest.cpu, KVM_RUN, NULL), 0);
   CHECK_EQ(guest.run->exit_reason, KVM_EXIT_HLT);
+  guest_close(&guest);
+}
+
+/* hlt; hlt: of the run page's registers RIP alone, where it is said to be the only new one. */
+static void rip_is_taken_alone(void) {
+  static const uint8_t code[] = {0xf4, 0xf4};
+  soft_guest guest = guest_open(0);
+  struct kvm_regs regs = {.rflags = 2, .rax = 7};
+  CHECK_EQ(guest_call(guest.vm, KVM_CHECK_EXTENSION, (void *)LUNA_KVM_CAP_SYNC_RIP),
+           LUNA_KVM_SYNC_RIP);
+  CHECK_EQ(guest_run(&guest, code, sizeof code, &regs), KVM_EXIT_HLT);
+  guest.run->s.regs.regs = (struct kvm_regs){.rip = GUEST_CODE, .rax = 8, .rflags = 2};
+  guest.run->kvm_dirty_regs = KVM_SYNC_X86_REGS | LUNA_KVM_SYNC_RIP;
+  CHECK_EQ(guest_call(guest.cpu, KVM_RUN, NULL), 0);
+  CHECK_EQ(guest.run->kvm_dirty_regs, 0);
+  CHECK_EQ(guest_regs(&guest).rip, GUEST_CODE + 1);
+  CHECK_EQ(guest_regs(&guest).rax, 7);
+  guest.run->kvm_dirty_regs = LUNA_KVM_SYNC_RIP; /* of none: nothing is taken */
+  CHECK_EQ(guest_call(guest.cpu, KVM_RUN, NULL), 0);
+  CHECK_EQ(guest_regs(&guest).rip, GUEST_CODE + 2);
+  guest.run->kvm_dirty_regs = LUNA_KVM_SYNC_RIP << 1;
+  CHECK_EQ(fails(guest_call(guest.cpu, KVM_RUN, NULL)), EINVAL);
   guest_close(&guest);
 }
 
@@ -249,6 +273,7 @@ int main(void) {
   RUN(slots_follow_kvm_s_rules);
   RUN(ports_leave_and_are_answered);
   RUN(a_device_is_read_once_and_written_once);
+  RUN(rip_is_taken_alone);
   RUN(code_that_the_host_changes_is_seen);
   RUN(code_that_the_guest_changes_is_seen);
   RUN(code_that_was_no_instruction_is_looked_at_again);
