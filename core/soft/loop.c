@@ -139,6 +139,17 @@ static bool take_event(soft_cpu *cpu) {
   return true;
 }
 
+static bool has_chips(const soft_cpu *cpu) {
+  return cpu->vm->chip.kind != SOFT_CHIP_NONE;
+}
+
+/* False where there is nothing at all that take_event would look at: at most exits. */
+static bool may_have_event(const soft_cpu *cpu) {
+  unsigned nmi = atomic_load_explicit(&cpu->nmi, memory_order_relaxed);
+  return cpu->due | cpu->injected | cpu->pending_debug | nmi | (cpu->interrupt >= 0) ||
+         has_chips(cpu);
+}
+
 /* What other threads have asked for. */
 static void attend(soft_cpu *cpu) {
   unsigned asked = atomic_load_explicit(&cpu->attention, memory_order_relaxed);
@@ -163,10 +174,6 @@ static int wait(soft_cpu *cpu) {
   return number ? number : AGAIN;
 }
 
-static bool has_chips(const soft_cpu *cpu) {
-  return cpu->vm->chip.kind != SOFT_CHIP_NONE;
-}
-
 /* GO_ON, AGAIN, or how KVM_RUN ends. */
 static int between(soft_cpu *cpu) {
   if (cpu->budget <= 0) {
@@ -185,7 +192,7 @@ static int between(soft_cpu *cpu) {
     cpu->eoi_vector = 0;
     return leave_with(cpu, KVM_EXIT_IOAPIC_EOI);
   }
-  if (soft_unlikely(soft_ring_full(cpu))) {
+  if (soft_unlikely(cpu->ring) && soft_ring_full(cpu)) {
     return leave_with(cpu, KVM_EXIT_DIRTY_RING_FULL);
   }
   if (has_chips(cpu) && soft_chip_idle(cpu)) {
@@ -194,7 +201,7 @@ static int between(soft_cpu *cpu) {
   if (soft_unlikely(cpu->due & SOFT_DUE_STEP) && soft_vmx_between(cpu)) {
     return 0;
   }
-  while (take_event(cpu)) {
+  while (may_have_event(cpu) && take_event(cpu)) {
     if (soft_asks(cpu, CPU_BASED_MTF) && !cpu->injected) { /* a queued trap is none yet */
       cpu->due |= SOFT_DUE_STEP;
       break;
@@ -330,6 +337,15 @@ static void take_back(soft_cpu *cpu) {
   cpu->delivering = -1;
 }
 
+/* Not within the function that calls setjmp, where the compiler keeps everything in memory. */
+static __attribute__((noinline)) int turn_on(soft_cpu *cpu) {
+  int number;
+  do {
+    number = turn(cpu);
+  } while (number == GO_ON);
+  return number;
+}
+
 static int turns(soft_cpu *cpu) {
   switch ((soft_escape)setjmp(cpu->escape)) {
     case SOFT_ESCAPE_EXCEPTION:
@@ -358,11 +374,7 @@ static int turns(soft_cpu *cpu) {
     default:
       break;
   }
-  int number;
-  do {
-    number = turn(cpu);
-  } while (number == GO_ON);
-  return number;
+  return turn_on(cpu);
 }
 
 /* A timer that has run out counts before signals do. */

@@ -85,6 +85,9 @@ SOFT_INLINE uint16_t port_of(const soft_cpu *cpu, const soft_insn *insn) {
 
 /* A write that an eventfd takes is none, and done. */
 static bool write_taken(soft_cpu *cpu, uint16_t port, unsigned size) {
+  if (!soft_takes_writes(cpu->vm)) {
+    return false;
+  }
   soft_post post = {.address = port, .port = true, .size = (uint8_t)size};
   soft_poke(post.data, soft_trim(cpu->r[RAX], (int)size * 8), 64);
   return soft_write_taken(cpu, &post);

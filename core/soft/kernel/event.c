@@ -168,8 +168,7 @@ static bool signal_event(const soft_vm *vm, const soft_post *post) {
 
 bool soft_write_taken(soft_cpu *cpu, const soft_post *post) {
   soft_vm *vm = cpu->vm;
-  if (!atomic_load_explicit(&vm->event_count, memory_order_relaxed) &&
-      !atomic_load_explicit(&vm->zone_count, memory_order_relaxed)) {
+  if (!soft_takes_writes(vm)) {
     return false;
   }
   soft_park(cpu);

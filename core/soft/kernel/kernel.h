@@ -108,7 +108,12 @@ int soft_sleep(soft_cpu *cpu, uint64_t moment);
 void soft_guard_begin(soft_cpu *cpu);
 void soft_guard_end(soft_cpu *cpu);
 
-/* event.c: eventfds and zones of collected writes. Whether one of them takes the write. */
+/* event.c: eventfds and zones of collected writes. Whether there are any, and whether one of them
+ * takes the write. */
+SOFT_INLINE bool soft_takes_writes(const soft_vm *vm) {
+  return soft_unlikely(atomic_load_explicit(&vm->event_count, memory_order_relaxed) ||
+                       atomic_load_explicit(&vm->zone_count, memory_order_relaxed));
+}
 bool soft_write_taken(soft_cpu *cpu, const soft_post *post);
 int soft_event_set(soft_vm *vm, const struct kvm_ioeventfd *event);
 /* 0, or an errno where it is no eventfd. */

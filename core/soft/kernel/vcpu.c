@@ -180,9 +180,10 @@ static int set_tsc_khz(soft_cpu *cpu, unsigned long khz) {
 }
 
 int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
+  if (soft_likely(request == KVM_RUN)) {
+    return argument ? soft_refuse(EINVAL) : soft_vcpu_run(cpu);
+  }
   switch (request) {
-    case KVM_RUN:
-      return argument ? soft_refuse(EINVAL) : soft_vcpu_run(cpu);
     case KVM_CHECK_EXTENSION:
       return soft_capability((long)argument);
     case KVM_SET_CPUID2:
