@@ -196,7 +196,7 @@ static int fail_register(int reg) {
   return luna_fail(LUNA_ERROR_ARGUMENT, "there is no register %d", reg);
 }
 
-static int get_further(luna_vcpu *vcpu, int reg, uint64_t *value) {
+static __attribute__((noinline)) int get_further(luna_vcpu *vcpu, int reg, uint64_t *value) {
   int status = luna_vcpu_guard(vcpu);
   if (status != LUNA_OK) {
     return status;

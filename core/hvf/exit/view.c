@@ -250,6 +250,28 @@ static hv_return_t get_now(hvf_vcpu *v, int reg, uint64_t *value) {
   return result;
 }
 
+static hv_return_t get_in_view(hvf_vcpu *v, int reg, uint64_t *value) {
+  hvf_exit *x = &v->exit;
+  if (reg == LUNA_RIP) {
+    return get_rip(v, value);
+  }
+  if ((reg == LUNA_RAX && x->rax_written) || (reg == LUNA_RDX && x->rdx_written)) {
+    *value = reg == LUNA_RAX ? x->rax : x->rdx;
+    return HV_SUCCESS;
+  }
+  bool counts = reg == LUNA_RCX || reg == LUNA_RSI || reg == LUNA_RDI;
+  hv_return_t result = counts && x->kind == LUNA_EXIT_PIO ? settle_string(v) : HV_SUCCESS;
+  return result == HV_SUCCESS ? get_now(v, reg, value) : result;
+}
+
+hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
+  if (hvf_has_view(v)) {
+    return get_in_view(v, reg, value);
+  }
+  return reg < GENERAL_COUNT ? hvf_status(luna_vcpu_get(v->vcpu, reg, value))
+                             : get_now(v, reg, value);
+}
+
 /* Bits of a usable segment's access rights that KVM has no place for; an entry would fail. */
 static bool is_no_access(int reg, uint64_t value) {
   const uint64_t reserved = 0xf00;
@@ -259,13 +281,8 @@ static bool is_no_access(int reg, uint64_t value) {
          !(value & unusable);
 }
 
-static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
+static hv_return_t set_system(hvf_vcpu *v, int reg, uint64_t value) {
   uint64_t now = 0;
-  if (reg < GENERAL_COUNT) {
-    hv_return_t result = hvf_status(luna_vcpu_set(v->vcpu, reg, value));
-    hvf_suspect_note(v, reg, value);
-    return result;
-  }
   if (is_no_access(reg, value)) {
     return hvf_fail(HV_BAD_ARGUMENT, "%s cannot be 0x%" PRIx64 ": bits 8 to 11 are reserved",
                     luna_register_name(reg), value);
@@ -284,23 +301,12 @@ static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   return hvf_status(status);
 }
 
-hv_return_t hvf_get(hvf_vcpu *v, int reg, uint64_t *value) {
-  hvf_exit *x = &v->exit;
-  if (hvf_has_view(v)) {
-    if (reg == LUNA_RIP) {
-      return get_rip(v, value);
-    }
-    if ((reg == LUNA_RAX && x->rax_written) || (reg == LUNA_RDX && x->rdx_written)) {
-      *value = reg == LUNA_RAX ? x->rax : x->rdx;
-      return HV_SUCCESS;
-    }
-    bool counts = reg == LUNA_RCX || reg == LUNA_RSI || reg == LUNA_RDI;
-    hv_return_t result = counts && x->kind == LUNA_EXIT_PIO ? settle_string(v) : HV_SUCCESS;
-    if (result != HV_SUCCESS) {
-      return result;
-    }
+static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
+  if (reg >= GENERAL_COUNT) {
+    return set_system(v, reg, value);
   }
-  return get_now(v, reg, value);
+  hvf_suspect_note(v, reg, value);
+  return hvf_status(luna_vcpu_set(v->vcpu, reg, value));
 }
 
 /* Writes to a register that the program's view has a place for; false for any other. */
@@ -352,16 +358,10 @@ static hv_return_t prepare_set(hvf_vcpu *v) {
                                                              : hvf_view_take_back(v);
 }
 
-hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
-  if (v->exit.controlled) { /* the access is the program's from now on */
-    v->exit.rip_written |= reg == LUNA_RIP;
-    v->exit.rax_written |= reg == LUNA_RAX;
-  }
-  if (hvf_has_view(v)) {
-    hv_return_t result = prepare_set(v);
-    if (result != HV_SUCCESS) {
-      return result;
-    }
+static hv_return_t set_seen(hvf_vcpu *v, int reg, uint64_t value) {
+  hv_return_t result = prepare_set(v);
+  if (result != HV_SUCCESS) {
+    return result;
   }
   if (hvf_has_view(v)) {
     if (set_in_view(v, reg, value)) {
@@ -375,4 +375,12 @@ hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
     }
   }
   return set_now(v, reg, value);
+}
+
+hv_return_t hvf_set(hvf_vcpu *v, int reg, uint64_t value) {
+  if (v->exit.controlled) { /* the access is the program's from now on */
+    v->exit.rip_written |= reg == LUNA_RIP;
+    v->exit.rax_written |= reg == LUNA_RAX;
+  }
+  return hvf_has_view(v) ? set_seen(v, reg, value) : set_now(v, reg, value);
 }

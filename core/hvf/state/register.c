@@ -51,7 +51,8 @@ static hv_return_t find(hv_vcpuid_t vcpu, hv_x86_reg_t reg, hvf_vcpu **v, int *n
              : hvf_fail(HV_UNSUPPORTED, "a processor has no register %u", (unsigned)reg);
 }
 
-hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t *value) {
+static __attribute__((noinline)) hv_return_t read_further(hv_vcpuid_t vcpu, hv_x86_reg_t reg,
+                                                          uint64_t *value) {
   hvf_vcpu *v;
   int number = NOT_HERE;
   hv_return_t result = find(vcpu, reg, &v, &number);
@@ -68,7 +69,8 @@ hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t *
   return result;
 }
 
-hv_return_t hv_vcpu_write_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t value) {
+static __attribute__((noinline)) hv_return_t write_further(hv_vcpuid_t vcpu, hv_x86_reg_t reg,
+                                                           uint64_t value) {
   hvf_vcpu *v;
   int number = NOT_HERE;
   hv_return_t result = find(vcpu, reg, &v, &number);
@@ -82,4 +84,22 @@ hv_return_t hv_vcpu_write_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t 
     value >>= 4;
   }
   return hvf_set(v, number, value);
+}
+
+/* ---- The framework's: general registers first, which programs deal with at every exit ---- */
+
+static bool is_general(const hvf_vcpu *v, hv_vcpuid_t vcpu, hv_x86_reg_t reg) {
+  return v && v->id == vcpu && (unsigned)reg <= HV_X86_R15;
+}
+
+hv_return_t hv_vcpu_read_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t *value) {
+  hvf_vcpu *v = hvf_own();
+  return is_general(v, vcpu, reg) && value ? hvf_get(v, numbers[reg], value)
+                                           : read_further(vcpu, reg, value);
+}
+
+hv_return_t hv_vcpu_write_register(hv_vcpuid_t vcpu, hv_x86_reg_t reg, uint64_t value) {
+  hvf_vcpu *v = hvf_own();
+  return is_general(v, vcpu, reg) ? hvf_set(v, numbers[reg], value)
+                                  : write_further(vcpu, reg, value);
 }

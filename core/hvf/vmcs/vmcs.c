@@ -157,17 +157,23 @@ static hv_return_t read_field(hvf_vcpu *v, uint32_t number, uint64_t *value) {
   }
 }
 
-hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value) {
+static __attribute__((noinline)) hv_return_t read_further(hv_vcpuid_t vcpu, uint32_t field,
+                                                          uint64_t *value) {
   hvf_vcpu *v;
   hv_return_t result = hvf_owned(vcpu, &v);
   if (result != HV_SUCCESS) {
     return result;
   }
-  if (!value) {
-    return hvf_fail(HV_BAD_ARGUMENT, "nowhere to put field 0x%x", field);
-  }
-  return v->exit.controlled && hvf_follow_field(v, field, value) ? HV_SUCCESS
-                                                                 : read_field(v, field, value);
+  return value ? read_field(v, field, value)
+               : hvf_fail(HV_BAD_ARGUMENT, "nowhere to put field 0x%x", field);
+}
+
+/* What a control's exit tells is read at every one of them: first, and with nothing around it. */
+hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value) {
+  const hvf_vcpu *v = hvf_own();
+  return v && v->id == vcpu && value && v->exit.controlled && hvf_follow_field(v, field, value)
+             ? HV_SUCCESS
+             : read_further(vcpu, field, value);
 }
 
 /* ---- Writing ---- */
