@@ -156,7 +156,7 @@ static bool put_off(luna_vm *vm) {
     luna_space *space = vm->spaces[i];
     if (space) {
       atomic_store(&space->gate.closed, true);
-      inside = atomic_load(&space->gate.inside) > 0;
+      inside = luna_space_inside(space);
     }
   }
   for (uint32_t i = 0; i < vm->space_count; i++) {

@@ -126,7 +126,7 @@ void luna_kick_stop_timer(void) {
   set_timer(0);
 }
 
-int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
+int luna_kick_run(luna_kick *kick, const luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
                   bool *entered) {
   run->immediate_exit = 0;
   luna_kick_self.running = run;
@@ -135,7 +135,7 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_
    * (SDM Vol. 3, 9.2.3.9). */
   atomic_store_explicit(&kick->thread, luna_kick_self.id, memory_order_release);
   int result = -1;
-  bool open = luna_gate_enter(gate);
+  bool open = luna_gate_enter(gate, kick);
   *entered = open && !luna_kick_self.seen && !atomic_load(&kick->requested);
   if (!*entered) {
     errno = EINTR;
@@ -143,7 +143,7 @@ int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_
     result = luna_kvm_run(vcpu_fd);
   }
   if (open) {
-    luna_gate_leave(gate);
+    luna_gate_leave(kick);
   }
   atomic_store_explicit(&kick->thread, 0, memory_order_release);
   luna_kick_self.running = NULL;
@@ -190,18 +190,19 @@ bool luna_kick_seen(void) {
 }
 
 /* Whoever closes the gate looks at `inside` afterwards, whoever enters looks at `closed`
- * afterwards: one of the two sees the other. */
-bool luna_gate_enter(luna_gate *gate) {
-  atomic_fetch_add(&gate->inside, 1);
+ * afterwards: one of the two sees the other. Of each vCPU a flag, rather than a count of all: to
+ * leave is a plain store then. */
+bool luna_gate_enter(const luna_gate *gate, luna_kick *kick) {
+  atomic_store(&kick->inside, true);
   if (!atomic_load(&gate->closed)) {
     return true;
   }
-  luna_gate_leave(gate);
+  luna_gate_leave(kick);
   return false;
 }
 
-void luna_gate_leave(luna_gate *gate) {
-  atomic_fetch_sub_explicit(&gate->inside, 1, memory_order_release);
+void luna_gate_leave(luna_kick *kick) {
+  atomic_store_explicit(&kick->inside, false, memory_order_release);
 }
 
 void luna_kick_request(luna_kick *kick) {

@@ -24,18 +24,17 @@ typedef struct luna_kick {
   atomic_int thread;     /* id of the thread that is in KVM_RUN or about to be, else 0 */
   atomic_uint requested; /* luna_kick_reason bits */
   atomic_bool answering; /* it uses a trap that the core answers: answer.c */
+  atomic_bool inside;    /* it has gone in by its space's gate */
 } luna_kick;
 
-/* In each space: how many vCPUs are in KVM_RUN there, and whether another thread wants none to
- * be. */
+/* In each space: whether another thread wants no vCPU to be in KVM_RUN there. */
 typedef struct luna_gate {
-  atomic_uint inside;
   atomic_bool closed;
 } luna_gate;
 
 /* Goes in; false, and nothing was done, if the gate is closed. */
-bool luna_gate_enter(luna_gate *gate);
-void luna_gate_leave(luna_gate *gate);
+bool luna_gate_enter(const luna_gate *gate, luna_kick *kick);
+void luna_gate_leave(luna_kick *kick);
 
 /* Of each thread. */
 typedef struct luna_kick_thread {
@@ -74,7 +73,7 @@ static inline void luna_kick_disarm(void) {
 
 /* Runs the vCPU once. As luna_kvm_run, but -1 with EINTR if a kick is due or the gate is closed,
  * and then *entered says that KVM was not called. */
-int luna_kick_run(luna_kick *kick, luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
+int luna_kick_run(luna_kick *kick, const luna_gate *gate, luna_fd vcpu_fd, struct kvm_run *run,
                   bool *entered);
 /* Enters KVM with the signal waiting, so that it does what is due before it looks at that, and
  * comes back without having run the guest. -1 with errno, EINTR when all went well. */

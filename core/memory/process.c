@@ -32,7 +32,6 @@ static void in_parent(void) {
 
 /* Whoever was inside is not in this process. */
 static void empty(luna_space *space) {
-  atomic_store(&space->gate.inside, 0);
   atomic_store(&space->gate.closed, false);
   atomic_flag_clear(&space->collector);
   for (uint32_t i = 0; i < space->resident_count; i++) {
@@ -40,6 +39,7 @@ static void empty(luna_space *space) {
     if (kick) {
       atomic_store(&kick->thread, 0);
       atomic_store(&kick->answering, false);
+      atomic_store(&kick->inside, false);
     }
   }
 }

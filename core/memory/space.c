@@ -89,6 +89,15 @@ void luna_space_free(luna_space *space) {
   luna_live_add(LUNA_OBJECT_SPACE, -1);
 }
 
+bool luna_space_inside(const luna_space *space) {
+  bool inside = false;
+  for (uint32_t i = 0; i < space->resident_count && !inside; i++) {
+    const luna_kick *kick = space->residents[i] ? space->residents[i]->kick : NULL;
+    inside = kick && atomic_load(&kick->inside);
+  }
+  return inside;
+}
+
 /* KVM cannot replace a slot in one step. A guest that ran between the two would miss memory that
  * nobody took away, its page tables perhaps. */
 void luna_space_pause(luna_space *space) {
@@ -101,7 +110,7 @@ void luna_space_pause(luna_space *space) {
       luna_kick_nudge(kick);
     }
   }
-  while (atomic_load(&space->gate.inside) > 0) {
+  while (luna_space_inside(space)) {
     sched_yield();
   }
 }

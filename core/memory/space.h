@@ -83,6 +83,8 @@ int luna_space_create(const luna_host *host, uint32_t id, uint32_t ring_entries,
 /* Its seats are freed already. */
 void luna_space_free(luna_space *space);
 
+/* Whether a vCPU is in KVM_RUN there, or about to be. Whoever asks has closed the gate. */
+bool luna_space_inside(const luna_space *space);
 /* Gets every vCPU of the space out of the guest and keeps it out, while slots that it uses are
  * replaced; lets them in again. */
 void luna_space_pause(luna_space *space);

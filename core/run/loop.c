@@ -47,7 +47,7 @@ static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
 
 /* 0, or an errno with which the gate stays closed. */
 static int pass_gate(luna_vcpu *vcpu) {
-  while (!luna_gate_enter(&vcpu->space->gate)) {
+  while (!luna_gate_enter(&vcpu->space->gate, &vcpu->kick)) {
     if (luna_msr_catch_up(vcpu->vm, vcpu->space) != LUNA_OK) {
       return luna_error_number() ? luna_error_number() : EINVAL;
     }
@@ -70,7 +70,7 @@ static int enter_to_finish(luna_vcpu *vcpu) {
   } while (result != 0 && passes(vcpu, errno, &tries));
   int number = result == 0 ? 0 : errno;
   vcpu->run->immediate_exit = 0;
-  luna_gate_leave(&vcpu->space->gate);
+  luna_gate_leave(&vcpu->kick);
   luna_state_entered(vcpu);
   return number;
 }
@@ -166,7 +166,7 @@ static int visit(luna_vcpu *vcpu) {
     return luna_error_status();
   }
   luna_kick_visit(vcpu->fd);
-  luna_gate_leave(&vcpu->space->gate);
+  luna_gate_leave(&vcpu->kick);
   luna_state_entered(vcpu);
   return LUNA_OK;
 }
