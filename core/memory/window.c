@@ -93,9 +93,11 @@ int luna_window_show(luna_mapping *mapping, luna_buffer *buffer, uint64_t offset
     if (mapping->log) {
       luna_dirty_collect_host(mapping);
     }
-    luna_buffer_retain(root);
-    luna_buffer_release(mapping->buffer);
-    mapping->buffer = root;
+    if (root != mapping->buffer) { /* most windows go over one buffer */
+      luna_buffer_retain(root);
+      luna_buffer_release(mapping->buffer);
+      mapping->buffer = root;
+    }
     mapping->offset = from;
     if (mapping->log) {
       luna_dirty_show(mapping);
