@@ -125,11 +125,22 @@ static luna_vcpu *take(luna_queue *queue, int *result) {
   return vcpu;
 }
 
+/* Who does not wait has other things to do than to run a vCPU. */
+static int spread(luna_queue *queue) {
+  pthread_mutex_lock(&queue->lock);
+  int status = luna_thread_spread(queue);
+  pthread_mutex_unlock(&queue->lock);
+  return status;
+}
+
 int luna_vm_next(luna_vm *vm, uint64_t deadline, luna_vcpu **vcpu) {
   luna_queue *queue = vm->queue;
   luna_wait_result waited = deadline ? LUNA_WAIT_RUNG : LUNA_WAIT_LATE;
   *vcpu = NULL;
   int status = luna_thread_check_process(vm);
+  if (status == LUNA_OK && !deadline) {
+    status = spread(queue);
+  }
   if (status != LUNA_OK) {
     return status;
   }

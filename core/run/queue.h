@@ -13,7 +13,9 @@ typedef struct luna_queue {
   pthread_cond_t out;   /* a thread has left the guest that somebody waits for */
   luna_vcpu *first;
   luna_vcpu *last;
-  luna_bell bell; /* rings when a vCPU is put into the queue, and for luna_vm_wake */
+  unsigned started; /* vCPUs that are */
+  luna_vcpu *here;  /* the one of them that has no thread, or NULL */
+  luna_bell bell;   /* rings when a vCPU is put into the queue, and for luna_vm_wake */
   atomic_bool woken;
   int poll_fd;    /* luna_vm_fd: an epoll of the other two; -1 until somebody asks */
   int event_fd;   /* readable while the queue is not empty */

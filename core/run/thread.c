@@ -56,10 +56,23 @@ void luna_thread_taken(luna_vcpu *vcpu) {
   hold(vcpu);
 }
 
+static bool is_here(const luna_vcpu *vcpu) {
+  return vcpu->vm->queue->here == vcpu;
+}
+
+/* Whoever runs it looks what to do next. */
+static void call_runner(luna_vcpu *vcpu) {
+  if (is_here(vcpu)) {
+    luna_vm_wake(vcpu->vm);
+  } else {
+    luna_bell_ring(&vcpu->thread->turn);
+  }
+}
+
 void luna_thread_let_go(luna_vcpu *vcpu) {
   vcpu->thread->place = LUNA_PLACE_OUT;
   hold(vcpu);
-  luna_bell_ring(&vcpu->thread->turn);
+  call_runner(vcpu);
 }
 
 /* ---- The thread ---- */
@@ -123,10 +136,32 @@ static int make_thread(luna_vcpu *vcpu) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
+  luna_wait_worker(1);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int number = pthread_create(&vcpu->thread->id, NULL, thread_main, vcpu);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return number;
+  if (number != 0) {
+    luna_wait_worker(-1);
+    return luna_fail_errno(number, "cannot make a thread for vCPU %u", vcpu->id);
+  }
+  return LUNA_OK;
+}
+
+/* Not of one that is being stopped: it goes away. */
+int luna_thread_spread(luna_queue *queue) {
+  luna_vcpu *here = queue->here;
+  if (!here || here->thread->stopping) {
+    return LUNA_OK;
+  }
+  int status = make_thread(here);
+  if (status == LUNA_OK) {
+    queue->here = NULL;
+    if (here->thread->place == LUNA_PLACE_INSIDE) {
+      luna_kick_hold(&here->kick, true); /* until luna_vcpu_run_here has left it */
+      luna_kick_nudge(&here->kick);
+    }
+  }
+  return status;
 }
 
 /* ---- Starting and stopping ---- */
@@ -145,8 +180,9 @@ static int check_idle(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
-static int start(luna_vcpu *vcpu) {
+static int start(luna_vcpu *vcpu, bool here) {
   luna_thread *t = vcpu->thread;
+  luna_queue *queue = vcpu->vm->queue;
   int status = check_idle(vcpu);
   if (status != LUNA_OK) {
     return status;
@@ -154,27 +190,39 @@ static int start(luna_vcpu *vcpu) {
   t->place = LUNA_PLACE_OUT;
   t->turn.usual = 0;
   hold(vcpu);
-  luna_wait_worker(1);
-  int number = make_thread(vcpu);
-  if (number != 0) {
-    luna_wait_worker(-1);
+  if (here && queue->started == 0) {
+    queue->here = vcpu;
+  } else {
+    status = luna_thread_spread(queue);
+    status = status == LUNA_OK ? make_thread(vcpu) : status;
+  }
+  if (status != LUNA_OK) {
     atomic_store(&vcpu->started, false);
     hold(vcpu);
-    return luna_fail_errno(number, "cannot make a thread for vCPU %u", vcpu->id);
+    return status;
   }
+  queue->started++;
   return LUNA_OK;
 }
 
-int luna_vcpu_start(luna_vcpu *vcpu) {
+static int start_checked(luna_vcpu *vcpu, bool here) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, watch_forks);
   int status = luna_thread_check_process(vcpu->vm);
   if (status == LUNA_OK) {
     lock(vcpu);
-    status = start(vcpu);
+    status = start(vcpu, here);
     unlock(vcpu);
   }
   return status;
+}
+
+int luna_vcpu_start(luna_vcpu *vcpu) {
+  return start_checked(vcpu, false);
+}
+
+int luna_vcpu_start_here(luna_vcpu *vcpu) {
+  return start_checked(vcpu, true);
 }
 
 static int check_started(const luna_vcpu *vcpu, const char *what) {
@@ -198,6 +246,26 @@ static void call(luna_vcpu *vcpu) {
   luna_bell_ring(&vcpu->thread->turn);
 }
 
+/* For one that luna_vcpu_run_here runs; its own thread is out before it ends. */
+static void wait_until_out(luna_vcpu *vcpu) {
+  while (vcpu->thread->place == LUNA_PLACE_INSIDE) {
+    pthread_cond_wait(&vcpu->vm->queue->out, &vcpu->vm->queue->lock);
+  }
+}
+
+static void end_thread(luna_vcpu *vcpu) {
+  luna_queue *queue = vcpu->vm->queue;
+  if (is_here(vcpu)) {
+    wait_until_out(vcpu);
+    queue->here = NULL;
+    return;
+  }
+  unlock(vcpu);
+  pthread_join(vcpu->thread->id, NULL);
+  lock(vcpu);
+  wait_until_out(vcpu);
+}
+
 /* An exit that nobody took is the vCPU's last exit; the next run or start gives it again. */
 static void finish_stop(luna_vcpu *vcpu) {
   luna_thread *t = vcpu->thread;
@@ -210,6 +278,7 @@ static void finish_stop(luna_vcpu *vcpu) {
   t->pauses = 0;
   luna_kick_hold(&vcpu->kick, false);
   atomic_store(&vcpu->started, false);
+  vcpu->vm->queue->started--;
   hold(vcpu);
 }
 
@@ -223,9 +292,7 @@ int luna_vcpu_stop(luna_vcpu *vcpu) {
   if (status == LUNA_OK) {
     vcpu->thread->stopping = true;
     call(vcpu);
-    unlock(vcpu);
-    pthread_join(vcpu->thread->id, NULL);
-    lock(vcpu);
+    end_thread(vcpu);
     pthread_cond_broadcast(&vcpu->vm->queue->out);
     finish_stop(vcpu);
   }
@@ -274,7 +341,7 @@ static int resume(luna_vcpu *vcpu) {
   if (--t->pauses == 0) {
     luna_kick_hold(&vcpu->kick, false);
     hold(vcpu);
-    luna_bell_ring(&t->turn);
+    call_runner(vcpu);
   }
   return LUNA_OK;
 }
@@ -309,4 +376,67 @@ int luna_vcpu_go(luna_vcpu *vcpu) {
   }
   unlock(vcpu);
   return status;
+}
+
+/* ---- Without a thread ---- */
+
+uint32_t luna_vcpu_here(const luna_vcpu *vcpu) {
+  luna_queue *queue = vcpu->vm->queue;
+  pthread_mutex_lock(&queue->lock);
+  bool here = is_here(vcpu) && !vcpu->thread->stopping;
+  pthread_mutex_unlock(&queue->lock);
+  return here;
+}
+
+/* What luna_vcpu_go does, and whether the caller is to run it then. The lock is held. */
+static bool go_in(luna_vcpu *vcpu) {
+  luna_thread *t = vcpu->thread;
+  bool free = t->place == LUNA_PLACE_OUT || t->place == LUNA_PLACE_TAKEN;
+  if (!atomic_load_explicit(&vcpu->started, memory_order_relaxed) || t->stopping || !free) {
+    return false;
+  }
+  if (!is_here(vcpu)) {
+    if (t->place == LUNA_PLACE_TAKEN) {
+      luna_thread_let_go(vcpu);
+    }
+    return false;
+  }
+  t->place = t->pauses ? LUNA_PLACE_OUT : LUNA_PLACE_INSIDE;
+  hold(vcpu);
+  return !t->pauses;
+}
+
+/* It has come out of the guest, and may have got a thread meanwhile. The lock is held. */
+static void leave(luna_vcpu *vcpu, int kind) {
+  luna_thread *t = vcpu->thread;
+  bool exits = kind != LUNA_EXIT_SIGNAL && kind != LUNA_EXIT_TIMEOUT;
+  t->place = exits ? LUNA_PLACE_TAKEN : LUNA_PLACE_OUT;
+  hold(vcpu);
+  if (!is_here(vcpu)) {
+    if (!t->pauses && !t->stopping) {
+      luna_kick_hold(&vcpu->kick, false);
+    }
+    luna_bell_ring(&t->turn);
+  }
+  if (t->pauses || t->stopping) {
+    pthread_cond_broadcast(&vcpu->vm->queue->out);
+  }
+}
+
+int luna_vcpu_run_here(luna_vcpu *vcpu, uint64_t deadline) {
+  int kind = luna_thread_check_process(vcpu->vm);
+  if (kind != LUNA_OK) {
+    return kind;
+  }
+  lock(vcpu);
+  if (go_in(vcpu)) {
+    unlock(vcpu);
+    const luna_vcpu *before = luna_guard_own(vcpu);
+    kind = luna_vcpu_advance(vcpu, deadline, luna_vcpu_enter);
+    luna_guard_own(before);
+    lock(vcpu);
+    leave(vcpu, kind);
+  }
+  unlock(vcpu);
+  return kind;
 }

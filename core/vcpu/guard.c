@@ -8,8 +8,10 @@
 
 static _Thread_local const luna_vcpu *own; /* of the thread that runs it */
 
-void luna_guard_own(const luna_vcpu *vcpu) {
+const luna_vcpu *luna_guard_own(const luna_vcpu *vcpu) {
+  const luna_vcpu *before = own;
   own = vcpu;
+  return before;
 }
 
 bool luna_guard_owns(const luna_vcpu *vcpu) {

@@ -6,8 +6,8 @@
 #include "memory/vm.h"
 #include "vcpu/vcpu.h"
 
-/* The calling thread is the one that runs the vCPU. */
-void luna_guard_own(const luna_vcpu *vcpu);
+/* The calling thread is the one that runs the vCPU; NULL: it runs none. What it was before. */
+const luna_vcpu *luna_guard_own(const luna_vcpu *vcpu);
 bool luna_guard_owns(const luna_vcpu *vcpu);
 /* Says why a call on a held vCPU, or another process's, fails: _STATE; LUNA_OK if the vCPU's own
  * thread asks. */

@@ -23,6 +23,19 @@ LUNA_API int luna_vcpu_resume(luna_vcpu *vcpu);
 /* Whether it is started. */
 LUNA_API uint32_t luna_vcpu_started(const luna_vcpu *vcpu);
 
+/* As luna_vcpu_start, but with no thread while no other vCPU of the VM is started: then
+ * luna_vcpu_run_here runs it, and no exit has to be handed from one thread to another. It gets its
+ * thread when another vCPU is started, and by a luna_vm_next that does not wait. */
+LUNA_API int luna_vcpu_start_here(luna_vcpu *vcpu);
+/* Whether it is started and has no thread. */
+LUNA_API uint32_t luna_vcpu_here(const luna_vcpu *vcpu);
+/* Runs a vCPU that is started and has no thread in the calling one, as luna_vcpu_run does with the
+ * same `deadline` and results. What it gives counts as taken from the queue, but for
+ * LUNA_EXIT_TIMEOUT and LUNA_EXIT_SIGNAL, which are no exits of the vCPU; the next call does what
+ * luna_vcpu_go does. 0 where it cannot be run here now: luna_vm_next waits for what there is to do
+ * then, and returns 0 when a pause that kept it out is over. One thread at a time. */
+LUNA_API int luna_vcpu_run_here(luna_vcpu *vcpu, uint64_t deadline);
+
 /* Takes the next exit from the queue: the kind (its details are luna_vcpu_exit(*vcpu)), or a
  * negative status of the run that failed, with *vcpu; 0 and NULL if there was none up to `deadline`
  * (luna_clock(); 0: does not wait; LUNA_FOREVER), after luna_vm_wake, or when a signal handler ran

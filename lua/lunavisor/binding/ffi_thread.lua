@@ -13,11 +13,25 @@ return function(M, shared)
   local started = setmetatable({}, { __mode = "v" })
   local vcpu_low = ffi.cast("uint32_t *", vcpu_out)
 
-  function M.start(object)
+  local function note(object)
     local address = tonumber(ffi.cast("uintptr_t", vcpu_of(object)))
     started[address] = object
     record_of(object)
+  end
+
+  function M.start(object)
+    note(object)
     return done(C.luna_vcpu_start(vcpu_of(object)))
+  end
+
+  function M.start_here(object)
+    note(object)
+    return done(C.luna_vcpu_start_here(vcpu_of(object)))
+  end
+
+  -- Whether it is started and has no thread.
+  function M.here(object)
+    return C.luna_vcpu_here(vcpu_of(object)) ~= 0
   end
 
   function M.stop(object)

@@ -96,7 +96,16 @@ return function(M, shared)
     return exit_values(e, C.luna_vcpu_run(vcpu_of(object), deadline))
   end
 
-  -- The same for one instruction.
+  -- The same for a vCPU that is started and has no thread; 0 where it cannot be run here now.
+  function M.run_here(object, deadline, answer)
+    local e = record_of(object)
+    if answer ~= nil and not give(e, object, answer) then return bad_answer(e, object) end
+    local kind = C.luna_vcpu_run_here(vcpu_of(object), deadline)
+    if kind == 0 then return 0, 0 end
+    return exit_values(e, kind)
+  end
+
+  -- As run, for one instruction.
   function M.step(object, deadline, answer)
     local e = record_of(object)
     if answer ~= nil and not give(e, object, answer) then return bad_answer(e, object) end

@@ -6,6 +6,16 @@ static int raw_start(lua_State *L) {
   return luna_push_done(L, luna_vcpu_start(luna_check_vcpu(L)));
 }
 
+static int raw_start_here(lua_State *L) {
+  return luna_push_done(L, luna_vcpu_start_here(luna_check_vcpu(L)));
+}
+
+/* Whether it is started and has no thread. */
+static int raw_here(lua_State *L) {
+  lua_pushboolean(L, luna_vcpu_here(luna_check_vcpu(L)) != 0);
+  return 1;
+}
+
 static int raw_stop(lua_State *L) {
   return luna_push_done(L, luna_vcpu_stop(luna_check_vcpu(L)));
 }
@@ -65,7 +75,10 @@ static int raw_alarm(lua_State *L) {
 }
 
 const luaL_Reg luna_thread_functions[] = {
-    {"start", raw_start},     {"stop", raw_stop}, {"pause", raw_pause}, {"resume", raw_resume},
-    {"started", raw_started}, {"next", raw_next}, {"go", raw_go},       {"vm_fd", raw_vm_fd},
+    {"start", raw_start},     {"start_here", raw_start_here},
+    {"here", raw_here},       {"stop", raw_stop},
+    {"pause", raw_pause},     {"resume", raw_resume},
+    {"started", raw_started}, {"next", raw_next},
+    {"go", raw_go},           {"vm_fd", raw_vm_fd},
     {"alarm", raw_alarm},     {NULL, NULL},
 };

@@ -31,6 +31,21 @@ static int raw_run(lua_State *L) {
   return luna_push_exit(L, vcpu, luna_vcpu_run(vcpu, (uint64_t)lua_tonumber(L, 2)));
 }
 
+/* The same for a vCPU that is started and has no thread; 0 where it cannot be run here now. */
+static int raw_run_here(lua_State *L) {
+  luna_vcpu *vcpu = luna_check_vcpu(L);
+  if (!lua_isnoneornil(L, 3) && !luna_give(L, vcpu, 3)) {
+    return luna_push_bad_answer(L, vcpu);
+  }
+  int kind = luna_vcpu_run_here(vcpu, (uint64_t)lua_tonumber(L, 2));
+  if (kind == 0) {
+    lua_pushinteger(L, 0);
+    lua_pushinteger(L, 0);
+    return 2;
+  }
+  return luna_push_exit(L, vcpu, kind);
+}
+
 static int raw_answer(lua_State *L) {
   luna_vcpu *vcpu = luna_check_vcpu(L);
   int status = luna_vcpu_answer(vcpu, (uint64_t)luaL_optinteger(L, 2, 0));
@@ -158,6 +173,7 @@ static int raw_set(lua_State *L) {
 const luaL_Reg luna_vcpu_functions[] = {
     {"vcpu_create", raw_vcpu_create},
     {"run", raw_run},
+    {"run_here", raw_run_here},
     {"answer", raw_answer},
     {"retry", raw_retry},
     {"drop", raw_drop},
