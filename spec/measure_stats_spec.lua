@@ -127,6 +127,7 @@ helper.kvm("statistics of runs", function()
 
   it("sample vCPUs that run on threads of their own", function()
     local one = helper.guest { source = "spin: jmp spin" }
+    helper.keep(one.vm:vcpu { rip = one.cpu.rip })
     local exit = one.vm:run { timeout = 0.2 }
     assert.equal("timeout", exit.kind)
     local result = made:result()
@@ -135,13 +136,28 @@ helper.kvm("statistics of runs", function()
     assert.is_nil(result.time)
   end)
 
-  it("sample the places that those come to", function()
-    local one = guest(1)
-    assert.equal("hlt", one.vm:run({ timeout = 20 }).kind)
-    local result = made:result()
-    local places = counts(result.places)
-    assert.is_true(places["printer, port 0x3f8"] > 0)
-    assert.is_true(places["port 0x60"] > 0)
-    assert.is_true(places["port 0x60"] <= 300)
+  it("have the time of a single vCPU under vm:run", function()
+    local one = guest(0x80000000)
+    assert.equal("timeout", one.vm:run({ timeout = 0.3 }).kind)
+    local time = made:result().time
+    assert.is_true(time.guest > 0.5)
+    assert.is_true(math.abs(time.guest + time.kvm + time.lua - 1) < 0.001)
   end)
+
+  for how, more in pairs { ["of vCPUs on threads"] = true, ["of a single vCPU"] = false } do
+    it("sample the places that are come to, " .. how, function()
+      local one = guest(1)
+      if more then helper.spinner(one) end
+      local begin = luna.clock()
+      repeat -- many of the moments of which one in ten is measured
+        one.cpu.rip = 0x1000
+        assert.equal("hlt", one.vm:run({ timeout = 20 }).kind)
+      until luna.clock() > begin + 0.5
+      local result = made:result()
+      local places = counts(result.places)
+      assert.is_true(places["printer, port 0x3f8"] > 0)
+      assert.is_true(places["port 0x60"] > 0)
+      assert.is_true(places["port 0x60"] <= counts(result.devices)["port 0x60"])
+    end)
+  end
 end)

@@ -133,6 +133,12 @@ function helper.guest(options)
   return setmetatable({ vm = vm, ram = ram, cpu = cpu }, Guest)
 end
 
+--- A further vCPU of the guest's VM, in a loop at 0x8000, so that the first is not the only one.
+function helper.spinner(guest)
+  guest.ram:write(0x8000, "\235\254") -- jmp $
+  return helper.keep(guest.vm:vcpu { rip = 0x8000 })
+end
+
 --- Runs a guest that must fail with an error; returns the message.
 function helper.fails(guest)
   local ok, message = pcall(guest.run, guest)

@@ -114,7 +114,7 @@ function Part.entry(self, run)
     if at then put_access(self, id, at, now, last, place, kind_of, answer or given) end
     at = nil
   end
-  self.run, self.finish = run, finish
+  self.run, self.finish.entry = run, finish
   self.made = function(cpu, deadline, answer)
     if at then finish(clock(), kind_of ~= WRITE and answer or nil) end
     local kind, trap, offset, size, value, access = run(cpu, deadline, answer)
@@ -127,15 +127,24 @@ function Part.entry(self, run)
   return self.made
 end
 
+-- What was under way is over.
+function Part.leave(self)
+  local now, finish = clock(), self.finish
+  if finish.entry then finish.entry(now) end
+  if finish.taking then finish.taking(now) end
+end
+
 -- raw.next, likewise: what it gave out last is over when it is called again.
 function Part.taking(self, take)
+  Part.leave(self) -- a vCPU that was run by entry's is run elsewhere now
   local at, id, last, place, kind_of, given
-  function self.finish(now)
+  local function finish(now)
     if at then put_access(self, id, at, now, last, place, kind_of, given) end
     at = nil
   end
+  self.finish.taking = finish
   return function(vm, deadline)
-    if at then self.finish(clock()) end
+    if at then finish(clock()) end
     local kind, trap, offset, size, value, access, number = take(vm, deadline)
     if kind and kind ~= 0 then
       at, id, last, place, kind_of, given = clock(), number, trap, offset, access, nil
@@ -143,10 +152,6 @@ function Part.taking(self, take)
     end
     return kind, trap, offset, size, value, access, number
   end
-end
-
-function Part.leave(self)
-  if self.finish then self.finish(clock()) end
 end
 
 --- An exit that no device takes.
@@ -187,7 +192,7 @@ function M.new(path)
     self.names[#self.names + 1] = ('{"ph":"M","pid":%d,"name":"process_name",'
       .. '"args":{"name":"vm %d on %s"}}'):format(self.vms, self.vms, vm.accel)
     return setmetatable({ trace = self, pid = self.vms, traps = {}, tracks = {}, vcpus = {},
-      last = DEVICES, id = 0, run = false, finish = false, made = false }, Part)
+      last = DEVICES, id = 0, run = false, finish = {}, made = false }, Part)
   end
   return self
 end

@@ -42,7 +42,7 @@ function vm:fd() end
 function vm:timer(seconds, fn, options) end
 
 ---@class luna.vcpu
----@field started boolean it has a thread of its own
+---@field started boolean it runs under vm:run, or on a thread of its own
 ---@field parked boolean a handler under vm:run said "park"
 local vcpu = {}
 ---@return true?, string? message, string? code

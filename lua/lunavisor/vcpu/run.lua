@@ -14,7 +14,7 @@ local timers = require "lunavisor.vm.timer"
 
 local open = class.opener(class.class "vcpu")
 local raw_run, raw_answer, raw_mark = raw.run, raw.answer, raw.mark
-local answer_exit, missing, bad_value = dispatch.handle, dispatch.missing, dispatch.bad_value
+local missing, bad_value = dispatch.missing, dispatch.bad_value
 local error = error
 
 local WRITE = 2 -- luna_access
@@ -32,19 +32,26 @@ end
 local function is_over(self)
   timers.fire(self.vm)
   local limit = self.limit
+  timers.look(self.vm)
   limit[1] = timers.limit(self.vm, limit[2])
   return limit[2] ~= 0 and raw.clock() >= limit[2] and not self.stopping
 end
 
+-- What a run does in its own way: `enter`, what enters the guest without measurements;
+-- `take`(cpu, kind, enter), what becomes of an exit that no device takes: it, where it surfaces;
+-- `stopped`(cpu), the exit after cpu:stop and its like.
+local own = { enter = raw_run, take = dispatch.handle, stopped = stopped }
+
 -- What the guest is entered by from here on: what measures may say so at each timer.
-local function entry(self, enter)
+local function entry(self, enter, way)
   local meter = self.vm.meter
-  return meter and meter:entry(enter, raw_run) or enter
+  return meter and meter:entry(enter, way.enter) or enter
 end
 
 -- Runs until an exit that nobody handles, or that a handler wants to be returned. A device's answer
--- goes with the next entry, by `enter`: raw.run or what stands for it.
-local function loop(self, limit, enter)
+-- goes with the next entry, by `enter`: the way's, or what stands for it.
+local function loop(self, limit, enter, way)
+  way = way or own
   local devices, special, hits = self.vm.served, self.vm.special, self.vm.hits
   local answer
   while true do
@@ -70,14 +77,14 @@ local function loop(self, limit, enter)
       hits[trap] = hits[trap] + 1
       answer = special[trap](self, offset, size, value, access)
     elseif kind == TIMEOUT and not is_over(self) then
-      enter = entry(self, enter)
+      enter = entry(self, enter, way)
     elseif kind ~= SIGNAL then -- at which the hook of 5.4 and LuaJIT has run by now
-      local exit = answer_exit(self, kind, enter)
+      local exit = way.take(self, kind, enter)
       if exit and not self.stopping then return exit end
     end
     if self.stopping then
       if answer ~= nil and self[1] then raw_answer(self, answer) end
-      return stopped(self)
+      return way.stopped(self)
     end
   end
 end
@@ -125,7 +132,7 @@ local run_options = {
   timeout = true, deadline = true, max_exits = true, until_rip = true, until_gpa = true,
 }
 
-local M = { stopped = stopped } -- for vm:run
+local M = { stopped = stopped, loop = loop, entry = entry } -- for vm:run
 
 --- Adds the methods. `inner` is what the further subjects share: loop, protect, stopped, and from
 --- debug.lua run_until.
@@ -148,7 +155,7 @@ function M.add(methods, inner)
     options = check.options("cpu:run", options, run_options)
     local deadline = limits.deadline("cpu:run", options)
     local enter = options.max_exits and limits.entries(options.max_exits, SIGNAL, TIMEOUT)
-      or entry(self, raw_run)
+      or entry(self, raw_run, own)
     if options.until_rip ~= nil or options.until_gpa ~= nil then
       return inner.run_until(self, deadline, options, enter)
     end

@@ -116,7 +116,7 @@ end
 --- twice is fine.
 function methods.close(self)
   mine(self)
-  if runner.busy(self.runner) then self.stopping = self.stopping or {} end
+  if runner.busy(self.runner) or self.vm.alone == self then self.stopping = self.stopping or {} end
   leave(self.vm.vcpus, self)
   if self.vm.started[self.id] == self then self.vm.started[self.id] = nil end
   raw.close(self)

@@ -62,11 +62,12 @@ function M.busy(runner)
   return false
 end
 
---- Starts a vCPU's thread, and ends it: true, or nil, message, code.
-function M.start(cpu)
+--- Starts a vCPU, and ends that: true, or nil, message, code. `start` is raw.start where nil, for a
+--- thread of its own, or raw.start_here.
+function M.start(cpu, start)
   raw.mark(cpu) -- as cpu:run does
   cpu.vm.started[cpu.id] = cpu -- before it is: an error in between leaves none that nobody knows
-  local ok, message, code = raw.start(cpu)
+  local ok, message, code = (start or raw.start)(cpu)
   if ok then
     cpu.stopping = false -- what was asked for before
   elseif not raw.started(cpu) then

@@ -1,37 +1,36 @@
 -- SPDX-License-Identifier: MIT
 -- What a VM has of one subject: all its vCPUs at once, each on a thread of its own, while one Lua
--- thread answers their exits; timers; and what an event loop needs.
+-- thread answers their exits; a single one in the thread itself; timers; and what an event loop
+-- needs.
 
 local raw = require "lunavisor.binding.backend"
 local check = require "lunavisor.check"
 local class = require "lunavisor.class"
+local alone = require "lunavisor.vm.alone"
 local dispatch = require "lunavisor.exit.dispatch"
+local ending = require "lunavisor.vm.ending"
 local exits = require "lunavisor.exit.record"
 local stand = require "lunavisor.exit.stand"
 local trace = require "lunavisor.exit.trace"
 local limits = require "lunavisor.vm.limit"
 local runner = require "lunavisor.vm.runner"
 local timers = require "lunavisor.vm.timer"
-local vcpus = require "lunavisor.vcpu.run"
 
 local raw_next, raw_go, raw_answer, clock = raw.next, raw.go, raw.answer, raw.clock
-local serve, handle, stopped = dispatch.serve, dispatch.handle, vcpus.stopped
+local serve, handle = dispatch.serve, dispatch.handle
+local new_exit, stop_asked = ending.exit, ending.asked
+local ELSEWHERE = alone.ELSEWHERE
 local pairs, ipairs = pairs, ipairs
 
 local HLT = exits.numbers.hlt
 local FOREVER = 2 ^ 62
-local SLICE = 1e8    -- nanoseconds; a signal that comes just before a wait is seen after one
 local LONGEST = 1e9   -- seconds, 30 years
 local POLL_MOST = 64 -- exits of one vm:poll: the loop that calls it has other things to do
 
-local function new_exit(kind, value)
-  return exits.make { kind = kind, value = value }
-end
-
-local function start_all(self)
+local function start_all(self, start)
   for _, cpu in ipairs(self.vcpus) do
     if not cpu.parked and not cpu.started then
-      local ok, message, code = runner.start(cpu)
+      local ok, message, code = runner.start(cpu, start)
       if not ok then return nil, message, code end
     end
   end
@@ -73,29 +72,6 @@ local function go(self, cpu, id, answer)
   end
 end
 
--- What a cpu:stop or vm:stop asks for.
-local function stop_asked(self)
-  if self.stopping then
-    local value = self.stopping[1]
-    self.stopping = false
-    timers.stop_due(self, false)
-    return new_exit("stopped", value)
-  end
-  local exit, from
-  local more = false
-  for _, cpu in pairs(self.started) do
-    if cpu.stopping and from then
-      more = true
-    elseif cpu.stopping then
-      cpu:pause() -- for its registers
-      exit, from = stopped(cpu), cpu
-      cpu:resume()
-    end
-  end
-  timers.stop_due(self, self.due and more)
-  return exit, from
-end
-
 -- Hands an exit to its device or handler; the exit and its vCPU if nobody takes it.
 local function hand_over(self, kind, trap, offset, size, value, access, id)
   local cpu, device, answer = self.started[id], self.served[trap], nil
@@ -123,13 +99,6 @@ end
 
 trace.serves(hand_over, function(locals) return locals.self, locals.cpu, locals.trap end)
 
--- A hook that a signal has set does not run in compiled code: this is where it does.
-local function idle()
-  return clock() + SLICE
-end
-local jit = rawget(_G, "jit")
-if jit then jit.off(idle) end
-
 local function on_time(self, deadline)
   timers.fire(self)
   if clock() >= deadline then return new_exit "timeout" end
@@ -137,9 +106,16 @@ local function on_time(self, deadline)
 end
 
 local function loop(self, deadline)
-  local slice, meter = idle(), self.meter
-  local take = meter and meter:taking(raw_next) or raw_next
+  local slice, meter = timers.slice(), self.meter
+  local take = not meter and raw_next
   while true do
+    local one = self.alone
+    if one and not one.parked then
+      local exit, cpu, code = alone.run(self, deadline < FOREVER and deadline or 0)
+      if exit ~= ELSEWHERE then return exit, cpu, code end
+      if all_parked(self) then return new_exit "parked" end
+    end
+    take = take or meter:taking(raw_next)
     local moment = self.next_timer
     if not moment or deadline < moment then moment = deadline end
     local exit, cpu
@@ -152,7 +128,7 @@ local function loop(self, deadline)
       if kind ~= 0 then
         exit, cpu = hand_over(self, kind, trap, offset, size, value, access, id)
       else
-        slice = idle()
+        slice = timers.slice()
       end
     end
     if exit then return exit, cpu end
@@ -166,9 +142,10 @@ local function stop_after(self, ...)
 end
 
 local function run(self, deadline)
-  local ok, message, code = start_all(self)
+  local ok, message, code = start_all(self, raw.start_here)
   if not ok then return nil, message, code end
   if all_parked(self) then return new_exit "parked" end
+  alone.find(self)
   return loop(self, deadline)
 end
 
@@ -178,6 +155,7 @@ end
 
 local function finish(self, ok, ...)
   if self.meter then self.meter:leave(ok and (...)) end
+  alone.leave(self)
   if self[1] and not ok then stop_all(self) end
   self.serving = false
   if not ok then error((...), 0) end
@@ -251,14 +229,15 @@ end
 local open = class.opener(class.class "vm")
 
 return function(methods)
-  --- Runs all vCPUs that are not parked, each on a thread of its own, and hands their exits to
-  --- devices and handlers, as cpu:run does, until one that nobody takes: it stops all of them and
-  --- returns the exit and its vCPU. Without a vCPU come the exits "timeout" (options.timeout:
-  --- seconds; options.deadline: a moment of luna.clock()), "stopped" (vm:stop) and "parked": all
-  --- vCPUs are, and no timer is left. "timeout" and "parked" say in exit.vcpus, a list of { cpu =,
-  --- rip =, parked =, halted =, stuck = (halted with interrupts off), waits = ("INIT" or "SIPI") },
-  --- where each vCPU stands. An error in a handler or timer is raised from here, when all
-  --- are stopped; the access stays open. nil, message, code where KVM refuses to go on.
+  --- Runs all vCPUs that are not parked, each on a thread of its own, but a single one in this
+  --- thread until another is started; and hands their exits to devices and handlers, as cpu:run
+  --- does, until one that nobody takes: it stops all of them and returns the exit and its vCPU.
+  --- Without a vCPU come the exits "timeout" (options.timeout: seconds; options.deadline: a moment
+  --- of luna.clock()), "stopped" (vm:stop) and "parked": all vCPUs are, and no timer is left.
+  --- "timeout" and "parked" say in exit.vcpus, a list of { cpu =, rip =, parked =, halted =, stuck =
+  --- (halted with interrupts off), waits = ("INIT" or "SIPI") }, where each vCPU stands. An error in
+  --- a handler or timer is raised from here, when all are stopped; the access stays open. nil,
+  --- message, code where KVM refuses to go on, or where no thread can be made.
   function methods.run(self, options)
     open(self)
     options = check.options("vm:run", options, run_options)
@@ -280,6 +259,7 @@ return function(methods)
     check_vcpus(self, "vm:start")
     if self.meter then self.meter:start() end
     if not runner.busy(self.runner) then
+      free_dropped(self)
       self.stopping = false
       timers.stop_due(self, false)
     end
@@ -293,6 +273,7 @@ return function(methods)
     open(self)
     local runs = runner.busy(self.runner)
     if runs then self.stopping = { value } end
+    if self.alone then self.alone.stopping = { value } end
     for _, cpu in ipairs(self.vcpus) do
       if runner.busy(cpu.runner) then cpu.stopping, runs = { value }, true end
     end

@@ -11,11 +11,30 @@ local Timer = class.class "timer"
 local mine = class.checker(Timer)
 local methods = {}
 
---- The earlier of the VM's next timer and a deadline, 0 for none; both of raw.clock().
+local SLICE = 1e8 -- nanoseconds
+
+--- The moment at which a run is to look the next time whether a signal has come: one that comes
+--- just before a wait is seen after it. A hook that a signal has set does not run in compiled code:
+--- this is where it does.
+function M.slice()
+  return raw.clock() + SLICE
+end
+
+local jit = rawget(_G, "jit")
+if jit then jit.off(M.slice) end
+
+--- The earliest of the VM's next timer, the look at signals and a deadline, 0 for none; all of
+--- raw.clock().
 function M.limit(vm, deadline)
-  local moment = vm.next_timer
+  local moment, slice = vm.next_timer, vm.slice
+  if not moment or slice and slice < moment then moment = slice end
   if not moment then return deadline end
   return deadline ~= 0 and deadline < moment and deadline or moment
+end
+
+--- A run that looks at signals has come out to do so, or for another reason.
+function M.look(vm)
+  if vm.slice then vm.slice = M.slice() end
 end
 
 local function before(one, other)

@@ -106,6 +106,8 @@ local function new(options)
     next_timer = false,                           -- the moment of the earliest
     runner = runner.new(),                        -- of vm:run and vm:poll
     serving = false,                              -- the vCPU whose exit they have given out last
+    alone = false,                                -- the one that runs in the thread of vm:run
+    slice = false,                                -- when that looks for signals
     stopping = false,                             -- { value } once vm:stop was called
     held = {},                                    -- eventfds, and irqfds with whose they are
     polled = false,                               -- whether vm:fd was asked for
@@ -276,7 +278,7 @@ record.add_to(methods)
 class.define(VM, methods, [[
   default vcpus spaces devices clock accel accel_reason symbols machine]], [[
   served hits watchers watches recording unowned attached special traps started timers next_timer
-  runner serving stopping polled due held meter chips]], further)
+  runner serving alone slice stopping polled due held meter chips]], further)
 VM.__close = methods.close
 
 function VM.__tostring(self)
