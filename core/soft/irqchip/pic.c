@@ -106,7 +106,7 @@ static void end_of_interrupt(soft_pic *pic, unsigned command) {
     pic->lowest = kind == 7 ? (uint8_t)line : pic->lowest;
   } else if (kind == 6) {
     pic->lowest = (uint8_t)line;
-  } else {
+  } else if (kind != 2) { /* 8259A, "OPERATION COMMAND WORD 2": no operation */
     pic->rotates = kind == 4;
   }
 }
@@ -148,7 +148,8 @@ static void write_data(soft_pic *pic, uint8_t value) {
   }
 }
 
-static uint8_t read_command(soft_pic *pic) {
+/* Behind a poll command the next read is an acknowledge, at either port (8259A, "POLL COMMAND"). */
+static uint8_t read_port(soft_pic *pic, bool data) {
   if (pic->poll) {
     int line = next(pic);
     pic->poll = false;
@@ -158,7 +159,7 @@ static uint8_t read_command(soft_pic *pic) {
     }
     return 0;
   }
-  return pic->read_isr ? pic->isr : pic->irr;
+  return data ? pic->imr : pic->read_isr ? pic->isr : pic->irr;
 }
 
 bool soft_pic_port(soft_vm *vm, uint16_t port, uint8_t *value, bool write) {
@@ -176,7 +177,7 @@ bool soft_pic_port(soft_vm *vm, uint16_t port, uint8_t *value, bool write) {
   }
   soft_pic *pic = &vm->chip.pics[port >> 7];
   if (!write) {
-    *value = port & 1 ? pic->imr : read_command(pic);
+    *value = read_port(pic, port & 1);
   } else if (port & 1) {
     write_data(pic, *value);
   } else {
