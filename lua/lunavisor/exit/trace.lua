@@ -44,12 +44,17 @@ end
 
 local places = { pio = "port 0x%x", mmio = "gpa 0x%x", msr = "MSR 0x%x" }
 
+--- "port 0x60": where a trap is, or what is so many bytes behind it.
+function M.place(trap, offset)
+  return places[trap.kind]:format(trap.first + (offset or 0))
+end
+
 --- "the device at port 0x60 (keyboard, given at script.lua:12)"
 function M.device(trap)
   local name = type(trap.device) == "table" and rawget(trap.device, "name")
   local about = { type(name) == "string" and name or nil }
   if trap.where then about[#about + 1] = "given at " .. trap.where end
-  return ("the device at %s%s"):format(places[trap.kind]:format(trap.first),
+  return ("the device at %s%s"):format(M.place(trap),
     #about > 0 and " (" .. table.concat(about, ", ") .. ")" or "")
 end
 

@@ -8,6 +8,7 @@ local raw = require "lunavisor.binding.backend"
 local device = require "lunavisor.device"
 local timers = require "lunavisor.vm.timer"
 local symbols = require "lunavisor.text.symbols"
+local trace = require "lunavisor.exit.trace"
 local u64 = require "lunavisor.text.u64"
 
 local clock = raw.clock
@@ -33,15 +34,13 @@ end
 local Part = {}
 Part.__index = Part
 
-local PLACES = { pio = "port 0x%x", mmio = "gpa 0x%x", msr = "MSR 0x%x" }
-
 --- What a trap's device is called: its name, or where it is.
 function M.name_of(trap)
   local dev = trap.device
   local owner = type(dev) == "table" and (device.is(dev) and dev or rawget(dev, "owner"))
   local name = type(owner) == "table" and rawget(owner, "name")
     or type(dev) == "table" and rawget(dev, "name")
-  return type(name) == "string" and name or PLACES[trap.kind]:format(trap.first)
+  return type(name) == "string" and name or trace.place(trap)
 end
 
 function Part.trap(self, trap)
@@ -158,7 +157,7 @@ local function add_trap(self, trap)
   local name = M.name_of(trap)
   count(totals.devices, name, hits)
   for offset, seen in pairs(rawget(self.places, trap.id) or {}) do
-    local where = PLACES[trap.kind]:format(trap.first + offset)
+    local where = trace.place(trap, offset)
     count(totals.places, name == where and name or name .. ", " .. where, seen)
   end
 end

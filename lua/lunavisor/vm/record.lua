@@ -7,6 +7,7 @@ local device = require "lunavisor.device"
 local deferred = require "lunavisor.deferred"
 local recorder = deferred "lunavisor.device.recorder"
 local sorted = require "lunavisor.text.sorted"
+local trace = require "lunavisor.exit.trace"
 
 local open = class.opener(class.class "vm")
 local M = {}
@@ -18,8 +19,6 @@ function M.add(vm, name, entry)
   recorder.add(vm.recording, name, entry.dev, where)
 end
 
-local places = { pio = "port 0x%x", mmio = "gpa 0x%x", msr = "MSR 0x%x" }
-
 -- Devices made by hand, by their traps; a device may have several.
 local function add_hands(vm)
   local ids = {}
@@ -30,8 +29,8 @@ local function add_hands(vm)
     local dev = trap.device
     local kit = type(dev) == "table" and (device.is(dev) or device.is(rawget(dev, "owner")))
     if not kit and not dev.memory then
-      recorder.add_hand(vm.recording, rawget(dev, "name") or places[trap.kind]:format(trap.first),
-        dev, trap, vm.clock)
+      recorder.add_hand(vm.recording, rawget(dev, "name") or trace.place(trap), dev, trap,
+        vm.clock)
     end
   end
 end
