@@ -37,7 +37,7 @@ describe("device.describe", function()
       ID = { at = 0, count = 4, access = "const", reset = { 0x31, 0x10 } },
       NAME = { at = 4, count = 9, access = "ro", reset = "lunavisor" },
     } })
-    helper.contains("| ID | 1 | const | 0x31 0x10 0x00 0x00 | 4 of them, 1 bytes apart |", text)
+    helper.contains("| ID | 1 | const | 0x31 0x10 0x00 0x00 | 4 of them, 1 byte apart |", text)
     helper.contains("| 0x6c 0x75 0x6e 0x61 0x76 0x69 0x73 0x6f ... | 9 of them", text)
   end)
 

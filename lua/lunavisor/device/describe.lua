@@ -37,7 +37,8 @@ local function notes(about)
   for _, text in ipairs(by_value(about.enum)) do list[#list + 1] = text end
   if about.fifo then list[#list + 1] = ("FIFO of %d"):format(about.fifo) end
   if about.count then
-    list[#list + 1] = ("%d of them, %d bytes apart"):format(about.count, about.stride)
+    list[#list + 1] = ("%d of them, %d byte%s apart"):format(about.count, about.stride,
+      about.stride == 1 and "" or "s")
   end
   if about.when then list[#list + 1] = "at times" end
   if about.port then list[#list + 1] = about.port end
