@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- LuaJIT sees the structures and enums of lunavisor.h as the C compiler does.
+-- LuaJIT sees the structures and enums of lunavisor.h as the C compiler does; its parts go with it.
 
 local helper = require "spec.support.helper"
 
@@ -62,5 +62,19 @@ describe("the layout in LuaJIT", function()
       .. "s=$?; rm -f %s.out; exit $s"):format(source, source, source, source))
     assert.equal(0, status, output)
     assert.equal(table.concat(expected, "\n"), output)
+  end)
+end)
+
+describe("the parts of lunavisor.h", function()
+  it("say that they are included by it alone", function()
+    for name in helper.sh("ls core/include/lunavisor"):gmatch "%S+" do
+      local output, status = helper.sh(("echo '#include <lunavisor/%s>' | ${CC:-gcc} -x c "
+        .. "-Icore/include -fsyntax-only -"):format(name))
+      if name == "vmx.h" then -- numbers alone
+        assert.equal(0, status, output)
+      else
+        helper.contains("a part of lunavisor.h, which is to be included", output)
+      end
+    end
   end)
 end)

@@ -2,6 +2,9 @@
  * Part of lunavisor.h: what runs vCPUs, KVM or the software CPU. */
 #ifndef LUNAVISOR_ACCELERATOR_H
 #define LUNAVISOR_ACCELERATOR_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef enum luna_accelerator {
   LUNA_ACCEL_AUTO = 0, /* what LUNA_ACCEL says; without a word KVM where it can be opened */

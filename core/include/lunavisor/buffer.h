@@ -2,6 +2,9 @@
  * Part of lunavisor.h: buffers, which are host memory. */
 #ifndef LUNAVISOR_BUFFER_H
 #define LUNAVISOR_BUFFER_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef struct luna_buffer luna_buffer;
 

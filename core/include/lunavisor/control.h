@@ -4,6 +4,9 @@
  * KVM's interface has no words for it. luna_accelerator_capability(accel, "controls", ...) says. */
 #ifndef LUNAVISOR_CONTROL_H
 #define LUNAVISOR_CONTROL_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 /* What a vCPU exits for, and what it reads instead of what there is. Bits are those of the fields
  * of the VMCS (lunavisor/vmx.h); those that have nothing to do with the guest's instructions are

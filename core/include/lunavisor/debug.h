@@ -4,6 +4,9 @@
  * and memory do not show them, and they go along when it moves to another space. */
 #ifndef LUNAVISOR_DEBUG_H
 #define LUNAVISOR_DEBUG_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef enum luna_break_kind {
   LUNA_BREAK_EXECUTE = 0, /* before the instruction at a linear address: a debug register */

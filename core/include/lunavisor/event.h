@@ -3,6 +3,9 @@
  * of string I/O, and exits for MSRs. */
 #ifndef LUNAVISOR_EVENT_H
 #define LUNAVISOR_EVENT_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 enum {
   LUNA_EVENT_MATCH = 1,   /* only writes of `value` */

@@ -2,6 +2,9 @@
  * Part of lunavisor.h: interrupts, interrupt controllers inside KVM, and the time-stamp counter. */
 #ifndef LUNAVISOR_INTERRUPT_H
 #define LUNAVISOR_INTERRUPT_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef enum luna_irqchip {
   LUNA_IRQCHIP_NONE = 0,  /* no controller: the script is it */

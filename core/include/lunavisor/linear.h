@@ -3,6 +3,9 @@
  * text. Segment bases are not applied: the linear address of code in real mode is CS.base + RIP. */
 #ifndef LUNAVISOR_LINEAR_H
 #define LUNAVISOR_LINEAR_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef enum luna_paging {
   LUNA_PAGING_NONE = 0,

@@ -6,6 +6,9 @@
  * each luna_lines. */
 #ifndef LUNAVISOR_LINES_H
 #define LUNAVISOR_LINES_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef struct luna_lines luna_lines;
 

@@ -5,6 +5,9 @@
  * of the call's work may be done. _RANGE for what is not in the buffer. Any thread. */
 #ifndef LUNAVISOR_MEMORY_H
 #define LUNAVISOR_MEMORY_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 /* Copies between `bytes` and the buffer from `offset` (`access`: LUNA_READ or LUNA_WRITE).
  * _ARGUMENT for a write to a read-only buffer, as with the two calls that follow. What is written

@@ -3,6 +3,9 @@
  * vCPU may be made while it runs; LUNA_ERROR_STATE where it is started and its thread has it. */
 #ifndef LUNAVISOR_STATE_H
 #define LUNAVISOR_STATE_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 typedef enum luna_vector {
   LUNA_VECTOR_ST = 0,  /* 0 to 7, by their place in the file, not on the stack: 10 bytes */

@@ -4,6 +4,9 @@
  * closed by exec and by luna_stream_close. Any thread may make them. */
 #ifndef LUNAVISOR_STREAM_H
 #define LUNAVISOR_STREAM_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 /* Listens on a TCP port of a numeric IPv4 or IPv6 address; with port 0 the kernel chooses one.
  * _ARGUMENT for an address that is none, _BUSY where somebody else listens there, _ACCESS,

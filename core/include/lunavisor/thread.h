@@ -4,6 +4,9 @@
  * luna_vm_next, and its vCPU with it, until luna_vcpu_go. */
 #ifndef LUNAVISOR_THREAD_H
 #define LUNAVISOR_THREAD_H
+#ifndef LUNA_API
+#error "a part of lunavisor.h, which is to be included"
+#endif
 
 /* Starts the vCPU on a thread of its own; from now on its other calls fail with _STATE, unless it
  * is paused or its exit has been taken from the queue; luna_vcpu_run fails then too. An exit that
