@@ -90,8 +90,8 @@ describe("the program luna", function()
     local failing = helper.file "error 'no good'"
     contains('no good", "seconds": ', (ends(1, '"error": "', "run --json " .. failing)))
     local number = helper.file "return 5"
-    ends(0, "luna: --json: the script has to return a table, and has returned a number\n{",
-      "run --json " .. number)
+    ends(0, "luna: the script has returned a number: a table expected, whose fields are the "
+      .. "results", "run --json " .. number)
     ends(126, "luna: --set: name=value expected, got 7", "run --set 7 hello.lua")
     ends(126, "luna: --seed: a whole number expected, got 0.5", "run --seed 0.5 hello.lua")
     ends(126, "luna: --seed: a whole number expected, got x", "run --seed x hello.lua")

@@ -72,7 +72,7 @@ local function put_json(put, line, ok, result)
   elseif type(result) == "table" then
     line.results = result
   elseif result ~= nil then
-    say.line("--json: the script has to return a table, and has returned a %s",
+    say.line("the script has returned a %s: a table expected, whose fields are the results",
       require("lunavisor.class").describe(result))
   end
   if type(put) == "function" then return put(line) end
