@@ -17,7 +17,7 @@ local script = [[
   vm.default:map(ram, 0)
   ram:write(0x1000, "\xb0\x2a\xf4") -- mov al, 42; hlt
   local cpu = vm:vcpu { rip = 0x1000 }
-  print(cpu:run({ timeout = 10 }).kind, luna.hex(cpu.rax), vm.accel)
+  print(cpu:run({ timeout = 60 }).kind, luna.hex(cpu.rax), vm.accel)
   print(vm.accel_reason)
 ]]
 
@@ -194,7 +194,7 @@ helper.block("KVM and the software CPU in one process", function()
     local guests = { machine "kvm", machine "soft" }
     for _, guest in ipairs(guests) do guest.cpu:start() end
     for _, guest in ipairs(guests) do
-      local exit = guest.vm:run { timeout = 10 }
+      local exit = guest.vm:run { timeout = 60 }
       assert.equal("hlt", exit.kind)
     end
     assert.same(guests[1].log, guests[2].log)

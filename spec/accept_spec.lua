@@ -25,7 +25,7 @@ helper.kvm("the interrupt window", function()
     assert.same(hex(rip), hex(guest:stops("other").rip)) -- it does still
     assert.is_true(guest.cpu:window(false))
     guest.cpu:irq(0x21)
-    guest:stops("timeout", { timeout = 0.05 })
+    guest:settles(function() return #guest.taken >= 1 end)
     assert.same({ 0x21 }, guest.taken)
   end)
 
@@ -54,7 +54,7 @@ helper.kvm("the interrupt window", function()
       return "continue"
     end)
     guest.cpu:window(true)
-    guest:stops("timeout", { timeout = 0.05 })
+    guest:settles(function() return #guest.taken >= 1 end)
     assert.same({ 0x30 }, guest.taken)
   end)
 
@@ -115,7 +115,7 @@ helper.kvm("cpu.blocking", function()
     guest:stops "pio"
     assert.same({ {}, true }, { guest.taken, guest.cpu.blocking.nmi })
     guest.cpu:answer()
-    guest:stops("timeout", { timeout = 0.05 })
+    guest:settles(function() return #guest.taken >= 1 end)
     assert.same({ { 2 }, false }, { guest.taken, guest.cpu.blocking.nmi })
   end)
 
@@ -139,10 +139,10 @@ helper.kvm("cpu:extint", function()
     cpu.apic.lvt_lint0 = 0x700 -- ExtINT
     assert.is_true(cpu:extint(8))
     helper.refused("busy", "vCPU 0 has a PIC's vector waiting already", cpu:extint(9))
-    guest:stops("timeout", { timeout = 0.05 })
+    guest:settles(function() return #guest.taken >= 1 end)
     assert.same({ 8 }, guest.taken)
     assert.is_true(cpu:extint(0x70))
-    guest:stops("timeout", { timeout = 0.05 })
+    guest:settles(function() return #guest.taken >= 2 end)
     assert.same({ 8, 0x70 }, guest.taken)
   end)
 

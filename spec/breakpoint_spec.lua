@@ -291,7 +291,7 @@ helper.kvm("a software breakpoint in guest memory", function()
     dirty() -- begins to follow
     ram:u8(0x5000, 1)
     assert(cpu:breakpoint(0x1001, { software = true }))
-    assert.equal("debug", assert(cpu:run { timeout = 10 }).kind)
+    assert.equal("debug", assert(cpu:run { timeout = 60 }).kind)
     assert.same({ 0x5000 }, dirty())
   end)
 

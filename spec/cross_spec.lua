@@ -263,7 +263,7 @@ helper.kvm("a vCPU on a thread", function()
       end
       assert(cpus[2]:start())
     end })
-    assert.equal("hlt", cpus[1]:run({ timeout = 5 }).kind)
+    assert.equal("hlt", cpus[1]:run({ timeout = 60 }).kind)
     assert.same({ 2, true }, { tried, cpus[2].started })
     assert.is_true(vm:stop())
   end)

@@ -61,7 +61,7 @@ helper.kvm("cpu:trace", function()
     local guest = helper.guest { mode = "long", source = "nop\n ud2\n nop\n hlt" }
     local exit = assert(guest.cpu:trace(function(cpu, address)
       if address == u64(0x1001) then cpu.rip = 0x1003 end
-    end, { timeout = 10 }))
+    end, { timeout = 60 }))
     assert.same({ "hlt", "0x1005" }, { exit.kind, hex(exit.rip) })
   end)
 
@@ -117,7 +117,7 @@ helper.kvm("debugging", function()
     local other = helper.keep(guest.vm:vcpu { mode = "long", rip = 0x1000 })
     assert(guest.cpu:breakpoint(0x1001))
     guest:stops "debug"
-    assert.equal("hlt", assert(other:run { timeout = 10 }).kind)
+    assert.equal("hlt", assert(other:run { timeout = 60 }).kind)
     guest:stops "hlt"
   end)
 

@@ -54,7 +54,7 @@ local function writer(kind, mode, pages)
       ram:u32(0x3000 + 4 * (i - 1), BASE + 0x1000 * page + 0x123)
     end
     ram:u32(0x3000 + 4 * #list, 0)
-    local exit = assert(cpu:run { timeout = 10 })
+    local exit = assert(cpu:run { timeout = 60 })
     assert.equal("pio", exit.kind, tostring(exit))
     cpu:answer()
   end

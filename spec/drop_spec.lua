@@ -21,7 +21,7 @@ helper.kvm("an exit that is open", function()
     for _, source in ipairs { "mov eax, [0x80000]", "in al, 0x60", "mov [0x80000], al",
       "out 0x60, al", "rep insb", "add [0x80000], eax", "push dword [0x80000]" } do
       local guest = guest_of("mov edi, 0x3000\n mov ecx, 9\n mov esp, 0x4000\n" .. source)
-      local exit = guest.cpu:run { timeout = 10 }
+      local exit = guest.cpu:run { timeout = 60 }
       local rip = exit.rip
       guest.cpu.rip = 0x2000
       assert.equal(hex(rip), hex(exit.rip))
@@ -86,7 +86,7 @@ helper.kvm("an exit that is open", function()
     guest.cpu:answer(0)
     guest.cpu:on("fault", function(cpu) cpu.rip = 0x2002 return 7 end)
     guest.cpu.rip = 0x1005
-    local ok, message = pcall(guest.cpu.run, guest.cpu, { timeout = 10 })
+    local ok, message = pcall(guest.cpu.run, guest.cpu, { timeout = 60 })
     assert.is_false(ok)
     helper.contains('with 7, but it had answered or dropped it before, or set cpu.rip', message)
     guest:stops "hlt"
@@ -101,20 +101,20 @@ helper.kvm("an exit that is open", function()
 
   it("is dropped under vm:run, also by a handler", function()
     local guest = guest_of(READ)
-    local exit = guest.vm:run { timeout = 10 }
+    local exit = guest.vm:run { timeout = 60 }
     assert.equal("fault", exit.kind)
     guest.cpu.rip = 0x2000
-    exit = guest.vm:run { timeout = 10 }
+    exit = guest.vm:run { timeout = 60 }
     assert.same({ "pio", "0x2000" }, { exit.kind, hex(exit.rip) })
     guest.cpu:on("pio", function(cpu) cpu.rip = 0x2002 return "continue" end)
-    assert.equal("hlt", guest.vm:run({ timeout = 10 }).kind)
+    assert.equal("hlt", guest.vm:run({ timeout = 60 }).kind)
   end)
 
   it("leaves an exception that nobody has seen", function()
     local guest = guest_of "ud2"
     guest.cpu:start()
     local t = luna.clock()
-    repeat until guest.cpu.exits > 0 or luna.clock() - t > 10
+    repeat until guest.cpu.exits > 0 or luna.clock() - t > 60
     guest.cpu:join()
     guest.cpu.rip = 0x2000
     guest:stops "pio"

@@ -25,7 +25,7 @@ local vm, ram = assert(luna.vm()), assert(luna.buffer "64K")
 vm.default:map(ram, 0)
 ram:write(0x1000, assert(luna.asm("mov al, 7\n inc al\n hlt", { org = 0x1000 })))
 local cpu = assert(vm:vcpu { rip = 0x1000 })
-local exit = assert(cpu:run { timeout = 10 })
+local exit = assert(cpu:run { timeout = 60 })
 return { exit = exit.kind, rax = luna.hex(cpu.rax), half = 0.5 }
 ]]
 

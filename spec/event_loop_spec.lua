@@ -12,7 +12,7 @@ local function writer(mode)
 end
 
 local function poll_until(vm, done)
-  local finish = luna.clock() + 10
+  local finish = luna.clock() + 60
   repeat
     local exit, cpu, code = vm:poll()
     if exit or cpu then return exit, cpu, code end

@@ -29,11 +29,11 @@ end
 
 local function exit_of(reason, words)
   fake.exit(reason, words)
-  return assert(cpu:run { timeout = 10 })
+  return assert(cpu:run { timeout = 60 })
 end
 
 local function halts()
-  assert.equal("hlt", cpu:run({ timeout = 10 }).kind)
+  assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
 end
 
 describe("over the fake", function()
@@ -72,7 +72,7 @@ describe("over the fake", function()
       for reason = 0, 200 do
         if not others[reasons[reason] or ""] then
           fake.exit(reason, ACCESS)
-          local exit, from = vm:run { timeout = 10 }
+          local exit, from = vm:run { timeout = 60 }
           assert.equal(cpu, from)
           assert.equal(reason, exit.reason)
           assert.equal(cpu, exit.cpu)

@@ -103,7 +103,7 @@ helper.kvm("exit:explain", function()
           cpu.rdx = 2
           return "continue"
         end)
-        local why = assert(guest[how]:run({ timeout = 10 })):explain()
+        local why = assert(guest[how]:run({ timeout = 60 })):explain()
         assert.equal("rcx0x0", seen)
         assert.equal("rbx0x0 rdx0x2", changes(why))
       end)
@@ -249,7 +249,7 @@ helper.kvm("exit:explain", function()
     local guest = helper.guest { mode = "long",
       source = "again: in al, 0x64\n test al, 1\n jz again" }
     guest.vm:pio(0x64, 1, { read = function() return 0x1c end })
-    local why = explain(guest, "timeout", { timeout = 0.3 })
+    local why = explain(guest, "timeout", { timeout = 0.6 })
     assert.equal("polls", names(why))
     contains("a loop polls port 0x64, and has not got what it waits for; the last answer was 0x1c",
       tostring(why))

@@ -204,7 +204,7 @@ helper.kvm("vm:gdb", function()
       local guest = session()
       guest.ask "Z0,1000,1"
       guest.client:send(packet.frame("qRcmd," .. packet.hex(what)))
-      assert.equal("closed", (guest.server:serve { timeout = 5 }))
+      assert.equal("closed", (guest.server:serve { timeout = 60 }))
     end
   end)
 
@@ -274,7 +274,7 @@ helper.kvm("vm:gdb", function()
       local guest = session()
       guest.ask "Z0,1000,1"
       guest.client:send(packet.frame(body))
-      assert.equal(ending, (guest.server:serve { timeout = 5 }))
+      assert.equal(ending, (guest.server:serve { timeout = 60 }))
       assert.is_nil(next(guest.server.points))
       assert.is_false(guest.server.connected)
       assert.equal("timeout", guest:run({ timeout = 0.05 }).kind)
@@ -288,7 +288,7 @@ helper.kvm("vm:gdb", function()
     local guest = session()
     guest.ask "qC"
     guest.client:close()
-    assert.equal("gone", (guest.server:serve { timeout = 5 }))
+    assert.equal("gone", (guest.server:serve { timeout = 60 }))
     assert.equal("timeout", guest:run({ timeout = 0.05 }).kind)
   end)
 

@@ -151,7 +151,7 @@ helper.kvm("the garbage collector", function()
     end
     settle()
     cpu.rip = 0x1000
-    assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
   end)
 
   it("keeps the vCPUs that only their VM knows, until either is closed", function()
@@ -162,7 +162,7 @@ helper.kvm("the garbage collector", function()
     local said = 0
     vm:pio(0x10, 1, { write = function() said = said + 1 end })
     settle()
-    assert.equal("parked", vm:run({ timeout = 10 }).kind)
+    assert.equal("parked", vm:run({ timeout = 60 }).kind)
     assert.equal(3, said)
     local ids = {}
     for i, cpu in ipairs(vm.vcpus) do ids[i] = cpu.id end

@@ -290,14 +290,18 @@ block("hv's IOAPIC", function()
     assert.equal(0x46, vector(id))
     assert.is_true(hv.vm_ioapic_deassert_irq(30))
     -- On a loaded host, nested KVM tells an end while its handler begins: one is on its way then.
-    local function quiet()
+    local more = 0
+    helper.within(function()
       assert.is_true(hv.vcpu_run_until(id, support.seconds(0.1)))
-      return support.read(id, hv.VMCS_RO_EXIT_REASON)
-    end
-    local reason = quiet()
-    if reason == hv.VMX_REASON_IO then reason = quiet() end
-    assert.equal(hv.VMX_REASON_VMX_TIMER_EXPIRED, reason)
-    assert.equal(0x8046, read(0x10 + 2 * 30))
+      if support.read(id, hv.VMCS_RO_EXIT_REASON) == hv.VMX_REASON_IO then
+        support.pass(id)
+        more = more + 1
+        return false
+      end
+      return read(0x10 + 2 * 30) == 0x8046
+    end)
+    assert.equal(hv.VMX_REASON_VMX_TIMER_EXPIRED, support.read(id, hv.VMCS_RO_EXIT_REASON))
+    assert.is_true(more < 2, more)
   end)
 
   it("of the program's gets the ends of its level interrupts", function()

@@ -17,7 +17,7 @@ local SOURCE = [[
 local ways = {}
 
 function ways.run(guest)
-  return guest.cpu:run { timeout = 10 }
+  return guest.cpu:run { timeout = 60 }
 end
 
 function ways.step(guest)
@@ -27,14 +27,14 @@ function ways.step(guest)
 end
 
 ways["vm:run"] = function(guest)
-  return (guest.vm:run { timeout = 10 })
+  return (guest.vm:run { timeout = 60 })
 end
 
 ways["vm:poll"] = function(guest)
   guest.vm:start()
   local exit
   local t = luna.clock()
-  repeat exit = guest.vm:poll() until exit or luna.clock() - t > 10
+  repeat exit = guest.vm:poll() until exit or luna.clock() - t > 60
   return exit
 end
 
@@ -80,7 +80,7 @@ helper.kvm("an exit that is open", function()
   it("is given back to handlers when its device is closed", function()
     local guest = helper.guest { source = "in al, 0x60\n hlt" }
     local trap = guest.vm:pio(0x60, 1, { read = function() error "not now" end })
-    assert.is_false(pcall(guest.cpu.run, guest.cpu, { timeout = 10 }))
+    assert.is_false(pcall(guest.cpu.run, guest.cpu, { timeout = 60 }))
     trap:close()
     guest.cpu:on("pio", function() return 3 end)
     guest:stops "hlt"
@@ -111,7 +111,7 @@ helper.kvm("an exit that is open", function()
         return 4
       end)
     end
-    assert.equal("parked", (guest.vm:run { timeout = 10 }).kind)
+    assert.equal("parked", (guest.vm:run { timeout = 60 }).kind)
     assert.equal(1, asked)
     assert.equal(luna.u64(9), guest.cpu.rax + second.rax)
   end)

@@ -84,7 +84,7 @@ helper.kvm("source lines", function()
     local dir = compiled.directory()
     local process = helper.keep(luna.process(compiled.c(dir, {})))
     assert.equal("kernel.c:7", tostring(process.vm:source_line(process.symbols._start)))
-    assert.equal("killed", process:run({ timeout = 5 }).kind)
+    assert.equal("killed", process:run({ timeout = 60 }).kind)
   end)
 
   it("are the next that have code, where one has none", function()
@@ -129,7 +129,7 @@ helper.kvm("source lines", function()
       vm:source_line(loaded.symbols._start))
     local cpu = helper.keep(vm:vcpu(loaded.entry))
     contains("(cannot read source lines: the file was changed since it was opened)",
-      tostring(cpu:run({ timeout = 5 }):explain()))
+      tostring(cpu:run({ timeout = 60 }):explain()))
   end)
 
   it("are read when they are asked for, and no descriptor is kept then", function()
@@ -170,7 +170,7 @@ helper.kvm("source lines", function()
       local loaded = assert(luna.load(vm, %q))
       local cpu = vm:vcpu(loaded.entry)
       print(vm:source_line(cpu.rip))
-      print(cpu:run({ timeout = 5 }):explain())
+      print(cpu:run({ timeout = 60 }):explain())
     ]]):format(path), { env = { LD_LIBRARY_PATH = dir .. ":" .. (os.getenv "LD_LIBRARY_PATH"
       or "") } })
     assert.matches("^nil\tcannot read source lines: libdw.so.1 cannot be loaded %(.-%): install "
@@ -185,7 +185,7 @@ helper.kvm("source lines are told", function()
   local function stopped()
     local vm, loaded = load(compiled.c(compiled.directory(), {}))
     local cpu = helper.keep(vm:vcpu(loaded.entry))
-    return vm, cpu, cpu:run { timeout = 10 }
+    return vm, cpu, cpu:run { timeout = 60 }
   end
 
   it("by exits and post-mortems", function()

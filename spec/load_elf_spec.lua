@@ -57,7 +57,7 @@ helper.kvm("an ELF executable", function()
     local loaded = assert(luna.load(vm, { bytes = plain(64, "mov eax, cs\nout 0x10, al\nhlt") },
       { mode = "user" }))
     local cpu = helper.keep(vm:vcpu(loaded.entry))
-    assert.equal("pio", cpu:run({ timeout = 10 }).kind)
+    assert.equal("pio", cpu:run({ timeout = 60 }).kind)
     assert.equal(u64(3), u64.band(cpu.rax, 3))
   end)
 

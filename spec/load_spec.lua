@@ -154,7 +154,7 @@ helper.kvm("luna.load", function()
     local vm = machine()
     local cpu = helper.keep(vm:vcpu { mode = "real", rip = 0x500 })
     assert(luna.load(vm, { bytes = boot_sector "mov al, dl\nhlt" }, { cpu = cpu, drive = 7 }))
-    assert.equal("hlt", cpu:run({ timeout = 10 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
     assert.equal(luna.u64(7), luna.u64.band(cpu.rax, 0xff))
   end)
 

@@ -51,7 +51,7 @@ local function says(source, options)
   local said = {}
   options.serial = function(text) said[#said + 1] = text end
   local vm = machine(source, options)
-  local exit = assert(vm.vcpus[1]:run { timeout = 10 })
+  local exit = assert(vm.vcpus[1]:run { timeout = 60 })
   assert.equal("stopped", exit.kind, tostring(exit))
   return table.concat(said), vm
 end

@@ -26,7 +26,7 @@ local function with_code(kind, source, options)
 end
 
 local function run(vm)
-  local exit = assert(vm.vcpus[1]:run { timeout = 10 })
+  local exit = assert(vm.vcpus[1]:run { timeout = 60 })
   assert.not_equal("timeout", exit.kind, tostring(exit))
   return exit
 end
@@ -69,7 +69,7 @@ helper.kvm("a machine", function()
     assert.equal(0, #vm:devices())
     local cpu = assert(vm:vcpu { rip = 0x1000 })
     vm.machine.ram:write(0x1000, "\xe4\x10")
-    assert.equal("pio", cpu:run({ timeout = 10 }).kind)
+    assert.equal("pio", cpu:run({ timeout = 60 }).kind)
   end)
 
   it("has as many vCPUs as are asked for, of which the first begins", function()
@@ -230,7 +230,7 @@ helper.kvm("a machine", function()
     local exit = run(vm)
     assert.equal(5, exit.value, tostring(exit))
     vm.vcpus[1].rip = luna.u64(MIB)
-    exit = assert(vm:run { timeout = 10 }) -- the vCPU has a thread, which the timer comes into
+    exit = assert(vm:run { timeout = 60 }) -- the vCPU has a thread, which the timer comes into
     assert.equal("stopped", exit.kind, tostring(exit))
     assert.equal(5, exit.value, tostring(exit))
   end)

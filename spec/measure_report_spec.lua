@@ -221,7 +221,7 @@ helper.kvm("the page of a run", function()
     for i = 1, 2 do
       local one = guest("hlt", "printer")
       for _ = 2, i do one.vm:vcpu { mode = "real", rip = 0x1000 } end
-      one.vm:run { timeout = 5 }
+      one.vm:run { timeout = 60 }
       if i == 1 then one.vm:close() end
     end
     local text = page()
@@ -241,7 +241,7 @@ helper.kvm("the page of a run", function()
     first:pio(0x60, 1, { write = function() end })
     local cpu = assert(first:vcpu { mode = "real", rip = 0x1000 })
     cpu:on("pio", function() return 0 end)
-    assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
     local text = page()
     contains("Of 21 VMs the last 16 are here.", text)
     contains("<h2>VM 6<small>", text)
@@ -255,7 +255,7 @@ helper.kvm("the page of a run", function()
       one.vm:stop "<enough>"
       return "continue"
     end)
-    assert.equal("stopped", one:run({ timeout = 9 }).kind)
+    assert.equal("stopped", one:run({ timeout = 60 }).kind)
     local text = page()
     contains('<h3>How the last run ended</h3><p class="mono">stopped at rip 0x10', text)
     contains(", with &lt;enough&gt;</p>", text)
@@ -270,7 +270,7 @@ helper.kvm("the page of a run", function()
 
   it("tells of a run that has raised", function()
     assert.equal("It raised an error.", last(function(one)
-      assert.is_false((pcall(one.run, one, { timeout = 5 })))
+      assert.is_false((pcall(one.run, one, { timeout = 60 })))
     end))
   end)
 
@@ -299,7 +299,7 @@ helper.kvm("the page of a run", function()
     ram:write(0x1000, helper.code("in al, 0x80\n in al, 0x80\n hlt", 16, 0x1000))
     local cpu = assert(vm:vcpu { mode = "real", rip = 0x1000 })
     assert(vm:vcpu { mode = "real", rip = 0x2345 })
-    assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
     local text = page()
     contains('<td class="name mono">read of 1 byte at port 0x80</td>'
       .. '<td class="name mono">0x1002</td><td class="n">2</td>', text)

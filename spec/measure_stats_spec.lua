@@ -93,7 +93,7 @@ helper.kvm("statistics of runs", function()
     local one = guest(1)
     one.ram:write(one.cpu.rip, code)
     one.vm.symbols = labels
-    one:run { timeout = 0.3 }
+    one:run { timeout = 1 }
     local result = made:result()
     assert.equal("spin", result.profile[1].name)
     assert.is_true(result.profile[1].count > 5)
@@ -108,7 +108,7 @@ helper.kvm("statistics of runs", function()
     local one = guest(0x80000000)
     local problem = "in a loop: interrupted!"
     one.vm.symbols = { at = function() error(problem, 0) end }
-    local ok, message = pcall(one.run, one, { timeout = 5 })
+    local ok, message = pcall(one.run, one, { timeout = 60 })
     assert.is_false(ok)
     helper.contains(problem, message)
     problem = "no symbols"
@@ -121,14 +121,14 @@ helper.kvm("statistics of runs", function()
     assert.equal("timeout", guest(0x80000000):run({ timeout = 0.05 }).kind)
     local parked = helper.guest { source = "hlt" }
     parked.cpu:on("hlt", function() return "park" end)
-    assert.equal("parked", parked.vm:run({ timeout = 5 }).kind)
+    assert.equal("parked", parked.vm:run({ timeout = 60 }).kind)
     assert.is_true(made:result().kinds[1].count >= 5)
   end)
 
   it("sample vCPUs that run on threads of their own", function()
     local one = helper.guest { source = "spin: jmp spin" }
     helper.keep(one.vm:vcpu { rip = one.cpu.rip })
-    local exit = one.vm:run { timeout = 0.2 }
+    local exit = one.vm:run { timeout = 0.6 }
     assert.equal("timeout", exit.kind)
     local result = made:result()
     assert.equal(luna.hex(one.cpu.rip), result.profile[1].name)

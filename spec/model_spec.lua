@@ -380,7 +380,7 @@ function Run.probe(self)
   local gpa = BASE + PAGE * i + (access == "x" and 0x800 or 0)
   local byte, value = page and page.buffer:u8(PAGE * page.offset), self.roll(256)
   cpu.rip, cpu.rbx, cpu.rax = STOPS[access], gpa, value
-  local exit = assert(cpu:run { timeout = 10 })
+  local exit = assert(cpu:run { timeout = 60 })
   local what = ("%s at page %d of space %d: "):format(access, i, entry.space.id)
   if not page or not enforced(page):find(access, 1, true) then
     if exit.kind ~= "fault" or exit.gpa ~= gpa or exit.access ~= access then
@@ -388,11 +388,11 @@ function Run.probe(self)
     end
     if access == "x" then
       cpu:inject "#UD"
-      exit = assert(cpu:run { timeout = 10 })
+      exit = assert(cpu:run { timeout = 60 })
       assert(exit.kind == "exception" and luna.hex(exit.rip) == luna.hex(gpa), tostring(exit))
     else
       cpu:answer(access == "r" and 0 or nil)
-      exit = assert(cpu:run { timeout = 10 })
+      exit = assert(cpu:run { timeout = 60 })
       assert(exit.kind == "hlt", tostring(exit))
     end
     return

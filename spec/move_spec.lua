@@ -330,14 +330,14 @@ helper.kvm("two vCPUs", function()
     other:set_space(guest.view)
     for i = 0, 2 do
       guest:stops "hlt"
-      assert.equal("hlt", other:run({ timeout = 10 }).kind)
+      assert.equal("hlt", other:run({ timeout = 60 }).kind)
       assert.equal(hex(100 + i), hex(guest.cpu.rax))
       assert.equal(hex(200 + i), hex(other.rax))
     end
     guest.cpu:set_space(guest.view)
     other:set_space(0)
     guest:stops "hlt"
-    assert.equal("hlt", other:run({ timeout = 10 }).kind)
+    assert.equal("hlt", other:run({ timeout = 60 }).kind)
     assert.same({ hex(203), hex(103) }, { hex(guest.cpu.rax), hex(other.rax) })
     assert.same({ 1, 0 }, { guest.cpu.space.id, other.space.id })
   end)

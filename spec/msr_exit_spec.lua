@@ -26,7 +26,7 @@ local function guest(source, options, mode)
   local cpu = helper.keep(vm:vcpu { mode = mode, rip = 0x1000, rsp = 0x8000 })
   local self = { vm = vm, ram = ram, cpu = cpu }
   function self.stops(_, kind)
-    local exit = assert(cpu:run { timeout = 10 })
+    local exit = assert(cpu:run { timeout = 60 })
     if exit.kind ~= kind then
       error(("exit %s expected, got %s"):format(kind, tostring(exit)), 2)
     end
@@ -120,7 +120,7 @@ helper.kvm("vm:msr", function()
     local g = guest(read)
     local device = { read = function() error "broken" end }
     g.vm:msr(SYSENTER_CS, device)
-    local ok, message = pcall(g.cpu.run, g.cpu, { timeout = 10 })
+    local ok, message = pcall(g.cpu.run, g.cpu, { timeout = 60 })
     assert.is_false(ok)
     contains("broken", message)
     device.read = function() return -1 end
@@ -128,7 +128,7 @@ helper.kvm("vm:msr", function()
     assert.equal(luna.u64(0xffffffff), g.cpu.rdx)
     device.read = function() return "no" end
     g.cpu.rip = 0x1000
-    ok, message = pcall(g.cpu.run, g.cpu, { timeout = 10 })
+    ok, message = pcall(g.cpu.run, g.cpu, { timeout = 60 })
     assert.is_false(ok)
     contains("the device answered a read of 8 bytes at offset 0x0 with no", message)
   end)
@@ -246,10 +246,10 @@ helper.kvm("an MSR that KVM does not know", function()
     ram:write(0x1000, "\x66\xb9\x45\x23\x01\x00\x0f\x32") -- mov ecx, 0x12345; rdmsr
     ram:write(0x2000, "\x90\xf4")                     -- nop; hlt
     local cpu = vm:vcpu { rip = 0x1000, rsp = 0x8000 }
-    assert.equal("msr", cpu:run({ timeout = 5 }).kind)
+    assert.equal("msr", cpu:run({ timeout = 60 }).kind)
     cpu:refuse()
     cpu.rip = 0x2000
-    assert.equal("hlt", cpu:run({ timeout = 5 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
     assert.equal("0x2002", luna.hex(cpu.rip))
   end)
 
@@ -285,12 +285,12 @@ helper.kvm("an MSR that KVM does not know", function()
   it("cannot be retried, and nothing else can be refused", function()
     local g = guest(source, { unknown_msrs = "exit" })
     g.cpu:on("msr", function() return "retry" end)
-    local ok, message = pcall(g.cpu.run, g.cpu, { timeout = 10 })
+    local ok, message = pcall(g.cpu.run, g.cpu, { timeout = 60 })
     assert.is_false(ok)
     contains('with "retry": that is for a fault exit', message)
     g = guest "in al, dx\n hlt"
     g.cpu:on("pio", function() return "refuse" end)
-    ok, message = pcall(g.cpu.run, g.cpu, { timeout = 10 })
+    ok, message = pcall(g.cpu.run, g.cpu, { timeout = 60 })
     assert.is_false(ok)
     contains('with "refuse": that is for an msr exit', message)
   end)

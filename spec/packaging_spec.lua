@@ -269,14 +269,14 @@ describe("packaging", function()
         vm:map_space(0, ram, 0)
         ram:write(0x1000, "\x0f\x0b\xf4")
         local cpu = vm:vcpu { mode = "long", rip = 0x1000, rsp = 0x8000 }
-        print(cpu:run { timeout = 10 })
+        print(cpu:run { timeout = 60 })
         print(select(3, cpu:instruction()))
         cpu.rip = 0x1000
         cpu:on("exception", function() return "skip" end)
-        print(select(2, pcall(cpu.run, cpu, { timeout = 10 })))
+        print(select(2, pcall(cpu.run, cpu, { timeout = 60 })))
         cpu.rip = 0x1000
         cpu:on("exception", function() cpu.rip = cpu.rip + 2 return "skip" end)
-        print(cpu:run { timeout = 10 })
+        print(cpu:run { timeout = 60 })
       ]]
       helper.contains("exception (#UD, error code 0x0) at rip 0x1000: bytes 0f 0b f4"
         .. (" 00"):rep(12) .. "\nunsupported\n", output)

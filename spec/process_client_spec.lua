@@ -18,7 +18,7 @@ local function by_host(program, args, input)
   local words = { helper.program "env -i A=b", quote(program) }
   for _, one in ipairs(args) do words[#words + 1] = quote(one) end
   files.write(directory .. "/in", input or "")
-  local line = ("cd %s; timeout 20 %s <in >out 2>err; echo $?"):format(directory,
+  local line = ("cd %s; timeout 240 %s <in >out 2>err; echo $?"):format(directory,
     table.concat(words, " "))
   local _, status = helper.sh("sh -c " .. quote(line) .. " >" .. directory .. "/status 2>&1")
   assert.equal(0, status)

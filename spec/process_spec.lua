@@ -147,7 +147,7 @@ helper.kvm("a process", function()
     local process = programs.make "jmp $"
     assert.equal("timeout", process:run({ timeout = 0.05 }).kind)
     process.vm.default:unmap(2 ^ 32, 2 ^ 28)
-    local ending = process:run { timeout = 5 }
+    local ending = process:run { timeout = 60 }
     assert.equal("failed", ending.kind)
     assert.equal(125, ending.status)
   end)

@@ -132,7 +132,7 @@ helper.kvm("luna report", function()
     contains("shutdown (triple fault) at rip 0x1000", text)
     contains("<b>Likely:</b> no exception can be taken with the IDT at 0x0", text)
     contains("#UD at rip 0x1000", text) -- as the exceptions that it has swallowed
-    text, _, status = page_of "boot loop.elf --timeout 0.5 --report page.html"
+    text, _, status = page_of "boot loop.elf --timeout 1 --report page.html"
     assert.equal(124, status)
     contains("The time of --timeout was up: status 124.", text)
     contains(html.console("com1", "in a loop\n"), text)

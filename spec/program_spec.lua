@@ -172,8 +172,8 @@ helper.kvm("luna boot", function()
   end)
 
   it("ends with 124 when its time is up", function()
-    local output = ends(124, "in a loop\nluna: the guest has not ended within 0.3 s: timeout at "
-      .. "rip 0x1000", "boot loop.elf --timeout 0.3")
+    local output = ends(124, "in a loop\nluna: the guest has not ended within 1 s: timeout at "
+      .. "rip 0x1000", "boot loop.elf --timeout 1")
     contains("\n  the device at port 0x3f8 (com1): pio (write of 1 byte at port 0x3f8,", output)
   end)
 

@@ -317,7 +317,7 @@ helper.kvm("luna.repl", function()
     cpu:on("pio", function(cpu, exit)
       return luna.repl({ cpu = cpu, exit = exit, state = { answer = 7 } })
     end)
-    print(cpu:run({ timeout = 5 }).kind, luna.hex(cpu.rax))
+    print(cpu:run({ timeout = 60 }).kind, luna.hex(cpu.rax))
   ]]
 
   it("asks in a handler, and returns what it is left with", function()

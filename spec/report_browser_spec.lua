@@ -85,7 +85,7 @@ helper.kvm("the page of a run, in a browser,", function()
         vm:pio(0x60, 1, { name = "<script>", read = function() return 3 end })
         for _ = 1, i do vm:vcpu { mode = "real", rip = 0x1000 } end
         for _ = 1, 3 do vm:space():map(ram, 0x10000, { rights = "r-x" }) end
-        vm:run { timeout = 9 }
+        vm:run { timeout = 60 }
       end
       error(("no good "):rep(100))]])
   end)

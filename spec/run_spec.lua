@@ -19,13 +19,13 @@ helper.kvm("cpu:run with max_exits", function()
   it("ends after as many exits as devices have dealt with", function()
     local guest = sender()
     for i = 1, 3 do
-      local exit = guest:run { max_exits = 5, timeout = 10 }
+      local exit = guest:run { max_exits = 5, timeout = 60 }
       assert.equal("limit", exit.kind)
       assert.equal(5 * i, guest.count)
       assert.equal(guest.cpu.rip, exit.rip)
       helper.contains("limit at rip 0x100", tostring(exit))
     end
-    assert.equal("limit", guest:run({ max_exits = 1, timeout = 10 }).kind)
+    assert.equal("limit", guest:run({ max_exits = 1, timeout = 60 }).kind)
     assert.equal(16, guest.count)
   end)
 
@@ -36,14 +36,14 @@ helper.kvm("cpu:run with max_exits", function()
       seen = seen + 1
       return "continue"
     end)
-    assert.equal("limit", guest:run({ max_exits = 7, timeout = 10 }).kind)
+    assert.equal("limit", guest:run({ max_exits = 7, timeout = 60 }).kind)
     assert.equal(7, seen)
   end)
 
   it("hands the last answer over", function()
     local guest = helper.guest { source = "in al, 0x10\n hlt" }
     guest.vm:pio(0x10, 1, { read = function() return 0x5a end })
-    assert.equal("limit", guest:run({ max_exits = 1, timeout = 10 }).kind)
+    assert.equal("limit", guest:run({ max_exits = 1, timeout = 60 }).kind)
     guest:stops "hlt"
     assert.equal("0x5a", luna.hex(luna.u64.band(guest.cpu.rax, 0xff)))
   end)
@@ -51,7 +51,7 @@ helper.kvm("cpu:run with max_exits", function()
   it("returns an exit that nobody takes before the limit", function()
     local guest = helper.guest { source = "out 0x10, al\n out 0x10, al\n hlt" }
     guest.vm:pio(0x10, 1, { write = function() end })
-    assert.equal("hlt", guest:run({ max_exits = 3, timeout = 10 }).kind)
+    assert.equal("hlt", guest:run({ max_exits = 3, timeout = 60 }).kind)
   end)
 
   it("is no limit where there is none", function()
@@ -79,9 +79,9 @@ helper.kvm("cpu:run with a deadline", function()
     local deadline = luna.clock() + 0.03
     assert.equal("timeout", guest:run({ deadline = deadline }).kind)
     local late = luna.clock() - deadline
-    assert.is_true(late >= 0 and late < 2, late)
+    assert.is_true(late >= 0 and late < 30, late)
     assert.equal("timeout", guest:run({ deadline = deadline }).kind)
-    assert.is_true(luna.clock() - deadline - late < 1)
+    assert.is_true(luna.clock() - deadline - late < 30)
   end)
 
   it("ends at what comes first, it or the timeout", function()
@@ -89,7 +89,7 @@ helper.kvm("cpu:run with a deadline", function()
     local begin = luna.clock()
     assert.equal("timeout", guest:run({ deadline = begin + 60, timeout = 0.02 }).kind)
     assert.equal("timeout", guest:run({ deadline = begin + 0.04, timeout = 60 }).kind)
-    assert.is_true(luna.clock() - begin < 10)
+    assert.is_true(luna.clock() - begin < 50)
   end)
 
   it("does not begin where it has passed", function()
@@ -116,12 +116,15 @@ helper.kvm("the time of a vCPU", function()
     assert.equal("timeout", guest:run({ timeout = 0.01 }).kind)
     assert.same({ 0, 0 }, { guest.cpu.exec_time, guest.cpu.idle_time })
     guest.cpu:account(true)
-    local begin = luna.clock()
-    assert.equal("timeout", guest:run({ timeout = 0.05 }).kind)
-    local took = (luna.clock() - begin) * 1e9
-    local exec = guest.cpu.exec_time
-    -- A collector that is always at work takes its part of the 50 ms.
-    assert.is_true(exec > (helper.stressed and 0 or 0.8 * 0.05e9) and exec <= took, exec)
+    local exec = 0
+    helper.within(function() -- others may take their part of the 50 ms before it begins
+      local begin, before = luna.clock(), exec
+      assert.equal("timeout", guest:run({ timeout = 0.05 }).kind)
+      local took = (luna.clock() - begin) * 1e9
+      exec = guest.cpu.exec_time
+      assert.is_true(exec - before <= took, exec)
+      return exec - before > (helper.stressed and 0 or 0.8 * 0.05e9)
+    end)
     guest.cpu:account(false)
     assert.equal("timeout", guest:run({ timeout = 0.01 }).kind)
     assert.equal(exec, guest.cpu.exec_time)

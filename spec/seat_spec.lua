@@ -107,7 +107,7 @@ helper.kvm("a vCPU with a number that was used before", function()
       parts[#parts + 1] = tostring(cpu[name])
     end
     ram:write(0x1000, helper.code("entry equ " .. entry .. "\n" .. look, 64, 0x1000))
-    assert.equal("hlt", cpu:run({ timeout = 10 }).kind)
+    assert.equal("hlt", cpu:run({ timeout = 60 }).kind)
     for name, text in pairs(stored(ram, list)) do parts[#parts + 1] = name .. " " .. text end
     parts[#parts + 1] = (ram:read(0x5100, 0x300):gsub(".", function(c)
       return ("%02x"):format(c:byte())
@@ -137,7 +137,7 @@ helper.kvm("a vCPU with a number that was used before", function()
       for i, name in ipairs(general) do fresh[name] = value(i, 5) end
       fresh.rsp, fresh.cr8, fresh.cr2 = 0x7000, 7, 0x123
       fresh.fs.base, fresh.fs.selector = 0x7000, 0x33
-      assert.equal("hlt", fresh:run({ timeout = 10 }).kind)
+      assert.equal("hlt", fresh:run({ timeout = 60 }).kind)
       local dirty = picture(vm, ram, fresh, entry)
       assert.not_equal(expected, dirty)
       fresh:close()
@@ -162,7 +162,7 @@ helper.kvm("a vCPU with a number that was used before", function()
     guest.cpu:close()
     local again = helper.keep(guest.vm:vcpu { mode = "long", rip = 0x1000, rsp = 0x8000 })
     assert.equal(0, again.id)
-    assert.equal("hlt", again:run({ timeout = 10 }).kind)
+    assert.equal("hlt", again:run({ timeout = 60 }).kind)
   end)
 
   it("moves with its system area to a space where the last one was", function()
@@ -193,7 +193,7 @@ helper.kvm("a vCPU with a number that was used before", function()
     guest.ram:write(0x1000, "\xf4")
     local again = helper.keep(guest.vm:vcpu { mode = "protected", rip = 0x1000, rsp = 0x8000 })
     again.rax = 0x1122
-    assert.equal("hlt", again:run({ timeout = 10 }).kind)
+    assert.equal("hlt", again:run({ timeout = 60 }).kind)
     assert.same({ "0x1001", "0x1122" }, { hex(again.rip), hex(again.rax) })
   end)
 end)

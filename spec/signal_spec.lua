@@ -30,7 +30,7 @@ end)
 helper.kvm("a deadline", function()
   it("that is not reached interrupts nothing afterwards", function()
     local guest = helper.guest { source = "hlt" }
-    assert.equal("hlt", guest.cpu:run({ timeout = 0.1 }).kind)
+    helper.within(function() return guest.cpu:run({ timeout = 0.1 }).kind == "hlt" end)
     local begin = luna.clock()
     -- A read of a pipe would end early if the timer still fired.
     local pipe = assert(io.popen "sleep 0.3; echo whole")
@@ -45,7 +45,7 @@ helper.kvm("a deadline", function()
       local begin = luna.clock()
       assert.equal("timeout", guest.cpu:run({ timeout = 0.005 }).kind)
       local took = luna.clock() - begin
-      assert.is_true(took >= 0.005 and took < 1, took)
+      assert.is_true(took >= 0.005 and took < 30, took)
     end
   end)
 

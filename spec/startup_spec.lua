@@ -17,7 +17,7 @@ end
 
 -- Runs both by turns until the second has an exit.
 local function alternate(first, second)
-  for _ = 1, 200 do
+  for _ = 1, 5000 do
     for _, cpu in ipairs { first, second } do
       local exit = assert(cpu:run { timeout = 0.005 })
       if cpu == second and exit.kind ~= "timeout" then return exit end
@@ -50,7 +50,7 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
   it("runs though its number is above 0", function()
     local guest = irq.guest("out 0x30, al", { vm = SPLIT })
     local second = guest.vm:vcpu { rip = 0x1000 }
-    assert.equal("pio", second:run({ timeout = 5 }).kind)
+    assert.equal("pio", second:run({ timeout = 60 }).kind)
   end)
 
   it("has an MP state that can be set", function()
@@ -82,7 +82,7 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
     local second = guest.vm:vcpu { wait = true }
     assert.equal("timeout", second:run({ timeout = 0.005 }).kind)
     guest:stops "pio"
-    for _ = 1, 100 do -- a run may be over before it begins, where the collector is always at work
+    for _ = 1, 2000 do -- a run may be over before it begins, where the collector is always at work
       assert.equal("timeout", second:run({ timeout = 0.03 }).kind)
       if second.mp_state ~= "uninitialized" then break end
     end
@@ -103,7 +103,7 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
     local second = guest.vm:vcpu { wait = true, rip = 0x1234 }
     second:run { timeout = 0.001 }
     assert.equal("0x1234", hex(second.rip))
-    for _ = 1, 100 do
+    for _ = 1, 2000 do
       guest:stops("timeout", { timeout = 0.01 })
       if second.mp_state == "runnable" then break end
     end
@@ -123,7 +123,7 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
     guest:stops "pio"
     second:set_space(view) -- INIT and SIPI are there, not yet acted on
     assert.same({ "runnable", "0x9000" }, { second.mp_state, hex(second.cs.base) })
-    assert.equal("pio", second:run({ timeout = 5 }).kind)
+    assert.equal("pio", second:run({ timeout = 60 }).kind)
   end)
 end)
 
@@ -134,7 +134,7 @@ helper.kvm("cpu:sipi", function()
     cpu.rax, cpu.rbx, cpu.r15 = 1, 2, 3
     assert.is_true(cpu:sipi(9))
     assert.equal("runnable", cpu.mp_state)
-    local exit = cpu:run { timeout = 5 }
+    local exit = cpu:run { timeout = 60 }
     assert.same({ "pio", 0 }, { exit.kind, exit.value })
     for _, register in ipairs { "rbx", "r15", "cr3", "cr4", "efer" } do
       assert.equal("0x0", hex(cpu[register]), register)

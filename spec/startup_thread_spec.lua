@@ -46,7 +46,7 @@ for _, chip in ipairs { "split", "kernel" } do
     for _, count in ipairs { 2, 4 } do
       it(("the first of %d vCPUs starts the others"):format(count), function()
         local vm, cpus, seen = machine(chip, count)
-        local exit = assert(vm:run { timeout = 10 })
+        local exit = assert(vm:run { timeout = 60 })
         assert.equal("stopped", exit.kind)
         table.sort(seen)
         local expected = { 0 }

@@ -6,7 +6,7 @@ local helper = require "spec.support.helper"
 local spaces = require "spec.support.spaces"
 local hex, u64 = luna.hex, luna.u64
 
-local PATIENCE = { timeout = 10 }
+local PATIENCE = { timeout = 60 }
 
 local function stepped(guest, count)
   local exit = assert(guest.cpu:step(count or 1, PATIENCE))

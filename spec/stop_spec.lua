@@ -13,7 +13,7 @@ local function poll(vm)
   repeat
     local exit, cpu = vm:poll()
     if exit then return exit, cpu end
-  until luna.clock() - t > 10
+  until luna.clock() - t > 60
 end
 
 local function check(value, exit)
@@ -26,7 +26,7 @@ helper.kvm("vm:stop", function()
       local guest = helper.guest { source = SPIN }
       guest.vm:pio(0x10, 1, { write = function() assert.is_true(guest.vm:stop "enough") end })
       local exit
-      if how == "run" then exit = guest.cpu:run { timeout = 10 }
+      if how == "run" then exit = guest.cpu:run { timeout = 60 }
       elseif how == "step" then exit = guest.cpu:step(5)
       else exit = guest.cpu:trace(function() end, { count = 5 }) end
       check("enough", exit)
@@ -39,13 +39,13 @@ helper.kvm("vm:stop", function()
     local guest = helper.guest { source = SPIN }
     guest.vm:pio(0x10, 1, { write = function() end })
     guest.vm:timer(0.01, function() guest.vm:stop(3) end)
-    check(3, guest.cpu:run { timeout = 10 })
+    check(3, guest.cpu:run { timeout = 60 })
   end)
 
   it("ends a run that is suspended, when it goes on", function()
     local guest = helper.guest { source = SPIN }
     guest.vm:pio(0x10, 1, { write = function() coroutine.yield() end })
-    local run = coroutine.wrap(function() return guest.cpu:run { timeout = 10 } end)
+    local run = coroutine.wrap(function() return guest.cpu:run { timeout = 60 } end)
     run()
     guest.vm:stop "later"
     check("later", run())
@@ -76,7 +76,7 @@ helper.kvm("vm:stop", function()
       assert.equal("pio", poll(guest.vm).kind)
     end
     guest.vm:stop "old"
-    assert.equal("pio", guest.vm:run({ timeout = 10 }).kind)
+    assert.equal("pio", guest.vm:run({ timeout = 60 }).kind)
     assert.is_nil(guest.vm:poll())
   end)
 end)
@@ -95,8 +95,12 @@ helper.kvm("an exit that no vCPU has made", function()
     local guest = helper.guest { source = "hlt\n again: jmp again" }
     local second = helper.keep(guest.vm:vcpu { rip = 0x1001 })
     guest.cpu:on("hlt", function() return "park" end)
-    local exit = guest.vm:run { timeout = 0.1 }
-    assert.equal("timeout", exit.kind)
+    local exit
+    helper.within(function()
+      exit = guest.vm:run { timeout = 0.1 }
+      assert.equal("timeout", exit.kind)
+      return exit.vcpus[1].parked
+    end)
     assert.same({ guest.cpu, second }, { exit.vcpus[1].cpu, exit.vcpus[2].cpu })
     helper.contains("timeout (vcpu 0 parked, halted with interrupts off, so that no interrupt "
       .. "wakes it, at rip 0x1001; vcpu 1 at rip 0x1001)", tostring(exit))
@@ -104,7 +108,7 @@ helper.kvm("an exit that no vCPU has made", function()
       exit.vcpus[2].parked, exit.vcpus[2].stuck })
     second:close()
     guest.cpu.rflags = 0x202
-    exit = guest.vm:run { timeout = 10 }
+    exit = guest.vm:run { timeout = 60 }
     helper.contains("parked (vcpu 0 parked, halted, at rip 0x1001)", tostring(exit))
   end)
 
@@ -117,7 +121,11 @@ helper.kvm("an exit that no vCPU has made", function()
       local dead = vm:vcpu { rip = 0x1000 }
       local asleep = vm:vcpu { rip = 0x1002 }
       vm:vcpu { wait = true }
-      local exit = vm:run { timeout = 0.2 }
+      local exit
+      helper.within(function()
+        exit = vm:run { timeout = 0.2 }
+        return asleep.mp_state == "halted" and dead.mp_state == "halted"
+      end)
       helper.contains("timeout (vcpu 0 halted with interrupts off, so that no interrupt wakes it, "
         .. "at rip 0x1002; vcpu 1 halted, at rip 0x1004; vcpu 2 waits for INIT, at rip ",
         tostring(exit))

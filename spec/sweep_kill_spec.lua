@@ -41,6 +41,7 @@ end
 
 -- Goes on, and looks whether all is there, and whether what was done before was left alone.
 local function goes_on()
+  place:write("quick", "")
   -- Where luna was killed, what runs units needs a moment to see it.
   helper.within(function()
     return not place:sh("flock -n slow.sweep/lock true || echo no"):find "no"

@@ -57,9 +57,9 @@ block("t.guest", function()
       test al, 1
       jz again
       pop bp
-      ret]], { timeout = 0.2, devices = { { bus, pio = 0x64 } } })
+      ret]], { timeout = 0.5, devices = { { bus, pio = 0x64 } } })
     local message = said(guest.run, guest)
-    contains("the guest does not stop within 0.2 s", message)
+    contains("the guest does not stop within 0.5 s", message)
     contains("it is at rip 0x100", message)
     contains("(again", message)
     contains("called from 0x1005", message)

@@ -37,10 +37,12 @@ for name, run in pairs(ways) do
       vm:timer(0.02, function(self)
         moments[#moments + 1] = luna.clock() - begin
         assert.equal("timer (closed)", tostring(self))
+        cpu:stop()
       end)
+      assert.equal("stopped", run(vm, cpu, { timeout = 60 }).kind)
+      assert.is_true(moments[1] >= 0.02 and moments[1] < 30, moments[1])
       assert.equal("timeout", run(vm, cpu, { timeout = 0.1 }).kind)
       assert.equal(1, #moments)
-      assert.is_true(moments[1] >= 0.02 and moments[1] < (helper.stressed and 2 or 0.5), moments[1])
     end)
 
     it("tells how long it takes still", function()
@@ -61,7 +63,7 @@ for name, run in pairs(ways) do
           cpu:stop "five"
         end
       end, { period = 0.005 })
-      local exit = run(vm, cpu, { timeout = 5 })
+      local exit = run(vm, cpu, { timeout = 60 })
       assert.equal("stopped", exit.kind)
       assert.equal("five", exit.value)
       assert.equal(5, count)
@@ -71,7 +73,7 @@ for name, run in pairs(ways) do
     it("raises", function()
       local vm, cpu = spinning()
       vm:timer(0.005, function() error "the timer is broken" end)
-      local ok, message = pcall(run, vm, cpu, { timeout = 5 })
+      local ok, message = pcall(run, vm, cpu, { timeout = 60 })
       assert.is_false(ok)
       contains("the timer is broken", message)
       contains("stack traceback:", message)
@@ -91,7 +93,7 @@ for name, run in pairs(ways) do
           end)
         end)
       end })
-      assert.equal("stopped", run(vm, cpu, { timeout = 5 }).kind)
+      assert.equal("stopped", run(vm, cpu, { timeout = 60 }).kind)
       assert.same({ "first", "second" }, order)
     end)
 
@@ -118,9 +120,10 @@ helper.kvm("a timer", function()
       end
     end, { period = 0.02 })
     local made = luna.clock() - begin
-    assert.equal("timeout", guest.cpu:run({ timeout = 0.2 }).kind)
-    assert.is_true(timer.missed >= 2, timer.missed)
-    assert.is_true(#moments >= 2, #moments)
+    helper.within(function()
+      assert.equal("timeout", guest.cpu:run({ timeout = 0.2 }).kind)
+      return timer.missed >= 2 and #moments >= 2
+    end)
     local beats, last = #moments + timer.missed, moments[#moments]
     assert.is_true(beats >= (last - made) / 0.02 - 2 and beats <= last / 0.02, beats)
   end)
@@ -134,7 +137,7 @@ helper.kvm("a timer", function()
       end)
       return "park"
     end)
-    local exit, cpu = guest.vm:run { timeout = 10 }
+    local exit, cpu = guest.vm:run { timeout = 60 }
     assert.equal("hlt", exit.kind)
     assert.equal(guest.cpu, cpu)
     assert.equal("0x8", luna.hex(cpu.rax))
@@ -151,17 +154,18 @@ helper.kvm("a timer", function()
   it("costs no more among thousands, and all come in their order", function()
     local guest = helper.guest { source = "jmp $" }
     local came, timers, seed, MANY = {}, {}, 1, 4000
-    local begin = luna.clock()
+    local begin = os.clock() -- of this process alone
     for i = 1, MANY do
       seed = seed * 16807 % 2147483647
       timers[i] = guest.vm:timer(0.001 + seed % 1000 / 1e6, function(self)
         came[#came + 1] = self
+        if #came == MANY / 2 then guest.cpu:stop() end
       end)
     end
     for i = 1, MANY, 2 do timers[i]:close() end
-    local made = luna.clock() - begin
-    begin = luna.clock()
-    assert.equal("timeout", guest.cpu:run({ timeout = 0.3 }).kind)
+    guest:stops "stopped"
+    local took = os.clock() - begin
+    assert.equal("timeout", guest.cpu:run({ timeout = 0.01 }).kind)
     assert.equal(MANY / 2, #came)
     for i = 2, #came do
       local one, next = came[i - 1], came[i]
@@ -169,7 +173,6 @@ helper.kvm("a timer", function()
         or (one.moment == next.moment and one.serial < next.serial))
     end
     -- Looking at all for each took a hundred times as long.
-    local took = made + luna.clock() - begin
     assert.is_true(helper.stressed or took < 1.5, took)
   end)
 

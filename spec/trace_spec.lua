@@ -11,7 +11,7 @@ end
 
 local ways = {
   ["cpu:run"] = function(guest)
-    local exit = guest.cpu:run { timeout = 5 }
+    local exit = guest.cpu:run { timeout = 60 }
     return exit
   end,
   ["cpu:step"] = function(guest)
@@ -19,7 +19,7 @@ local ways = {
     return exit
   end,
   ["vm:run"] = function(guest)
-    local exit = guest.vm:run { timeout = 5 }
+    local exit = guest.vm:run { timeout = 60 }
     return exit
   end,
 }

@@ -6,7 +6,7 @@ local luna = require "lunavisor"
 local helper = require "spec.support.helper"
 local hex, u64 = luna.hex, luna.u64
 
-local PATIENCE = { timeout = 10 }
+local PATIENCE = { timeout = 60 }
 local HANDLER = 0x1100
 
 -- DI counts the #DBs; the handler notes where each was (from 0x3000 on) and gathers DR6.BS.

@@ -9,7 +9,7 @@ local hex, u64 = luna.hex, luna.u64
 local READ = "rdtsc\n out 0x30, al\n jmp 0x1000"
 
 local function counter(cpu)
-  local exit = cpu:run { timeout = 5 }
+  local exit = cpu:run { timeout = 60 }
   assert(exit.kind == "pio", tostring(exit))
   cpu:answer()
   return u64.bor(u64.lshift(cpu.rdx, 32), u64.band(cpu.rax, 0xffffffff))

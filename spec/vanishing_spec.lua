@@ -64,7 +64,7 @@ local cut_short = [==[
   local cpu = assert(vm:vcpu { mode = mode, rip = 0x1000, rsp = 0x8000 })
   assert(io.open(path, "wb")):close() -- cuts it
   if kind ~= "memfd" then os.remove(path) end
-  local exit, message = cpu:run { timeout = 5 }
+  local exit, message = cpu:run { timeout = 60 }
   print(exit and exit.kind or message)
   io.stdout:flush()
   print(pcall(vm.default.read, vm.default, 0x402000, 16))

@@ -79,7 +79,7 @@ helper.kvm("an access to several devices", function()
       guest.vm:pio(0x10, 1, guest.device "a")
       guest.vm:pio(0x11, 3, guest.device "b")
       if how == "vm" then
-        assert.equal("hlt", (guest.vm:run { timeout = 10 }).kind)
+        assert.equal("hlt", (guest.vm:run { timeout = 60 }).kind)
       else
         for _ = 1, 2 do assert.equal("debug", guest.cpu:step().kind) end
       end

@@ -29,12 +29,12 @@ describe("SeaBIOS", function()
     local output = run [[
       local done, exit = seabios.run(pc, function()
         return pc.console:text():find "No bootable device"
-      end, 30)
+      end, 180)
       print(pc.console:text())
       if not done then print(exit) end
       local ticks = pc.ram:u32(0x46c)
       local before = pc.clock.now
-      seabios.run(pc, function() return pc.clock.now > before + 2 end, 30)
+      seabios.run(pc, function() return pc.clock.now > before + 2 end, 180)
       print("ticks in two seconds:", pc.ram:u32(0x46c) - ticks)
     ]]
     local at = 1
@@ -106,7 +106,7 @@ describe("SeaBIOS", function()
       pc = seabios.new(disk)
       local vga = pc.vga
       local function wait(what, fn)
-        local ok, exit = seabios.run(pc, fn, 30)
+        local ok, exit = seabios.run(pc, fn, 180)
         print(what, ok, ok and "" or exit)
       end
       local function shows(text)
@@ -163,7 +163,7 @@ describe("SeaBIOS", function()
       ]=], { bits = 16, org = 0x7c00 }))
       disk:write(510, "\x55\xaa")
       pc = seabios.new(nil, nil, disk)
-      seabios.run(pc, function() return false end, 30)
+      seabios.run(pc, function() return false end, 180)
       print(pc.serial:text())
     ]]
     assert.equal("1h0l0l1h1h", output:match "%S+") -- what a call gives, and the byte then
@@ -240,7 +240,7 @@ describe("SeaBIOS", function()
           before = before or pc.cpu.rip
         end
       end)
-      local done, exit = seabios.run(pc, function() return false end, 30)
+      local done, exit = seabios.run(pc, function() return false end, 180)
       print("said", pc.serial:text(), exit)
       print(("first at %x, of %d"):format(luna.u64.tonumber(before or 0), master))
     ]]):gsub("[ \t]+", " ")
@@ -288,7 +288,7 @@ describe("SeaBIOS", function()
     disk:write(510, "\x55\xaa")
     disk:write((40 * 36 + 35) * 512, "the last sector of the track\0")
     pc = seabios.new(nil, nil, disk)
-    local _, exit = seabios.run(pc, function() return false end, 60)
+    local _, exit = seabios.run(pc, function() return false end, 180)
     print(pc.console:text())
     print(exit.kind, exit.value, pc.serial:text(), disk:string((79 * 36 + 35) * 512, 40))
   ]]
@@ -351,7 +351,7 @@ describe("SeaBIOS", function()
       local luna = require "lunavisor"
       local disk = assert(luna.buffer { file = %q, private = true })
       pc = seabios.new(disk)
-      seabios.run(pc, function() return false end, 30)
+      seabios.run(pc, function() return false end, 180)
       print(pc.console:text())
     ]]):format(image)))
     os.remove(image)
@@ -390,7 +390,7 @@ describe("SeaBIOS", function()
         dq 16
       ]=], { bits = 16, org = 0x7c00 }))
       pc = seabios.new(nil, { image = cd })
-      local done, exit = seabios.run(pc, function() return pc.serial:text() == "CD001" end, 30)
+      local done, exit = seabios.run(pc, function() return pc.serial:text() == "CD001" end, 180)
       print(pc.console:text())
       print("CD said", pc.serial:text(), exit)
     ]]

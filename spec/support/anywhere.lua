@@ -91,7 +91,7 @@ local function check(name, n)
     if not ok then error(("%s, error %d, again %d: %s"):format(name, n, i, problem), 0) end
   end
   cpu.rip = 0x1000
-  local ok, exit = pcall(cpu.run, cpu, { timeout = 5 })
+  local ok, exit = pcall(cpu.run, cpu, { timeout = 60 })
   if not ok then error(("%s, error %d: the vCPU is stuck: %s"):format(name, n, exit), 0) end
   if exit.kind ~= "stopped" then error(("%s, error %d: %s"):format(name, n, tostring(exit)), 0) end
 end

@@ -19,7 +19,7 @@ return function(world)
   return {
     run = function()
       cpu.rip = 0x1000
-      assert(cpu:run { timeout = 5 })
+      assert(cpu:run { timeout = 60 })
     end,
     run_until = function()
       cpu.rip = 0x1000
@@ -35,7 +35,7 @@ return function(world)
     end,
     vm_run = function()
       cpu.rip = 0x1000
-      vm:run { timeout = 5 }
+      vm:run { timeout = 60 }
     end,
     vm_start = function()
       cpu.rip = 0x1000
@@ -158,28 +158,28 @@ return function(world)
     end,
     answer = function()
       cpu.rip = 0x2800
-      assert(cpu:run { timeout = 5 }.kind == "pio")
+      assert(cpu:run { timeout = 60 }.kind == "pio")
       cpu:retry()
-      assert(cpu:run { timeout = 5 }.kind == "pio")
+      assert(cpu:run { timeout = 60 }.kind == "pio")
       cpu:answer(1)
       cpu:finish()
-      assert(cpu:run { timeout = 5 }.kind == "stopped")
+      assert(cpu:run { timeout = 60 }.kind == "stopped")
     end,
     drop = function()
       cpu.rip = 0x2800
-      assert(cpu:run { timeout = 5 }.kind == "pio")
+      assert(cpu:run { timeout = 60 }.kind == "pio")
       cpu:drop()
     end,
     refuse = function()
       cpu.rip, cpu.rsp = 0x2a00, 0x8000
-      assert(cpu:run { timeout = 5 }.kind == "msr")
+      assert(cpu:run { timeout = 60 }.kind == "msr")
       cpu:refuse()
-      assert(cpu:run { timeout = 5 }.kind == "stopped")
+      assert(cpu:run { timeout = 60 }.kind == "stopped")
     end,
     inject = function()
       cpu.rip, cpu.rsp = 0x2800, 0x8000
       cpu:inject("#GP", 0)
-      assert(cpu:run { timeout = 5 }.kind == "stopped")
+      assert(cpu:run { timeout = 60 }.kind == "stopped")
     end,
     on = function()
       cpu:on("hlt", print)

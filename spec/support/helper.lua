@@ -111,6 +111,16 @@ function Guest.stops(self, kind, options)
   return exit
 end
 
+--- Runs the guest, which goes on for ever, until done() is true, however little time the machine
+--- has for it, and a moment longer, for what is not to come.
+function Guest.settles(self, done)
+  helper.within(function()
+    self:stops("timeout", { timeout = 0.02 })
+    return done()
+  end)
+  self:stops("timeout", { timeout = 0.02 })
+end
+
 local default_bits = { reset = 16, real = 16, protected = 32, long = 64, user = 64 }
 
 --- Machine code at an address; nasm must be there.

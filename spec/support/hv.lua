@@ -76,7 +76,7 @@ end
 
 --- Runs up to an exit with that reason.
 function M.stops(id, reason)
-  assert(hv.vcpu_run_until(id, M.seconds(10)))
+  assert(hv.vcpu_run_until(id, M.seconds(60)))
   local found = M.read(id, hv.VMCS_RO_EXIT_REASON)
   if found ~= reason then
     error(("exit reason %d expected, got %d at rip 0x%x"):format(reason, found,

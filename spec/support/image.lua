@@ -161,7 +161,7 @@ end
 --- Runs a loaded image on a new vCPU up to its HLT; the vCPU.
 function M.run(vm, loaded)
   local cpu = helper.keep(vm:vcpu(loaded.entry))
-  local exit = assert(cpu:run { timeout = 10 })
+  local exit = assert(cpu:run { timeout = 60 })
   assert.equal("hlt", exit.kind, tostring(exit))
   return cpu
 end

@@ -13,7 +13,7 @@ return function(luna)
   o.cpu, o.started = o.vm:vcpu { rip = 0x1000 }, o.vm:vcpu { rip = 0x2000 }
   o.device = { read = function() return 0 end, write = function() end }
   o.vm:pio(0x20, 1, o.device)
-  o.exit = o.cpu:run { timeout = 5 }
+  o.exit = o.cpu:run { timeout = 60 }
   o.closed = o.vm:space()
   o.closed:close()
 

@@ -27,9 +27,11 @@ return { double = (tonumber(given.n) or 0) * 2, word = given.word, list = { 1, 2
   random = math.random(1000000), first = ... }
 ]]
 
+-- The last units take so long that there are some left, whenever the machine comes to cut it off.
 local SLOW = [[
 local given = require("lunavisor").arguments
 os.execute "sleep 0.25"
+if given.n > 8 and not io.open "quick" then os.execute "sleep 5" end
 return { n = given.n }
 ]]
 

@@ -8,7 +8,7 @@ return function(o)
   -- Leaves a run in which a handler has yielded.
   local function suspend()
     cpu:on("pio", function() coroutine.yield() end)
-    coroutine.wrap(function() cpu:run { timeout = 5 } end)()
+    coroutine.wrap(function() cpu:run { timeout = 60 } end)()
   end
 
   return {
