@@ -44,13 +44,25 @@ end)
 local Client = {}
 Client.__index = Client
 
+-- A socket is there before somebody listens: then it is tried again.
 local function client(path)
-  local self = setmetatable({ got = "", over = false, handle = uv.new_pipe(false) }, Client)
-  self.handle:connect(path, function(problem)
-    assert(not problem, problem)
-    self.handle:read_start(function(_, text)
-      if text then self.got = self.got .. text else self.over = true end
+  local self = setmetatable({ got = "", over = false }, Client)
+  helper.within(function()
+    local answered, problem
+    self.handle = uv.new_pipe(false)
+    self.handle:connect(path, function(why)
+      answered, problem = true, why
+      if why then return self.handle:close() end
+      self.handle:read_start(function(_, text)
+        if text then self.got = self.got .. text else self.over = true end
+      end)
     end)
+    helper.within(function()
+      uv.run "nowait"
+      return answered
+    end)
+    assert(not problem or problem:find "ECONNREFUSED", problem)
+    return not problem
   end)
   for _ = 1, 5 do uv.run "nowait" end
   return helper.keep(self)
