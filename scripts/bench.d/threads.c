@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * Two vCPUs at once on threads of their own. `threads strict` prints samples of the exits per
  * second that the library reaches, as a ratio to two threads of a raw loop that does the same:
- * accesses to memory without a slot, which the core answers from the buffer. `threads free
+ * accesses to memory without a slot, which the core answers from the buffer, and now and then an
+ * OUT, which the thread hands to the main one and waits until that lets it go on. `threads free
  * COMMAND...` runs the command on all CPUs, where raw.c has bound its child to one. */
 #include "common.h"
 #include "lunavisor.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 
 enum {
@@ -39,9 +41,14 @@ typedef struct raw_vcpu {
   pthread_t thread;
   int fd;
   struct kvm_run *run;
+  bool waits; /* at an OUT */
+  bool ends;
+  pthread_cond_t turn;
 } raw_vcpu;
 
 static raw_vcpu raw[VCPUS];
+static pthread_mutex_t raw_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is about OUTs */
+static pthread_cond_t raw_came = PTHREAD_COND_INITIALIZER;
 static uint8_t *strict_memory;
 
 static uint8_t *raw_memory(void) {
@@ -77,20 +84,34 @@ static void make_raw(void) {
     if (raw[i].run == MAP_FAILED) {
       die("mmap of the run page");
     }
+    pthread_cond_init(&raw[i].turn, NULL);
     raw_registers(raw[i].fd, i);
   }
 }
 
+/* Until the main thread has dealt with it; whether to go on. */
+static bool hand_over(raw_vcpu *vcpu) {
+  pthread_mutex_lock(&raw_lock);
+  vcpu->waits = true;
+  pthread_cond_signal(&raw_came);
+  while (vcpu->waits) {
+    pthread_cond_wait(&vcpu->turn, &raw_lock);
+  }
+  bool ends = vcpu->ends;
+  pthread_mutex_unlock(&raw_lock);
+  return !ends;
+}
+
 static void *run_raw(void *argument) {
-  const raw_vcpu *vcpu = argument;
+  raw_vcpu *vcpu = argument;
   struct kvm_run *run = vcpu->run;
-  for (unsigned left = ROUND; left > 0;) {
+  for (bool more = true; more;) {
     if (ioctl(vcpu->fd, KVM_RUN, 0) != 0) {
       if (errno != EINTR && errno != EAGAIN) {
         die("KVM_RUN");
       }
     } else if (run->exit_reason == KVM_EXIT_IO) {
-      left--;
+      more = hand_over(vcpu);
     } else if (run->exit_reason == KVM_EXIT_MMIO && run->mmio.phys_addr - MEMORY < MEMORY) {
       memcpy(strict_memory + (run->mmio.phys_addr - MEMORY), run->mmio.data, run->mmio.len);
     } else {
@@ -100,11 +121,31 @@ static void *run_raw(void *argument) {
   return NULL;
 }
 
+static raw_vcpu *raw_next(void) {
+  for (;;) {
+    for (unsigned i = 0; i < VCPUS; i++) {
+      if (raw[i].waits) {
+        return &raw[i];
+      }
+    }
+    pthread_cond_wait(&raw_came, &raw_lock);
+  }
+}
+
 static void raw_round(void *context) {
+  unsigned left[VCPUS] = {ROUND, ROUND};
   (void)context;
   for (unsigned i = 0; i < VCPUS; i++) {
     pthread_create(&raw[i].thread, NULL, run_raw, &raw[i]);
   }
+  pthread_mutex_lock(&raw_lock);
+  while (left[0] || left[1]) {
+    raw_vcpu *from = raw_next();
+    from->ends = --left[from - raw] == 0;
+    from->waits = false;
+    pthread_cond_signal(&from->turn);
+  }
+  pthread_mutex_unlock(&raw_lock);
   for (unsigned i = 0; i < VCPUS; i++) {
     pthread_join(raw[i].thread, NULL);
   }
