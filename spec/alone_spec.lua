@@ -224,6 +224,18 @@ helper.kvm("a vCPU under vm:run", function()
     assert.equal("timeout", run(guest, { timeout = 0 }).kind)
   end)
 
+  both("counts its exits, and no look at signals or timers", function(join)
+    local guest = with("mov cx, 10\n l: out 0x10, al\n loop l\n m: jmp m",
+      { write = function() end })
+    join(guest)
+    local timer = guest.vm:timer(0.01, function() end, { period = 0.01 })
+    assert.equal("timeout", run(guest, { timeout = 0.3 }).kind)
+    assert.equal(10, guest.cpu.exits)
+    local last = guest.cpu:last_exits()
+    assert.same({ 10, "pio" }, { #last, last[10].kind })
+    timer:close()
+  end)
+
   both("is parked and goes on by a timer", function(join)
     local guest = helper.guest { source = "hlt\n mov ax, 5\n hlt" }
     join(guest)

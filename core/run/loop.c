@@ -342,6 +342,12 @@ int luna_vcpu_enter(luna_vcpu *vcpu, uint64_t deadline) {
   return kind;
 }
 
+/* Of a started vCPU, what gets it out for a pause or for its runner's own ends is none. */
+static bool is_exit(const luna_vcpu *vcpu, int kind) {
+  return (kind != LUNA_EXIT_SIGNAL && kind != LUNA_EXIT_TIMEOUT) ||
+         !atomic_load_explicit(&vcpu->started, memory_order_relaxed);
+}
+
 int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
                       int (*bring)(luna_vcpu *vcpu, uint64_t deadline)) {
   luna_trail_leave(vcpu);
@@ -350,9 +356,11 @@ int luna_vcpu_advance(luna_vcpu *vcpu, uint64_t deadline,
                                                               : 0;
   vcpu->pending.untold = vcpu->pending.met = false;
   kind = kind == 0 ? bring(vcpu, deadline) : kind;
-  uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
-  atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
-  luna_trail_note(vcpu, kind, exits + 1);
+  if (is_exit(vcpu, kind)) {
+    uint64_t exits = atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+    atomic_store_explicit(&vcpu->exits, exits + 1, memory_order_relaxed);
+    luna_trail_note(vcpu, kind, exits + 1);
+  }
   return kind;
 }
 

@@ -1,8 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- vCPUs on threads of their own: exits that their threads finish in C (threads.c), and exits that
--- they queue to Lua (queued.lua).
+-- they queue to Lua (queued.lua); and those of a single vCPU under vm:run, as a ratio to cpu:run.
 
+local luna = require "lunavisor"
 local rounds = require "rounds"
+
+local PAIRS = 60
 
 local function collect(command)
   local pipe, samples = assert(io.popen(rounds.build .. "/bench/threads " .. command)), {}
@@ -12,6 +15,29 @@ local function collect(command)
   return samples
 end
 
+local function alone(accel, exits)
+  local vm, ram = assert(luna.vm { accel = accel }), assert(luna.buffer(0x8000))
+  assert(vm:map_space(0, ram, 0, 0x8000, "rwx"))
+  ram:write(rounds.CODE, rounds.bytes "ba 10 00  ee  eb fd") -- mov dx, 0x10; next: out dx, al; jmp
+  local cpu = assert(vm:vcpu { mode = "real", rip = rounds.CODE })
+  local left
+  vm:pio(rounds.PORT, 1, { write = function()
+    left = left - 1
+    if left == 0 then cpu:stop() end
+  end })
+  local function timed(object)
+    return rounds.timed(function()
+      left = exits
+      local exit = assert(object:run { timeout = 60 })
+      assert(exit.kind == "stopped", tostring(exit))
+    end)
+  end
+  local sample = rounds.ratio(timed(vm), timed(cpu), PAIRS)
+  vm:close()
+  ram:close()
+  return sample
+end
+
 return {
   { name = "threads_strict", unit = "x", least = 0.95, engine = "luajit",
     measure = function() return collect "strict" end },
@@ -19,4 +45,8 @@ return {
     measure = function()
       return collect(("free %s '%s/queued.lua'"):format(arg[-1], arg[0]:match "^(.*)/"))
     end },
+  { name = "alone_exit", unit = "x", limit = 1.15,
+    measure = function() return rounds.samples(alone, nil, 200) end },
+  { name = "alone_exit_soft", unit = "x", limit = { luajit = 1.3, lua54 = 1.2 },
+    measure = function() return rounds.samples(alone, "soft", 20000) end },
 }

@@ -90,9 +90,11 @@ static void a_deadline_is_no_exit(void) {
     CHECK_FAILS(luna_vcpu_get(vcpu, LUNA_RAX, &value), LUNA_ERROR_STATE, started);
     CHECK_FAILS(luna_vcpu_go(vcpu), LUNA_ERROR_STATE, "no exit of it has been taken");
   }
+  CHECK_EQ(luna_vcpu_exits(vcpu), 0);
   luna_vcpu_interrupt(vcpu);
   CHECK_EQ(run_here(), LUNA_EXIT_INTERRUPTED);
   CHECK_OK(luna_vcpu_get(vcpu, LUNA_RAX, &value));
+  CHECK_EQ(luna_vcpu_exits(vcpu), 1);
   CHECK_OK(luna_vcpu_stop(vcpu));
   end();
 }
