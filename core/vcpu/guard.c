@@ -6,7 +6,8 @@
 #include "memory/process.h"
 #include "vcpu/vcpu.h"
 
-static _Thread_local const luna_vcpu *own; /* of the thread that runs it */
+/* Of the thread that runs it; initial-exec: it is set twice an exit. */
+static _Thread_local const luna_vcpu *own __attribute__((tls_model("initial-exec")));
 
 const luna_vcpu *luna_guard_own(const luna_vcpu *vcpu) {
   const luna_vcpu *before = own;

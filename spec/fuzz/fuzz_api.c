@@ -251,6 +251,27 @@ static void check_exit(const luna_vcpu *vcpu, int kind) {
   luna_reason_name(exit->reason);
 }
 
+/* Started without a thread. */
+static int run_here(luna_vcpu *vcpu, uint64_t deadline) {
+  int kind = luna_vcpu_start_here(vcpu);
+  if (kind == LUNA_OK) {
+    kind = luna_vcpu_run_here(vcpu, deadline);
+    fuzz_status(luna_vcpu_stop(vcpu));
+  }
+  return kind;
+}
+
+static int run_somehow(luna_vcpu *vcpu, uint64_t deadline) {
+  switch (fuzz_pick(8)) {
+    case 0:
+      return luna_vcpu_step(vcpu, deadline);
+    case 1:
+      return run_here(vcpu, deadline);
+    default:
+      return luna_vcpu_run(vcpu, deadline);
+  }
+}
+
 static void call_run(luna_vcpu *vcpu) {
   if (fuzz_rarely(2)) {
     uint32_t count = 1 + fuzz_pick(STEPS);
@@ -259,9 +280,7 @@ static void call_run(luna_vcpu *vcpu) {
     }
     fake_script(steps, count);
   }
-  uint64_t deadline = luna_clock() + 20000;
-  int kind =
-      fuzz_status(fuzz_rarely(8) ? luna_vcpu_step(vcpu, deadline) : luna_vcpu_run(vcpu, deadline));
+  int kind = fuzz_status(run_somehow(vcpu, luna_clock() + 20000));
   if (kind > 0) {
     check_exit(vcpu, kind);
   }

@@ -234,10 +234,10 @@ return function(methods)
   --- does, until one that nobody takes: it stops all of them and returns the exit and its vCPU.
   --- Without a vCPU come the exits "timeout" (options.timeout: seconds; options.deadline: a moment
   --- of luna.clock()), "stopped" (vm:stop) and "parked": all vCPUs are, and no timer is left.
-  --- "timeout" and "parked" say in exit.vcpus, a list of { cpu =, rip =, parked =, halted =, stuck =
-  --- (halted with interrupts off), waits = ("INIT" or "SIPI") }, where each vCPU stands. An error in
-  --- a handler or timer is raised from here, when all are stopped; the access stays open. nil,
-  --- message, code where KVM refuses to go on, or where no thread can be made.
+  --- "timeout" and "parked" say in exit.vcpus where each vCPU stands, a list of { cpu =, rip =,
+  --- parked =, halted =, stuck = (halted with interrupts off), waits = ("INIT" or "SIPI") }. An
+  --- error in a handler or timer is raised from here, when all are stopped; the access stays open.
+  --- nil, message, code where KVM refuses to go on, or where no thread can be made.
   function methods.run(self, options)
     open(self)
     options = check.options("vm:run", options, run_options)
