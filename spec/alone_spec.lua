@@ -358,17 +358,18 @@ helper.kvm("a vCPU under vm:run", function()
   end)
 end)
 
-helper.kvm("the time of a run", function()
-  it("that has ended interrupts nothing afterwards", function()
-    local guest = with("out 0x10, al\n in al, 0x12\n hlt", { write = function() end })
-    assert.equal("pio", run(guest, { timeout = 0.1 }).kind) -- stays open
-    local begin = luna.clock()
-    local pipe = assert(io.popen "sleep 0.3; echo whole")
-    assert.equal("whole", pipe:read "*l")
-    pipe:close()
-    assert.is_true(luna.clock() - begin > 0.25)
+-- Lua 5.4 has no call that a signal interrupts for good.
+if helper.jit then
+  helper.kvm("the time of a run", function()
+    it("that has ended interrupts nothing afterwards", function()
+      local ffi = require "ffi"
+      ffi.cdef "int poll(void *, unsigned long, int);"
+      local guest = with("out 0x10, al\n in al, 0x12\n hlt", { write = function() end })
+      assert.equal("pio", run(guest, { timeout = 0.1 }).kind) -- stays open
+      assert.equal(0, ffi.C.poll(nil, 0, 300))
+    end)
   end)
-end)
+end
 
 helper.kvm("Ctrl-C", function()
   local sources = { ["in a loop"] = "jmp $",
