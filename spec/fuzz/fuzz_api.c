@@ -251,25 +251,17 @@ static void check_exit(const luna_vcpu *vcpu, int kind) {
   luna_reason_name(exit->reason);
 }
 
-/* Started without a thread. */
-static int run_here(luna_vcpu *vcpu, uint64_t deadline) {
-  int kind = luna_vcpu_start_here(vcpu);
-  if (kind == LUNA_OK) {
-    kind = luna_vcpu_run_here(vcpu, deadline);
-    fuzz_status(luna_vcpu_stop(vcpu));
-  }
-  return kind;
-}
-
 static int run_somehow(luna_vcpu *vcpu, uint64_t deadline) {
-  switch (fuzz_pick(8)) {
-    case 0:
-      return luna_vcpu_step(vcpu, deadline);
-    case 1:
-      return run_here(vcpu, deadline);
-    default:
-      return luna_vcpu_run(vcpu, deadline);
+  uint32_t how = fuzz_pick(8);
+  if (how > 1) {
+    return luna_vcpu_run(vcpu, deadline);
   }
+  if (how == 1 || luna_vcpu_start_here(vcpu) != LUNA_OK) {
+    return luna_vcpu_step(vcpu, deadline);
+  }
+  int kind = luna_vcpu_run_here(vcpu, deadline);
+  fuzz_status(luna_vcpu_stop(vcpu));
+  return kind;
 }
 
 static void call_run(luna_vcpu *vcpu) {
