@@ -270,6 +270,7 @@ static int raw_buffer_read(lua_State *L) {
   if (vanishes(h)) {
     luaL_Buffer b;
     char *bytes = size <= sizeof few ? few : luna_room(L, &b, size);
+    h = luna_check(L, 1, HANDLE_BUFFER); /* making room may have run a finalizer that closed it */
     int status = luna_buffer_copy(h->object, offset, bytes, size, LUNA_READ);
     if (status < 0) {
       return luna_push_failure(L, status);

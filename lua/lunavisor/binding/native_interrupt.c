@@ -127,9 +127,9 @@ static int raw_get_chip(lua_State *L) {
 }
 
 static int raw_set_chip(lua_State *L) {
-  luna_vm *vm = luna_check_vm(L);
   size_t size;
   const char *state = luaL_checklstring(L, 3, &size);
+  luna_vm *vm = luna_check_vm(L);
   luaL_argcheck(L, size == CHIP_SIZE, 3, "512 bytes expected");
   return luna_push_done(L, luna_vm_set_chip(vm, (int)luaL_checkinteger(L, 2), state));
 }
@@ -157,9 +157,9 @@ static int raw_get_apic(lua_State *L) {
 }
 
 static int raw_set_apic(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size;
   const char *page = luaL_checklstring(L, 2, &size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   luaL_argcheck(L, size == LUNA_APIC_SIZE, 2, "1024 bytes expected");
   return luna_push_done(L, luna_vcpu_set_apic(vcpu, page));
 }

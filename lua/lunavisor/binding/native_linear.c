@@ -47,9 +47,9 @@ static int raw_linear_read(lua_State *L) {
 
 /* vcpu, gva, string */
 static int raw_linear_write(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size;
   const char *bytes = luaL_checklstring(L, 3, &size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   return luna_push_done(L, luna_vcpu_copy(vcpu, (uint64_t)luaL_checkinteger(L, 2),
                                           (char *)(uintptr_t)bytes, size, LUNA_WRITE));
 }

@@ -138,9 +138,9 @@ static int raw_space_read(lua_State *L) {
 
 /* vm, space, gpa, string */
 static int raw_space_write(lua_State *L) {
-  luna_vm *vm = luna_check_vm(L);
   size_t size;
   const char *bytes = luaL_checklstring(L, 4, &size);
+  luna_vm *vm = luna_check_vm(L);
   return luna_push_done(L, luna_vm_copy_space(vm, (uint32_t)luaL_checkinteger(L, 2),
                                               (uint64_t)luaL_checkinteger(L, 3),
                                               (char *)(uintptr_t)bytes, size, LUNA_WRITE));

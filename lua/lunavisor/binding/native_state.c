@@ -25,19 +25,18 @@ static int raw_get_vector(lua_State *L) {
 }
 
 static int raw_set_vector(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size;
-  const char *bytes = luaL_checklstring(L, 4, &size);
+  const char *bytes = luaL_checklstring(L, 4, &size); /* makes a string of a number */
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   return luna_push_done(
       L, luna_vcpu_set_vector(vcpu, (int)luaL_checkinteger(L, 2), check_u32(L, 3), bytes, size));
 }
 
 static int raw_get_xsave(lua_State *L) {
   luaL_Buffer buffer;
-  luna_vcpu *vcpu = luna_check_vcpu(L);
-  size_t size = luna_vcpu_xsave_size(vcpu);
+  size_t size = luna_vcpu_xsave_size(luna_check_vcpu(L));
   char *area = luaL_buffinitsize(L, &buffer, size);
-  int status = luna_vcpu_get_xsave(vcpu, area, size);
+  int status = luna_vcpu_get_xsave(luna_check_vcpu(L), area, size);
   if (status < 0) {
     return luna_push_failure(L, status);
   }
@@ -46,9 +45,9 @@ static int raw_get_xsave(lua_State *L) {
 }
 
 static int raw_set_xsave(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size;
   const char *area = luaL_checklstring(L, 2, &size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   return luna_push_done(L, luna_vcpu_set_xsave(vcpu, area, size));
 }
 
@@ -153,9 +152,9 @@ static int raw_save(lua_State *L) {
 }
 
 static int raw_restore(lua_State *L) {
-  luna_vcpu *vcpu = luna_check_vcpu(L);
   size_t size;
   const char *state = luaL_checklstring(L, 2, &size);
+  luna_vcpu *vcpu = luna_check_vcpu(L);
   return luna_push_done(L, luna_vcpu_restore(vcpu, state, size));
 }
 
