@@ -139,9 +139,10 @@ local function write(file, space, text, regions, last)
   assert(file:write(space:read(regions[#regions].gpa + regions[#regions].size - 1, 1)))
 end
 
---- Writes the file: true, or nil, message, code. `tables`: whether linear addresses count.
-function M.write(vm, space, path, tables)
-  local regions, cpu, ranges = regions_of(space), vm.vcpus[1], {}
+--- Writes the file: true, or nil, message, code. `cpu`: the first of the VM; `tables`: whether its
+--- linear addresses count.
+function M.write(cpu, space, path, tables)
+  local regions, ranges = regions_of(space), {}
   if #regions == 0 then
     return nil, ("cannot write %s: nothing is mapped in space %d"):format(path, space.id),
       "not_found"
@@ -153,7 +154,7 @@ function M.write(vm, space, path, tables)
       .. "false leaves them out"):format(path, cpu.id, MOST), "limit"
   end
   local bits = bits_of(cpu, list)
-  local text, last = headers(bits, list, notes.all(vm, bits), regions)
+  local text, last = headers(bits, list, notes.all(cpu.vm, bits), regions)
   local part = path .. ".part"
   local file, message = io.open(part, "wb")
   if not file then return nil, "cannot write the core: " .. message, "system" end

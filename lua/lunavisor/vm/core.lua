@@ -22,12 +22,13 @@ return function(methods, space_of)
     options = check.options("vm:core", options, known)
     local linear = options.linear == nil or check.flag("vm:core: linear", options.linear)
     local space = space_of(self, options.space or self.default, "vm:core")
-    if #self.vcpus == 0 then error("vm:core: this VM has no vCPU, and a core has a thread", 2) end
+    local first = self.vcpus[1]
+    if not first then error("vm:core: this VM has no vCPU, and a core has a thread", 2) end
     for _, cpu in ipairs(self.vcpus) do
       if cpu.started then
         error(("vm:core: vCPU %d is started; cpu:join ends that"):format(cpu.id), 2)
       end
     end
-    return require("lunavisor.dump.core").write(self, space, path, linear)
+    return require("lunavisor.dump.core").write(first, space, path, linear)
   end
 end
