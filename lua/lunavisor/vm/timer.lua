@@ -45,6 +45,7 @@ end
 -- vm.timers is a heap: none is due before the one at half its index. A timer knows its index, `at`,
 -- or false once it is out of it. `hand` is the timer that is on its way through the heap: an error
 -- can come at any instruction (a hook, no memory), and then the next use puts the heap in order.
+-- Nothing here allocates, so that no finalizer can use the heap meanwhile.
 
 local function heap_of(vm)
   local heap = vm.timers
@@ -142,7 +143,8 @@ local count = 0
 function M.new(vm, delay, fn, period, quiet)
   count = count + 1
   local timer = setmetatable({ vm = vm, moment = raw.clock() + delay, fn = fn, period = period,
-    missed = 0, serial = count, quiet = quiet or false }, Timer)
+    missed = 0, serial = count, quiet = quiet or false, at = false }, Timer)
+  if not vm[1] then error("attempt to use a closed vm", 2) end -- by a finalizer that came here
   local ok, problem = pcall(insert, vm, timer)
   if not ok then
     timer.at, vm.timers.hand = false, timer
