@@ -279,7 +279,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/spec/fuzz/%.o $(FAKE) $(HVF) $(CORE)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
-# A module for Lua 5.4 that lets allocations fail.
+# A module for Lua that watches allocations, and lets them fail.
 $(BUILD)/spec/alloc.so: $(BUILD)/obj/spec/support/alloc.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

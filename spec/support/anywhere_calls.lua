@@ -16,6 +16,11 @@ return function(world)
   other.default:map(luna.buffer "256K", 0)
   local device = { read = function() return 0 end, write = function() end }
 
+  local function stops(kind)
+    local exit = assert(cpu:run { timeout = 60 })
+    if exit.kind ~= kind then error(("%s expected, got %s"):format(kind, tostring(exit)), 0) end
+  end
+
   return {
     run = function()
       cpu.rip = 0x1000
@@ -158,28 +163,28 @@ return function(world)
     end,
     answer = function()
       cpu.rip = 0x2800
-      assert(cpu:run { timeout = 60 }.kind == "pio")
+      stops("pio")
       cpu:retry()
-      assert(cpu:run { timeout = 60 }.kind == "pio")
+      stops("pio")
       cpu:answer(1)
       cpu:finish()
-      assert(cpu:run { timeout = 60 }.kind == "stopped")
+      stops("stopped")
     end,
     drop = function()
       cpu.rip = 0x2800
-      assert(cpu:run { timeout = 60 }.kind == "pio")
+      stops("pio")
       cpu:drop()
     end,
     refuse = function()
       cpu.rip, cpu.rsp = 0x2a00, 0x8000
-      assert(cpu:run { timeout = 60 }.kind == "msr")
+      stops("msr")
       cpu:refuse()
-      assert(cpu:run { timeout = 60 }.kind == "stopped")
+      stops("stopped")
     end,
     inject = function()
       cpu.rip, cpu.rsp = 0x2800, 0x8000
       cpu:inject("#GP", 0)
-      assert(cpu:run { timeout = 60 }.kind == "stopped")
+      stops("stopped")
     end,
     on = function()
       cpu:on("hlt", print)
@@ -252,7 +257,8 @@ return function(world)
     luna = function()
       luna.debug(true)
       luna.debug(false)
-      return luna.probe(), luna.capability "slots_max", luna.hex(1), luna.live(), luna.clock(),
+      luna.live()
+      return luna.probe(), luna.capability "slots_max", luna.hex(1), luna.clock(),
         luna.with(luna.buffer "4K", tostring)
     end,
     asm = function() assert(luna.asm "hlt") end,

@@ -241,11 +241,11 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
---- Runs a shell command, which has five minutes; returns what it printed, errors too, and its exit
---- status.
-function helper.sh(command)
-  local text = read_all(assert(io.popen(("timeout -k 5 300 sh -c %s </dev/null 2>&1; echo $?")
-    :format(quote(command)))))
+--- Runs a shell command, for five minutes or so many seconds at most; returns what it printed, errors
+--- too, and its exit status.
+function helper.sh(command, seconds)
+  local text = read_all(assert(io.popen(("timeout -k 5 %d sh -c %s </dev/null 2>&1; echo $?")
+    :format(seconds or 300, quote(command)))))
   local output, status = text:match "^(.-)\n?(%d+)\n$"
   return output, tonumber(status)
 end
