@@ -42,8 +42,8 @@ static int failed(lua_State *L) {
   return 1;
 }
 
-/* The collector, which is stopped, goes on at the allocation after so many others; without a number,
- * it does not. Returns how many allocations there were since the last call. */
+/* The collector, which is stopped, goes on at the allocation after so many others; without a
+ * number, it does not. Returns how many allocations there were since the last call. */
 static int collect_after(lua_State *L) {
   lua_Integer count = made;
   collect_at = (long)luaL_optinteger(L, 1, -1);
