@@ -78,6 +78,35 @@ local function further(calls, world)
   end
 end
 
+local function is_closed(problem)
+  return tostring(problem):find("closed", 1, true)
+end
+
+-- What is made with options that are not those of the other world.
+local function making(calls, world)
+  local vm, ram = world.vm, world.ram
+  calls["made vcpu"] = function()
+    local cpu = vm:vcpu { mode = world.mode, rip = world.dirty, rsp = world.far }
+    local cr0, rip, rsp = cpu.cr0, cpu.rip, cpu.rsp
+    cpu:close()
+    return cr0, rip, rsp
+  end
+  calls["made buffer"] = function()
+    local adopted = luna.buffer { pointer = ram:pointer(), size = world.far / 0x100 }
+    local size = adopted.size
+    adopted:close()
+    return size
+  end
+  calls["made eventfd"] = function()
+    local options = { port = world.far / 0x10000, size = 2, match = world.dirty }
+    local bell = vm:eventfd(options)
+    local ok, problem, message = pcall(vm.eventfd, vm, options) -- refused where the first is
+    if not ok and is_closed(problem) then error(problem, 0) end
+    bell:close()
+    return problem, message
+  end
+end
+
 local function failing(calls, world)
   local vm, ram, cpu = world.vm, world.ram, world.cpu
   local far = world.far
@@ -117,10 +146,6 @@ local function objects_of(world)
       return assert(luna.load(other, os.getenv "LUNA_ANYWHERE_ELF", { format = "elf" }))
     end,
   }
-end
-
-local function is_closed(problem)
-  return tostring(problem):find("closed", 1, true)
 end
 
 -- Reads a field, with the parts of a segment; an error that is always there is what it gives. Lists
@@ -166,8 +191,8 @@ local function add_fields(calls, class, object)
 end
 
 --- The calls by name, and a function that makes what the call of a name needs beforehand. world: of
---- anywhere_world.lua; its .far is an address where nothing is, and .dirty the offset of a page
---- that is written.
+--- anywhere_world.lua; its .far is an address where nothing is, .dirty the offset of a page that is
+--- written, and .mode that of a further vCPU.
 return function(world)
   local calls = require "spec.support.anywhere_calls"(world)
   calls.asm = nil -- works on no object, and takes its time
@@ -178,6 +203,7 @@ return function(world)
     add_fields(calls, class, object)
   end
   further(calls, world)
+  making(calls, world)
   failing(calls, world)
   return calls, function(name)
     local class = name:match "^([%w_]+)%."

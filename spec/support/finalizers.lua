@@ -109,13 +109,13 @@ end
 
 -- ---- Worlds ----
 
-local OURS = { fill = 0xf4, runs = 3, far = 0x200000, dirty = 0x7000 }
-local THEIRS = { fill = 0x90, runs = 100, far = 0x300000, dirty = 0x9000 }
+local OURS = { fill = 0xf4, runs = 3, far = 0x200000, dirty = 0x7000, mode = "real" }
+local THEIRS = { fill = 0x90, runs = 100, far = 0x300000, dirty = 0x9000, mode = "protected" }
 local ALL = { "cpu", "spare", "vm", "other", "ram" }
 
 local function new_world(options, name)
   local world = make_world(options)
-  world.far, world.dirty = options.far, options.dirty
+  world.far, world.dirty, world.mode = options.far, options.dirty, options.mode
   local calls, ready = make_calls(world)
   ready(name)
   world.call = calls[name]
@@ -246,7 +246,8 @@ local place = 0
 -- Tries a call at each place, or at every so many.
 local function try_all(name)
   local wanted = expected(OURS, name)
-  local step = math.max(1, math.ceil(allocations(name) / MOST))
+  local all = allocations(name)
+  local step, most = math.max(1, math.ceil(all / MOST)), math.min(MOST, 2 * all + 16)
   local tries = {}
   for _, list in ipairs { WAYS, TURNS } do
     for _, way in ipairs(list) do
@@ -261,7 +262,7 @@ local function try_all(name)
     return came
   end
   local n, came, rounds = 0, true, 0
-  while came and rounds <= MOST do -- compiling allocates as well
+  while came and rounds <= most do -- compiling allocates as well
     came, rounds = false, rounds + 1
     for later = 0, jit and 1 or 0 do
       place = place + 1

@@ -24,10 +24,10 @@ return function(M, shared)
 
   function M.buffer_open(kind, flags, size, offset, path, fd, pointer)
     local box, place = new_box "buffer"
-    local options = buffer_in[0]
+    local options, memory = buffer_in[0], pointer and ffi.cast("void *", pointer)
     options.kind, options.flags, options.size, options.offset = kind, flags, size, offset
     options.path, options.fd = path, fd or -1
-    options.pointer = pointer and ffi.cast("void *", pointer)
+    options.pointer = memory
     return adopt(C.luna_buffer_open(buffer_in, place), box)
   end
 

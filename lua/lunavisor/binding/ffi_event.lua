@@ -20,9 +20,9 @@ return function(M, shared)
   end
 
   local function event_of(kind, address, size, flags, value, fd)
-    local event = event_in[0]
+    local event, exact = event_in[0], to_u64(value)
     event.kind, event.address, event.size = kind, address, size
-    event.flags, event.value, event.fd = flags, to_u64(value), fd
+    event.flags, event.value, event.fd = flags, exact, fd
     return event_in
   end
 

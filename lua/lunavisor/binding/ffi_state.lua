@@ -76,8 +76,9 @@ return function(M, shared)
     size_out[0] = room_size
     local status = C.luna_vcpu_save(vcpu_of(object), room, size_out)
     if status < 0 and size_low[0] > room_size then
-      room_size = size_low[0]
-      room = bytes(room_size)
+      local size = size_low[0]
+      local larger = bytes(size) -- a finalizer that saves another finds both old, or both new
+      room, room_size = larger, size
       size_out[0] = room_size
       status = C.luna_vcpu_save(vcpu_of(object), room, size_out)
     end

@@ -14,9 +14,9 @@ return function(M, shared)
 
   function M.vcpu_create(vm, mode, rip, rsp, system, wait)
     local box, place = new_box "vcpu"
-    local options = options_in[0]
+    local options, exact_rip, exact_rsp = options_in[0], to_u64(rip), to_u64(rsp)
     options.mode, options.wait = mode, wait or 0
-    options.rip, options.rsp = to_u64(rip), to_u64(rsp)
+    options.rip, options.rsp = exact_rip, exact_rsp
     options.system = system or ALLOCATE
     local status = C.luna_vcpu_create(vm_of(vm), options_in, place)
     if status < 0 then return fail(status) end
