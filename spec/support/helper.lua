@@ -241,8 +241,8 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
---- Runs a shell command, for five minutes or so many seconds at most; returns what it printed, errors
---- too, and its exit status.
+--- Runs a shell command, for five minutes or so many seconds at most; returns what it printed,
+--- errors too, and its exit status.
 function helper.sh(command, seconds)
   local text = read_all(assert(io.popen(("timeout -k 5 %d sh -c %s </dev/null 2>&1; echo $?")
     :format(seconds or 300, quote(command)))))
