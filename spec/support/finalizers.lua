@@ -247,7 +247,8 @@ local place = 0
 local function try_all(name)
   local wanted = expected(OURS, name)
   local all = allocations(name)
-  local step, most = math.max(1, math.ceil(all / MOST)), math.min(MOST, 2 * all + 16)
+  local most = math.min(name:find " " and 6 * MOST or MOST, 2 * all + 16) -- " ": of one raw call
+  local step = math.max(1, math.ceil(all / most))
   local tries = {}
   for _, list in ipairs { WAYS, TURNS } do
     for _, way in ipairs(list) do
