@@ -376,7 +376,9 @@ static void what_the_processor_writes_has_a_linear_address(void) {
   set_field(VMCS_GUEST_GDTR_LIMIT, 0x17);
   set(HV_X86_RAX, 0x10);
   HV(hv_vm_protect(0x4000, 0x1000, HV_MEMORY_READ | HV_MEMORY_EXEC));
-  if (run() == VMX_REASON_EPT_VIOLATION) {
+  /* Others try it again and again, until the time is up. */
+  HV(hv_vcpu_run_until(vcpu, luna_clock() + UINT64_C(2000000000)));
+  if (field(VMCS_RO_EXIT_REASON) == VMX_REASON_EPT_VIOLATION) {
     CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS) & ~UINT64_C(7), 0x4110);
     CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), field(VMCS_GUEST_PHYSICAL_ADDRESS));
     CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC) & 0x187, 0x182);
