@@ -165,8 +165,7 @@ helper.kvm("luna boot", function()
 
   -- A script that takes SECONDS to end, so that a second signal comes while it does.
   local SLOW = [[
-    local luna = require "lunavisor"
-    local seconds = tonumber((...))
+    local luna, seconds = require "lunavisor", tonumber((...))
     local function slow()
       local finish = luna.clock() + seconds
       while luna.clock() < finish do end
@@ -207,8 +206,7 @@ helper.kvm("luna boot", function()
 
   it("ends in good order where timeout sends it SIGINT", function()
     local output = run([[run slow.lua 0.6 >out.txt 2>&1 & pid=$!
-      until grep -q ready out.txt || ! kill -0 $pid; do sleep 0.02; done
-      kill -ALRM $pid # its time is over
+      until grep -q ready out.txt || ! kill -0 $pid; do sleep 0.02; done; kill -ALRM $pid # its end
       wait $pid; echo "status $?"; cat out.txt]], ("rm -f out.txt; cat >slow.lua <<'END'\n%s\nEND\n"
       .. "luna=\"timeout --preserve-status -s INT 60 $luna\";"):format(SLOW))
     contains("status 130", output)
@@ -224,10 +222,7 @@ helper.kvm("luna boot", function()
     local output = run([[repl guest.lua]], [[export HOME=$PWD TERM=dumb; unset XDG_STATE_HOME
       : >seen
       wait_for() { # TEXT TIMES
-        for i in $(seq 1000); do
-          [ "$(grep -o "$1" seen | wc -l)" -ge $2 ] && break
-          sleep 0.05
-        done
+        until [ "$(grep -o "$1" seen | wc -l)" -ge $2 ]; do sleep 0.05; done
       }
       (wait_for 'luna> ' 1; sleep 0.3; printf 'cpu.rfl\t\n'; wait_for 'luna> ' 2; sleep 0.3
       printf '\003'; sleep 0.2; printf '40 + 2\n'; wait_for '(42)' 1; printf 'quit\n'; sleep 0.2) |
