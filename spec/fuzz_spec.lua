@@ -14,7 +14,8 @@ local CALLS = 150 -- in a world, before the next one
 local random = misuse.random
 
 -- What would wait for ever: each is made to end by itself.
-local runs = { run = true, step = true, trace = true, poll = true, wait = true, join = true, read = true }
+local runs = { run = true, step = true, trace = true, poll = true, wait = true, join = true,
+  read = true }
 
 -- Calls fn when the object is collected.
 local function finalizer(fn)
