@@ -31,6 +31,16 @@ helper.kvm("cpu:last_exits", function()
       tostring(list):gsub(" at rip 0x%x+\n", "\n") .. "")
   end)
 
+  it("has one of the timeouts of a vCPU that is run a slice at a time", function()
+    local g = guest "out 0x60, al\n again: jmp again"
+    g.vm:pio(0x60, 1, { write = function() end })
+    for _ = 1, 70 do assert.equal("timeout", g.cpu:run({ timeout = 0.002 }).kind) end
+    local list = g.cpu:last_exits()
+    if list[1].kind == "timeout" then table.remove(list, 1) end -- before its first instruction
+    assert.same({ "pio", "timeout", g.cpu.exits }, { list[1].kind, list[2].kind, list[2].serial })
+    assert.equal(2, #list)
+  end)
+
   it("gives as many as are asked for, and not more than it keeps", function()
     local g = guest "mov ecx, 100\n again: in al, 0x60\n loop again"
     local count = 0

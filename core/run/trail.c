@@ -33,14 +33,10 @@ int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most, u
     }
     luna_trail_complete(vcpu);
   }
-  uint64_t exits = luna_vcpu_exits(vcpu);
-  uint64_t first = exits > LUNA_LAST_EXITS ? exits - LUNA_LAST_EXITS + 1 : 1;
-  first = exits - first + 1 > most ? exits - most + 1 : first;
-  for (uint64_t serial = first; serial <= exits; serial++) {
-    const luna_last_exit *one = &trail->exits[serial % LUNA_LAST_EXITS];
-    if (one->serial == serial) { /* runs that failed count too */
-      list[(*count)++] = *one;
-    }
+  uint64_t kept = trail->count < LUNA_LAST_EXITS ? trail->count : LUNA_LAST_EXITS;
+  uint64_t first = trail->count - (kept < most ? kept : most);
+  for (uint64_t i = first; i < trail->count; i++) {
+    list[(*count)++] = trail->exits[i % LUNA_LAST_EXITS];
   }
   return LUNA_OK;
 }

@@ -5,9 +5,10 @@
 
 #include "vcpu/vcpu.h"
 
-/* In each vCPU. An exit's place is by its serial number. */
+/* In each vCPU. */
 typedef struct luna_trail {
-  luna_last_exit exits[LUNA_LAST_EXITS];
+  luna_last_exit exits[LUNA_LAST_EXITS]; /* each at its number modulo that */
+  uint64_t count;
   luna_last_exit *last; /* the vCPU stands at it; NULL once it has gone on */
   struct kvm_regs marked;
   bool is_marked;
@@ -20,6 +21,16 @@ static inline void luna_trail_rip(const luna_vcpu *vcpu, luna_last_exit *last) {
   last->known |= LUNA_KNOWN_RIP;
 }
 
+/* The place of the next exit: a timeout takes that of a timeout before it, or whoever runs a vCPU a
+ * slice at a time would soon have nothing else. */
+static inline luna_last_exit *luna_trail_next(luna_trail *trail, int kind) {
+  luna_last_exit *before = &trail->exits[(trail->count - 1) % LUNA_LAST_EXITS];
+  if (kind == LUNA_EXIT_TIMEOUT && before->kind == LUNA_EXIT_TIMEOUT) {
+    return before;
+  }
+  return &trail->exits[trail->count++ % LUNA_LAST_EXITS];
+}
+
 /* Notes an exit that somebody is given. */
 static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
   luna_trail *trail = vcpu->trail;
@@ -28,7 +39,7 @@ static inline void luna_trail_note(luna_vcpu *vcpu, int kind, uint64_t serial) {
     return;
   }
   const luna_exit *e = &vcpu->exit;
-  luna_last_exit *last = &trail->exits[serial % LUNA_LAST_EXITS];
+  luna_last_exit *last = luna_trail_next(trail, kind);
   last->serial = serial;
   last->address = e->address;
   last->value = e->value;

@@ -75,8 +75,9 @@ typedef struct luna_last_exit {
 } luna_last_exit;
 
 /* The last exits that luna_vcpu_run, luna_vcpu_step or the vCPU's own thread has met, up to `most`
- * of them, the oldest first, for whoever asks how the guest came to where it is. They are always
- * kept. `*count` is how many were written to `list`. _STATE while the vCPU's thread has it. */
+ * of them, the oldest first, for whoever asks how the guest came to where it is; of timeouts one
+ * behind the other the last. They are always kept. `*count` is how many were written to `list`.
+ * _STATE while the vCPU's thread has it. */
 LUNA_API int luna_vcpu_last_exits(luna_vcpu *vcpu, luna_last_exit *list, uint32_t most,
                                   uint32_t *count);
 

@@ -22,7 +22,8 @@ return function(methods, readers, _writers)
   end
 
   --- The last exits of the vCPU, up to `count` of the 64 that are always kept, all where nil: a
-  --- list, the oldest first, whose text has a line for each. Each has kind, serial (what cpu.exits
+  --- list, the oldest first, whose text has a line for each; of timeouts one behind the other the
+  --- last. Each has kind, serial (what cpu.exits
   --- was with it), and of an access port, gpa or msr, size, access and value: what was written, or
   --- what the script answered, nil where it has not. rip, where somebody has asked for registers
   --- about that time; that of the last is always there. nil, message, code while its thread has it.
