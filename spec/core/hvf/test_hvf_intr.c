@@ -196,7 +196,8 @@ static void before_the_first_run_there_is_no_exit(void) {
   end();
 }
 
-/* A further processor, that runs on its own thread once it is started. */
+/* A further processor, that runs on its own thread once it is started, and is there until its
+ * starter has looked. */
 static pthread_barrier_t made;
 
 static void *processor(void *reason) {
@@ -207,6 +208,7 @@ static void *processor(void *reason) {
   hv_vmx_vcpu_read_vmcs(id, VMCS_RO_EXIT_REASON, reason);
   uint64_t base = 0;
   hv_vmx_vcpu_read_vmcs(id, VMCS_GUEST_CS_BASE, &base);
+  pthread_barrier_wait(&made);
   hv_vcpu_destroy(id);
   return (void *)(intptr_t)(result == HV_SUCCESS ? (intptr_t)base : -1);
 }
@@ -247,6 +249,7 @@ static void processors_are_started(void) {
   bool done = false;
   HV(hv_vcpu_apic_write(vcpu, ICR, 0x8500, &done)); /* INIT that is not asserted */
   CHECK(done);
+  pthread_barrier_wait(&made);
   CHECK_EQ(pthread_join(thread, &base), 0);
   CHECK_EQ((intptr_t)base, 0x8000);
   CHECK_EQ(reason, VMX_REASON_IO);
