@@ -48,6 +48,9 @@ soft.block("a finalizer that closes objects or makes the same call, anywhere in"
 
   if helper.jit then
     it("compiled code, leaves an error or the result", function()
+      if not os.getenv "LUNA_FINALIZERS" then
+        return pending "a cycle of the collector at each look takes long; LUNA_FINALIZERS=5 does it"
+      end
       anywhere { LUNA_FINALIZERS_ONLY = "^r", LUNA_FINALIZERS_JIT = "1" }
     end)
   end

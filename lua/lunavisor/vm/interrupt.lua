@@ -72,6 +72,7 @@ end
 -- A descriptor, or an object that has one: a field or method fd.
 local function descriptor(what, value)
   local name = class.of(value)
+  if name == "eventfd" and not value.fd then error("attempt to use a closed eventfd", 3) end
   if name and not (name == "eventfd" or name == "buffer" and raw.is_open(value)) then
     value = nil
   elseif type(value) == "table" then
