@@ -36,12 +36,29 @@ function M.bytes(hex)
   return (hex:gsub("%s*(%x%x)", function(byte) return string.char(tonumber(byte, 16)) end))
 end
 
---- A guest in real mode: vm, cpu and buffer.
-function M.guest(hex, size)
-  local vm, ram = assert(luna.vm()), assert(luna.buffer(size))
+--- A guest in real mode, on the accelerator that is meant by nil, "kvm" or "soft": vm, cpu and
+--- buffer.
+function M.guest(hex, size, accel)
+  local vm, ram = assert(luna.vm { accel = accel }), assert(luna.buffer(size))
   assert(vm:map_space(0, ram, 0, size, "rwx"))
   ram:write(M.CODE, M.bytes(hex))
   return vm, assert(vm:vcpu { mode = "real", rip = M.CODE }), ram
+end
+
+--- A guest that writes to a port without end: vm, cpu, buffer, and a function that lets it do so
+--- `exits` times by object:run, of the vm or the cpu.
+function M.writer(accel)
+  local vm, cpu, ram = M.guest("ba 10 00  ee  eb fd", MEMORY, accel) -- next: out dx, al; jmp next
+  local left
+  vm:pio(M.PORT, 1, { write = function()
+    left = left - 1
+    if left == 0 then cpu:stop() end
+  end })
+  return vm, cpu, ram, function(object, exits)
+    left = exits
+    local exit = assert(object:run { timeout = 60 })
+    assert(exit.kind == "stopped", tostring(exit))
+  end
 end
 
 -- The least time of each part in a group of rounds, in which they take turns at being first.

@@ -2,7 +2,6 @@
 -- vCPUs on threads of their own: exits that their threads finish in C (threads.c), and exits that
 -- they queue to Lua (queued.lua); and those of a single vCPU under vm:run, as a ratio to cpu:run.
 
-local luna = require "lunavisor"
 local rounds = require "rounds"
 
 local PAIRS = 60
@@ -16,21 +15,9 @@ local function collect(command)
 end
 
 local function alone(accel, exits)
-  local vm, ram = assert(luna.vm { accel = accel }), assert(luna.buffer(0x8000))
-  assert(vm:map_space(0, ram, 0, 0x8000, "rwx"))
-  ram:write(rounds.CODE, rounds.bytes "ba 10 00  ee  eb fd") -- mov dx, 0x10; next: out dx, al; jmp
-  local cpu = assert(vm:vcpu { mode = "real", rip = rounds.CODE })
-  local left
-  vm:pio(rounds.PORT, 1, { write = function()
-    left = left - 1
-    if left == 0 then cpu:stop() end
-  end })
+  local vm, cpu, ram, write = rounds.writer(accel)
   local function timed(object)
-    return rounds.timed(function()
-      left = exits
-      local exit = assert(object:run { timeout = 60 })
-      assert(exit.kind == "stopped", tostring(exit))
-    end)
+    return rounds.timed(function() write(object, exits) end)
   end
   local sample = rounds.ratio(timed(vm), timed(cpu), PAIRS)
   vm:close()
