@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * A started vCPU that has no thread, over the fake: the caller runs it, until another is started;
  * and what other threads may do with it meanwhile. */
+#include "fixture/own_calls.h"
 #include "fixture/vcpu_fixture.h"
 
 #include <dirent.h>
@@ -108,17 +109,6 @@ static void a_failed_run_tells_why(void) {
   end();
 }
 
-static int calls[3];
-
-static int call_on_its_own(void *context, uint64_t offset, uint32_t size, uint32_t access,
-                           uint64_t *value) {
-  (void)offset, (void)size, (void)access, (void)value;
-  calls[0] = luna_vcpu_stop(context);
-  calls[1] = luna_vcpu_pause(context);
-  calls[2] = luna_vcpu_resume(context);
-  return 1; /* an exit, too */
-}
-
 static void its_own_thread_is_refused(void) {
   uint32_t trap;
   begin();
@@ -126,9 +116,7 @@ static void its_own_thread_is_refused(void) {
   fake_endless_pio(PORT, 1, false);
   CHECK_OK(luna_vcpu_start_here(vcpu));
   CHECK_EQ(run_here(), LUNA_EXIT_PIO);
-  for (int i = 0; i < 3; i++) {
-    CHECK_EQ(calls[i], LUNA_ERROR_STATE);
-  }
+  own_calls_are_refused();
   CHECK_OK(luna_vcpu_stop(vcpu)); /* and not when it is out again */
   end();
 }

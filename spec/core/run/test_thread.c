@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * vCPUs on threads of their own, over the fake: the queue, pauses and stops at any moment, errors,
  * and what may be called when. */
+#include "fixture/own_calls.h"
 #include "fixture/vcpu_fixture.h"
 
 #include <poll.h>
@@ -219,17 +220,6 @@ static void a_started_vcpu_goes_away(void) {
   }
 }
 
-static atomic_int own_calls[3];
-
-static int call_on_its_own(void *context, uint64_t offset, uint32_t size, uint32_t access,
-                           uint64_t *value) {
-  (void)offset, (void)size, (void)access, (void)value;
-  own_calls[0] = luna_vcpu_stop(context);
-  own_calls[1] = luna_vcpu_pause(context);
-  own_calls[2] = luna_vcpu_resume(context);
-  return 1; /* an exit, too */
-}
-
 /* It would wait for itself. */
 static void its_own_thread_is_refused(void) {
   begin();
@@ -238,9 +228,7 @@ static void its_own_thread_is_refused(void) {
   fake_endless_pio(PORT, 1, false);
   CHECK_OK(luna_vcpu_start(vcpu));
   CHECK_EQ(next(), LUNA_EXIT_PIO);
-  for (int i = 0; i < 3; i++) {
-    CHECK_EQ(own_calls[i], LUNA_ERROR_STATE);
-  }
+  own_calls_are_refused();
   CHECK_OK(luna_vcpu_stop(vcpu));
   end();
 }
