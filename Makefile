@@ -263,7 +263,7 @@ $(BUILD)/spec/%: $(BUILD)/obj/spec/core/%.o $(FAKE) $(CORE)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-$(BUILD)/spec/hvf/%: $(BUILD)/obj/spec/core/hvf/%.o $(FAKE) $(HVF) $(CORE)
+$(BUILD)/spec/hvf%: $(BUILD)/obj/spec/core/hvf%.o $(FAKE) $(HVF) $(CORE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
