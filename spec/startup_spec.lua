@@ -111,6 +111,25 @@ helper.kvm("a vCPU with a LAPIC in KVM", function()
     assert.same({ "0x0", "0x9000" }, { hex(second.rip), hex(second.cs.base) })
   end)
 
+  for _, looks in ipairs { false, true } do
+    it("begins anew, whatever was written while it waited"
+        .. (looks and ", and shows that at once" or ""), function()
+      local guest = irq.guest(icr(9) .. "out 0x31, al", { vm = SPLIT })
+      guest.ram:write(0x9000, helper.code("mov ax, cs\n out 0x30, ax", 16, 0))
+      local second = guest.vm:vcpu { wait = true }
+      second.ds.base, second.cs.base, second.rip, second.rbx = 0x5000, 0, 0x1234, 7
+      guest:stops "pio" -- INIT and SIPI are there
+      if looks then
+        assert.same({ "runnable", "0x9000", "0x0" },
+          { second.mp_state, hex(second.cs.base), hex(second.ds.base) })
+      end
+      local exit = second:run { timeout = 60 }
+      assert.same({ "pio", 0x30, 0x900 }, { exit.kind, exit.port, exit.value })
+      assert.same({ "0x9000", "0x0", "0x0" },
+        { hex(second.cs.base), hex(second.ds.base), hex(second.rbx) })
+    end)
+  end
+
   it("moves to another space while it waits", function()
     local guest = irq.guest(icr(9) .. "out 0x31, al", { vm = SPLIT })
     local second = guest.vm:vcpu { wait = true }

@@ -145,10 +145,41 @@ int luna_vcpu_fire_timer(luna_vcpu *vcpu) {
 
 /* ---- Running or waiting ---- */
 
+static void note_wait(luna_vcpu *vcpu, bool waits) {
+  if (waits) {
+    atomic_fetch_or(&vcpu->attention, LUNA_ATTEND_START);
+  } else {
+    atomic_fetch_and(&vcpu->attention, ~(unsigned)LUNA_ATTEND_START);
+  }
+}
+
 static int set_mp_state(luna_vcpu *vcpu, uint32_t state) {
-  return luna_kvm_set_mp_state(vcpu->fd, state) == 0
-             ? LUNA_OK
-             : luna_fail_errno(errno, "cannot set the MP state of vCPU %u to %u", vcpu->id, state);
+  if (luna_kvm_set_mp_state(vcpu->fd, state) != 0) {
+    return luna_fail_errno(errno, "cannot set the MP state of vCPU %u to %u", vcpu->id, state);
+  }
+  note_wait(vcpu, state == LUNA_MP_UNINITIALIZED);
+  return LUNA_OK;
+}
+
+/* KVM_RUN of a vCPU that waits for INIT takes INIT and SIPI and comes back (EAGAIN) before it looks
+ * at the run page: registers that wait there would overwrite those of the reset. */
+int luna_apic_enter(luna_vcpu *vcpu) {
+  return luna_state_push(vcpu);
+}
+
+/* KVM_RUN with an exit: it did not wait any more. */
+void luna_apic_left(luna_vcpu *vcpu) {
+  note_wait(vcpu, false);
+}
+
+/* KVM first does what INIT and SIPI ask. */
+static int ask_mp_state(luna_vcpu *vcpu, uint32_t *state) {
+  bool waits = atomic_load(&vcpu->attention) & LUNA_ATTEND_START;
+  int status = waits ? luna_state_push(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && luna_kvm_get_mp_state(vcpu->fd, state) != 0) {
+    status = luna_fail_errno(errno, "cannot read the MP state of vCPU %u", vcpu->id);
+  }
+  return status == LUNA_OK ? luna_state_reload(vcpu) : status;
 }
 
 int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state) {
@@ -160,10 +191,7 @@ int luna_vcpu_get_mp_state(luna_vcpu *vcpu, uint32_t *state) {
     return LUNA_OK;
   }
   int status = check(vcpu, "read the MP state");
-  if (status == LUNA_OK && luna_kvm_get_mp_state(vcpu->fd, state) != 0) {
-    status = luna_fail_errno(errno, "cannot read the MP state of vCPU %u", vcpu->id);
-  }
-  return status == LUNA_OK ? luna_state_reload(vcpu) : status;
+  return status == LUNA_OK ? ask_mp_state(vcpu, state) : status;
 }
 
 int luna_vcpu_set_mp_state(luna_vcpu *vcpu, uint32_t state) {
@@ -180,10 +208,9 @@ int luna_vcpu_set_mp_state(luna_vcpu *vcpu, uint32_t state) {
   return status == LUNA_OK ? set_mp_state(vcpu, state) : status;
 }
 
-bool luna_apic_waits(const luna_vcpu *vcpu) {
+bool luna_apic_waits(luna_vcpu *vcpu) {
   uint32_t state;
-  return vcpu->vm->irqchip && luna_kvm_get_mp_state(vcpu->fd, &state) == 0 &&
-         state != LUNA_MP_RUNNABLE;
+  return vcpu->vm->irqchip && ask_mp_state(vcpu, &state) == LUNA_OK && state != LUNA_MP_RUNNABLE;
 }
 
 /* KVM's map of APIC IDs misses a LAPIC that was made after the map, until one is written. */
@@ -200,7 +227,8 @@ static int begin_mp_state(luna_vcpu *vcpu, const luna_vcpu_options *options) {
   bool waits = vcpu->id > 0;
   bool shall = options->wait || (waits && options->mode == LUNA_MODE_RESET);
   uint32_t state = shall ? LUNA_MP_UNINITIALIZED : LUNA_MP_RUNNABLE;
-  int status = shall ? luna_state_commit(vcpu) : LUNA_OK;
+  note_wait(vcpu, shall);
+  int status = shall ? luna_state_push(vcpu) : LUNA_OK;
   return status == LUNA_OK && waits != shall ? set_mp_state(vcpu, state) : status;
 }
 
@@ -275,10 +303,7 @@ int luna_apic_reset(const luna_vcpu *vcpu) {
 /* Asking for the MP state makes KVM do it. The LAPIC as it is now is in the seat's copy. */
 int luna_apic_settle(luna_vcpu *vcpu) {
   uint32_t state;
-  if (luna_kvm_get_mp_state(vcpu->fd, &state) != 0) {
-    return luna_fail_errno(errno, "cannot read the MP state of vCPU %u", vcpu->id);
-  }
-  int status = luna_state_reload(vcpu);
+  int status = ask_mp_state(vcpu, &state);
   return status == LUNA_OK ? luna_timer_fetch(vcpu) : status;
 }
 

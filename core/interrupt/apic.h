@@ -6,7 +6,10 @@
 #include "seat/seat.h"
 
 /* Whether the vCPU waits to be started or woken, without being in the guest. */
-bool luna_apic_waits(const luna_vcpu *vcpu);
+bool luna_apic_waits(luna_vcpu *vcpu);
+/* Around KVM_RUN, with LUNA_ATTEND_START. */
+int luna_apic_enter(luna_vcpu *vcpu);
+void luna_apic_left(luna_vcpu *vcpu);
 /* The state in which a vCPU begins: runnable, or waiting. */
 int luna_apic_begin(luna_vcpu *vcpu, const luna_vcpu_options *options);
 /* Makes the LAPIC and MP state of a seat those of a fresh vCPU. */

@@ -30,7 +30,7 @@
 
 /* Errors that pass: a vCPU that waits to be started, however long, and a race in the kernel's
  * recovery of executable huge pages that shows as ENOMEM for a moment (Linux 6.11 to 6.13). */
-static bool passes(const luna_vcpu *vcpu, int number, int *tries) {
+static bool passes(luna_vcpu *vcpu, int number, int *tries) {
   enum {
     MOST = 50
   };
@@ -232,6 +232,9 @@ static int decode_failure(luna_vcpu *vcpu, int number) {
  * that comes instead, or a negative status. */
 static int attend_entry(luna_vcpu *vcpu, unsigned attention) {
   int status = attention & LUNA_ATTEND_CPUID ? luna_cpuid_refuse(vcpu) : LUNA_OK;
+  if (status == LUNA_OK && attention & LUNA_ATTEND_START) {
+    status = luna_apic_enter(vcpu);
+  }
   if (status == LUNA_OK && attention & LUNA_ATTEND_INTERRUPT) {
     status = luna_interrupt_enter(vcpu);
   }
@@ -288,6 +291,9 @@ static void enter(luna_vcpu *vcpu, unsigned attention) {
   }
   if (vcpu->debug && entered) {
     luna_trap_flag_left(vcpu);
+  }
+  if (number == 0 && attention & LUNA_ATTEND_START) {
+    luna_apic_left(vcpu);
   }
   bool ours = number == EINTR && (luna_kick_seen() || !entered);
   vcpu->leave = (luna_leave){.entered = entered, .ours = ours, .number = number};

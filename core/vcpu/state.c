@@ -63,6 +63,26 @@ int luna_state_commit(luna_vcpu *vcpu) {
   return LUNA_OK;
 }
 
+int luna_state_push(luna_vcpu *vcpu) {
+  struct kvm_run *run = vcpu->run;
+  int status = luna_state_flush(vcpu);
+  if (status != LUNA_OK || !run->kvm_dirty_regs) {
+    return status;
+  }
+  if ((run->kvm_dirty_regs & KVM_SYNC_X86_REGS &&
+       luna_kvm_set_regs(vcpu->fd, &run->s.regs.regs) != 0) ||
+      (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS &&
+       luna_kvm_set_sregs(vcpu->fd, &run->s.regs.sregs) != 0) ||
+      (run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS &&
+       luna_kvm_set_events(vcpu->fd, &run->s.regs.events) != 0)) {
+    return errno == EINVAL
+               ? luna_state_fail(vcpu)
+               : luna_fail_errno(errno, "cannot write the registers of vCPU %u", vcpu->id);
+  }
+  run->kvm_dirty_regs = 0;
+  return LUNA_OK;
+}
+
 bool luna_state_interruptible(const luna_vcpu *vcpu) {
   const uint64_t rflags_if = 1 << 9;
   const struct kvm_regs *regs = page_has_regs(vcpu) ? &vcpu->run->s.regs.regs : &vcpu->state.regs;

@@ -11,6 +11,8 @@
 int luna_state_begin(luna_vcpu *vcpu);
 /* Writes registers now: KVM does not look at the run page of a vCPU that waits. */
 int luna_state_commit(luna_vcpu *vcpu);
+/* The same for those that wait to be written, and no others. */
+int luna_state_push(luna_vcpu *vcpu);
 /* Reads again what KVM may have changed without an entry, unless writes wait for the next one. */
 int luna_state_reload(luna_vcpu *vcpu);
 /* Whether RFLAGS.IF will be set at the next entry, as far as that is known without a call. */

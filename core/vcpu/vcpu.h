@@ -63,7 +63,8 @@ enum {
   LUNA_ATTEND_INTERRUPT = 2, /* interrupt/: vectors that wait for the guest */
   LUNA_ATTEND_COALESCED = 4, /* exit/: writes that KVM has collected */
   LUNA_ATTEND_TIME = 8,      /* account.c: time spent in the guest */
-  LUNA_ATTEND_CPUID = 16     /* cpuid.c: its seat has run with another table */
+  LUNA_ATTEND_CPUID = 16,    /* cpuid.c: its seat has run with another table */
+  LUNA_ATTEND_START = 32     /* interrupt/: it waits for INIT */
 };
 
 /* What waits to be given to KVM with the next entry. These numbers are in saved states. */
