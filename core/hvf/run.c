@@ -149,7 +149,8 @@ static hv_return_t present(hvf_vcpu *v, int kind) {
   if (x->controlled) {
     x->reason = x->control.reason;
     x->stage = HVF_STAGE_NONE;
-    return HV_SUCCESS;
+    return x->reason == VMX_REASON_APIC_WRITE ? hvf_apic_note_start(v, x->control.linear)
+                                              : HV_SUCCESS;
   }
   x->reason = reason_of(kind, x->e);
   x->stage = stage_of(kind, x->e);

@@ -41,6 +41,14 @@ static void follow_threads(void) {
   pthread_atfork(NULL, NULL, hvf_owner_forget);
 }
 
+/* Each vCPU runs from the registers that the program gives it. KVM would have those with a local
+ * APIC, but for number 0, wait for INIT and SIPI. */
+static hv_return_t begin_running(hvf_vcpu *v) {
+  return hvf_the_vm.options & HV_VM_ACCEL_APIC
+             ? hvf_status(luna_vcpu_set_mp_state(v->vcpu, LUNA_MP_RUNNABLE))
+             : HV_SUCCESS;
+}
+
 static hv_return_t make(hvf_vcpu *v) {
   hv_return_t result = hvf_status(luna_vcpu_create(hvf_the_vm.vm, NULL, &v->vcpu));
   if (result != HV_SUCCESS) {
@@ -51,6 +59,7 @@ static hv_return_t make(hvf_vcpu *v) {
   result = hvf_room((void **)&hvf_the_vm.vcpus, &hvf_the_vm.vcpu_room, v->id, sizeof(hvf_vcpu *))
                ? hvf_status(luna_vcpu_account(v->vcpu, 1))
                : hvf_fail(HV_NO_RESOURCES, "no memory for a vCPU");
+  result = result == HV_SUCCESS ? begin_running(v) : result;
   result = result == HV_SUCCESS ? hvf_cpuid_begin(v) : result;
   result = result == HV_SUCCESS ? hvf_msr_join() : result;
   hvf_control_reset(v);

@@ -329,6 +329,7 @@ struct soft_cpu {
   _Atomic bool init;
   _Atomic int sipi; /* the vector plus 256; 0 for none */
   int eoi_vector;   /* of KVM_EXIT_IOAPIC_EOI that is due, plus 1 */
+  uint64_t started; /* SOFT_DUE_START: the CPUs, by number */
 
   uint64_t tlb_used[SOFT_TLB_SETS]; /* a bit for each 64th of the set */
   /* From here on the next CPU finds what this one leaves: room.c. */

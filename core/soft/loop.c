@@ -195,6 +195,9 @@ static int between(soft_cpu *cpu) {
   if (soft_unlikely(cpu->ring) && soft_ring_full(cpu)) {
     return leave_with(cpu, KVM_EXIT_DIRTY_RING_FULL);
   }
+  if (soft_unlikely(cpu->due & SOFT_DUE_START) && soft_vmx_between(cpu)) {
+    return 0;
+  }
   if (has_chips(cpu) && soft_chip_idle(cpu)) {
     return wait(cpu);
   }

@@ -101,7 +101,9 @@ typedef struct hvf_info {
   uint8_t vector;   /* IOAPIC_EOI, INJECT_EXCP */
   uint32_t command; /* INIT_AP, STARTUP_AP: ICR */
   uint32_t target;
-  uint32_t value; /* APIC_ACCESS_READ */
+  uint32_t value;   /* APIC_ACCESS_READ */
+  bool told;        /* the accelerator has told which vCPUs are meant: */
+  uint64_t targets; /* by number */
 } hvf_info;
 
 struct hvf_vcpu {

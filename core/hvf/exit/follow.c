@@ -21,9 +21,11 @@ bool hvf_follow_can(void) {
 
 hv_return_t hvf_follow_hand_over(hvf_vcpu *v) {
   const uint64_t *kept = v->kept_fields;
+  const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC; /* INIT and SIPI exit */
   const luna_controls controls = {
       .primary = v->controls[HV_VMX_CAP_PROCBASED],
-      .secondary = v->controls[HV_VMX_CAP_PROCBASED2],
+      .secondary =
+          v->controls[HV_VMX_CAP_PROCBASED2] | (accelerated ? CPU_BASED2_APIC_REG_VIRT : 0),
       .exceptions = (uint32_t)kept[HVF_KEPT_EXCEPTIONS],
       .fault_mask = (uint32_t)kept[HVF_KEPT_PF_MASK],
       .fault_match = (uint32_t)kept[HVF_KEPT_PF_MATCH],

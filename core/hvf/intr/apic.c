@@ -100,6 +100,10 @@ static int send_to_each(const hvf_vcpu *v, uint32_t command) {
   return status;
 }
 
+static hv_vm_exitinfo_t start_of(uint32_t command) {
+  return (command & MODE_BITS) == MODE_INIT ? HV_VM_EXITINFO_INIT_AP : HV_VM_EXITINFO_STARTUP_AP;
+}
+
 /* A level-triggered INIT that is not asserted starts nothing. */
 static hv_return_t send_ipi(hvf_vcpu *v, uint32_t command, uint32_t target) {
   const uint32_t mode = command & MODE_BITS;
@@ -111,11 +115,16 @@ static hv_return_t send_ipi(hvf_vcpu *v, uint32_t command, uint32_t target) {
       command >> SHORTHAND_SHIFT & 3 ? send_to_each(v, command) : send_message(target, command);
   pthread_mutex_unlock(&hvf_the_vm.lock);
   if (status == LUNA_OK && (mode == MODE_INIT || mode == MODE_STARTUP)) {
-    v->info =
-        (hvf_info){.code = mode == MODE_INIT ? HV_VM_EXITINFO_INIT_AP : HV_VM_EXITINFO_STARTUP_AP,
-                   .command = command,
-                   .target = target};
+    v->info = (hvf_info){.code = start_of(command), .command = command, .target = target};
   }
+  return hvf_status(status);
+}
+
+hv_return_t hvf_apic_note_start(hvf_vcpu *v, uint64_t targets) {
+  uint32_t command = 0;
+  int status = luna_vcpu_read_apic(v->vcpu, APIC_ICR, &command);
+  v->info =
+      (hvf_info){.code = start_of(command), .command = command, .told = true, .targets = targets};
   return hvf_status(status);
 }
 

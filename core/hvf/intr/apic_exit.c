@@ -130,7 +130,9 @@ static void fill_targets(const hvf_vcpu *v, bool *is_actv, unsigned int count) {
   pthread_mutex_lock(&hvf_the_vm.lock);
   for (unsigned int id = 0; id < count; id++) {
     bool exists = id < hvf_the_vm.vcpu_room && hvf_the_vm.vcpus[id];
-    is_actv[id] = exists && hvf_apic_goes_to(v, v->info.command, v->info.target, id);
+    is_actv[id] =
+        exists && (v->info.told ? id < 64 && v->info.targets >> id & 1
+                                : hvf_apic_goes_to(v, v->info.command, v->info.target, id));
   }
   pthread_mutex_unlock(&hvf_the_vm.lock);
 }

@@ -7,8 +7,13 @@
  * here are HV_UNSUPPORTED, but for those that say otherwise. Further errors and the meaning of
  * "owner": see hv.h. The calls that are not the owner's may come from any thread at any time.
  *
- * What KVM does with a local APIC does not exit: the guest's accesses, its timer, IPIs, and the
- * start of further processors. A vCPU other than 0 waits for INIT and SIPI in hv_vcpu_run. */
+ * A new vCPU runs, whatever its number; hv_vcpu_apic_put_state (boot_state) makes one wait in
+ * hv_vcpu_run for INIT and SIPI. What these do to a vCPU is done here: a program that does it again
+ * at their exits finds it done.
+ *
+ * What the accelerator does with a local APIC does not exit: the guest's accesses, its timer, IPIs;
+ * on KVM also INIT and SIPI, which on the software CPU exit behind the instruction (INIT_AP,
+ * STARTUP_AP; a SIPI only if a vCPU waits for it). */
 #ifndef HYPERVISOR_HV_INTR_H
 #define HYPERVISOR_HV_INTR_H
 
@@ -221,8 +226,8 @@ HV_API hv_return_t hv_vcpu_apic_lsc_invalidate(hv_vcpuid_t vcpu);
 /* What else there is to know: HV_VM_EXITINFO_*. Not only with HV_VM_ACCEL_APIC. */
 HV_API hv_return_t hv_vcpu_exit_info(hv_vcpuid_t vcpu, hv_vm_exitinfo_t *code);
 /* The details of that. HV_ERROR if the last exit was of another kind.
- * init_ap, startup_ap: `is_actv[id]` is true for each vCPU that INIT or SIPI was sent to; `count`
- * elements are written. `*ap_rip` is the address where the processors start. */
+ * init_ap, startup_ap: `is_actv[id]` is true for each vCPU that INIT or SIPI was sent to, or that
+ * the guest's SIPI starts; `count` elements are written. `*ap_rip` is where they start. */
 HV_API hv_return_t hv_vcpu_exit_init_ap(hv_vcpuid_t vcpu, bool is_actv[], unsigned int count);
 HV_API hv_return_t hv_vcpu_exit_startup_ap(hv_vcpuid_t vcpu, bool is_actv[], unsigned int count,
                                            uint64_t *ap_rip);

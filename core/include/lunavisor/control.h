@@ -10,7 +10,9 @@
 
 /* What a vCPU exits for, and what it reads instead of what there is. Bits are those of the fields
  * of the VMCS (lunavisor/vmx.h); those that have nothing to do with the guest's instructions are
- * ignored. */
+ * ignored. CPU_BASED2_APIC_REG_VIRT counts for INIT and SIPI alone, where the accelerator has the
+ * local APICs: it delivers those that the guest's ICR sends, and behind the instruction exits as
+ * VMX_REASON_APIC_WRITE with qualification 0x300. A SIPI that starts none does not exit. */
 typedef struct luna_controls {
   uint32_t primary; /* processor-based */
   uint32_t secondary;
@@ -33,7 +35,7 @@ typedef struct luna_control_exit {
   uint32_t reason; /* basic exit reason: VMX_REASON_* of lunavisor/vmx.h */
   uint32_t length; /* of the instruction; 0 where it is for none */
   uint64_t qualification;
-  uint64_t linear;      /* guest-linear address; 0 where there is none */
+  uint64_t linear;      /* guest-linear address; of an ICR the vCPUs reached, by bit; else 0 */
   uint32_t instruction; /* VM-exit instruction information */
   uint32_t interruption;
   uint32_t interruption_error;

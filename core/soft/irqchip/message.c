@@ -2,6 +2,7 @@
  * Interrupts between LAPICs, and to them. */
 #include "soft/irqchip/irqchip.h"
 #include "soft/kernel/kernel.h"
+#include "soft/vmx/vmx.h"
 
 #include <unistd.h>
 
@@ -86,6 +87,44 @@ unsigned soft_message_send(soft_vm *vm, soft_message message) {
   return taken;
 }
 
+/* ---- The command register ---- */
+
+/* Whether a SIPI would start it: it waits for one, or will once it has looked at its INIT. */
+static bool waits_for_start(const soft_cpu *cpu) {
+  bool waits = atomic_load(&cpu->mp_state) == KVM_MP_STATE_INIT_RECEIVED ||
+               (atomic_load(&cpu->init) && cpu->id != 0);
+  return waits && !atomic_load(&cpu->sipi);
+}
+
+static bool is_meant(const soft_cpu *from, const soft_cpu *cpu, const soft_message *message,
+                     unsigned shorthand) {
+  switch (shorthand) {
+    case SHORTHAND_NONE:
+      return soft_message_matches(cpu, message);
+    case SHORTHAND_SELF:
+      return cpu == from;
+    default:
+      return cpu != from || shorthand == SHORTHAND_ALL;
+  }
+}
+
+/* Of INIT and SIPI a control may have an exit, with those that it stops or starts. */
+static void start(soft_cpu *from, const soft_message *message, unsigned shorthand) {
+  uint64_t targets = 0;
+  for (unsigned i = 0; i < SOFT_CPUS_MAX; i++) {
+    soft_cpu *cpu = atomic_load(&from->vm->cpus[i]);
+    if (cpu && is_meant(from, cpu, message, shorthand)) {
+      bool changes = message->delivery == DELIVER_INIT || waits_for_start(cpu);
+      targets |= (uint64_t)changes << i;
+      deliver(cpu, message);
+    }
+  }
+  if (targets && soft_asks_further(from, CPU_BASED2_APIC_REG_VIRT)) {
+    from->started = targets;
+    from->due |= SOFT_DUE_START;
+  }
+}
+
 void soft_message_command(soft_cpu *from, uint32_t destination, uint32_t command, bool wide) {
   soft_message message = {.destination = destination,
                           .vector = (uint8_t)command,
@@ -97,15 +136,17 @@ void soft_message_command(soft_cpu *from, uint32_t destination, uint32_t command
   if (message.delivery == DELIVER_INIT && level && !asserts) {
     return; /* the end of an INIT, which nothing waits for */
   }
+  if (message.delivery == DELIVER_INIT || message.delivery == DELIVER_STARTUP) {
+    start(from, &message, shorthand);
+    return;
+  }
   if (shorthand == SHORTHAND_NONE) {
     soft_message_send(from->vm, message);
     return;
   }
   for (unsigned i = 0; i < SOFT_CPUS_MAX; i++) {
     soft_cpu *cpu = atomic_load(&from->vm->cpus[i]);
-    bool meant =
-        shorthand == SHORTHAND_SELF ? cpu == from : cpu != from || shorthand == SHORTHAND_ALL;
-    if (cpu && meant) {
+    if (cpu && is_meant(from, cpu, &message, shorthand)) {
       deliver(cpu, &message);
     }
   }

@@ -5,6 +5,7 @@
 #include "kvm/kvm_control.h"
 #include "soft/access.h"
 #include "soft/deliver/deliver.h"
+#include "soft/irqchip/irqchip.h"
 
 /* The one bit of interruption information that an enumerator cannot hold. */
 static const uint32_t valid = UINT32_C(1) << 31;
@@ -123,8 +124,18 @@ static bool exit_between(soft_cpu *cpu, uint32_t reason) {
   return true;
 }
 
+/* Behind the instruction that has written the command register (SDM volume 3, 30.4.3.2). */
+static bool exit_start(soft_cpu *cpu) {
+  cpu->due &= ~(unsigned)SOFT_DUE_START;
+  soft_vmx_begin(cpu, VMX_REASON_APIC_WRITE, APIC_COMMAND)->linear = cpu->started;
+  return true;
+}
+
 bool soft_vmx_between(soft_cpu *cpu) {
   unsigned due = cpu->due;
+  if (due & SOFT_DUE_START) {
+    return exit_start(cpu);
+  }
   cpu->due &= ~(unsigned)SOFT_DUE_STEP;
   if (due & SOFT_DUE_STEP && soft_asks(cpu, CPU_BASED_MTF)) {
     return exit_between(cpu, VMX_REASON_MTF);

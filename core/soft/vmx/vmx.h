@@ -13,7 +13,8 @@ enum {
   SOFT_DUE_EVENT = 1, /* the one that user space wants delivered: soft_cpu.entry */
   SOFT_DUE_TPR = 2,   /* the task priority may be below its threshold */
   SOFT_DUE_STEP = 4,  /* the monitor trap flag's exit */
-  SOFT_DUE_EXIT = 8   /* one that is on the run page: soft_vmx_return */
+  SOFT_DUE_EXIT = 8,  /* one that is on the run page: soft_vmx_return */
+  SOFT_DUE_START = 16 /* that of an INIT or a SIPI: soft_cpu.started */
 };
 
 /* ---- exit.c ---- */

@@ -159,12 +159,6 @@ static void timers_have_a_frequency(void) {
 
 /* ---- What is left of an exit for the program ---- */
 
-static hv_vm_exitinfo_t info(void) {
-  hv_vm_exitinfo_t code = 99;
-  HV(hv_vcpu_exit_info(vcpu, &code));
-  return code;
-}
-
 static void ordinary_exits_have_no_details(void) {
   uint8_t byte;
   uint32_t word;
@@ -193,67 +187,6 @@ static void before_the_first_run_there_is_no_exit(void) {
   CHECK_EQ(info(), 0);
   CHECK_EQ(run(), VMX_REASON_HLT);
   CHECK_EQ(info(), HV_VM_EXITINFO_VMX);
-  end();
-}
-
-/* A further processor, that runs on its own thread once it is started, and is there until its
- * starter has looked. */
-static pthread_barrier_t made;
-
-static void *processor(void *reason) {
-  hv_vcpuid_t id;
-  hv_return_t result = hv_vcpu_create(&id, HV_VCPU_DEFAULT);
-  pthread_barrier_wait(&made);
-  result = result == HV_SUCCESS ? hv_vcpu_run_until(id, luna_clock() + 60000000000u) : result;
-  hv_vmx_vcpu_read_vmcs(id, VMCS_RO_EXIT_REASON, reason);
-  uint64_t base = 0;
-  hv_vmx_vcpu_read_vmcs(id, VMCS_GUEST_CS_BASE, &base);
-  pthread_barrier_wait(&made);
-  hv_vcpu_destroy(id);
-  return (void *)(intptr_t)(result == HV_SUCCESS ? (intptr_t)base : -1);
-}
-
-static void check_targets(uint32_t command, uint32_t target, bool self, bool other) {
-  bool active[3] = {true, true, true}, done = true;
-  uint64_t rip = 0;
-  HV(hv_vcpu_apic_write(vcpu, ICR_HIGH, target << 24, &done));
-  CHECK(done);
-  HV(hv_vcpu_apic_write(vcpu, ICR, command, &done));
-  CHECK(!done);
-  if ((command & 0x700) == 0x500) {
-    CHECK_EQ(info(), HV_VM_EXITINFO_INIT_AP);
-    HV(hv_vcpu_exit_init_ap(vcpu, active, 3));
-  } else {
-    CHECK_EQ(info(), HV_VM_EXITINFO_STARTUP_AP);
-    HV(hv_vcpu_exit_startup_ap(vcpu, active, 3, &rip));
-    CHECK_EQ(rip, (command & 0xff) << 12);
-  }
-  CHECK_EQ(active[0], self);
-  CHECK_EQ(active[1], other);
-  CHECK_EQ(active[2], false);
-}
-
-static void processors_are_started(void) {
-  pthread_t thread;
-  void *base;
-  uint64_t reason = 0;
-  begin_halting();
-  static const uint8_t code[] = {0xe6, 0x90}; /* out 0x90, al */
-  memcpy(ram + 0x8000, code, sizeof code);
-  pthread_barrier_init(&made, NULL, 2);
-  CHECK_EQ(pthread_create(&thread, NULL, processor, &reason), 0);
-  pthread_barrier_wait(&made);
-  check_targets(0x4500, 1, false, true);  /* INIT to APIC 1 */
-  check_targets(0xc4500, 0, false, true); /* INIT to all others */
-  check_targets(0x4608, 1, false, true);  /* SIPI, 0x8000 */
-  bool done = false;
-  HV(hv_vcpu_apic_write(vcpu, ICR, 0x8500, &done)); /* INIT that is not asserted */
-  CHECK(done);
-  pthread_barrier_wait(&made);
-  CHECK_EQ(pthread_join(thread, &base), 0);
-  CHECK_EQ((intptr_t)base, 0x8000);
-  CHECK_EQ(reason, VMX_REASON_IO);
-  pthread_barrier_destroy(&made);
   end();
 }
 
@@ -399,7 +332,6 @@ int main(void) {
   RUN_KVM(timers_have_a_frequency);
   RUN_KVM(ordinary_exits_have_no_details);
   RUN_KVM(before_the_first_run_there_is_no_exit);
-  RUN_KVM(processors_are_started);
   RUN_KVM(interrupts_between_processors_are_sent);
   RUN_KVM(the_end_of_a_level_interrupt_is_an_exit);
   RUN_KVM(the_local_apic_can_be_at_another_page);
