@@ -9,7 +9,7 @@
  *
  * A new vCPU runs, whatever its number; hv_vcpu_apic_put_state (boot_state) makes one wait in
  * hv_vcpu_run for INIT and SIPI. What these do to a vCPU is done here: a program that does it again
- * at their exits finds it done.
+ * at their exits finds it done. vCPU 0 is the bootstrap processor, which an INIT has begin anew.
  *
  * What the accelerator does with a local APIC does not exit: the guest's accesses, its timer, IPIs;
  * on KVM also INIT and SIPI, which on the software CPU exit behind the instruction (INIT_AP,
