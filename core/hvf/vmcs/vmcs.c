@@ -285,11 +285,11 @@ static hv_return_t change_view(hvf_vcpu *v, int index, uint64_t *word, uint64_t 
   return result;
 }
 
+/* Bits above the field's width are ignored, as of VMWRITE (SDM Vol. 3, 31.3): a program's 1 << 31
+ * comes with its sign in them. */
 static hv_return_t write_field(hvf_vcpu *v, uint32_t number, uint64_t value) {
   hvf_field found = hvf_field_find(number);
-  if (found.kind != HVF_FIELD_NONE && value > hvf_field_widest(number)) {
-    return hvf_fail(HV_BAD_ARGUMENT, "field 0x%x cannot hold 0x%" PRIx64, number, value);
-  }
+  value &= hvf_field_widest(number);
   switch (found.kind) {
     case HVF_FIELD_EXIT:
       return hvf_fail(HV_DENIED, "field 0x%x of the VMCS is read-only", number);

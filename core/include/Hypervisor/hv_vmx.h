@@ -137,11 +137,11 @@ enum {
  * a moment. HV_UNSUPPORTED without KVM, and for an MSR that KVM does not have. */
 HV_API hv_return_t hv_vmx_get_msr_info(hv_vmx_msr_info_t field, uint64_t *value);
 
-/* A field of the VMCS. Owner. HV_BAD_ARGUMENT for a number that is no field, or that of the page
- * tables (VMCS_CTRL_EPTP), a value that the field cannot hold, and control bits outside the
- * capability; HV_DENIED for a write to a read-only field; HV_UNSUPPORTED for a field that KVM has
- * nothing like (of the host, of pages that the processor reads), or a value that it cannot follow,
- * such as exceptions to exit for. */
+/* A field of the VMCS. Owner. Bits of a value above the field's width are ignored. HV_BAD_ARGUMENT
+ * for a number that is no field, or that of the page tables (VMCS_CTRL_EPTP), a value that the
+ * field cannot hold, and control bits outside the capability; HV_DENIED for a write to a read-only
+ * field; HV_UNSUPPORTED for a field that KVM has nothing like (of the host, of pages that the
+ * processor reads), or a value that it cannot follow, such as exceptions to exit for. */
 HV_API hv_return_t hv_vmx_vcpu_read_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
 HV_API hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
 /* What a write of the field accepts: bits of a control that must be 1 and may be 1; for other

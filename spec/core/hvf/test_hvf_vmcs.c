@@ -122,9 +122,32 @@ static void fields_are_checked(void) {
   HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_PHYSICAL_ADDRESS, 0), HV_DENIED);
   HV_IS(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_RO_EXIT_REASON, &value, &value), HV_UNSUPPORTED);
   HV_IS(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, VMCS_GUEST_RIP, NULL, &value), HV_BAD_ARGUMENT);
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_CS, 0x10000), HV_BAD_ARGUMENT);
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_CS_LIMIT, UINT64_C(1) << 32), HV_BAD_ARGUMENT);
   HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_GDTR_LIMIT, 0x10000), HV_BAD_ARGUMENT);
+  end();
+}
+
+/* As of VMWRITE (SDM Vol. 3, 31.3): 1 << 31 of an int comes with 32 more bits. */
+static void bits_above_the_width_of_a_field_are_ignored(void) {
+  const uint64_t above = UINT64_MAX << 32;
+  static const uint32_t fields[] = {VMCS_CTRL_PIN_BASED,        VMCS_CTRL_CPU_BASED,
+                                    VMCS_CTRL_VMENTRY_CONTROLS, VMCS_CTRL_EXC_BITMAP,
+                                    VMCS_GUEST_CS_LIMIT,        VMCS_GUEST_INTERRUPTIBILITY,
+                                    VMCS_CTRL_VMENTRY_EXC_ERROR};
+  BEGIN(0xf4);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    const uint64_t before = field(fields[i]);
+    test_note("field 0x%x", fields[i]);
+    set_field(fields[i], before | above);
+    CHECK_EQ(field(fields[i]), before);
+  }
+  set_field(VMCS_CTRL_CPU_BASED, above | field(VMCS_CTRL_CPU_BASED) | CPU_BASED_IRQ_WND);
+  CHECK(field(VMCS_CTRL_CPU_BASED) & CPU_BASED_IRQ_WND);
+  set_field(VMCS_CTRL_CPU_BASED, field(VMCS_CTRL_CPU_BASED) & ~(uint64_t)CPU_BASED_IRQ_WND);
+  set_field(VMCS_GUEST_DS, 0xffff0028);
+  CHECK_EQ(field(VMCS_GUEST_DS), 0x28);
+  set_field(VMCS_GUEST_DS, UINT64_C(0x12345) << 16);
+  CHECK_EQ(field(VMCS_GUEST_DS), 0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
   end();
 }
 
@@ -444,6 +467,7 @@ int main(void) {
   RUN_KVM(registers_and_fields_are_the_same);
   RUN_KVM(the_guest_has_what_is_written);
   RUN_KVM(fields_are_checked);
+  RUN_KVM(bits_above_the_width_of_a_field_are_ignored);
   RUN_KVM(what_kvm_cannot_follow_is_refused);
   RUN_KVM(what_vmx_operation_demands_can_be_set);
   RUN_KVM(the_guest_reads_shadows_of_masked_bits);
