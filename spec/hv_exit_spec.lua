@@ -211,7 +211,7 @@ helper.kvm("hv's other exits", function()
   it("are failed entries", function()
     local id = support.guest "hlt"
     support.write(id, hv.VMCS_GUEST_CR0, 0x80000010) -- paging without protection
-    assert.is_true(hv.vcpu_run(id))
+    assert.is_true(hv.vcpu_run_until(id, hv.DEADLINE_FOREVER))
     local reason = read(id, hv.VMCS_RO_EXIT_REASON)
     assert.equal(hv.VMX_REASON_VMENTRY_GUEST, reason % 0x10000)
     assert.is_true(reason >= hv.VMX_REASON_ENTRY_FAILURE)

@@ -7,6 +7,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
+#include "hvf/base/tick.h"
 #include "hvf/exit/fields.h"
 #include "hvf/exit/follow.h"
 #include "hvf/exit/leave.h"
@@ -38,6 +39,14 @@ static bool take_controlled(hvf_vcpu *v) {
          hvf_follow_complete(v, 0) == HV_SUCCESS;
 }
 
+/* Whether the core was stopped for hv_vcpu_interrupt, or for a tick while those are for it; one
+ * that came too late for that is none. */
+static bool is_interrupted(hvf_vcpu *v) {
+  const bool ticked =
+      atomic_exchange(&v->ticked, false) && atomic_load_explicit(&v->ticking, memory_order_relaxed);
+  return atomic_exchange(&v->interrupted, false) || ticked;
+}
+
 /* An exit that is for the program, rather than for something here to deal with. */
 static bool is_for_program(hvf_vcpu *v, int kind) {
   switch (kind) {
@@ -50,7 +59,7 @@ static bool is_for_program(hvf_vcpu *v, int kind) {
     case LUNA_EXIT_OTHER:
       return !v->followed || !take_controlled(v);
     case LUNA_EXIT_INTERRUPTED:
-      return atomic_exchange(&v->interrupted, false);
+      return is_interrupted(v);
     default:
       return true;
   }
@@ -292,8 +301,17 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
 
 /* ---- The framework's ---- */
 
+/* With local APICs of KVM a guest halts there, where no interrupt of the host is to wake it. */
 hv_return_t hv_vcpu_run(hv_vcpuid_t vcpu) {
-  return hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER);
+  hvf_vcpu *v;
+  hv_return_t result = hvf_owned(vcpu, &v);
+  if (result != HV_SUCCESS || hvf_the_vm.options & HV_VM_ACCEL_APIC) {
+    return result == HV_SUCCESS ? run(v, 0) : result;
+  }
+  result = hvf_tick_begin(v);
+  result = result == HV_SUCCESS ? run(v, 0) : result;
+  hvf_tick_end(v);
+  return result;
 }
 
 hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline) {

@@ -5,6 +5,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
 #include "hvf/base/room.h"
+#include "hvf/base/tick.h"
 #include "hvf/exit/follow.h"
 #include "hvf/intr/atpic.h"
 #include "hvf/intr/ioapic.h"
@@ -73,6 +74,7 @@ static hv_return_t create(hv_vm_options_t options) {
 /* In a child after fork: the VM is the parent's. Its memory here is a copy that nobody uses. */
 static void forget(void) {
   hvf_the_vm = (hvf_vm){.lock = PTHREAD_MUTEX_INITIALIZER};
+  hvf_tick_forget();
   drop_all();
 }
 

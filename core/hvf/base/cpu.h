@@ -138,7 +138,9 @@ struct hvf_vcpu {
   uint32_t apic_page_count;
   uint32_t apic_page_room;
   atomic_bool interrupted; /* hv_vcpu_interrupt */
-  bool extint;             /* the program asks for an interrupt of the PICs */
+  atomic_bool ticking;     /* it is in hv_vcpu_run: tick.c */
+  atomic_bool ticked;
+  bool extint; /* the program asks for an interrupt of the PICs */
 };
 
 #endif

@@ -131,11 +131,14 @@ HV_API hv_return_t hv_vcpu_invalidate_tlb(hv_vcpuid_t vcpu);
 
 /* Runs the vCPU until something has to be looked at; the exit is in the VMCS (hv_vmx.h). Owner.
  * HV_FAULT: host memory behind a mapping is gone. HV_ERROR: KVM cannot go on, for instance with an
- * instruction that it cannot emulate. Exits for causes outside the guest, such as a signal to this
- * thread, are VMX_REASON_IRQ. */
+ * instruction that it cannot emulate. Exits for causes outside the guest are VMX_REASON_IRQ: a
+ * signal to this thread and, of hv_vcpu_run alone, the host's timer interrupts, of which there is
+ * one about every millisecond that the guest runs (none with HV_VM_ACCEL_APIC). HV_NO_RESOURCES:
+ * there is no thread for those. */
 HV_API hv_return_t hv_vcpu_run(hv_vcpuid_t vcpu);
-/* The same up to a moment in nanoseconds of CLOCK_MONOTONIC (Apple: Mach absolute time): then
- * VMX_REASON_VMX_TIMER_EXPIRED, at once if it has passed, before the guest does anything. Owner. */
+/* The same, without interrupts of the host, up to a moment in nanoseconds of CLOCK_MONOTONIC
+ * (Apple: Mach absolute time): then VMX_REASON_VMX_TIMER_EXPIRED, at once if it has passed, before
+ * the guest does anything. Owner. */
 HV_API hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline);
 HV_WIDE enum { HV_DEADLINE_FOREVER = 0xffffffffffffffffull };
 /* Makes the run that is under way on each of the vCPUs, or else its next one, end with

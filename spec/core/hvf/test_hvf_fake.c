@@ -22,7 +22,7 @@ static void step_pio(int i, uint16_t port, uint32_t size, bool write) {
 }
 
 static uint64_t exit_of(void) {
-  HV(hv_vcpu_run(vcpu));
+  HV(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER));
   return field(VMCS_RO_EXIT_REASON);
 }
 
@@ -249,7 +249,7 @@ static void gone_memory_is_a_fault(void) {
   static const uint8_t code[] = {0xf4};
   steps[0] = (fake_step){.kind = FAKE_ERRNO, .number = EFAULT};
   begin_steps(code, sizeof code, 1);
-  HV_IS(hv_vcpu_run(vcpu), HV_FAULT);
+  HV_IS(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER), HV_FAULT);
   CHECK_TEXT(hv_ext_error_message(), "host memory");
   CHECK_EQ(exit_of(), VMX_REASON_HLT);
   end();
@@ -260,9 +260,9 @@ static void what_kvm_cannot_emulate_is_an_error(void) {
   steps[0] = (fake_step){.kind = FAKE_INTERNAL, .suberror = 3};
   steps[1] = (fake_step){.kind = FAKE_OTHER, .reason = 99};
   begin_steps(code, sizeof code, 2);
-  HV_IS(hv_vcpu_run(vcpu), HV_ERROR);
+  HV_IS(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER), HV_ERROR);
   CHECK_TEXT(hv_ext_error_message(), "suberror 3");
-  HV_IS(hv_vcpu_run(vcpu), HV_ERROR);
+  HV_IS(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER), HV_ERROR);
   CHECK_TEXT(hv_ext_error_message(), "KVM's reason 99");
   end();
 }
@@ -289,7 +289,7 @@ static void a_kernel_error_is_an_error(void) {
   static const uint8_t code[] = {0xf4};
   steps[0] = (fake_step){.kind = FAKE_ERRNO, .number = ENODEV};
   begin_steps(code, sizeof code, 1);
-  HV_IS(hv_vcpu_run(vcpu), HV_ERROR);
+  HV_IS(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER), HV_ERROR);
   CHECK_EQ(exit_of(), VMX_REASON_HLT);
   end();
 }
@@ -397,10 +397,10 @@ static hv_return_t whole_program(void) {
   result = result == HV_SUCCESS ? hv_vcpu_enable_native_msr(vcpu, 0x174, true) : result;
   result = result == HV_SUCCESS ? hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_CS_BASE, 0) : result;
   result = result == HV_SUCCESS ? hv_vcpu_write_register(vcpu, HV_X86_RIP, CODE) : result;
-  result = result == HV_SUCCESS ? hv_vcpu_run(vcpu) : result;
+  result = result == HV_SUCCESS ? hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER) : result;
   result = result == HV_SUCCESS ? hv_vcpu_read_register(vcpu, HV_X86_RIP, &value) : result;
   result = result == HV_SUCCESS ? hv_vcpu_set_space(vcpu, space) : result;
-  result = result == HV_SUCCESS ? hv_vcpu_run(vcpu) : result;
+  result = result == HV_SUCCESS ? hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER) : result;
   result = result == HV_SUCCESS ? hv_vcpu_set_space(vcpu, 0) : result;
   return result;
 }

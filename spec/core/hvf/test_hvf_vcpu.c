@@ -2,6 +2,8 @@
  * vCPUs as the Hypervisor framework has them: owners, running and interrupting. */
 #include "fixture/hvf_fixture.h"
 
+#include <sys/wait.h>
+
 /* Every call of the owner's, on the vCPU `id`; all of them have to give the same. */
 static void check_all(hv_vcpuid_t id, hv_return_t want) {
   uint64_t value, other;
@@ -200,6 +202,86 @@ static void an_interrupt_outside_of_a_run_ends_the_next_one(void) {
   end();
 }
 
+/* ---- The host's timer interrupts ---- */
+
+static uint64_t run_once(void) {
+  HV(hv_vcpu_run(vcpu));
+  return field(VMCS_RO_EXIT_REASON);
+}
+
+static void interrupts_of_the_host_end_hv_vcpu_run(void) {
+  BEGIN(0xeb, 0xfe); /* for ever */
+  for (int i = 0; i < 3; i++) {
+    CHECK_EQ(run_once(), VMX_REASON_IRQ);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_IRQ_INFO), 0);
+    CHECK_EQ(get(HV_X86_RIP), CODE);
+  }
+  usleep(100000); /* there is nothing to interrupt for a while */
+  CHECK_EQ(run_once(), VMX_REASON_IRQ);
+  end();
+}
+
+static void hv_vcpu_run_until_is_not_ended_by_them(void) {
+  BEGIN(0xeb, 0xfe);
+  CHECK_EQ(run_once(), VMX_REASON_IRQ);
+  HV(hv_vcpu_run_until(vcpu, luna_clock() + 50000000));
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), VMX_REASON_VMX_TIMER_EXPIRED);
+  end();
+}
+
+static void a_guest_goes_on_behind_them(void) {
+  uint64_t reason = VMX_REASON_IRQ;
+  unsigned ended = 0;
+  /* mov cx, 40000; mov dx, 0; a: inc dx; loop a; hlt */
+  BEGIN(0xb9, 0x40, 0x9c, 0xba, 0x00, 0x00, 0x42, 0xe2, 0xfd, 0xf4);
+  for (unsigned pass = 0; pass < 1000 && !ended; pass++) {
+    set(HV_X86_RIP, CODE);
+    for (reason = run_once(); reason == VMX_REASON_IRQ; reason = run_once()) {
+      ended++;
+    }
+    CHECK_EQ(reason, VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RDX) & 0xffff, 40000);
+  }
+  CHECK(ended > 0);
+  end();
+}
+
+/* KVM has the guest's halts there. */
+static void they_do_not_wake_a_halted_guest(void) {
+  pthread_t thread;
+  void *result;
+  begin_with((const uint8_t[]){0xf4, 0xeb, 0xfd}, 3, HV_VM_ACCEL_APIC);
+  uint64_t before = luna_clock();
+  CHECK_EQ(pthread_create(&thread, NULL, interrupt_soon, NULL), 0);
+  CHECK_EQ(run_once(), VMX_REASON_IRQ);
+  CHECK(luna_clock() - before >= 15000000);
+  CHECK_EQ(pthread_join(thread, &result), 0);
+  end();
+}
+
+static void a_child_has_its_own_interrupts(void) {
+  int status = 0;
+  BEGIN(0xeb, 0xfe);
+  CHECK_EQ(run_once(), VMX_REASON_IRQ);
+  pid_t child = fork();
+  if (child == 0) {
+    uint64_t reason = 0;
+    bool good = hv_vm_create(HV_VM_DEFAULT) == HV_SUCCESS &&
+                hv_vm_map(ram, 0, RAM_SIZE, RWX) == HV_SUCCESS &&
+                hv_vcpu_create(&vcpu, HV_VCPU_DEFAULT) == HV_SUCCESS &&
+                hv_vmx_vcpu_write_vmcs(vcpu, VMCS_GUEST_CS_BASE, 0) == HV_SUCCESS &&
+                hv_vcpu_write_register(vcpu, HV_X86_RIP, CODE) == HV_SUCCESS &&
+                hv_vcpu_run(vcpu) == HV_SUCCESS &&
+                hv_vmx_vcpu_read_vmcs(vcpu, VMCS_RO_EXIT_REASON, &reason) == HV_SUCCESS;
+    _exit(good && reason == VMX_REASON_IRQ ? 0 : 1);
+  }
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  CHECK_EQ(run_once(), VMX_REASON_IRQ);
+  end();
+}
+
 /* A vCPU on a thread of its own, that runs until it is interrupted. */
 static pthread_barrier_t made;
 
@@ -290,6 +372,11 @@ int main(void) {
   RUN_KVM(a_deadline_in_the_past_lets_the_guest_do_nothing);
   RUN_KVM(any_thread_interrupts_a_run);
   RUN_KVM(an_interrupt_outside_of_a_run_ends_the_next_one);
+  RUN_KVM(interrupts_of_the_host_end_hv_vcpu_run);
+  RUN_KVM(hv_vcpu_run_until_is_not_ended_by_them);
+  RUN_KVM(a_guest_goes_on_behind_them);
+  RUN_KVM(they_do_not_wake_a_halted_guest);
+  RUN_KVM(a_child_has_its_own_interrupts);
   RUN_KVM(several_are_interrupted_at_once);
   RUN_KVM(the_tlb_can_be_invalidated);
   RUN_KVM(the_tlb_can_be_invalidated_where_the_last_page_is_taken);
