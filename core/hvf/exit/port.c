@@ -4,64 +4,11 @@
 #include "hvf/exit/port.h"
 
 #include "hvf/exit/code.h"
-
-#include <string.h>
-
-typedef struct prefixes {
-  uint32_t count;
-  bool operand; /* 66 */
-  bool address; /* 67 */
-  bool repeat;  /* F2, F3 */
-  uint8_t segment;
-} prefixes;
-
-enum {
-  SEGMENT_DS = 3
-};
-
-/* The number that the VMCS has for the segment of an override prefix; -1 for another byte. */
-static int override_of(uint8_t byte) {
-  static const uint8_t bytes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
-  const uint8_t *found = memchr(bytes, byte, sizeof bytes);
-  return found ? (int)(found - bytes) : -1;
-}
-
-static prefixes read_prefixes(const uint8_t *bytes, uint32_t size, uint32_t bits) {
-  prefixes p = {.segment = SEGMENT_DS};
-  for (; p.count < size; p.count++) {
-    uint8_t byte = bytes[p.count];
-    if (override_of(byte) >= 0) {
-      p.segment = (uint8_t)override_of(byte);
-    } else if (byte == 0x66) {
-      p.operand = true;
-    } else if (byte == 0x67) {
-      p.address = true;
-    } else if (byte == 0xf2 || byte == 0xf3) {
-      p.repeat = true;
-    } else {
-      break;
-    }
-  }
-  if (bits == 64 && p.count < size && (bytes[p.count] & 0xf0) == 0x40) { /* REX */
-    p.count++;
-  }
-  return p;
-}
-
-static uint8_t address_bits(uint32_t bits, bool other) {
-  switch (bits) {
-    case 16:
-      return other ? 32 : 16;
-    case 32:
-      return other ? 16 : 32;
-    default:
-      return other ? 32 : 64;
-  }
-}
+#include "hvf/exit/prefix.h"
 
 /* Decodes the port instruction at the start of `bytes`; false if there is none. */
 static bool decode(const uint8_t *bytes, uint32_t size, uint32_t bits, hvf_port *port) {
-  prefixes p = read_prefixes(bytes, size, bits);
+  hvf_prefixes p = hvf_prefixes_read(bytes, size, bits);
   if (p.count >= size) {
     return false;
   }
@@ -79,7 +26,7 @@ static bool decode(const uint8_t *bytes, uint32_t size, uint32_t bits, hvf_port 
       .string = string,
       .repeat = string && p.repeat,
       .immediate = immediate,
-      .address_bits = address_bits(bits, p.address),
+      .address_bits = hvf_prefixes_address(bits, p.address),
       .segment = opcode & 2 ? p.segment : 0,
   };
   return port->length <= size;
@@ -154,17 +101,4 @@ hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port 
     *port = before;
   }
   return at ? HVF_PLACE_AT : HVF_PLACE_BEHIND;
-}
-
-uint32_t hvf_string_length(hvf_vcpu *v, uint64_t rip) {
-  hvf_code c;
-  if (!hvf_code_read(v, rip, &c)) {
-    return 0;
-  }
-  const uint8_t *bytes = c.bytes + HVF_LONGEST;
-  uint32_t count = read_prefixes(bytes, c.after, c.bits).count;
-  /* MOVS, CMPS: A4 to A7; STOS, LODS, SCAS: AA to AF */
-  bool string = count < c.after &&
-                ((bytes[count] & 0xfc) == 0xa4 || (bytes[count] >= 0xaa && bytes[count] <= 0xaf));
-  return string ? count + 1 : 0;
 }

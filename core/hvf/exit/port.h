@@ -16,7 +16,5 @@ typedef enum hvf_place {
 hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port *port);
 /* The same where it is known to end at `end`; false if there is none. */
 bool hvf_port_before(hvf_vcpu *v, const luna_exit *e, uint64_t end, hvf_port *port);
-/* The length of a string instruction, MOVS and the like, at `rip`; 0 for any other. */
-uint32_t hvf_string_length(hvf_vcpu *v, uint64_t rip);
 
 #endif

@@ -9,6 +9,7 @@
 #include "hvf/exit/fixed.h"
 #include "hvf/exit/memory.h"
 #include "hvf/exit/port.h"
+#include "hvf/exit/string.h"
 #include "hvf/exit/suspect.h"
 
 #include <inttypes.h>
