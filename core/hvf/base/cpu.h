@@ -16,13 +16,15 @@ typedef struct hvf_msr {
   hv_msr_flags_t flags;
 } hvf_msr;
 
-/* A port instruction as its code has it. */
+/* A port instruction, or a string instruction that writes, as its code has it. */
 typedef struct hvf_port {
   uint8_t length; /* bytes of it; 0: it is not known */
   uint8_t size;   /* of one element */
   bool in;
   bool string;
   bool repeat;
+  bool loads;           /* string: RSI counts */
+  bool stores;          /* string: RDI does */
   bool immediate;       /* the port's number is in the instruction */
   uint8_t address_bits; /* string: 16, 32 or 64 */
   uint8_t segment;      /* string: as the VMCS numbers them, ES 0 to GS 5 */

@@ -5,6 +5,7 @@
 
 #include "hvf/exit/code.h"
 #include "hvf/exit/prefix.h"
+#include "hvf/exit/string.h"
 
 /* Decodes the port instruction at the start of `bytes`; false if there is none. */
 static bool decode(const uint8_t *bytes, uint32_t size, uint32_t bits, hvf_port *port) {
@@ -25,6 +26,8 @@ static bool decode(const uint8_t *bytes, uint32_t size, uint32_t bits, hvf_port 
       .in = !(opcode & 2),
       .string = string,
       .repeat = string && p.repeat,
+      .loads = string && opcode & 2,
+      .stores = string && !(opcode & 2),
       .immediate = immediate,
       .address_bits = hvf_prefixes_address(bits, p.address),
       .segment = opcode & 2 ? p.segment : 0,
@@ -72,12 +75,6 @@ bool hvf_port_before(hvf_vcpu *v, const luna_exit *e, uint64_t end, hvf_port *po
   return hvf_code_read(v, end, &c) && find_before(v, e, &c, port);
 }
 
-static bool elements_left(hvf_vcpu *v, const hvf_port *port) {
-  uint64_t count;
-  return luna_vcpu_get(v->vcpu, LUNA_RCX, &count) == LUNA_OK &&
-         count << (64 - port->address_bits) != 0;
-}
-
 /* KVM leaves RIP at IN and INS, and at OUTS with elements left; whether it is at or behind the last
  * OUTS and OUT depends on how KVM came to emulate it. */
 hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port *port) {
@@ -90,7 +87,7 @@ hvf_place hvf_port_find(hvf_vcpu *v, const luna_exit *e, uint64_t rip, hvf_port 
   if (e->access == LUNA_READ) {
     return at ? HVF_PLACE_AT : HVF_PLACE_UNKNOWN;
   }
-  if (at && port->string && port->repeat && elements_left(v, port)) {
+  if (at && port->string && port->repeat && hvf_string_left(v, port)) {
     return HVF_PLACE_AT;
   }
   bool behind = find_before(v, e, &c, &before);

@@ -32,6 +32,7 @@ hvf_prefixes hvf_prefixes_read(const uint8_t *bytes, uint32_t size, uint32_t bit
     }
   }
   if (bits == 64 && p.count < size && (bytes[p.count] & 0xf0) == 0x40) { /* REX */
+    p.wide = bytes[p.count] & 8;
     p.count++;
   }
   return p;

@@ -11,6 +11,7 @@ typedef struct hvf_prefixes {
   bool operand;    /* 66 */
   bool address;    /* 67 */
   bool repeat;     /* F2, F3 */
+  bool wide;       /* REX.W */
   uint8_t segment; /* as the VMCS numbers them */
 } hvf_prefixes;
 

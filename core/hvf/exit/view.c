@@ -58,23 +58,6 @@ int hvf_view_run_out(hvf_vcpu *v) {
   return kind < 0 ? kind : LUNA_OK;
 }
 
-/* `by` elements on or back in a string, in the bits that the address size leaves. */
-static uint64_t stepped(uint64_t value, int64_t by, uint8_t bits) {
-  uint64_t mask = UINT64_MAX >> (64 - bits);
-  uint64_t moved = (value + (uint64_t)by) & mask;
-  return bits == 16 ? (value & ~mask) | moved : moved;
-}
-
-/* KVM has counted the element of OUTS that it exits for. */
-static void uncount(const hvf_port *port, uint64_t *values) {
-  const uint64_t direction_flag = 0x400;
-  int64_t step = values[LUNA_RFLAGS] & direction_flag ? -(int64_t)port->size : port->size;
-  values[LUNA_RSI] = stepped(values[LUNA_RSI], -step, port->address_bits);
-  if (port->repeat) {
-    values[LUNA_RCX] = stepped(values[LUNA_RCX], 1, port->address_bits);
-  }
-}
-
 /* Where the instruction is, now that KVM has finished it and RIP is `end`. */
 static void place_after(hvf_vcpu *v, uint64_t before, uint64_t end) {
   hvf_exit *x = &v->exit;
@@ -123,8 +106,8 @@ hv_return_t hvf_view_take_back(hvf_vcpu *v) {
     return hvf_status(status);
   }
   place_after(v, values[LUNA_RIP], end);
-  if (x->kind == LUNA_EXIT_PIO && x->port.string && !x->port.in) {
-    uncount(&x->port, values);
+  if (x->port.string && !x->port.in) { /* KVM has counted the element that it exits for */
+    hvf_string_uncount(&x->port, values);
   }
   values[LUNA_RIP] = x->start;
   x->stage = HVF_STAGE_NONE;
@@ -159,9 +142,15 @@ static hv_return_t place_port(hvf_vcpu *v) {
 /* KVM has done all of it but the write. What cannot be found stays behind RIP, with length 0. */
 static hv_return_t place_write(hvf_vcpu *v) {
   hvf_exit *x = &v->exit;
-  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &x->start));
-  x->length = result == HV_SUCCESS ? hvf_memory_writer(v, x->start) : 0;
-  x->start -= x->length;
+  uint64_t rip;
+  hv_return_t result = hvf_status(luna_vcpu_get(v->vcpu, LUNA_RIP, &rip));
+  if (result == HV_SUCCESS && hvf_string_writer(v, rip, &x->port, &x->start)) {
+    x->length = x->port.length;
+  } else if (result == HV_SUCCESS) {
+    x->port.string = false;
+    x->length = hvf_memory_writer(v, rip);
+    x->start = rip - x->length;
+  }
   x->placed = result == HV_SUCCESS;
   return result;
 }
@@ -225,6 +214,10 @@ hv_return_t hvf_view_place(hvf_vcpu *v) {
 
 /* KVM has changed, or will change, registers that count a string's elements. */
 static hv_return_t settle_string(hvf_vcpu *v) {
+  uint64_t linear;
+  if (hvf_is_fault(v)) {
+    hvf_memory_linear(v, &linear); /* by registers as they are now */
+  }
   hv_return_t result = hvf_view_place(v);
   return result == HV_SUCCESS && hvf_has_view(v) && v->exit.port.string ? hvf_view_take_back(v)
                                                                         : result;
@@ -261,7 +254,8 @@ static hv_return_t get_in_view(hvf_vcpu *v, int reg, uint64_t *value) {
     return HV_SUCCESS;
   }
   bool counts = reg == LUNA_RCX || reg == LUNA_RSI || reg == LUNA_RDI;
-  hv_return_t result = counts && x->kind == LUNA_EXIT_PIO ? settle_string(v) : HV_SUCCESS;
+  counts = counts && (x->kind == LUNA_EXIT_PIO || hvf_is_done(v));
+  hv_return_t result = counts ? settle_string(v) : HV_SUCCESS;
   return result == HV_SUCCESS ? get_now(v, reg, value) : result;
 }
 
@@ -347,7 +341,7 @@ static hv_return_t set_written_rip(hvf_vcpu *v, uint64_t value) {
 }
 
 static hv_return_t prepare_set(hvf_vcpu *v) {
-  if (v->exit.kind == LUNA_EXIT_PIO) {
+  if (v->exit.kind == LUNA_EXIT_PIO || hvf_is_done(v)) {
     return settle_string(v);
   }
   uint64_t linear;
@@ -355,8 +349,7 @@ static hv_return_t prepare_set(hvf_vcpu *v) {
     return HV_SUCCESS;
   }
   hvf_memory_linear(v, &linear); /* by registers as they are now */
-  return hvf_is_done(v) || v->exit.e->access == LUNA_EXECUTE ? hvf_view_place(v)
-                                                             : hvf_view_take_back(v);
+  return v->exit.e->access == LUNA_EXECUTE ? hvf_view_place(v) : hvf_view_take_back(v);
 }
 
 static hv_return_t set_seen(hvf_vcpu *v, int reg, uint64_t value) {

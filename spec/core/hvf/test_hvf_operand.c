@@ -169,9 +169,157 @@ static void an_operand_can_be_relative_to_rip(void) {
   end();
 }
 
+/* ---- Strings that write, of which there is an exit for each element ---- */
+
+typedef struct string {
+  uint8_t code[8];
+  uint32_t length;
+  uint32_t size; /* of an element */
+  uint64_t count;
+  bool moves; /* from DS:ESI */
+  bool down;
+} string;
+
+/* The last instruction that goes on is HLT. */
+static const string strings[] = {
+    {{0xf3, 0xaa, 0xf4}, 2, 1, 3, false, false},             /* rep stosb */
+    {{0xf3, 0xab, 0xf4}, 2, 2, 2, false, true},              /* rep stosw, down */
+    {{0x66, 0xf3, 0xab, 0xf4}, 3, 4, 2, false, false},       /* rep stosd */
+    {{0xf3, 0xab, 0xf4}, 2, 2, 1, false, false},             /* the last element at once */
+    {{0xaa, 0xf4}, 1, 1, 0, false, false},                   /* stosb */
+    {{0xf3, 0xa4, 0xf4}, 2, 1, 2, true, false},              /* rep movsb */
+    {{0x66, 0xa5, 0xf4}, 2, 4, 0, true, true},               /* movsd, down */
+    {{0x2e, 0xf3, 0xa5, 0xf4}, 3, 2, 3, true, false},        /* rep movsw from CS */
+    {{0x67, 0x66, 0xf3, 0xab, 0xf4}, 4, 4, 2, false, false}, /* by ECX and EDI */
+};
+
+static void begin_string(const string *s) {
+  begin_with(s->code, sizeof s->code, HV_VM_DEFAULT);
+  set_field(VMCS_GUEST_ES_BASE, HOLE);
+  set(HV_X86_RAX, 0xaaaaaaaa44332211);
+  set(HV_X86_RCX, s->count);
+  set(HV_X86_RSI, 0x2000);
+  set(HV_X86_RDI, 0x800);
+  set(HV_X86_RFLAGS, s->down ? 0x402 : 2);
+  memcpy(ram + 0x2000 - 8, "ABCDEFGHIJKLMNOP", 16);
+}
+
+static void check_string(const string *s) {
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), s->length);
+  CHECK_EQ(get(HV_X86_RCX), s->count);
+  CHECK_EQ(get(HV_X86_RSI), 0x2000);
+  CHECK_EQ(get(HV_X86_RDI), 0x800);
+}
+
+/* An emulator does all the elements, or the first one; the guest goes on with the others. */
+static void writes_of_strings_can_be_emulated(void) {
+  for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+    const string *s = &strings[i];
+    const int64_t step = s->down ? -(int64_t)s->size : s->size;
+    test_note("string %zu", i);
+    begin_string(s);
+    check_violation(2, HOLE + 0x800);
+    check_string(s);
+    if (s->count > 1) {
+      set(HV_X86_RCX, s->count - 1);
+      set(HV_X86_RDI, (uint64_t)(0x800 + step));
+      set(HV_X86_RSI, (uint64_t)(0x2000 + (s->moves ? step : 0)));
+      check_violation(2, (uint64_t)(HOLE + 0x800 + step));
+      CHECK_EQ(get(HV_X86_RCX), s->count - 1);
+      CHECK_EQ(get(HV_X86_RDI), (uint64_t)(0x800 + step));
+    }
+    set(HV_X86_RCX, 0);
+    skip();
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), CODE + s->length);
+    CHECK_EQ(get(HV_X86_RCX), 0);
+    end();
+  }
+}
+
+static void writes_of_strings_are_done_again_where_memory_allows_it(void) {
+  for (size_t i = 0; i < 3 * (sizeof strings / sizeof *strings); i++) {
+    const string *s = &strings[i / 3];
+    const uint64_t elements = s->count ? s->count : 1;
+    const int64_t step = s->down ? -(int64_t)s->size : s->size;
+    test_note("string %zu, way %zu", i / 3, i % 3);
+    begin_string(s);
+    check_violation(2, HOLE + 0x800);
+    if (i % 3 == 1) { /* looked at or not, or only where it is */
+      check_string(s);
+      check_violation(2, HOLE + 0x800);
+    } else if (i % 3 == 2) {
+      CHECK_EQ(get(HV_X86_RIP), CODE);
+    }
+    HV(hv_vm_map(page, HOLE, sizeof page, RWX));
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    for (uint64_t n = 0; n < elements; n++) {
+      const int64_t at = step * (int64_t)n;
+      const void *want = s->moves ? (const void *)(ram + 0x2000 + at) : "\x11\x22\x33\x44";
+      CHECK(memcmp(page + 0x800 + at, want, s->size) == 0);
+    }
+    CHECK_EQ(get(HV_X86_RCX), 0);
+    CHECK_EQ(get(HV_X86_RDI), (uint64_t)(0x800 + step * (int64_t)elements));
+    end();
+  }
+}
+
+static void a_write_of_a_string_can_be_completed(void) {
+  begin_string(&strings[0]);
+  for (uint64_t i = 0; i < 3; i++) {
+    hv_ext_access access;
+    check_violation(2, HOLE + 0x800 + i);
+    CHECK_EQ(get(HV_X86_RIP), CODE);
+    HV(hv_ext_vcpu_access(vcpu, &access));
+    CHECK_EQ(access.value, 0x11);
+    HV(hv_ext_vcpu_complete(vcpu, 0));
+  }
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RDI), 0x803);
+  end();
+}
+
+/* With paging, in 8 bytes, and with a segment that has a base in 64-bit mode. */
+static void strings_of_64_bit_code_are_found(void) {
+  static const uint8_t stos[] = {0xf3, 0x48, 0xab, 0xf4};
+  static const uint8_t movs[] = {0x65, 0x48, 0xa5, 0xf4}; /* from GS */
+  for (int i = 0; i < 2; i++) {
+    begin_long(i == 0 ? stos : movs, sizeof stos);
+    set_field(VMCS_GUEST_GS_BASE, 0x3000);
+    store(0x3100, 0x8877665544332211);
+    set(HV_X86_RAX, 0x123456789abcdef0);
+    set(HV_X86_RCX, 3);
+    set(HV_X86_RSI, 0x100);
+    set(HV_X86_RDI, 0x4010);
+    HV(hv_vm_protect(0x4000, 0x1000, RX));
+    CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+    CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), 0x4010);
+    CHECK_EQ(get(HV_X86_RDI), 0x4010);
+    CHECK_EQ(get(HV_X86_RSI), 0x100);
+    CHECK_EQ(get(HV_X86_RCX), 3);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 3);
+    CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), 0x4010);
+    CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC) & 0x187, 0x182);
+    HV(hv_vm_protect(0x4000, 0x1000, RWX));
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RDI), i == 0 ? 0x4028 : 0x4018);
+    CHECK_EQ(get(HV_X86_RCX), i == 0 ? 0 : 3);
+    CHECK(memcmp(ram + 0x4010,
+                 i == 0 ? "\xf0\xde\xbc\x9a\x78\x56\x34\x12" : "\x11\x22\x33\x44\x55\x66\x77\x88",
+                 8) == 0);
+    end();
+  }
+}
+
 int main(void) {
   RUN_KVM(accesses_have_their_instruction_and_linear_address);
   RUN_KVM(accesses_by_stack_and_strings_have_a_linear_address);
   RUN_KVM(an_operand_can_be_relative_to_rip);
+  RUN_KVM(writes_of_strings_can_be_emulated);
+  RUN_KVM(writes_of_strings_are_done_again_where_memory_allows_it);
+  RUN_KVM(a_write_of_a_string_can_be_completed);
+  RUN_KVM(strings_of_64_bit_code_are_found);
   return test_end();
 }

@@ -12,13 +12,6 @@ enum {
 /* mov [0x800], eax; inc ebx; hlt */
 #define WRITE_HOLE 0x66, 0xa3, 0x00, 0x08, 0x66, 0x43, 0xf4
 
-static void check_violation(uint64_t access, uint64_t gpa) {
-  CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
-  CHECK_EQ(field(VMCS_RO_EXIT_QUALIFIC), access | 3 << 7);
-  CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), gpa);
-  CHECK_EQ(field(VMCS_RO_GUEST_LIN_ADDR), gpa);
-}
-
 static void begin_hole(const void *code, size_t size) {
   begin_with(code, size, HV_VM_DEFAULT);
   set_field(VMCS_GUEST_DS_BASE, HOLE);
