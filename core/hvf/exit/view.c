@@ -48,6 +48,13 @@ static int set_all(hvf_vcpu *v, const uint64_t *values) {
   return status;
 }
 
+/* In the core, blocking by STI or MOV SS ends with a RIP that is written, or an instruction that is
+ * finished. For a processor, no field follows from another. */
+static int block_again(hvf_vcpu *v, uint32_t blocking) {
+  const uint32_t next = 3;
+  return blocking & next ? luna_vcpu_set_blocking(v->vcpu, blocking) : LUNA_OK;
+}
+
 int hvf_view_run_out(hvf_vcpu *v) {
   int kind = 1;
   for (int i = 0; i < MOST_PARTS && kind > 0; i++) {
@@ -94,7 +101,9 @@ hv_return_t hvf_view_take_back(hvf_vcpu *v) {
   }
   uint64_t values[REGISTERS];
   uint64_t end;
+  uint32_t blocking;
   int status = get_all(v, values);
+  status = status == LUNA_OK ? luna_vcpu_get_blocking(v->vcpu, &blocking) : status;
   if (status != LUNA_OK) {
     return hvf_status(status);
   }
@@ -111,7 +120,8 @@ hv_return_t hvf_view_take_back(hvf_vcpu *v) {
   }
   values[LUNA_RIP] = x->start;
   x->stage = HVF_STAGE_NONE;
-  return hvf_status(set_all(v, values));
+  status = set_all(v, values);
+  return hvf_status(status == LUNA_OK ? block_again(v, blocking) : status);
 }
 
 /* ---- Where the instruction is ---- */
@@ -296,11 +306,21 @@ static hv_return_t set_system(hvf_vcpu *v, int reg, uint64_t value) {
   return hvf_status(status);
 }
 
+static int set_rip(hvf_vcpu *v, uint64_t value) {
+  uint32_t blocking;
+  int status = luna_vcpu_get_blocking(v->vcpu, &blocking);
+  status = status == LUNA_OK ? luna_vcpu_set(v->vcpu, LUNA_RIP, value) : status;
+  return status == LUNA_OK ? block_again(v, blocking) : status;
+}
+
 static hv_return_t set_now(hvf_vcpu *v, int reg, uint64_t value) {
   if (reg >= GENERAL_COUNT) {
     return set_system(v, reg, value);
   }
   hvf_suspect_note(v, reg, value);
+  if (reg == LUNA_RIP) {
+    return hvf_status(set_rip(v, value));
+  }
   return hvf_status(luna_vcpu_set(v->vcpu, reg, value));
 }
 

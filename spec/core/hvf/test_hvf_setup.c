@@ -350,6 +350,39 @@ static void a_unikernel_runner_sets_up(void) {
   end();
 }
 
+/* ---- Blocking ---- */
+
+/* A program that has done an instruction's work lifts the blocking that was before it itself: the
+ * field is as it was at the exit, whatever RIP is. */
+static void blocking_does_not_end_where_rip_is_written(void) {
+  static const struct {
+    uint8_t code[6];
+    uint64_t reason, blocking;
+  } cases[] = {
+      {{0xfb, 0xf4, 0xf4}, VMX_REASON_HLT, 1},                             /* sti; hlt */
+      {{0x8e, 0xd0, 0xe4, 0x10, 0xf4}, VMX_REASON_IO, 2},                  /* mov ss, ax; in */
+      {{0x8e, 0xd0, 0xa0, 0x00, 0x08, 0xf4}, VMX_REASON_EPT_VIOLATION, 2}, /* mov al, [0x800] */
+      {{0x8e, 0xd0, 0xa2, 0x00, 0x08, 0xf4}, VMX_REASON_EPT_VIOLATION, 2}, /* mov [0x800], al */
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    test_note("case %zu", i);
+    begin_with(cases[i].code, sizeof cases[i].code, HV_VM_DEFAULT);
+    set_field(VMCS_GUEST_DS_BASE, 0x20000);
+    CHECK_EQ(run(), cases[i].reason);
+    const uint64_t blocking = field(VMCS_GUEST_INTERRUPTIBILITY);
+    if (follows()) { /* KVM has ended it where it has done the instruction */
+      CHECK_EQ(blocking, cases[i].blocking);
+    }
+    set(HV_X86_RAX, 0);
+    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), blocking);
+    skip();
+    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), blocking);
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), follows() ? blocking : 0);
+    end();
+  }
+}
+
 /* ---- All fields ---- */
 
 /* What is above the width of a field is not written (SDM Vol. 3, 31.3, VMWRITE). */
@@ -400,6 +433,7 @@ int main(void) {
   RUN_KVM(a_bsd_vmm_sets_up);
   RUN_KVM(an_emulator_sets_up);
   RUN_KVM(a_unikernel_runner_sets_up);
+  RUN_KVM(blocking_does_not_end_where_rip_is_written);
   RUN_KVM(fields_take_what_their_capability_says);
   return test_end();
 }
