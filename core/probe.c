@@ -150,6 +150,7 @@ int luna_accelerator_capability(uint32_t accel, const char *name, uint64_t *valu
       {"spaces_max", spaces_max()},       {"address_bits", host->address_bits},
       {"dirty_ring_max", host->ring_max}, {"xsave_size", host->xsave_size},
       {"controls", host->controls},       {"exceptions", host->exceptions},
+      {"shadow_vmcs", host->shadow_vmcs},
   };
   for (size_t i = 0; name && i < sizeof limits / sizeof *limits; i++) {
     if (strcmp(name, limits[i].name) == 0) {
@@ -159,7 +160,7 @@ int luna_accelerator_capability(uint32_t accel, const char *name, uint64_t *valu
   }
   return luna_fail(LUNA_ERROR_ARGUMENT,
                    "there is no limit '%s': vcpus_max, slots_max, spaces_max, address_bits, "
-                   "dirty_ring_max, xsave_size, controls and exceptions are known",
+                   "dirty_ring_max, xsave_size, controls, exceptions and shadow_vmcs are known",
                    name ? name : "(null)");
 }
 

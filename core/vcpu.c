@@ -68,6 +68,7 @@ static void destroy(luna_vcpu *vcpu) {
   luna_vm_release(vcpu->vm);
   luna_cpuid_end(vcpu);
   free(vcpu->controls);
+  free(vcpu->shadow_vmcs);
   free(vcpu);
 }
 

@@ -6,7 +6,7 @@ local helper = require "spec.support.helper"
 
 helper.kvm("luna.capability", function()
   local names = { "vcpus_max", "slots_max", "spaces_max", "address_bits", "dirty_ring_max",
-    "xsave_size", "controls", "exceptions" }
+    "xsave_size", "controls", "exceptions", "shadow_vmcs" }
 
   it("has a whole number for each name", function()
     for _, name in ipairs(names) do
@@ -24,10 +24,12 @@ helper.kvm("luna.capability", function()
     assert.truthy(luna.capability "spaces_max" >= 1)
   end)
 
-  it("has controls on the software CPU alone", function()
-    assert.equal(1, luna.capability("controls", "soft"))
-    if luna.probe().accelerators.kvm.available then
-      assert.equal(0, luna.capability("controls", "kvm"))
+  it("has controls and a shadow VMCS on the software CPU alone", function()
+    for _, name in ipairs { "controls", "shadow_vmcs" } do
+      assert.equal(1, luna.capability(name, "soft"), name)
+      if luna.probe().accelerators.kvm.available then
+        assert.equal(0, luna.capability(name, "kvm"), name)
+      end
     end
   end)
 

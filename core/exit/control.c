@@ -9,6 +9,7 @@
 #include "vcpu/record.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,11 +25,17 @@ void luna_control_sit(luna_vcpu *vcpu) {
   if (vcpu->controls) {
     luna_kvm_set_controls(vcpu->fd, vcpu->controls);
   }
+  if (vcpu->shadow_vmcs) {
+    luna_kvm_set_shadow(vcpu->fd, vcpu->shadow_vmcs);
+  }
 }
 
 void luna_control_rise(luna_vcpu *vcpu) {
   if (vcpu->controls) {
     luna_kvm_set_controls(vcpu->fd, NULL);
+  }
+  if (vcpu->shadow_vmcs) {
+    luna_kvm_set_shadow(vcpu->fd, NULL);
   }
 }
 
@@ -109,4 +116,77 @@ int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t l
                          "cannot deliver 0x%08x to vCPU %u: that is no VM-entry interruption "
                          "information",
                          info, vcpu->id);
+}
+
+/* ---- The shadow VMCS ---- */
+
+static int make_shadow(luna_vcpu *vcpu) {
+  if (vcpu->shadow_vmcs) {
+    return LUNA_OK;
+  }
+  if (!vcpu->vm->host->shadow_vmcs) {
+    return luna_fail(LUNA_ERROR_UNSUPPORTED,
+                     "vCPU %u cannot have a shadow VMCS: KVM's interface has no words for it; a VM "
+                     "on the software CPU (LUNA_ACCEL=soft) has them",
+                     vcpu->id);
+  }
+  vcpu->shadow_vmcs = calloc(1, sizeof *vcpu->shadow_vmcs);
+  if (!vcpu->shadow_vmcs) {
+    return luna_fail_errno(ENOMEM, "cannot make the shadow VMCS of vCPU %u", vcpu->id);
+  }
+  luna_kvm_set_shadow(vcpu->fd, vcpu->shadow_vmcs);
+  return LUNA_OK;
+}
+
+static int find_field(luna_vcpu *vcpu, uint32_t field, uint32_t *place) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status == LUNA_OK) {
+    status = make_shadow(vcpu);
+  }
+  if (status == LUNA_OK && !luna_shadow_place(field, place)) {
+    status = luna_fail(LUNA_ERROR_ARGUMENT,
+                       "the shadow VMCS of vCPU %u cannot have a field 0x%x: that is no encoding "
+                       "of one with an index below %d",
+                       vcpu->id, field, LUNA_SHADOW_INDICES);
+  }
+  return status;
+}
+
+int luna_vcpu_set_shadow_access(luna_vcpu *vcpu, uint32_t field, uint32_t access) {
+  uint32_t place;
+  int status = find_field(vcpu, field, &place);
+  if (status == LUNA_OK && access & ~(uint32_t)(LUNA_READ | LUNA_WRITE)) {
+    status = luna_fail(LUNA_ERROR_ARGUMENT,
+                       "the guest of vCPU %u cannot have the access 0x%x to field 0x%x of the "
+                       "shadow VMCS: LUNA_READ and LUNA_WRITE are those that there are",
+                       vcpu->id, access, field);
+  }
+  if (status == LUNA_OK) {
+    vcpu->shadow_vmcs->access[place][field & 1] = (uint8_t)access;
+  }
+  return status;
+}
+
+int luna_vcpu_get_shadow(luna_vcpu *vcpu, uint32_t field, uint64_t *value) {
+  uint32_t place;
+  int status = find_field(vcpu, field, &place);
+  if (status == LUNA_OK) {
+    *value = luna_shadow_get(vcpu->shadow_vmcs, field, place);
+  }
+  return status;
+}
+
+int luna_vcpu_set_shadow(luna_vcpu *vcpu, uint32_t field, uint64_t value) {
+  uint32_t place;
+  int status = find_field(vcpu, field, &place);
+  if (status == LUNA_OK && value > luna_shadow_widest(field)) {
+    status = luna_fail(LUNA_ERROR_ARGUMENT,
+                       "field 0x%x of the shadow VMCS of vCPU %u cannot hold 0x%" PRIx64
+                       ": at most 0x%" PRIx64,
+                       field, vcpu->id, value, luna_shadow_widest(field));
+  }
+  if (status == LUNA_OK) {
+    luna_shadow_set(vcpu->shadow_vmcs, field, place, value);
+  }
+  return status;
 }

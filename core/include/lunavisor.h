@@ -94,7 +94,7 @@ LUNA_API int luna_probe_value(int index, uint64_t *value);
 
 /* A limit: "vcpus_max" (in a VM), "slots_max" (in a space), "spaces_max" (in a process: each takes
  * a descriptor, and one for each vCPU that was in it), "address_bits" (of a gpa), "xsave_size",
- * "dirty_ring_max", "controls" (1 with luna_controls), "exceptions". _ARGUMENT for another. */
+ * "dirty_ring_max", "exceptions", "controls" and "shadow_vmcs" (0 or 1). _ARGUMENT for another. */
 LUNA_API int luna_capability(const char *name, uint64_t *value);
 
 #include "lunavisor/buffer.h"

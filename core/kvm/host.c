@@ -94,6 +94,7 @@ static void describe_capabilities(luna_host *host, luna_fd fd) {
   host->pit = ask(fd, KVM_CAP_PIT2) > 0;
   host->controls = ask(fd, LUNA_KVM_CAP_CONTROLS) > 0;
   host->exceptions = (uint32_t)ask(fd, LUNA_KVM_CAP_EXCEPTIONS);
+  host->shadow_vmcs = ask(fd, LUNA_KVM_CAP_SHADOW_VMCS) > 0;
 }
 
 /* Whole, or nothing of it is kept: one call that fails is no answer for the process's life. */

@@ -28,6 +28,7 @@ typedef struct luna_host {
   bool pit;                  /* KVM_CAP_PIT2 */
   bool controls;             /* LUNA_KVM_CAP_CONTROLS */
   uint32_t exceptions;       /* LUNA_KVM_CAP_EXCEPTIONS */
+  bool shadow_vmcs;          /* LUNA_KVM_CAP_SHADOW_VMCS */
   struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, for the life of the process */
   struct kvm_msr_list *msrs; /* KVM_GET_MSR_INDEX_LIST, the same */
 } luna_host;

@@ -250,6 +250,7 @@ struct soft_cpu {
   unsigned due;       /* SOFT_DUE_* */
   soft_event entry;   /* that user space wants delivered */
   luna_controls controls;
+  struct luna_shadow *shadow_vmcs; /* user space's; NULL for none */
 
   /* Exits. */
   struct kvm_run *run;

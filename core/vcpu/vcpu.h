@@ -5,6 +5,7 @@
 #define LUNA_VCPU_H
 
 #include "base/tick.h"
+#include "kvm/shadow.h"
 #include "memory/vm.h"
 #include "seat/seat.h"
 
@@ -124,6 +125,7 @@ struct luna_vcpu {
   _Atomic uint64_t exits; /* written by one thread at a time */
   luna_leave leave;
   luna_controls *controls;    /* exit/; NULL until there are some */
+  luna_shadow *shadow_vmcs;   /* exit/; NULL until it is used */
   struct kvm_cpuid2 *cpuid;   /* what CPUID answers, in every space */
   uint64_t system;            /* gpa of the system area, 0 for none */
   luna_buffer *system_buffer; /* where the library allocated it */

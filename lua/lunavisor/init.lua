@@ -48,9 +48,9 @@ end
 --- the process: each takes a file descriptor, and one more for each vCPU that was in it),
 --- "address_bits" (of a guest-physical address), "dirty_ring_max" (entries), "xsave_size" (bytes of
 --- cpu.xsave), "controls" (1 where vCPUs follow those of a virtual-machine monitor, as lunavisor.hv
---- has them), "exceptions" (how many cpu:last_exceptions can tell, 0 on KVM). Of what runs a VM
---- that is made with this `accel`, as luna.vm takes it; nil, message, code where that cannot be
---- asked.
+--- has them), "exceptions" (how many cpu:last_exceptions can tell, 0 on KVM), "shadow_vmcs" (1
+--- where guests that are hypervisors have one, by lunavisor.hv too). Of what runs a VM that is made
+--- with this `accel`, as luna.vm takes it; nil, message, code where that cannot be asked.
 function luna.capability(name, accel)
   check.name("luna.capability", name, "a name")
   local number = accels.number("luna.capability: accel", accel)

@@ -13,7 +13,7 @@ local Accelerator = class.define(class.class "accelerator", {},
 
 local titles = { kvm = "KVM", soft = "the software CPU" }
 local limits = { "vcpus_max", "slots_max", "spaces_max", "address_bits", "dirty_ring_max",
-  "xsave_size", "controls", "exceptions" }
+  "xsave_size", "controls", "exceptions", "shadow_vmcs" }
 
 local function usable(name, accelerator)
   return accelerator.available and titles[name] .. " is usable"

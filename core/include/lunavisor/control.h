@@ -59,6 +59,17 @@ LUNA_API int luna_exit_control(const luna_exit *exit, luna_control_exit *control
  * the length of its instruction. The vCPU has to follow controls (_STATE). _ARGUMENT for what is no
  * such information. */
 LUNA_API int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t length);
+/* The vCPU's shadow VMCS (SDM Vol. 3, 25.10): where CPU_BASED2_VMCS_SHADOW is among its controls,
+ * the guest's VMREAD reads, and its VMWRITE writes, a field of it without an exit if the field's
+ * access (LUNA_READ, LUNA_WRITE) says so. It goes along into other spaces, and as the controls it
+ * is no part of luna_vcpu_save. `field` is an encoding of 25.11.2, with an index below 64; an odd
+ * one is the upper half of a 64-bit field, and has an access of its own. _ARGUMENT for another,
+ * and for a value that the field cannot hold; _UNSUPPORTED where
+ * luna_accelerator_capability(accel, "shadow_vmcs", ...) is 0; _STATE while the vCPU runs on
+ * another thread. To begin with each field has no access, and is 0. */
+LUNA_API int luna_vcpu_set_shadow_access(luna_vcpu *vcpu, uint32_t field, uint32_t access);
+LUNA_API int luna_vcpu_get_shadow(luna_vcpu *vcpu, uint32_t field, uint64_t *value);
+LUNA_API int luna_vcpu_set_shadow(luna_vcpu *vcpu, uint32_t field, uint64_t value);
 /* Whether a VM entry would take the vCPU's registers, as the first part of luna_vcpu_check: _STATE,
  * and the message names the rule that they break. `*qualification` is that of the entry which fails
  * for it (SDM Vol. 3, 27.8): 2 for PDPTEs, else 0. On any accelerator. */

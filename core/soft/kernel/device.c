@@ -47,6 +47,7 @@ int soft_capability(long number) {
     case SOFT_CAP_BUS_CYCLES:
     case KVM_CAP_IRQFD_RESAMPLE:
     case LUNA_KVM_CAP_CONTROLS:
+    case LUNA_KVM_CAP_SHADOW_VMCS:
       return 1;
     case LUNA_KVM_CAP_EXCEPTIONS:
       return LUNA_LAST_EXCEPTIONS;

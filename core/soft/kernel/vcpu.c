@@ -215,6 +215,9 @@ int soft_vcpu_ioctl(soft_cpu *cpu, unsigned long request, void *argument) {
     case LUNA_KVM_SET_CONTROLS:
       soft_controls_set(cpu, argument);
       return 0;
+    case LUNA_KVM_SET_SHADOW:
+      cpu->shadow_vmcs = argument;
+      return 0;
     case LUNA_KVM_DELIVER: {
       const luna_kvm_event *event = argument;
       return soft_deliver_next(cpu, event->info, event->error, event->length);

@@ -93,6 +93,9 @@ SOFT_OP(vmx) {
     soft_raise(cpu, VECTOR_UD);
   }
   uint32_t reason = insn->extra;
+  if (soft_asks_further(cpu, CPU_BASED2_VMCS_SHADOW) && soft_vmx_shadowed(cpu, insn)) {
+    SOFT_NEXT;
+  }
   bool to_memory = insn->to_kind == SOFT_MEMORY, from_memory = insn->from_kind == SOFT_MEMORY;
   switch (reason) {
     case VMX_REASON_VMCLEAR:

@@ -39,6 +39,12 @@ soft_vmx_exit_invalidate(soft_cpu *cpu, const soft_insn *insn, uint32_t reason);
 void soft_vmx_tell_port(soft_cpu *cpu, const soft_insn *insn, uint16_t port, unsigned size,
                         soft_port_form form, uint64_t linear);
 
+/* ---- shadow.c ---- */
+
+/* VMREAD or VMWRITE of a field that the guest may reach in the shadow VMCS: done, or a fault; false
+ * where it is to exit. */
+SOFT_COLD bool soft_vmx_shadowed(soft_cpu *cpu, const soft_insn *insn);
+
 /* ---- cr.c ---- */
 
 /* What the guest reads of CR0 or CR4. */

@@ -288,7 +288,7 @@ function luna.asm(source, options) end
 ---@return luna.probe
 function luna.probe() end
 ---@alias luna.limit "vcpus_max"|"slots_max"|"spaces_max"|"address_bits"|"dirty_ring_max"
----|"xsave_size"|"controls"|"exceptions"
+---|"xsave_size"|"controls"|"exceptions"|"shadow_vmcs"
 ---@param name luna.limit
 ---@param accel? luna.accel
 ---@return integer?, string?, string?

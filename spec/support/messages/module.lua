@@ -27,7 +27,7 @@ return function(o)
     { "luna.capability: a name expected, got number", function() luna.capability(5) end },
     {
       "there is no limit 'vcpus': vcpus_max, slots_max, spaces_max, address_bits, "
-      .. "dirty_ring_max, xsave_size, controls and exceptions are known",
+      .. "dirty_ring_max, xsave_size, controls, exceptions and shadow_vmcs are known",
       function() luna.capability "vcpus" end,
     },
     { "luna.debug: true or false expected, got number", function() luna.debug(5) end },
