@@ -79,5 +79,60 @@ helper.kvm("hv's controls", function()
       hv.vmx_vcpu_write_vmcs(id, hv.VMCS_CTRL_CPU_BASED, with))
     support.refused("unsupported", "LUNA_ACCEL=soft",
       hv.vmx_vcpu_write_vmcs(id, hv.VMCS_CTRL_EXC_BITMAP, 2))
+    local shadowing = luna.u64.bor(read(id, hv.VMCS_CTRL_CPU_BASED2), hv.CPU_BASED2_VMCS_SHADOW)
+    support.refused("bad_argument", "LUNA_ACCEL=soft",
+      hv.vmx_vcpu_write_vmcs(id, hv.VMCS_CTRL_CPU_BASED2, shadowing))
+  end)
+end)
+
+helper.kvm("hv's shadow VMCS", function()
+  local access = hv.SHADOW_VMCS_READ + hv.SHADOW_VMCS_WRITE
+
+  it("has fields that the guest reads and writes without an exit", function()
+    if luna.capability "shadow_vmcs" == 0 then pending "KVM has none" end
+    local id = support.guest "vmread eax, esi\n vmwrite esi, edi\n vmread [bx], esi\n hlt"
+    support.write(id, hv.VMCS_GUEST_CR0, 0x31) -- protected mode, of 16 bits
+    support.write(id, hv.VMCS_GUEST_CR4, 0x2000)
+    for name, value in pairs { RSI = hv.VMCS_RO_EXIT_QUALIFIC, RDI = 0x9898, RBX = 0x2000 } do
+      assert(hv.vcpu_write_register(id, hv["X86_" .. name], value))
+    end
+    support.stops(id, hv.VMX_REASON_VMREAD)
+    set(id, hv.VMCS_CTRL_CPU_BASED2, hv.CPU_BASED2_VMCS_SHADOW)
+    support.stops(id, hv.VMX_REASON_VMREAD) -- the field is not the guest's yet
+    assert.equal(0x60000400, read(id, hv.VMCS_RO_VMX_INSTR_INFO))
+    assert.is_true(hv.vmx_vcpu_write_shadow_vmcs(id, hv.VMCS_RO_EXIT_QUALIFIC, 0x111))
+    assert.is_true(hv.vmx_vcpu_set_shadow_access(id, hv.VMCS_RO_EXIT_QUALIFIC, access))
+    support.stops(id, hv.VMX_REASON_HLT)
+    assert.equal(0x111, register(id, hv.X86_RAX))
+    assert.equal(luna.u64(0x9898), hv.vmx_vcpu_read_shadow_vmcs(id, hv.VMCS_RO_EXIT_QUALIFIC))
+    assert.equal(0, read(id, hv.VMCS_RO_EXIT_QUALIFIC))
+  end)
+
+  it("keeps what its fields can hold", function()
+    if luna.capability "shadow_vmcs" == 0 then pending "KVM has none" end
+    support.vm()
+    local id, wide = assert(hv.vcpu_create()), luna.u64 "0x8877665544332211"
+    assert.is_true(hv.vmx_vcpu_write_shadow_vmcs(id, hv.VMCS_GUEST_RIP, wide))
+    assert.equal(wide, hv.vmx_vcpu_read_shadow_vmcs(id, hv.VMCS_GUEST_RIP))
+    assert.is_true(hv.vmx_vcpu_set_shadow_access(id, hv.VMCS_CTRL_EPTP, access))
+    support.refused("bad_argument", "no field 0x801", hv.vmx_vcpu_read_shadow_vmcs(id, 0x801))
+    assert.is_true(hv.vmx_vcpu_write_shadow_vmcs(id, hv.VMCS_GUEST_ES, 0x12345))
+    assert.equal(luna.u64(0x2345), hv.vmx_vcpu_read_shadow_vmcs(id, hv.VMCS_GUEST_ES))
+    support.refused("bad_argument", "0x4 is no access",
+      hv.vmx_vcpu_set_shadow_access(id, hv.VMCS_GUEST_ES, 4))
+  end)
+
+  it("is KVM's own there", function()
+    if luna.capability "shadow_vmcs" == 1 then pending "it is the program's" end
+    support.vm()
+    local id = assert(hv.vcpu_create())
+    for _, result in ipairs {
+      { hv.vmx_vcpu_read_shadow_vmcs(id, hv.VMCS_GUEST_ES) },
+      { hv.vmx_vcpu_write_shadow_vmcs(id, hv.VMCS_GUEST_ES, 0) },
+      { hv.vmx_vcpu_set_shadow_access(id, hv.VMCS_GUEST_ES, access) },
+    } do
+      support.refused("unsupported", "to itself; the software CPU (LUNA_ACCEL=soft)",
+        result[1], result[2], result[3])
+    end
   end)
 end)

@@ -137,6 +137,6 @@ helper.kvm("lunavisor.hv", function()
         assert.same({ name, nil, "unsupported" }, { name, ok, code })
       end
     end
-    assert.equal(5, count)
+    assert.equal(2, count)
   end)
 end)

@@ -43,6 +43,7 @@ static const control controls[HVF_CONTROLS] = {
 };
 
 enum {
+  MISC_VMWRITE_ALL = 1 << 29, /* a guest's VMWRITE, to exit fields of its shadow VMCS too */
   EFER_LMA = 1 << 10,
   CR4_VMXE = 1 << 13
 };
@@ -54,8 +55,8 @@ static const uint32_t followed[HVF_CONTROLS] = {
     [HV_VMX_CAP_PROCBASED] = CPU_BASED_INVLPG | CPU_BASED_RDPMC | CPU_BASED_RDTSC |
                              CPU_BASED_CR3_LOAD | CPU_BASED_CR3_STORE | CPU_BASED_TPR_SHADOW |
                              CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_MOV_DR | CPU_BASED_PAUSE,
-    [HV_VMX_CAP_PROCBASED2] =
-        CPU_BASED2_DESC_TABLE | CPU_BASED2_WBINVD | CPU_BASED2_RDRAND | CPU_BASED2_RDSEED,
+    [HV_VMX_CAP_PROCBASED2] = CPU_BASED2_DESC_TABLE | CPU_BASED2_WBINVD | CPU_BASED2_RDRAND |
+                              CPU_BASED2_RDSEED | CPU_BASED2_VMCS_SHADOW,
 };
 
 void hvf_control_bits(hv_vmx_capability_t kind, uint32_t *must, uint32_t *may) {
@@ -155,7 +156,7 @@ static hv_return_t fixed(hv_vmx_capability_t field, uint64_t *value) {
       *value = possible_cr4();
       return HV_SUCCESS;
     case HV_VMX_CAP_MISC: /* four CR3-target values; the rate of the timer, where there is one */
-      *value = 4 << 16 | (hvf_follow_can() ? HVF_TIMER_RATE : 0);
+      *value = 4 << 16 | (hvf_follow_can() ? HVF_TIMER_RATE | MISC_VMWRITE_ALL : 0);
       return HV_SUCCESS;
     case HV_VMX_CAP_VMCS_ENUM: /* the highest index of a field: VMCS_CTRL_ENCLV_EXITING_BITMAP's */
       *value = VMCS_CTRL_ENCLV_EXITING_BITMAP & 0x3fe;

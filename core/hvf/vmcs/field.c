@@ -12,6 +12,7 @@ enum {
   SEGMENT_COUNT = 8,
   WIDTH_BITS = 3 << 13,
   WIDTH_16 = 0 << 13,
+  WIDTH_64 = 1 << 13,
   WIDTH_32 = 2 << 13
 };
 
@@ -197,7 +198,14 @@ hvf_field hvf_field_find(uint32_t number) {
   return found.kind == HVF_FIELD_NONE ? state_field(number) : found;
 }
 
+bool hvf_field_is_shadowed(uint32_t number) {
+  return named((number & WIDTH_BITS) == WIDTH_64 ? number & ~UINT32_C(1) : number);
+}
+
 uint64_t hvf_field_widest(uint32_t number) {
+  if (number & 1) {
+    return UINT32_MAX;
+  }
   switch (number & WIDTH_BITS) {
     case WIDTH_16:
       return UINT16_MAX;

@@ -20,14 +20,16 @@
 /* They have the address of a page in the host's own memory, which no program knows. */
 static bool is_bitmap(uint32_t number) {
   return number == VMCS_CTRL_IO_BITMAP_A || number == VMCS_CTRL_IO_BITMAP_B ||
-         number == VMCS_CTRL_MSR_BITMAPS;
+         number == VMCS_CTRL_MSR_BITMAPS || number == VMCS_CTRL_VMREAD_BITMAP_ADDR ||
+         number == VMCS_CTRL_VMWRITE_BITMAP_ADDR;
 }
 
 static hv_return_t fail_field(uint32_t number, hvf_field_kind kind) {
   if (is_bitmap(number)) {
     return hvf_fail(HV_UNSUPPORTED,
                     "field 0x%x of the VMCS is the host-physical address of a bitmap, which is not "
-                    "the program's: all ports exit, and hv_vcpu_enable_native_msr chooses MSRs",
+                    "the program's: all ports exit, hv_vcpu_enable_native_msr chooses MSRs, and "
+                    "hv_vmx_vcpu_set_shadow_access fields for VMREAD and VMWRITE",
                     number);
   }
   if (number == VMCS_CTRL_EPTP) {
@@ -368,33 +370,4 @@ hv_return_t hv_vmx_vcpu_get_cap_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uin
   return allowed_0 && allowed_1
              ? allowed(field, allowed_0, allowed_1)
              : hvf_fail(HV_BAD_ARGUMENT, "nowhere to put what field 0x%x accepts", field);
-}
-
-/* ---- Shadow VMCS ---- */
-
-static hv_return_t fail_shadow(hv_vcpuid_t vcpu) {
-  hvf_vcpu *v;
-  hv_return_t result = hvf_owned(vcpu, &v);
-  return result == HV_SUCCESS
-             ? hvf_fail(HV_UNSUPPORTED, "KVM keeps the VMCS of a guest's guest to itself")
-             : result;
-}
-
-hv_return_t hv_vmx_vcpu_read_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value) {
-  (void)field;
-  (void)value;
-  return fail_shadow(vcpu);
-}
-
-hv_return_t hv_vmx_vcpu_write_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value) {
-  (void)field;
-  (void)value;
-  return fail_shadow(vcpu);
-}
-
-hv_return_t hv_vmx_vcpu_set_shadow_access(hv_vcpuid_t vcpu, uint32_t field,
-                                          hv_shadow_flags_t flags) {
-  (void)field;
-  (void)flags;
-  return fail_shadow(vcpu);
 }

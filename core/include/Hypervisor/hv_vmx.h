@@ -67,8 +67,9 @@
  * switches and VMX's own instructions exit always. RIP is at the instruction at each of them, and
  * the exit fields have all that the SDM lists: qualification, instruction length and information,
  * interruption and IDT-vectoring information with their error codes. VMCS_CTRL_VMENTRY_IRQ_INFO
- * takes software interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. The guest sees
- * CR4.VMXE where no mask hides it, and cannot clear it, nor CR0.NE.
+ * takes software interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. VMREAD and
+ * VMWRITE of fields that hv_vmx_vcpu_set_shadow_access gives to the guest do not exit. The guest
+ * sees CR4.VMXE where no mask hides it, and cannot clear it, nor CR0.NE.
  *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there where an operand of the instruction leads to the address, the top of the stack, or a
@@ -152,7 +153,15 @@ HV_API hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint
 HV_API hv_return_t hv_vmx_vcpu_get_cap_write_vmcs(hv_vcpuid_t vcpu, uint32_t field,
                                                   uint64_t *allowed_0, uint64_t *allowed_1);
 
-/* For guests that are hypervisors themselves, which KVM does inside: HV_UNSUPPORTED. Owner. */
+/* A field of the shadow VMCS, for guests that are hypervisors themselves, and what the guest's
+ * VMREAD and VMWRITE may do to it without an exit once CPU_BASED2_VMCS_SHADOW is among the
+ * controls; any other exits. Every field of Intel's is there, those that tell of exits and
+ * VMCS_CTRL_EPTP too, and may be written by guest and program: none has to do with the vCPU's own
+ * VMCS. Each begins as 0 and HV_SHADOW_VMCS_NONE. An odd number is the upper half of a 64-bit
+ * field, as 32-bit guests reach it, with flags of its own. In rings 1 to 3 VMREAD and VMWRITE of
+ * what may be reached are #GP, and without CR4.VMXE #UD. Bits of a value above the field's width
+ * are ignored. Owner. HV_UNSUPPORTED on KVM, which does all of it inside; HV_BAD_ARGUMENT for a
+ * number that is no field, or flags that there are not. */
 HV_API hv_return_t hv_vmx_vcpu_read_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t *value);
 HV_API hv_return_t hv_vmx_vcpu_write_shadow_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t value);
 HV_API hv_return_t hv_vmx_vcpu_set_shadow_access(hv_vcpuid_t vcpu, uint32_t field,
