@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Guests on the software CPU behind the Hypervisor library, with controls, masks, bitmaps, events
- * to inject and fields at random. Each run ends in an exit that the SDM knows, or in an entry that
- * fails and says why; what is read of it changes nothing, and a failed entry no register. */
+ * to inject, fields and a shadow VMCS at random. Each run ends in an exit that the SDM knows, or in
+ * an entry that fails and says why; what is read of it changes nothing, a failed entry no register,
+ * and a guest no field of its shadow VMCS that it may not write. */
 #include "fuzz.h"
 
 #include <Hypervisor/Hypervisor.h>
@@ -20,9 +21,10 @@ static uint8_t ram[RAM] __attribute__((aligned(4096)));
 static hv_vcpuid_t id;
 static uint32_t fields[FIELDS_MOST];
 static uint32_t count;
+static hv_shadow_flags_t shared[FIELDS_MOST]; /* of `fields`, or their upper halves */
 
 /* Instructions that a control can be for, or that deliver something. */
-static const uint8_t pieces[][8] = {
+static const uint8_t pieces[][16] = {
     {2, 0x0f, 0xa2},
     {1, 0xf4},
     {2, 0xcd, 0x21},
@@ -58,7 +60,7 @@ static const uint8_t pieces[][8] = {
     {2, 0x0f, 0x08},
     {2, 0x0f, 0x09},
     {3, 0x0f, 0xc7, 0xf0},
-    {3, 0x0f, 0x78, 0xc0},
+    {12, 0x0f, 0x78, 0xf7, 0x0f, 0x79, 0xf7, 0x0f, 0x78, 0x37, 0x0f, 0x79, 0x37},
     {1, 0x9d},
     {1, 0xcf},
     {1, 0xfa},
@@ -167,17 +169,45 @@ static void choose_controls(void) {
   }
 }
 
+/* A field of the shadow VMCS, and what the guest may do to it. */
+static void share(uint32_t field, uint64_t value, hv_shadow_flags_t flags) {
+  hv(hv_vmx_vcpu_write_shadow_vmcs(id, field, value));
+  if (hv(hv_vmx_vcpu_set_shadow_access(id, field, flags)) != HV_SUCCESS) {
+    return;
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    if (fields[i] == field) {
+      shared[i] = flags;
+    } else if (fields[i] == (field & ~UINT32_C(1))) {
+      shared[i] |= flags;
+    }
+  }
+}
+
+/* RSI has the field that the guest's VMREAD and VMWRITE are for. */
+static void choose_shadow(uint32_t choice) {
+  static const uint32_t some[] = {
+      VMCS_GUEST_ES,         VMCS_GUEST_IA32_EFER, VMCS_GUEST_IA32_EFER + 1, VMCS_GUEST_ES_AR,
+      VMCS_RO_EXIT_QUALIFIC, VMCS_GUEST_RIP,       VMCS_CTRL_EPTP,           VMCS_MAX};
+  memset(shared, 0, sizeof shared);
+  share(some[choice % 8], 0x1234, choice / 8);
+  hv(hv_vcpu_write_register(id, HV_X86_RSI, some[choice % 8]));
+}
+
 /* ---- What has to hold ---- */
 
 typedef struct view {
   bool there[FIELDS_MOST];
   uint64_t values[FIELDS_MOST];
+  uint64_t shadow[FIELDS_MOST];
 } view;
 
 static void look(view *v) {
   for (uint32_t i = 0; i < count; i++) {
     v->values[i] = 0;
     v->there[i] = hv(hv_vmx_vcpu_read_vmcs(id, fields[i], &v->values[i])) == HV_SUCCESS;
+    FUZZ_CHECK(hv(hv_vmx_vcpu_read_shadow_vmcs(id, fields[i], &v->shadow[i])) == HV_SUCCESS,
+               "field 0x%x of the shadow VMCS: %s", fields[i], hv_ext_error_message());
   }
 }
 
@@ -193,6 +223,15 @@ static void learn_fields(void) {
 static void check_event(uint64_t info) {
   const uint64_t type = (info & IRQ_INFO_TYPE_MASK) >> 8;
   FUZZ_CHECK(!(info & IRQ_INFO_VALID) || (type != 1 && type != 7), "an event 0x%" PRIx64, info);
+}
+
+static void check_shadow(const view *before, const view *after) {
+  for (uint32_t i = 0; i < count; i++) {
+    FUZZ_CHECK(shared[i] & HV_SHADOW_VMCS_WRITE || before->shadow[i] == after->shadow[i],
+               "the guest has changed field 0x%x of the shadow VMCS", fields[i]);
+    FUZZ_CHECK(hv(hv_vmx_vcpu_write_shadow_vmcs(id, fields[i], after->shadow[i])) == HV_SUCCESS,
+               "field 0x%x of the shadow VMCS is 0x%" PRIx64, fields[i], after->shadow[i]);
+  }
 }
 
 static void check_exit(void) {
@@ -220,6 +259,7 @@ static void run(void) {
   look(&first);
   look(&second);
   FUZZ_CHECK(memcmp(&first, &second, sizeof first) == 0, "reading the exit has changed a field");
+  check_shadow(&before, &first);
   if (get(VMCS_RO_EXIT_REASON) & VMX_REASON_ENTRY_FAILURE) {
     FUZZ_CHECK(get(VMCS_GUEST_RIP) == rip && get(VMCS_GUEST_RSP) == rsp,
                "a failed entry has changed a register");
@@ -227,9 +267,14 @@ static void run(void) {
 }
 
 static void go_on(void) {
+  uint32_t field;
+  uint64_t value;
   switch (fuzz_pick(6)) {
     case 0:
-      set(fields[fuzz_pick(count)], fuzz_number());
+      field = fields[fuzz_pick(count)];
+      value = fuzz_number();
+      set(field, value);
+      share(field, value, value & 3);
       break;
     case 1:
       set(VMCS_CTRL_VMENTRY_EXC_ERROR, fuzz_number());
@@ -269,6 +314,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   choose_mode(choice % 4 % 3);
   choose_controls();
+  choose_shadow(choice >> 3);
   for (int runs = 0; runs < RUNS_MOST && (runs == 0 || fuzz_more()); runs++) {
     run();
     go_on();

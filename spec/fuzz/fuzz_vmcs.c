@@ -129,6 +129,16 @@ static void check_ways(void) {
   }
 }
 
+/* KVM has no shadow VMCS, whatever the field. */
+static void check_shadow(uint32_t field) {
+  uint64_t value;
+  FUZZ_CHECK(hv(hv_vmx_vcpu_read_shadow_vmcs(id, field, &value)) == HV_UNSUPPORTED &&
+                 hv(hv_vmx_vcpu_write_shadow_vmcs(id, field, 0)) == HV_UNSUPPORTED &&
+                 hv(hv_vmx_vcpu_set_shadow_access(id, field, HV_SHADOW_VMCS_READ)) ==
+                     HV_UNSUPPORTED,
+             "field 0x%x of a shadow VMCS", field);
+}
+
 static void random_call(void) {
   switch (fuzz_pick(8)) {
     case 0:
@@ -176,6 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (int calls = 0; fuzz_more() && calls < CALLS_MOST; calls++) {
     random_call();
     check_ways();
+    check_shadow(fields[(unsigned)calls * 37 % count]);
   }
   FUZZ_CHECK(hv_vcpu_destroy(id) == HV_SUCCESS, "%s", hv_ext_error_message());
   FUZZ_CHECK(hv_vm_destroy() == HV_SUCCESS, "%s", hv_ext_error_message());
