@@ -323,114 +323,6 @@ static void long_mode_is_a_control_and_efer(void) {
 
 /* ---- Events ---- */
 
-static void an_exception_can_be_injected(void) {
-  BEGIN(0x90, 0xf4);
-  set_field(VMCS_GUEST_IDTR_BASE, 0);
-  set_field(VMCS_GUEST_IDTR_LIMIT, 0x3ff);
-  memcpy(ram + 6 * 4, "\x00\x20\x00\x00", 4); /* #UD to 0:2000 */
-  ram[0x2000] = 0xf4;
-  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_HARD_EXC | 6);
-  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), IRQ_INFO_VALID | IRQ_INFO_HARD_EXC | 6);
-  CHECK_EQ(run(), VMX_REASON_HLT);
-  CHECK_EQ(get(HV_X86_RIP), 0x2000);
-  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0); /* once */
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO, 1 << 20), HV_BAD_ARGUMENT);
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO,
-                               IRQ_INFO_VALID | IRQ_INFO_HARD_EXC | 40),
-        HV_BAD_ARGUMENT);
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO,
-                               IRQ_INFO_VALID | IRQ_INFO_SOFT_IRQ | 40),
-        follows() ? HV_SUCCESS : HV_UNSUPPORTED);
-  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_NMI | 3),
-        HV_BAD_ARGUMENT);
-  end();
-}
-
-/* A vector table whose entries lead to a HLT at 0:2000 + vector. */
-static void set_vectors(void) {
-  set_field(VMCS_GUEST_IDTR_BASE, 0);
-  set_field(VMCS_GUEST_IDTR_LIMIT, 0x3ff);
-  for (unsigned vector = 0; vector < 256; vector++) {
-    ram[vector * 4] = (uint8_t)vector;
-    ram[vector * 4 + 1] = 0x20;
-    ram[0x2000 + vector] = 0xf4;
-  }
-}
-
-static void interrupts_and_nmis_can_be_injected(void) {
-  static const struct {
-    uint32_t info, vector;
-  } events[] = {{IRQ_INFO_EXT_IRQ | 8, 8}, {IRQ_INFO_EXT_IRQ | 0x70, 0x70}, {IRQ_INFO_NMI | 2, 2}};
-  for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
-    BEGIN(0x90, 0xf4);
-    set_vectors();
-    set(HV_X86_RFLAGS, 0x202);
-    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | events[i].info);
-    CHECK_EQ(run(), VMX_REASON_HLT);
-    CHECK_EQ(get(HV_X86_RIP), 0x2000 + events[i].vector);
-    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), events[i].vector == 2 ? 8 : 0);
-    end();
-  }
-}
-
-/* A KVM that emulates looks for the window only now and then: the guest waits for it. */
-static void an_interrupt_window_is_an_exit(void) {
-  BEGIN(0x90, 0xfb, 0x90, 0xeb, 0xfe); /* nop; sti; nop; for ever */
-  set_vectors();
-  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
-  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_IRQ_WND);
-  set(HV_X86_RFLAGS, 2);
-  CHECK_EQ(run(), VMX_REASON_IRQ_WND);
-  CHECK(get(HV_X86_RIP) >= CODE + 2);
-  CHECK_EQ(get(HV_X86_RFLAGS) & 0x200, 0x200);
-  uint64_t rip = get(HV_X86_RIP);
-  CHECK_EQ(run(), VMX_REASON_IRQ_WND); /* it is open still */
-  CHECK_EQ(get(HV_X86_RIP), rip);
-  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
-  set_field(VMCS_CTRL_CPU_BASED, controls);
-  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_EXT_IRQ | 0x21);
-  CHECK_EQ(run(), VMX_REASON_HLT);
-  CHECK_EQ(get(HV_X86_RIP), 0x2021);
-  end();
-}
-
-/* The handler of an NMI: what is there until its IRET is done. */
-static void an_nmi_window_is_an_exit(void) {
-  BEGIN(0x90, 0xf4); /* nop; hlt */
-  set_vectors();
-  ram[0x2002] = 0x43; /* inc bx; iret */
-  ram[0x2003] = 0xcf;
-  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
-  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
-  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND); /* it is open */
-  CHECK_EQ(get(HV_X86_RIP), CODE);
-  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
-  set(HV_X86_RBX, 0);
-  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_NMI | 2);
-  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND); /* behind the IRET */
-  CHECK_EQ(get(HV_X86_RBX), 1);
-  CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 0);
-  set_field(VMCS_CTRL_CPU_BASED, controls);
-  CHECK_EQ(run(), VMX_REASON_HLT);
-  end();
-}
-
-static void an_nmi_window_waits_for_what_was_answered(void) {
-  BEGIN(0xe4, 0x10, 0xf4); /* in al, 0x10; hlt */
-  CHECK_EQ(run(), VMX_REASON_IO);
-  set(HV_X86_RAX, 0x5a);
-  skip();
-  uint64_t controls = field(VMCS_CTRL_CPU_BASED);
-  set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
-  CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND);
-  CHECK_EQ(get(HV_X86_RIP), CODE + 2);
-  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
-  set_field(VMCS_CTRL_CPU_BASED, controls);
-  CHECK_EQ(run(), VMX_REASON_HLT);
-  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
-  end();
-}
-
 static void blocking_is_seen_and_lifted(void) {
   BEGIN(0xfb, 0xe6, 0x10, 0xf4); /* sti; out 0x10, al; hlt */
   CHECK_EQ(run(), VMX_REASON_IO);
@@ -475,11 +367,6 @@ int main(void) {
   RUN_KVM(what_no_program_can_use_is_refused_in_words);
   RUN_KVM(other_capabilities_are_told);
   RUN_KVM(long_mode_is_a_control_and_efer);
-  RUN_KVM(an_exception_can_be_injected);
-  RUN_KVM(interrupts_and_nmis_can_be_injected);
-  RUN_KVM(an_interrupt_window_is_an_exit);
-  RUN_KVM(an_nmi_window_is_an_exit);
-  RUN_KVM(an_nmi_window_waits_for_what_was_answered);
   RUN_KVM(blocking_is_seen_and_lifted);
   RUN_KVM(the_monitor_trap_flag_steps);
   return test_end();
