@@ -110,7 +110,7 @@ int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t l
     return luna_fail(LUNA_ERROR_STATE, "cannot deliver an event to vCPU %u: it follows no controls",
                      vcpu->id);
   }
-  return !(info & ~(uint32_t)EVENT_KNOWN) && luna_kvm_deliver(vcpu->fd, &event) == 0
+  return info && !(info & ~(uint32_t)EVENT_KNOWN) && luna_kvm_deliver(vcpu->fd, &event) == 0
              ? LUNA_OK
              : luna_fail(LUNA_ERROR_ARGUMENT,
                          "cannot deliver 0x%08x to vCPU %u: that is no VM-entry interruption "

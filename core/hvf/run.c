@@ -247,7 +247,7 @@ static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
 
 /* `deadline` as luna_vcpu_run has it. */
 static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
-  const bool event = v->entry_event;
+  const uint32_t event = v->entry_event;
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC;
   bool was_open = v->exit.stage == HVF_STAGE_OPEN || v->exit.stage == HVF_STAGE_COMPLETED;
   hv_return_t result = v->unchecked ? hvf_setup_check(v) : HV_SUCCESS;
@@ -282,6 +282,9 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     }
     kind = enter(v, deadline, event);
   } while (!is_for_program(v, kind));
+  if (event) {
+    hvf_entry_take_back(v, event);
+  }
   if (was_open && (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED ||
                    kind == LUNA_EXIT_SIGNAL || kind == NMI_WINDOW)) {
     kind = finish_early(v, kind);

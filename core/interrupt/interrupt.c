@@ -6,7 +6,9 @@
 
 #include "base/error.h"
 #include "kvm/kick.h"
+#include "kvm/kvm_control.h"
 #include "kvm/kvm_interrupt.h"
+#include "lunavisor/vmx.h"
 #include "vcpu/guard.h"
 #include "vcpu/record.h"
 #include "vcpu/state.h"
@@ -188,6 +190,67 @@ int luna_interrupt_enter(luna_vcpu *vcpu) {
     status = open_window(vcpu);
   }
   return status == LUNA_OK && vcpu->state.events_written ? luna_state_flush(vcpu) : status;
+}
+
+/* ---- What has not reached the guest ---- */
+
+static bool take_posted_back(luna_vcpu *vcpu, uint32_t info) {
+  const uint64_t bit = UINT64_C(1) << info % 64;
+  const luna_kvm_event none = {0};
+  switch (info & IRQ_INFO_TYPE_MASK) {
+    case IRQ_INFO_EXT_IRQ:
+      return atomic_fetch_and(&vcpu->waiting[(info & 0xff) / 64], ~bit) & bit;
+    case IRQ_INFO_NMI:
+      return atomic_fetch_and(&vcpu->posted, ~(unsigned)LUNA_POSTED_NMI) & LUNA_POSTED_NMI;
+    default:
+      return vcpu->controls && luna_kvm_deliver(vcpu->fd, &none) > 0;
+  }
+}
+
+/* Whether KVM has it, and would deliver it at the next entry. */
+static bool is_given(const struct kvm_vcpu_events *e, uint32_t info) {
+  const uint32_t vector = info & 0xff;
+  switch (info & IRQ_INFO_TYPE_MASK) {
+    case IRQ_INFO_EXT_IRQ:
+      return e->interrupt.injected && e->interrupt.nr == vector;
+    case IRQ_INFO_NMI:
+      return e->nmi.injected | e->nmi.pending;
+    default:
+      return (e->exception.injected | e->exception.pending) && e->exception.nr == vector;
+  }
+}
+
+static void forget(struct kvm_vcpu_events *e, uint32_t info) {
+  switch (info & IRQ_INFO_TYPE_MASK) {
+    case IRQ_INFO_EXT_IRQ:
+      e->interrupt.injected = 0;
+      break;
+    case IRQ_INFO_NMI:
+      e->nmi.injected = e->nmi.pending = 0;
+      e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+      break;
+    default:
+      e->exception.injected = e->exception.pending = 0;
+  }
+}
+
+int luna_vcpu_withdraw(luna_vcpu *vcpu, uint32_t info) {
+  int status = luna_vcpu_guard(vcpu);
+  if (status != LUNA_OK) {
+    return status;
+  }
+  if (take_posted_back(vcpu, info)) {
+    return 1;
+  }
+  const struct kvm_vcpu_events *events = luna_state_events(vcpu);
+  if (!events) {
+    return luna_error_status();
+  }
+  if (!is_given(events, info)) {
+    return 0;
+  }
+  forget(change_events(vcpu), info);
+  return 1;
 }
 
 int luna_interrupt_window(luna_vcpu *vcpu) {

@@ -23,7 +23,8 @@ enum {
   LUNA_KVM_SYNC_RIP = 1 << 16
 };
 
-/* VM-entry interruption information, and what goes with it. */
+/* VM-entry interruption information, and what goes with it. All 0 takes back what has not been
+ * delivered: 1, or 0 for nothing. */
 typedef struct luna_kvm_event {
   uint32_t info;
   uint32_t error;

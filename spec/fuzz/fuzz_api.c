@@ -377,6 +377,7 @@ static void call_interrupts(luna_vcpu *vcpu) {
   luna_vcpu_interrupt_waiting(vcpu);
   fuzz_status(luna_vcpu_extint(vcpu, fuzz_byte()));
   fuzz_status(luna_vcpu_nmi(vcpu));
+  fuzz_status(luna_vcpu_withdraw(vcpu, (uint32_t)fuzz_byte() << 8 | fuzz_byte()));
   fuzz_status(luna_vcpu_smi(vcpu));
   fuzz_status(luna_vcpu_get_blocking(vcpu, &value));
   fuzz_status(luna_vcpu_set_blocking(vcpu, an_index(16)));

@@ -61,8 +61,8 @@ static int inject_exception(hvf_vcpu *v) {
              : status;
 }
 
-/* An interrupt that the guest does not accept now waits until it does; a processor would refuse to
- * enter. */
+/* An interrupt that the guest does not accept now waits until it does, in the field if there is an
+ * exit before; a processor would refuse to enter. */
 hv_return_t hvf_entry_inject(hvf_vcpu *v) {
   int status;
   switch (v->entry_event & TYPE_BITS) {
@@ -79,4 +79,10 @@ hv_return_t hvf_entry_inject(hvf_vcpu *v) {
     v->entry_event = 0;
   }
   return hvf_status(status);
+}
+
+void hvf_entry_take_back(hvf_vcpu *v, uint32_t event) {
+  if (luna_vcpu_withdraw(v->vcpu, event) > 0) {
+    v->entry_event = event;
+  }
 }

@@ -71,6 +71,9 @@
  * VMWRITE of fields that hv_vmx_vcpu_set_shadow_access gives to the guest do not exit. The guest
  * sees CR4.VMXE where no mask hides it, and cannot clear it, nor CR0.NE.
  *
+ * An event to inject is in VMCS_CTRL_VMENTRY_IRQ_INFO until the guest has begun to take it: where a
+ * run ends without an entry, or the guest does not accept an interrupt, it is still there.
+ *
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there where an operand of the instruction leads to the address, the top of the stack, or a
  * descriptor table that the processor looks into, for fetches, and while the guest has no

@@ -59,6 +59,11 @@ LUNA_API int luna_exit_control(const luna_exit *exit, luna_control_exit *control
  * the length of its instruction. The vCPU has to follow controls (_STATE). _ARGUMENT for what is no
  * such information. */
 LUNA_API int luna_vcpu_deliver(luna_vcpu *vcpu, uint32_t info, uint32_t error, uint32_t length);
+/* Takes back the event `info` of luna_vcpu_deliver, luna_vcpu_interrupt_vector (without a
+ * controller in KVM), luna_vcpu_nmi or luna_vcpu_inject that the guest has not begun to take, since
+ * it was not entered or does not accept it: 1; 0 if it has. On any accelerator. _STATE while the
+ * vCPU runs on another thread. */
+LUNA_API int luna_vcpu_withdraw(luna_vcpu *vcpu, uint32_t info);
 /* The vCPU's shadow VMCS (SDM Vol. 3, 25.10): where CPU_BASED2_VMCS_SHADOW is among its controls,
  * the guest's VMREAD reads, and its VMWRITE writes, a field of it without an exit if the field's
  * access (LUNA_READ, LUNA_WRITE) says so. It goes along into other spaces, and as the controls it

@@ -36,7 +36,16 @@ static const struct {
               [INT1] = {true, true, SOFT_FROM_INT1},
               [SOFT] = {true, true, SOFT_FROM_INT3}};
 
+static int take_back(soft_cpu *cpu) {
+  int due = cpu->due & SOFT_DUE_EVENT;
+  cpu->due &= ~(unsigned)SOFT_DUE_EVENT;
+  return due != 0;
+}
+
 int soft_deliver_next(soft_cpu *cpu, uint32_t info, uint32_t error, uint32_t length) {
+  if (info == 0) {
+    return take_back(cpu);
+  }
   unsigned type = (info & IRQ_INFO_TYPE_MASK) >> 8, vector = info & 0xff;
   bool exception = type == HARD || type == INT1 || type == SOFT;
   bool wrong_length = types[type].software && (length == 0 || length > LONGEST);

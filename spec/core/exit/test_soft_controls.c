@@ -106,6 +106,11 @@ static void an_event_is_delivered_before_the_next_instruction(void) {
   CHECK_FAILS(luna_vcpu_deliver(vcpu, 0x80000121, 0, 0), LUNA_ERROR_ARGUMENT, "no VM-entry");
   CHECK_FAILS(luna_vcpu_deliver(vcpu, 0x90000421, 0, 2), LUNA_ERROR_ARGUMENT, "no VM-entry");
   CHECK_FAILS(luna_vcpu_deliver(vcpu, 0x80000320, 0, 2), LUNA_ERROR_ARGUMENT, "no VM-entry");
+  CHECK_FAILS(luna_vcpu_deliver(vcpu, 0, 0, 0), LUNA_ERROR_ARGUMENT, "no VM-entry");
+  CHECK_EQ(luna_vcpu_withdraw(vcpu, 0x80000421), 0);
+  CHECK_OK(luna_vcpu_deliver(vcpu, 0x80000422, 0, 2));
+  CHECK_EQ(luna_vcpu_withdraw(vcpu, 0x80000422), 1);
+  CHECK_EQ(luna_vcpu_withdraw(vcpu, 0x80000422), 0);
   CHECK_OK(luna_vcpu_deliver(vcpu, 0x80000421, 0, 2)); /* INT 0x21, as one of two bytes */
   CHECK_EQ(run(), LUNA_EXIT_OTHER);
   CHECK_EQ(luna_exit_control(luna_vcpu_exit(vcpu), &exit), 1);

@@ -179,7 +179,8 @@ FAKE_API unsigned fake_msr_exits(uint32_t msr);
 FAKE_API unsigned fake_msr_ranges(void);
 /* How many accesses to MSRs have ended in a #GP. */
 FAKE_API unsigned fake_refused(void);
-/* The vectors that guests took since fake_install, in their order; how many. */
+/* The vectors that guests took since fake_install, of interrupts and exceptions, in their order;
+ * how many. */
 FAKE_API size_t fake_taken(const uint8_t **vectors);
 /* The one-shot timer of the youngest open vCPU's LAPIC runs out now. */
 FAKE_API void fake_timer(void);

@@ -200,6 +200,10 @@ static void take(uint8_t vector) {
  * interrupt window is open. */
 bool fake_interrupt_enter(fake_file *vcpu) {
   struct kvm_vcpu_events *events = &vcpu->state.events;
+  if (events->exception.injected) {
+    events->exception.injected = 0;
+    take(events->exception.nr);
+  }
   if (events->nmi.pending) {
     events->nmi.pending = 0;
     take(2);

@@ -52,6 +52,58 @@ static void interrupts_and_nmis_can_be_injected(void) {
   }
 }
 
+/* Comes out without having entered: a request to stop came before, or the deadline has passed. */
+static void stop_at_once(bool interrupted) {
+  HV(interrupted ? hv_vcpu_interrupt(&vcpu, 1) : HV_SUCCESS);
+  HV(hv_vcpu_run_until(vcpu, interrupted ? HV_DEADLINE_FOREVER : 1));
+  CHECK_EQ(field(VMCS_RO_EXIT_REASON), interrupted ? VMX_REASON_IRQ : VMX_REASON_VMX_TIMER_EXPIRED);
+  CHECK_EQ(get(HV_X86_RIP), CODE);
+}
+
+static void an_event_that_the_guest_has_not_taken_stays(void) {
+  static const uint32_t events[] = {IRQ_INFO_EXT_IRQ | 0x21, IRQ_INFO_NMI | 2,
+                                    IRQ_INFO_HARD_EXC | 6, IRQ_INFO_SOFT_IRQ | 0x21};
+  for (size_t i = 0; i < 2 * (sizeof events / sizeof *events - !follows()); i++) {
+    const uint32_t info = IRQ_INFO_VALID | events[i / 2];
+    test_note("event 0x%x", info);
+    BEGIN(0x90, 0xf4);
+    set_vectors();
+    set(HV_X86_RFLAGS, 0x202);
+    set_field(VMCS_CTRL_VMENTRY_INSTR_LEN, 2);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, info);
+    stop_at_once(i % 2);
+    CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), info);
+    stop_at_once(i % 2);
+    CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), info);
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), 0x2000 + (info & 0xff));
+    CHECK_EQ(get(HV_X86_RSP), 0x8000 - 6); /* once */
+    CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0);
+    set(HV_X86_RIP, CODE);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, info);
+    stop_at_once(i % 2);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, 0); /* the program has changed its mind */
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), CODE + 1);
+    end();
+  }
+}
+
+static void an_interrupt_that_waits_is_in_its_field(void) {
+  const uint32_t info = IRQ_INFO_VALID | IRQ_INFO_EXT_IRQ | 0x21;
+  BEGIN(0xe6, 0x10, 0xfb, 0x90, 0xf4); /* out 0x10, al; sti; nop; hlt */
+  set_vectors();
+  set(HV_X86_RFLAGS, 2);
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, info);
+  CHECK_EQ(run(), VMX_REASON_IO);
+  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), info);
+  skip();
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RIP), 0x2021);
+  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0);
+  end();
+}
+
 /* A KVM that emulates looks for the window only now and then: the guest waits for it. */
 static void an_interrupt_window_is_an_exit(void) {
   BEGIN(0x90, 0xfb, 0x90, 0xeb, 0xfe); /* nop; sti; nop; for ever */
@@ -113,6 +165,8 @@ static void an_nmi_window_waits_for_what_was_answered(void) {
 int main(void) {
   RUN_KVM(an_exception_can_be_injected);
   RUN_KVM(interrupts_and_nmis_can_be_injected);
+  RUN_KVM(an_event_that_the_guest_has_not_taken_stays);
+  RUN_KVM(an_interrupt_that_waits_is_in_its_field);
   RUN_KVM(an_interrupt_window_is_an_exit);
   RUN_KVM(an_nmi_window_is_an_exit);
   RUN_KVM(an_nmi_window_waits_for_what_was_answered);

@@ -86,6 +86,44 @@ static void kicked(void) {
   end();
 }
 
+enum {
+  VALID = (int)0x80000000, /* interruption information: a vector and a type */
+  NMI = 2 << 8 | 2,
+  EXCEPTION = 3 << 8
+};
+
+static void taken_back(void) {
+  for (int sync = 0; sync < 2; sync++) {
+    begin_synced(sync);
+    SCRIPT({.kind = FAKE_HLT, .regs = &open_regs});
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    for (int given = 0; given < 2; given++) { /* waiting, and with KVM but not entered */
+      luna_vcpu_interrupt_vector(vcpu, 0x50);
+      luna_vcpu_interrupt_vector(vcpu, 0x51);
+      CHECK_OK(luna_vcpu_nmi(vcpu));
+      CHECK_OK(luna_vcpu_inject(vcpu, 6, 0, 0));
+      if (given) {
+        luna_vcpu_interrupt(vcpu);
+        CHECK_EQ(run(), LUNA_EXIT_INTERRUPTED);
+      }
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | 0x52), 0);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | EXCEPTION | 7), 0);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | 0x51), 1);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | 0x51), 0);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | NMI), 1);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | NMI), 0);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | EXCEPTION | 6), 1);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | EXCEPTION | 6), 0);
+      CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), 0x50);
+      CHECK_EQ(luna_vcpu_withdraw(vcpu, (uint32_t)VALID | 0x50), 1);
+      CHECK_EQ(luna_vcpu_interrupt_waiting(vcpu), -1);
+    }
+    CHECK_EQ(run(), LUNA_EXIT_HLT);
+    check_taken("");
+    end();
+  }
+}
+
 /* What KVM does not take now waits on. */
 static void failing(void) {
   begin_without_sync();
@@ -392,6 +430,7 @@ int main(void) {
   RUN(window);
   RUN(halt);
   RUN(kicked);
+  RUN(taken_back);
   RUN(failing);
   RUN(from_a_thread);
   RUN(refused_vectors);
