@@ -7,6 +7,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
+#include "hvf/base/reach.h"
 #include "hvf/base/tick.h"
 #include "hvf/exit/fields.h"
 #include "hvf/exit/follow.h"
@@ -331,29 +332,9 @@ hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline) {
   return run(v, deadline);
 }
 
-static hv_return_t interrupt(const hv_vcpuid_t *ids, unsigned int count) {
-  for (unsigned int i = 0; i < count; i++) {
-    if (!hvf_find(ids[i])) {
-      return hvf_fail(HV_BAD_ARGUMENT, "there is no vCPU %u", ids[i]);
-    }
-  }
-  for (unsigned int i = 0; i < count; i++) {
-    hvf_vcpu *v = hvf_the_vm.vcpus[ids[i]];
-    atomic_store(&v->interrupted, true);
-    luna_vcpu_interrupt(v->vcpu);
-  }
-  return HV_SUCCESS;
-}
-
 hv_return_t hv_vcpu_interrupt(hv_vcpuid_t *vcpus, unsigned int vcpu_count) {
-  hv_return_t result = hvf_enter();
-  if (result != HV_SUCCESS) {
-    return result;
-  }
-  result = vcpus || vcpu_count == 0 ? interrupt(vcpus, vcpu_count)
-                                    : hvf_fail(HV_BAD_ARGUMENT, "no list of vCPUs");
-  hvf_leave();
-  return result;
+  return vcpus || vcpu_count == 0 ? hvf_reach_interrupt(vcpus, vcpu_count)
+                                  : hvf_fail(HV_BAD_ARGUMENT, "no list of vCPUs");
 }
 
 hv_return_t hv_vcpu_vmx_status(hv_vcpuid_t vcpu, uint32_t *status) {

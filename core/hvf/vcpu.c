@@ -6,6 +6,7 @@
 #include "hvf/base/error.h"
 #include "hvf/base/owner.h"
 #include "hvf/base/process.h"
+#include "hvf/base/reach.h"
 #include "hvf/base/room.h"
 #include "hvf/exit/follow.h"
 #include "hvf/state/cpuid.h"
@@ -19,6 +20,7 @@ static const hv_vcpu_options_t known_options = HV_VCPU_ACCEL_RDPMC | HV_VCPU_TSC
 
 /* A vCPU that was bound stays counted where it was. The lock is held. */
 static void release(hvf_vcpu *v) {
+  hvf_reach_remove(v);
   hvf_the_vm.vcpus[v->id] = NULL;
   hvf_the_vm.vcpu_count--;
   hvf_msr_leave(v);
@@ -70,6 +72,7 @@ static hv_return_t make(hvf_vcpu *v) {
   }
   hvf_the_vm.vcpus[v->id] = v;
   hvf_the_vm.vcpu_count++;
+  hvf_reach_add(v);
   hvf_owner_set(v);
   return HV_SUCCESS;
 }

@@ -4,6 +4,7 @@
 
 #include "hvf/base/error.h"
 #include "hvf/base/process.h"
+#include "hvf/base/reach.h"
 #include "hvf/base/room.h"
 #include "hvf/base/tick.h"
 #include "hvf/exit/follow.h"
@@ -38,6 +39,7 @@ static void drop_all(void) {
 }
 
 static void release(void) {
+  hvf_reach_open(false);
   if (hvf_the_vm.vm) {
     luna_vm_release(hvf_the_vm.vm);
   }
@@ -68,6 +70,7 @@ static hv_return_t create(hv_vm_options_t options) {
   hvf_the_vm.follows = hvf_follow_find(luna_vm_accelerator(hvf_the_vm.vm));
   hvf_ioapic_reset();
   hvf_atpic_reset();
+  hvf_reach_open(true);
   return HV_SUCCESS;
 }
 
@@ -75,6 +78,7 @@ static hv_return_t create(hv_vm_options_t options) {
 static void forget(void) {
   hvf_the_vm = (hvf_vm){.lock = PTHREAD_MUTEX_INITIALIZER};
   hvf_tick_forget();
+  hvf_reach_forget();
   drop_all();
 }
 

@@ -110,7 +110,8 @@ typedef struct hvf_info {
 
 struct hvf_vcpu {
   luna_vcpu *vcpu;
-  const luna_exit *record; /* of its last exit in the core */
+  _Atomic(hvf_vcpu *) next; /* of those that can be interrupted: reach.c */
+  const luna_exit *record;  /* of its last exit in the core */
   hv_vcpuid_t id;
   uint64_t owner; /* the token of hv_ext_thread_adopt, 0 of a thread of the system */
   hv_vm_space_t space;

@@ -24,6 +24,10 @@ hv_return_t hvf_fail(hv_return_t code, const char *format, ...) {
   return code;
 }
 
+hv_return_t hvf_fail_no_vm(void) {
+  return hvf_fail(HV_NO_DEVICE, "there is no VM in this process: call hv_vm_create first");
+}
+
 static hv_return_t code_of(int status) {
   switch (status) {
     case LUNA_ERROR_ARGUMENT:

@@ -8,6 +8,8 @@
 /* Records the sentence for hv_ext_error_message; returns `code`. */
 __attribute__((format(printf, 2, 3))) hv_return_t hvf_fail(hv_return_t code, const char *format,
                                                            ...);
+/* HV_NO_DEVICE. */
+hv_return_t hvf_fail_no_vm(void);
 /* The code for a luna_status that is a failure, with its message. */
 hv_return_t hvf_fail_status(int status);
 

@@ -12,7 +12,7 @@ hv_return_t hvf_enter(void) {
     return HV_SUCCESS;
   }
   pthread_mutex_unlock(&hvf_the_vm.lock);
-  return hvf_fail(HV_NO_DEVICE, "there is no VM in this process: call hv_vm_create first");
+  return hvf_fail_no_vm();
 }
 
 void hvf_leave(void) {

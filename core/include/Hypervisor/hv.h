@@ -143,7 +143,7 @@ HV_API hv_return_t hv_vcpu_run_until(hv_vcpuid_t vcpu, uint64_t deadline);
 HV_WIDE enum { HV_DEADLINE_FOREVER = 0xffffffffffffffffull };
 /* Makes the run that is under way on each of the vCPUs, or else its next one, end with
  * VMX_REASON_IRQ: never lost, and two before it are one. HV_BAD_ARGUMENT if one does not exist:
- * then none is interrupted. */
+ * then none is interrupted. Any thread, and the handler of a signal. */
 HV_API hv_return_t hv_vcpu_interrupt(hv_vcpuid_t *vcpus, unsigned int vcpu_count);
 
 /* Nanoseconds that the vCPU has executed; and those that it was halted inside KVM, which it is with

@@ -2,6 +2,9 @@
  * vCPUs as the Hypervisor framework has them: owners, running and interrupting. */
 #include "fixture/hvf_fixture.h"
 
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 /* Every call of the owner's, on the vCPU `id`; all of them have to give the same. */
@@ -326,6 +329,69 @@ static void several_are_interrupted_at_once(void) {
   end();
 }
 
+static void interrupt_it(int number) {
+  (void)number;
+  hv_vcpu_interrupt(&vcpu, 1);
+}
+
+/* The signal comes to the vCPU's own thread, in the middle of calls that have locks. */
+static void a_signal_s_handler_interrupts(void) {
+  const struct itimerval often = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+  struct sigaction action = {.sa_handler = interrupt_it}, before;
+  BEGIN(0xeb, 0xfe);
+  CHECK_EQ(sigaction(SIGPROF, &action, &before), 0);
+  const uint64_t end_of_it = luna_clock() + UINT64_C(1000000000);
+  CHECK_EQ(setitimer(ITIMER_PROF, &often, NULL), 0);
+  while (luna_clock() < end_of_it) {
+    HV(hv_vm_map(page, 0x100000, sizeof page, RWX));
+    HV(hv_vm_unmap(0x100000, sizeof page));
+  }
+  CHECK_EQ(run(), VMX_REASON_IRQ);
+  CHECK_EQ(run(), VMX_REASON_IRQ); /* the next signal, in the guest */
+  CHECK_EQ(setitimer(ITIMER_PROF, &never, NULL), 0);
+  CHECK_EQ(sigaction(SIGPROF, &before, NULL), 0);
+  end();
+}
+
+static atomic_bool over;
+
+static void *interrupt_always(void *unused) {
+  (void)unused;
+  hv_vcpuid_t id = 1;
+  while (!over) {
+    hv_return_t result = hv_vcpu_interrupt(&id, 1);
+    if (result != HV_SUCCESS && result != HV_BAD_ARGUMENT) {
+      return (void *)(intptr_t)result;
+    }
+  }
+  return NULL;
+}
+
+static void *come_and_go(void *unused) {
+  (void)unused;
+  hv_return_t result = HV_SUCCESS;
+  for (int i = 0; i < 200 && result == HV_SUCCESS; i++) {
+    hv_vcpuid_t id;
+    result = hv_vcpu_create(&id, HV_VCPU_DEFAULT);
+    result = result == HV_SUCCESS ? hv_vcpu_destroy(id) : result;
+  }
+  return (void *)(intptr_t)result;
+}
+
+static void one_that_goes_away_is_interrupted(void) {
+  pthread_t thread;
+  void *result;
+  BEGIN(0xf4);
+  over = false;
+  CHECK_EQ(pthread_create(&thread, NULL, interrupt_always, NULL), 0);
+  HV((hv_return_t)on_thread(come_and_go, NULL));
+  over = true;
+  CHECK_EQ(pthread_join(thread, &result), 0);
+  HV((hv_return_t)(intptr_t)result);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
 static void the_tlb_can_be_invalidated(void) {
   BEGIN(0xf4, 0xf4);
   CHECK_EQ(run(), VMX_REASON_HLT);
@@ -378,6 +444,8 @@ int main(void) {
   RUN_KVM(they_do_not_wake_a_halted_guest);
   RUN_KVM(a_child_has_its_own_interrupts);
   RUN_KVM(several_are_interrupted_at_once);
+  RUN_KVM(a_signal_s_handler_interrupts);
+  RUN_KVM(one_that_goes_away_is_interrupted);
   RUN_KVM(the_tlb_can_be_invalidated);
   RUN_KVM(the_tlb_can_be_invalidated_where_the_last_page_is_taken);
   RUN_KVM(entries_do_not_fail_before_the_guest_s_state);
