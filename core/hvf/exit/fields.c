@@ -65,7 +65,11 @@ hv_return_t hvf_exit_qualification(hvf_vcpu *v, uint64_t *value) {
   }
   if (hvf_is_fault(v)) {
     *value = x->e->access | rights_at(x->e) << 3;
-    *value |= hvf_memory_linear(v, &linear) ? VALID_LINEAR : 0;
+    if (x->told) {
+      *value |= x->control.qualification;
+    } else if (hvf_memory_linear(v, &linear)) {
+      *value |= VALID_LINEAR;
+    }
   }
   return HV_SUCCESS;
 }

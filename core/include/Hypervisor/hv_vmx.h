@@ -77,7 +77,13 @@
  * VMCS_RO_GUEST_LIN_ADDR, and bits 7 and 8 of an EPT violation's qualification that vouch for it,
  * are there where an operand of the instruction leads to the address, the top of the stack, or a
  * descriptor table that the processor looks into, for fetches, and while the guest has no
- * paging. */
+ * paging.
+ *
+ * Page tables in memory that may not be read or written: on the software CPU an EPT violation of
+ * the entry, as on a Mac, with bit 7 of the qualification and without 8; a write sets accessed and
+ * dirty bits. KVM makes no exit of either: the guest gets a page fault for an entry that cannot be
+ * read, and the bits stay clear where the entry cannot be written. A program that logs writes by
+ * protection, for a guest that looks at these bits, leaves its page tables writable there. */
 #ifndef HYPERVISOR_HV_VMX_H
 #define HYPERVISOR_HV_VMX_H
 

@@ -24,9 +24,10 @@ static const uint8_t *answer_of(soft_cpu *cpu, soft_spot place, bool write) {
   return NULL;
 }
 
-/* Leaves with the access; the instruction runs again with the answer. */
+/* Leaves with the access; the instruction runs again with the answer. `walks`: of an entry of a
+ * page table. */
 __attribute__((noreturn)) static void ask(soft_cpu *cpu, soft_spot place, uint64_t value,
-                                          unsigned size, bool write) {
+                                          unsigned size, bool write, bool walks) {
   struct kvm_run *run = cpu->run;
   if (cpu->answers_made == SOFT_ANSWERS_MAX) {
     soft_leave(cpu, SOFT_ESCAPE_HOST);
@@ -37,7 +38,7 @@ __attribute__((noreturn)) static void ask(soft_cpu *cpu, soft_spot place, uint64
   run->mmio.is_write = write;
   soft_poke(run->mmio.data, value, 64);
   if (cpu->controlled) {
-    soft_vmx_tell_access(cpu, place.linear);
+    soft_vmx_tell_access(cpu, place.linear, walks);
   }
   cpu->asked = SOFT_ASKED_MMIO;
   cpu->asked_key = key_of(place, write);
@@ -53,7 +54,21 @@ uint64_t soft_device_read(soft_cpu *cpu, soft_spot place, unsigned size) {
   if (answer) {
     return soft_trim(soft_peek(answer, 64), (int)size * 8);
   }
-  ask(cpu, place, 0, size, false);
+  ask(cpu, place, 0, size, false, false);
+}
+
+uint64_t soft_device_entry(soft_cpu *cpu, soft_spot place, unsigned size) {
+  const uint8_t *answer = answer_of(cpu, place, false);
+  if (answer) {
+    return soft_trim(soft_peek(answer, 64), (int)size * 8);
+  }
+  ask(cpu, place, 0, size, false, true);
+}
+
+void soft_device_mark(soft_cpu *cpu, soft_spot place, uint64_t entry, unsigned size) {
+  if (!answer_of(cpu, place, true)) {
+    ask(cpu, place, entry, size, true, true);
+  }
 }
 
 static soft_post post_of(soft_spot place, uint64_t value, unsigned size) {
@@ -67,7 +82,7 @@ static soft_post post_of(soft_spot place, uint64_t value, unsigned size) {
 static void offer(soft_cpu *cpu, soft_spot place, uint64_t value, unsigned size) {
   const soft_post post = post_of(place, value, size);
   if (!answer_of(cpu, place, true) && !soft_write_taken(cpu, &post)) {
-    ask(cpu, place, value, size, true);
+    ask(cpu, place, value, size, true, false);
   }
 }
 

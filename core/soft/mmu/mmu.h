@@ -80,5 +80,9 @@ uint64_t soft_linear_slow(soft_cpu *cpu, unsigned segment, uint64_t offset, unsi
 /* device.c: a device's registers; the write is posted, or leaves as the read does. */
 uint64_t soft_device_read(soft_cpu *cpu, soft_spot place, unsigned size);
 void soft_device_write(soft_cpu *cpu, soft_spot place, uint64_t value, unsigned size);
+/* Under controls: the entry of a page table where no memory can be read, at the place's gpa for its
+ * linear address; and what it is with bits set, where none can be written. */
+uint64_t soft_device_entry(soft_cpu *cpu, soft_spot place, unsigned size);
+void soft_device_mark(soft_cpu *cpu, soft_spot place, uint64_t entry, unsigned size);
 
 #endif

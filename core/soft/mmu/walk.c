@@ -39,16 +39,23 @@ static scheme scheme_of(const soft_cpu *cpu) {
   return (scheme){2, 10, 4, cpu->cr3 & 0xfffff000};
 }
 
-/* An entry of a table; not present where there is no memory. */
-static uint64_t load_entry(soft_cpu *cpu, uint64_t gpa, unsigned size) {
-  const uint8_t *host = soft_host(cpu, gpa, false);
+/* An entry of a table. Where there is no memory it is not present, as to KVM; under controls it is
+ * an exit. */
+static uint64_t load_entry(soft_cpu *cpu, soft_spot place, unsigned size, bool look) {
+  const uint8_t *host = soft_host(cpu, place.gpa, false);
+  if (soft_unlikely(!host && cpu->controlled && !look)) {
+    return soft_device_entry(cpu, place, size);
+  }
   return host ? soft_peek(host, size == 8 ? 64 : 32) : 0;
 }
 
-static void set_bits(soft_cpu *cpu, uint64_t gpa, uint32_t bits) {
-  uint32_t *host = (uint32_t *)(void *)soft_host(cpu, gpa, true);
+/* In memory that cannot be written they stay as they are; under controls that is an exit, too. */
+static void set_bits(soft_cpu *cpu, soft_spot place, uint64_t entry, uint32_t bits, unsigned size) {
+  uint32_t *host = (uint32_t *)(void *)soft_host(cpu, place.gpa, true);
   if (host) {
     __atomic_fetch_or(host, bits, __ATOMIC_SEQ_CST);
+  } else if (cpu->controlled) {
+    soft_device_mark(cpu, place, entry | bits, size);
   }
 }
 
@@ -83,7 +90,7 @@ static bool is_large(const soft_cpu *cpu, uint64_t entry, int level, unsigned si
 bool soft_load_pdptes(soft_cpu *cpu) {
   uint64_t at = cpu->cr3 & 0xffffffe0, loaded[4];
   for (unsigned i = 0; i < 4; i++) {
-    loaded[i] = load_entry(cpu, at + i * 8, 8);
+    loaded[i] = load_entry(cpu, (soft_spot){.gpa = at + i * 8}, 8, true);
     if (loaded[i] & PAGE_PRESENT && loaded[i] & (RESERVED_HIGH | UINT64_C(0xfff00000000001e6))) {
       return false;
     }
@@ -129,15 +136,15 @@ static uint32_t error_of(const soft_cpu *cpu, soft_rights rights) {
 }
 
 /* Accessed bits of all levels, and the last one's dirty bit for a write. */
-static void mark(soft_cpu *cpu, const uint64_t *where, const uint64_t *entries, int count,
-                 soft_access access) {
+static void mark(soft_cpu *cpu, const soft_spot *where, const uint64_t *entries, int count,
+                 soft_access access, unsigned size) {
   for (int i = 0; i < count; i++) {
     uint32_t want = PAGE_ACCESSED;
     if (i == count - 1 && access == SOFT_WRITE) {
       want |= PAGE_DIRTY;
     }
     if ((entries[i] & want) != want) {
-      set_bits(cpu, where[i], want);
+      set_bits(cpu, where[i], entries[i], want, size);
     }
   }
 }
@@ -158,7 +165,8 @@ bool soft_translate(soft_cpu *cpu, uint64_t linear, soft_rights rights, soft_wal
   }
   walk->error = error_of(cpu, rights);
   scheme use = scheme_of(cpu);
-  uint64_t table = use.root, where[5], entries[5], both = ~UINT64_C(0);
+  uint64_t table = use.root, entries[5], both = ~UINT64_C(0);
+  soft_spot where[5];
   bool no_execute = false, large = false;
   if (use.levels == 2 && use.entry == 8) {
     uint64_t pdpte = cpu->pdpte[linear >> 30 & 3];
@@ -171,8 +179,8 @@ bool soft_translate(soft_cpu *cpu, uint64_t linear, soft_rights rights, soft_wal
   for (;; level--) {
     int shift = 12 + use.bits * (level - 1);
     uint64_t index = linear >> shift & ((UINT64_C(1) << use.bits) - 1);
-    where[count] = table + index * use.entry;
-    uint64_t entry = load_entry(cpu, where[count], use.entry);
+    where[count] = (soft_spot){linear, table + index * use.entry};
+    uint64_t entry = load_entry(cpu, where[count], use.entry, rights.look);
     if (!(entry & PAGE_PRESENT)) {
       return false;
     }
@@ -199,7 +207,7 @@ bool soft_translate(soft_cpu *cpu, uint64_t linear, soft_rights rights, soft_wal
     return false;
   }
   if (!rights.look) {
-    mark(cpu, where, entries, count, rights.access);
+    mark(cpu, where, entries, count, rights.access, use.entry);
   }
   return true;
 }

@@ -53,9 +53,11 @@ luna_control_exit *soft_vmx_begin(soft_cpu *cpu, uint32_t reason, uint64_t quali
   return x;
 }
 
-void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear) {
+/* Of the qualification only what the access has no part in (table 28-7). */
+void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear, bool walks) {
+  const uint64_t valid_linear = 1 << 7, translated = 1 << 8;
   luna_control_exit *x = (luna_control_exit *)(void *)(cpu->run->padding + LUNA_KVM_ACCESS_OFFSET);
-  describe(cpu, x, VMX_REASON_EPT_VIOLATION, 0);
+  describe(cpu, x, VMX_REASON_EPT_VIOLATION, valid_linear | (walks ? 0 : translated));
   x->linear = linear;
 }
 

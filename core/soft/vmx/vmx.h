@@ -34,8 +34,9 @@ SOFT_COLD void soft_vmx_exception(soft_cpu *cpu, const soft_event *event);
 SOFT_COLD void soft_vmx_page_fault(soft_cpu *cpu, uint64_t linear, uint32_t error);
 /* For a debug exception with these bits of DR6, which it has not set yet. */
 SOFT_COLD void soft_vmx_debug(soft_cpu *cpu, uint64_t dr6);
-/* What KVM_EXIT_MMIO does not tell of an access to memory that is not there. */
-SOFT_COLD void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear);
+/* What KVM_EXIT_MMIO does not tell of an access to memory that is not there, or, on a walk, of one
+ * to an entry of a page table. */
+SOFT_COLD void soft_vmx_tell_access(soft_cpu *cpu, uint64_t linear, bool walks);
 /* True for an exit between two instructions, of what is due. */
 SOFT_COLD bool soft_vmx_between(soft_cpu *cpu);
 
