@@ -25,9 +25,10 @@
 #include <inttypes.h>
 
 enum {
-  EXIT_WINDOW = 7,   /* KVM_EXIT_IRQ_WINDOW_OPEN */
-  NMI_WINDOW = 256,  /* beside luna_exit_kind: CPU_BASED_VIRTUAL_NMI_WND */
-  ENTRY_CONTROLS = 7 /* VM entry with invalid control fields (SDM Vol. 3, 31.4) */
+  EXIT_WINDOW = 7,    /* KVM_EXIT_IRQ_WINDOW_OPEN */
+  NMI_WINDOW = 256,   /* beside luna_exit_kind: CPU_BASED_VIRTUAL_NMI_WND */
+  STEP_PENDING = 257, /* that the monitor trap flag's exit was injected */
+  ENTRY_CONTROLS = 7  /* VM entry with invalid control fields (SDM Vol. 3, 31.4) */
 };
 
 /* Reads what a control's exit tells, and lets a notifier have a port write. */
@@ -96,6 +97,7 @@ static uint32_t reason_of(int kind, const luna_exit *e) {
     case LUNA_EXIT_TPR:
       return VMX_REASON_MOV_CR;
     case LUNA_EXIT_DEBUG:
+    case STEP_PENDING:
       return VMX_REASON_MTF;
     case LUNA_EXIT_EXCEPTION:
       return VMX_REASON_EXC_NMI;
@@ -281,13 +283,13 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     if (result != HV_SUCCESS) {
       return result;
     }
-    kind = enter(v, deadline, event);
+    kind = event && hvf_entry_is_step(event) ? STEP_PENDING : enter(v, deadline, event);
   } while (!is_for_program(v, kind));
   if (event) {
     hvf_entry_take_back(v, event);
   }
   if (was_open && (kind == LUNA_EXIT_TIMEOUT || kind == LUNA_EXIT_INTERRUPTED ||
-                   kind == LUNA_EXIT_SIGNAL || kind == NMI_WINDOW)) {
+                   kind == LUNA_EXIT_SIGNAL || kind == NMI_WINDOW || kind == STEP_PENDING)) {
     kind = finish_early(v, kind);
   }
   if (kind < 0) {

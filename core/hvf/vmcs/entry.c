@@ -13,8 +13,13 @@
 enum {
   TYPE_BITS = 7 << 8,
   VECTOR_BITS = 0xff,
-  BREAKPOINT = 3 /* which KVM delivers from behind INT3 */
+  OTHER_EVENT = 7 << 8, /* with vector 0: the monitor trap flag's exit */
+  BREAKPOINT = 3        /* which KVM delivers from behind INT3 */
 };
+
+bool hvf_entry_is_step(uint32_t info) {
+  return info == (IRQ_INFO_VALID | OTHER_EVENT);
+}
 
 hv_return_t hvf_entry_check(uint64_t info) {
   const uint64_t known = IRQ_INFO_VALID | IRQ_INFO_ERROR_VALID | TYPE_BITS | VECTOR_BITS;
@@ -23,6 +28,11 @@ hv_return_t hvf_entry_check(uint64_t info) {
   }
   if (!(info & IRQ_INFO_VALID)) {
     return HV_SUCCESS;
+  }
+  const bool exception =
+      (info & TYPE_BITS) == IRQ_INFO_PRIV_SOFT_EXC || (info & TYPE_BITS) == IRQ_INFO_SOFT_EXC;
+  if (exception && (info & VECTOR_BITS) > 31) {
+    return hvf_fail(HV_BAD_ARGUMENT, "vector %u is no exception", (unsigned)(info & VECTOR_BITS));
   }
   switch (info & TYPE_BITS) {
     case IRQ_INFO_NMI:
@@ -37,6 +47,10 @@ hv_return_t hvf_entry_check(uint64_t info) {
                  ? HV_SUCCESS
                  : hvf_fail(HV_BAD_ARGUMENT, "vector %u is no exception",
                             (unsigned)(info & VECTOR_BITS));
+    case OTHER_EVENT:
+      return info == (IRQ_INFO_VALID | OTHER_EVENT)
+                 ? HV_SUCCESS
+                 : hvf_fail(HV_BAD_ARGUMENT, "an event of type 7 has vector 0 and no error code");
     case IRQ_INFO_SOFT_IRQ:
     case IRQ_INFO_PRIV_SOFT_EXC:
     case IRQ_INFO_SOFT_EXC:
@@ -45,7 +59,7 @@ hv_return_t hvf_entry_check(uint64_t info) {
       }
       break;
     default:
-      break;
+      return hvf_fail(HV_BAD_ARGUMENT, "type 1 of an event is reserved");
   }
   return hvf_fail(HV_UNSUPPORTED,
                   "KVM cannot inject an event of type %u; the software CPU (LUNA_ACCEL=soft) can "
@@ -71,6 +85,9 @@ hv_return_t hvf_entry_inject(hvf_vcpu *v) {
       break;
     case IRQ_INFO_EXT_IRQ:
       status = luna_vcpu_interrupt_vector(v->vcpu, v->entry_event & VECTOR_BITS);
+      break;
+    case OTHER_EVENT: /* the run ends with it */
+      status = LUNA_OK;
       break;
     default:
       status = v->followed ? hvf_follow_deliver(v) : inject_exception(v);

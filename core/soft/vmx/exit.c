@@ -165,6 +165,7 @@ bool soft_vmx_take(soft_cpu *cpu) {
   bool software = event.length > 0;
   cpu->due &= ~(unsigned)SOFT_DUE_EVENT;
   cpu->halted = false;
+  cpu->shadow = 0; /* 27.7.1 */
   event.has_error &= !soft_is_real(cpu);
   if (event.source == SOFT_FROM_INTERRUPT && event.vector == VECTOR_NMI) {
     cpu->nmi_masked = true;

@@ -52,6 +52,44 @@ static void interrupts_and_nmis_can_be_injected(void) {
   }
 }
 
+/* Delivery ends what STI or MOV SS block (SDM Vol. 3, 27.7.1), also at an exit in the handler. */
+static void an_event_ends_the_shadow(void) {
+  for (uint64_t blocked = 1; blocked <= 2; blocked++) {
+    BEGIN(0x90, 0xf4);
+    set_vectors();
+    set(HV_X86_RFLAGS, 0x202);
+    set_field(VMCS_GUEST_INTERRUPTIBILITY, blocked);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | IRQ_INFO_HARD_EXC | 6);
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), 0x2006);
+    CHECK_EQ(field(VMCS_GUEST_INTERRUPTIBILITY), 0);
+    end();
+  }
+}
+
+/* The pending exit of the monitor trap flag, by which a debugger goes on (SDM Vol. 3, 27.6.2). */
+static void a_step_can_be_injected(void) {
+  const uint32_t info = IRQ_INFO_VALID | 7 << 8;
+  BEGIN(0xe4, 0x10, 0xf4); /* in al, 0x10; hlt */
+  CHECK_EQ(run(), VMX_REASON_IO);
+  set(HV_X86_RAX, 0x5a);
+  skip();
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, info);
+  CHECK_EQ(run(), VMX_REASON_MTF);
+  CHECK_EQ(get(HV_X86_RIP), CODE + 2);
+  CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), 0);
+  CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  CHECK_EQ(get(HV_X86_RAX) & 0xff, 0x5a);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO, info | 1), HV_BAD_ARGUMENT);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO, IRQ_INFO_VALID | 1 << 8),
+        HV_BAD_ARGUMENT);
+  HV_IS(hv_vmx_vcpu_write_vmcs(vcpu, VMCS_CTRL_VMENTRY_IRQ_INFO,
+                               IRQ_INFO_VALID | IRQ_INFO_SOFT_EXC | 32),
+        HV_BAD_ARGUMENT);
+  end();
+}
+
 /* Comes out without having entered: a request to stop came before, or the deadline has passed. */
 static void stop_at_once(bool interrupted) {
   HV(interrupted ? hv_vcpu_interrupt(&vcpu, 1) : HV_SUCCESS);
@@ -165,6 +203,8 @@ static void an_nmi_window_waits_for_what_was_answered(void) {
 int main(void) {
   RUN_KVM(an_exception_can_be_injected);
   RUN_KVM(interrupts_and_nmis_can_be_injected);
+  RUN_KVM(an_event_ends_the_shadow);
+  RUN_KVM(a_step_can_be_injected);
   RUN_KVM(an_event_that_the_guest_has_not_taken_stays);
   RUN_KVM(an_interrupt_that_waits_is_in_its_field);
   RUN_KVM(an_interrupt_window_is_an_exit);
