@@ -248,6 +248,12 @@ static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
   return kind;
 }
 
+/* Whether a control is on that goes together with others only. */
+static bool is_combined(const hvf_vcpu *v) {
+  return v->controls[HV_VMX_CAP_PROCBASED] & (CPU_BASED_VIRTUAL_NMI_WND | CPU_BASED_TPR_SHADOW) ||
+         v->controls[HV_VMX_CAP_EXIT] & VMEXIT_SAVE_VMX_TIMER;
+}
+
 /* `deadline` as luna_vcpu_run has it. */
 static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
   const uint32_t event = v->entry_event;
@@ -264,7 +270,7 @@ static hv_return_t run(hvf_vcpu *v, uint64_t deadline) {
     return result;
   }
   v->info = (hvf_info){.code = HV_VM_EXITINFO_VMX};
-  if (v->entry_event && !hvf_guest_check_event(v)) {
+  if ((is_combined(v) && !hvf_guest_check_controls(v)) || (event && !hvf_guest_check_event(v))) {
     return refuse(v, ENTRY_CONTROLS);
   }
   if (v->suspect && !hvf_guest_check(v)) {

@@ -36,7 +36,10 @@
  *   break a rule for VM entries (SDM Vol. 3, 27.3), also where KVM would enter with them, or KVM or
  *   the processor refuses them: hv_ext_error_message() of hv_linux.h says which rule. An error code
  *   where an event to inject has none, or none where it has one, fails the same way, with ZF in
- *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR. The qualification is 2 for PDPTEs, else 0.
+ *   hv_vcpu_vmx_status() and 7 in VMCS_RO_INSTR_ERROR; so do controls without the one that they
+ *   need (NMI-window exiting: virtual NMIs; saving the preemption timer: the timer), and a TPR
+ *   threshold above the task priority. The qualification is 2 for PDPTEs, else 0. An interrupt or
+ *   NMI that the guest does not accept is no failure: it waits.
  *
  * IRQ_WND, VIRTUAL_NMI_WND. As on a Mac; until the window for NMIs is open the guest goes step by
  *   step.

@@ -269,6 +269,66 @@ static void error_codes_of_events_are_checked(void) {
   end();
 }
 
+/* Of an instruction: its length, which a processor needs (KVM's injection does not). */
+static void lengths_of_events_are_checked(void) {
+  const uint32_t info = IRQ_INFO_SOFT_IRQ | 0x21;
+  begin_mode(REAL);
+  if (follows()) {
+    event_fails(info, 0, "is of an instruction, of 0 bytes and not 1 to 15");
+    set_field(VMCS_CTRL_VMENTRY_INSTR_LEN, 16);
+    event_fails(info, 0, "of 16 bytes");
+    set_field(VMCS_CTRL_VMENTRY_INSTR_LEN, 15);
+  }
+  set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, 0);
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
+/* ---- 27.2.1.1 and 27.2.1.2: controls that go together ---- */
+
+static void controls_fail(uint32_t number, uint64_t bit, uint32_t with, uint64_t needed,
+                          const char *text) {
+  uint32_t status = 0;
+  begin_mode(LONG);
+  set_field(number, field(number) | bit);
+  CHECK_EQ(run(), failed);
+  CHECK_TEXT(hv_ext_error_message(), text);
+  HV(hv_vcpu_vmx_status(vcpu, &status));
+  CHECK_EQ(status, 0x40);
+  CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 7);
+  set_field(with, field(with) | needed);
+  HV(hv_vcpu_run_until(vcpu, 1));
+  CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 0);
+  end();
+}
+
+static void controls_that_go_together_are_checked(void) {
+  controls_fail(VMCS_CTRL_CPU_BASED, CPU_BASED_VIRTUAL_NMI_WND, VMCS_CTRL_PIN_BASED,
+                PIN_BASED_VIRTUAL_NMI, "NMI-window exiting is 1 while virtual NMIs");
+  if (follows()) {
+    controls_fail(VMCS_CTRL_VMEXIT_CONTROLS, VMEXIT_SAVE_VMX_TIMER, VMCS_CTRL_PIN_BASED,
+                  PIN_BASED_PREEMPTION_TIMER, "while the timer is not activated");
+  }
+}
+
+/* With virtualized APIC accesses it is an exit instead. */
+static void the_threshold_is_not_above_the_priority(void) {
+  begin_mode(LONG);
+  if (follows()) {
+    set_field(VMCS_CTRL_TPR_THRESHOLD, 5);
+    set_field(VMCS_CTRL_CPU_BASED, field(VMCS_CTRL_CPU_BASED) | CPU_BASED_TPR_SHADOW);
+    set(HV_X86_TPR, 0x40);
+    CHECK_EQ(run(), failed);
+    CHECK_TEXT(hv_ext_error_message(), "the TPR threshold is above the task priority");
+    CHECK_EQ(field(VMCS_RO_INSTR_ERROR), 7);
+    set_field(VMCS_CTRL_CPU_BASED2, field(VMCS_CTRL_CPU_BASED2) | CPU_BASED2_VIRTUAL_APIC);
+    CHECK_EQ(run(), VMX_REASON_TPR_THRESHOLD);
+    set(HV_X86_TPR, 0x50);
+  }
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
 /* ---- What waited ---- */
 
 /* A write that the program has dealt with stays dealt with, and a read that it has answered. */
@@ -376,6 +436,9 @@ int main(void) {
   RUN_KVM(code_can_be_in_the_data_segment_of_real_mode);
   RUN_KVM(what_cannot_be_held_is_refused_when_written);
   RUN_KVM(error_codes_of_events_are_checked);
+  RUN_KVM(lengths_of_events_are_checked);
+  RUN_KVM(controls_that_go_together_are_checked);
+  RUN_KVM(the_threshold_is_not_above_the_priority);
   RUN_KVM(an_answer_survives_a_failed_entry);
   RUN_KVM(any_state_is_entered_or_told_of);
   return test_end();

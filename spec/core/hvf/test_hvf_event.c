@@ -170,6 +170,7 @@ static void an_nmi_window_is_an_exit(void) {
   ram[0x2002] = 0x43; /* inc bx; iret */
   ram[0x2003] = 0xcf;
   uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_PIN_BASED, field(VMCS_CTRL_PIN_BASED) | PIN_BASED_VIRTUAL_NMI);
   set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
   CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND); /* it is open */
   CHECK_EQ(get(HV_X86_RIP), CODE);
@@ -190,6 +191,7 @@ static void an_nmi_window_waits_for_what_was_answered(void) {
   set(HV_X86_RAX, 0x5a);
   skip();
   uint64_t controls = field(VMCS_CTRL_CPU_BASED);
+  set_field(VMCS_CTRL_PIN_BASED, field(VMCS_CTRL_PIN_BASED) | PIN_BASED_VIRTUAL_NMI);
   set_field(VMCS_CTRL_CPU_BASED, controls | CPU_BASED_VIRTUAL_NMI_WND);
   CHECK_EQ(run(), VMX_REASON_VIRTUAL_NMI_WND);
   CHECK_EQ(get(HV_X86_RIP), CODE + 2);
