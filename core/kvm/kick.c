@@ -22,13 +22,29 @@ _Thread_local luna_kick_thread luna_kick_self __attribute__((tls_model("initial-
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_end;
 static int signal_number;
+static struct sigaction before; /* what the process did with it */
 
-static void on_signal(int number) {
-  (void)number;
+/* Sent by this library: by luna_kick_nudge, or by a timer. */
+static bool is_ours(const siginfo_t *info) {
+  return info->si_code == SI_TIMER || (info->si_code == SI_TKILL && info->si_pid == getpid());
+}
+
+static void pass_on(int number, siginfo_t *info, void *context) {
+  if (before.sa_flags & SA_SIGINFO) {
+    before.sa_sigaction(number, info, context);
+  } else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+    before.sa_handler(number);
+  }
+}
+
+static void on_signal(int number, siginfo_t *info, void *context) {
   struct kvm_run *run = luna_kick_self.running;
   luna_kick_self.seen = 1;
   if (run) {
     run->immediate_exit = 1;
+  }
+  if (!is_ours(info)) {
+    pass_on(number, info, context);
   }
 }
 
@@ -45,34 +61,36 @@ static void on_fork(void) {
   memset(&luna_kick_self, 0, sizeof luna_kick_self);
 }
 
-/* The first of these that the process has no use for. None is a real-time signal: those take a
- * place in the queue of the process's owner, and tgkill refuses one when that is full (EAGAIN,
- * RLIMIT_SIGPENDING); a standard signal always arrives. */
-static void install(void) {
+/* The first of these that the process has no use for, or else the first of all: a runtime that
+ * handles every signal expects nothing of that one, and gets what is not the library's. None is a
+ * real-time signal: those take a place in the queue of the process's owner, and tgkill refuses one
+ * when that is full (EAGAIN, RLIMIT_SIGPENDING); a standard signal always arrives. */
+static int choose(void) {
   static const int unused[] = {SIGSTKFLT, SIGPWR, SIGURG};
-  pthread_key_create(&thread_end, on_thread_end);
-  pthread_atfork(NULL, NULL, on_fork);
   for (size_t i = 0; i < sizeof unused / sizeof *unused; i++) {
     struct sigaction action;
     if (sigaction(unused[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
-      memset(&action, 0, sizeof action);
-      action.sa_handler = on_signal;
-      action.sa_flags = SA_RESTART;
-      sigemptyset(&action.sa_mask);
-      sigaction(unused[i], &action, NULL);
-      signal_number = unused[i];
-      return;
+      return unused[i];
     }
   }
+  return unused[0];
+}
+
+/* On the alternate stack if the thread has one: such a runtime's own stacks are small. */
+static void install(void) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  pthread_key_create(&thread_end, on_thread_end);
+  pthread_atfork(NULL, NULL, on_fork);
+  action.sa_sigaction = on_signal;
+  action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  sigemptyset(&action.sa_mask);
+  signal_number = choose();
+  sigaction(signal_number, &action, &before);
 }
 
 int luna_kick_begin(void) {
   pthread_once(&once, install);
-  if (!signal_number) {
-    return luna_fail(LUNA_ERROR_LIMIT,
-                     "cannot run a vCPU: the process uses SIGSTKFLT, SIGPWR and SIGURG, and the "
-                     "library needs one of them to stop a guest; leave one at its default");
-  }
   sigset_t mask;
   sigemptyset(&mask);
   sigaddset(&mask, signal_number);
@@ -165,10 +183,10 @@ static int open_signal(luna_fd vcpu_fd) {
 /* Afterwards the handler has it, as any that may have come meanwhile. */
 int luna_kick_visit(luna_fd vcpu_fd) {
   sigset_t ours;
-  sigset_t before;
+  sigset_t mask;
   sigemptyset(&ours);
   sigaddset(&ours, signal_number);
-  pthread_sigmask(SIG_BLOCK, &ours, &before);
+  pthread_sigmask(SIG_BLOCK, &ours, &mask);
   int result = open_signal(vcpu_fd);
   if (result == 0) {
     syscall(SYS_tgkill, getpid(), luna_kick_self.id, signal_number);
@@ -178,7 +196,7 @@ int luna_kick_visit(luna_fd vcpu_fd) {
     errno = number;
   }
   int number = errno;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
   errno = number;
   return result;
 }
