@@ -41,6 +41,12 @@ static bool move_by_kernel(uint8_t *host, uint8_t *bytes, size_t size, bool writ
   return true;
 }
 
+bool luna_buffer_move_for_guest(luna_buffer *root, uint8_t *host, void *bytes, size_t size,
+                                bool write) {
+  return root->root->kind == LUNA_BUFFER_POINTER ? move_by_kernel(host, bytes, size, write)
+                                                 : luna_buffer_move(root, host, bytes, size, write);
+}
+
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write) {
   if (luna_buffer_can_vanish(root)) {
     return move_by_kernel(host, bytes, size, write);

@@ -42,5 +42,9 @@ bool luna_buffer_can_vanish(const luna_buffer *buffer);
 /* Copies between the buffer's memory and `bytes`, each byte once, without a crash where the memory
  * has gone (a truncated file). False if it has. */
 bool luna_buffer_move(luna_buffer *root, uint8_t *host, void *bytes, size_t size, bool write);
+/* The same for an access of the guest's: KVM, too, may ask for it because an embedder's memory has
+ * gone, whatever the embedder vouched for. */
+bool luna_buffer_move_for_guest(luna_buffer *root, uint8_t *host, void *bytes, size_t size,
+                                bool write);
 
 #endif

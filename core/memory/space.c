@@ -170,7 +170,9 @@ static uint64_t allowed(const luna_mapping *mapping, uint64_t gpa, uint64_t size
 static bool move_part(const luna_mapping *mapping, uint64_t gpa, void *bytes, uint64_t size,
                       bool write, bool guest) {
   uint64_t inside = gpa - mapping->range.first;
-  if (!luna_buffer_move(mapping->buffer, mapping->host + inside, bytes, size, write)) {
+  uint8_t *host = mapping->host + inside;
+  if (!(guest ? luna_buffer_move_for_guest(mapping->buffer, host, bytes, size, write)
+              : luna_buffer_move(mapping->buffer, host, bytes, size, write))) {
     return false;
   }
   if (write) {

@@ -30,9 +30,9 @@ typedef enum luna_buffer_flag {
   LUNA_BUFFER_HUGE_2M = 4,   /* from the reserved 2 MiB pages, or else ordinary memory */
   LUNA_BUFFER_HUGE_1G = 8,   /* from the reserved 1 GiB pages, or else ordinary memory */
   LUNA_BUFFER_SEALED = 16,   /* memfd: nobody can change its size any more */
-  /* pointer: the embedder vouches for the memory, so that the library uses it as its own. Without
-   * it, memory that is gone is an error instead of a SIGSEGV or SIGBUS, and each access by the
-   * library costs a system call. */
+  /* pointer: the embedder vouches for the memory, so that the library uses it as its own, except
+   * where it does an access for a guest. Without it, memory that is gone is an error instead of a
+   * SIGSEGV or SIGBUS, and each access by the library costs a system call. */
   LUNA_BUFFER_STABLE = 32
 } luna_buffer_flag;
 

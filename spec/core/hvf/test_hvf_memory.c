@@ -2,6 +2,8 @@
  * The VM of the process, its spaces and its memory, as the Hypervisor framework has them. */
 #include "fixture/hvf_fixture.h"
 
+#include <sys/mman.h>
+
 #include <stdatomic.h>
 #include <sys/wait.h>
 
@@ -373,6 +375,24 @@ static void a_buffer_lives_while_it_is_mapped(void) {
   end();
 }
 
+/* By the program, below the guest: a kernel that emulates has the library access it. */
+static void memory_that_is_gone_is_an_error(void) {
+  for (int writes = 0; writes < 2; writes++) {
+    uint8_t *own =
+        mmap(NULL, LUNA_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(own != MAP_FAILED);
+    BEGIN(writes ? 0xa2 : 0xa0, 0, 0, 0xf4); /* mov [0], al, or mov al, [0]; hlt */
+    HV(hv_vm_map(own, RAM_SIZE, LUNA_PAGE_SIZE, RWX));
+    set_field(VMCS_GUEST_DS_BASE, RAM_SIZE);
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(munmap(own, LUNA_PAGE_SIZE), 0);
+    set(HV_X86_RIP, CODE);
+    HV_IS(hv_vcpu_run(vcpu), HV_FAULT);
+    CHECK_TEXT(hv_ext_error_message(), "cannot be used");
+    end();
+  }
+}
+
 int main(void) {
   RUN_KVM(calls_need_a_vm);
   RUN_KVM(capabilities_need_none);
@@ -396,5 +416,6 @@ int main(void) {
   RUN_KVM(exec_is_exact_if_that_is_asked_for);
   RUN_KVM(a_buffer_lives_while_it_is_mapped);
   RUN_KVM(allocated_memory_is_given_back_whole);
+  RUN_KVM(memory_that_is_gone_is_an_error);
   return test_end();
 }
