@@ -17,11 +17,30 @@ static bool leads_to(hvf_vcpu *v, uint64_t linear, uint64_t gpa) {
 
 static bool is_writer(hvf_vcpu *v, const hvf_operand *o) {
   const luna_exit *e = v->exit.e;
-  return o->store && (o->size == 0 || o->size == e->size) && (!o->known || o->value == e->value) &&
+  const uint64_t value = e->size < 8 ? o->value & ((UINT64_C(1) << 8 * e->size) - 1) : o->value;
+  return o->store && (o->size == 0 || o->size == e->size) && (!o->known || value == e->value) &&
          leads_to(v, o->linear[0], e->address);
 }
 
-/* The shortest will do: a prefix more makes no other write of it. */
+/* Of a vector, the prefixes say which one it is and how much of it is written, of which KVM tells
+ * the first part alone: the longest, then. */
+static uint32_t prefixed_writer(hvf_vcpu *v, uint64_t end, const hvf_code *code, uint32_t length) {
+  for (uint32_t longer = length + 1; longer <= code->before; longer++) {
+    const uint8_t byte = code->bytes[HVF_LONGEST - longer];
+    const bool mandatory = byte == 0x66 || byte == 0xf2 || byte == 0xf3;
+    hvf_operand operand;
+    if ((!mandatory && (byte & 0xf0) != 0x40) ||
+        !hvf_operand_read(v, end - longer, code->bits, code->bytes + HVF_LONGEST - longer, longer,
+                          &operand) ||
+        operand.length != longer || !is_writer(v, &operand)) {
+      break;
+    }
+    length = longer;
+  }
+  return length;
+}
+
+/* Otherwise the shortest will do: a prefix more makes no other write of it. */
 uint32_t hvf_memory_writer(hvf_vcpu *v, uint64_t end) {
   hvf_code code;
   if (!hvf_code_read(v, end, &code)) {
@@ -33,7 +52,7 @@ uint32_t hvf_memory_writer(hvf_vcpu *v, uint64_t end) {
                          &operand) &&
         operand.length == length && is_writer(v, &operand)) {
       v->exit.wide = operand.size == 0;
-      return length;
+      return v->exit.wide ? prefixed_writer(v, end, &code, length) : length;
     }
   }
   return 0;

@@ -5,7 +5,12 @@
 
 #include "lunavisor.h"
 
+#include <string.h>
+
 enum {
+  LEGACY_AREA = 512, /* of XSAVE: x87 and SSE (SDM Vol. 1, table 10-2) */
+  MMX_AREA = 32,
+  XMM_AREA = 160,
   NO_SEGMENT = -1,
   MAP_1 = 0, /* one-byte opcodes, and those behind 0F, 0F 38, 0F 3A */
   MAP_0F,
@@ -262,6 +267,47 @@ static void stores_value(hvf_operand *o, uint32_t size, uint64_t value) {
   o->value = size == 8 ? value : value & ((UINT64_C(1) << 8 * size) - 1);
 }
 
+/* What ADD, OR, AND, SUB or XOR make of memory, which is as before: the write has not been let. Not
+ * where it cannot be read. The register tells a prefix of theirs from a byte before them. */
+static void stores_result(reader *r, uint32_t size, hvf_operand *o) {
+  const uint64_t by = register_value(r, size);
+  uint64_t old = 0;
+  if (luna_vcpu_copy(r->v->vcpu, o->linear[0], &old, size, LUNA_READ) != LUNA_OK) {
+    stores(o, size);
+    return;
+  }
+  switch (r->opcode >> 3 & 7) {
+    case 0:
+      stores_value(o, size, old + by);
+      break;
+    case 1:
+      stores_value(o, size, old | by);
+      break;
+    case 4:
+      stores_value(o, size, old & by);
+      break;
+    case 5:
+      stores_value(o, size, old - by);
+      break;
+    default:
+      stores_value(o, size, old ^ by);
+  }
+}
+
+/* Of a vector, with the low 8 bytes of its register, where they are those that memory has first. */
+static void stores_vector(reader *r, hvf_operand *o) {
+  const uint8_t op = r->opcode;
+  const bool mmx = (op == 0x7e || op == 0x7f || op == 0xe7) && !r->operand_prefix && !r->repeat &&
+                   !r->vector_prefix;
+  const size_t index = (r->modrm >> 3 & 7) | (r->rex & REX_R && !mmx ? 8 : 0);
+  uint8_t area[LEGACY_AREA];
+  stores(o, 0);
+  if (op != 0x17 && luna_vcpu_get_xsave(r->v->vcpu, area, sizeof area) == LUNA_OK) {
+    o->known = true;
+    memcpy(&o->value, area + (mmx ? MMX_AREA : XMM_AREA) + 16 * index, sizeof o->value);
+  }
+}
+
 /* Those that take the flags in, ADC, SBB, RCL and RCR, come to something else a second time; as do
  * those that change a register. */
 static void note_store(reader *r, uint64_t immediate, hvf_operand *o) {
@@ -275,7 +321,9 @@ static void note_store(reader *r, uint64_t immediate, hvf_operand *o) {
   } else if (op == 0x8c) {
     stores(o, 2);
   } else if (op < 0x38 && (op & 6) == 0) {
-    o->store = (op & 0x38) != 0x10 && (op & 0x38) != 0x18;
+    if ((op & 0x38) != 0x10 && (op & 0x38) != 0x18) {
+      stores_result(r, size, o);
+    }
   } else if (op >= 0x80 && op <= 0x83) {
     o->store = extension != 2 && extension != 3 && extension != 7;
   } else if ((op & 0xfe) == 0xc0 || (op & 0xfc) == 0xd0) {
@@ -297,7 +345,7 @@ static void note_store_0f(reader *r, hvf_operand *o) {
     stores(o, 1);
   } else if (!load && (op == 0x11 || op == 0x13 || op == 0x17 || op == 0x29 || op == 0x2b ||
                        op == 0x7e || op == 0x7f || op == 0xd6 || op == 0xe7)) {
-    stores(o, 0);
+    stores_vector(r, o);
   }
 }
 

@@ -19,16 +19,18 @@
  * EPT violation of a write. KVM tells only when the instruction is done but for the write. It is
  *   found again before KVM's RIP, by length, operand address and value, and then all is as on a
  *   Mac: RIP is at the instruction, and the program does its work and adds the length, or maps
- *   memory there and runs again. Of MOVS and STOS KVM tells of each element, and has counted it:
- *   they are found the same way, and RCX, RSI and RDI are as before the element. What changes a
- *   register besides, or takes flags in (XCHG, XADD, CMPXCHG, ADC, SBB, RCL, RCR), pushes, INS,
- *   those behind EVEX, and what cannot be read any more or crosses a page, is not found: RIP is
- *   behind it, the other registers it changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so
- *   that adding it to RIP is right. In any case memory there and a run do the write, and RIP
- *   written, with whatever value, drops it. To know what is written where, hv_ext_vcpu_access() of
- *   hv_linux.h gives address, size and value, for reads too: no instruction need be decoded. On the
- *   software CPU the exit comes before the instruction, whatever it is: RIP, length and registers
- *   are as on a Mac.
+ *   memory there and runs again. RIP may be behind a prefix that makes no other write of it, such
+ *   as LOCK. Of MOVS and STOS KVM tells of each element, and has counted it: they are found the
+ *   same way, and RCX, RSI and RDI are as before the element. What changes a register besides, or
+ *   takes flags in (XCHG, XADD, CMPXCHG, ADC, SBB, RCL, RCR), BTS, BTR, BTC, SHLD and SHRD, pushes
+ *   and POP to memory, INS, stores of x87's and system registers, those behind EVEX, and what
+ *   cannot be read any more or crosses a page, is not found: RIP is behind it, the other registers
+ *   it changes are changed, and VMCS_RO_VMEXIT_INSTR_LEN is 0, so that adding it to RIP is right.
+ *   Flags are as after it. In any case memory there and a run do the write, and RIP written, with
+ *   whatever value, drops it. To know what is written where, hv_ext_vcpu_access() of hv_linux.h
+ *   gives address, size and value, for reads too: no instruction need be decoded. On the software
+ *   CPU the exit comes before the instruction, whatever it is: RIP, length and registers are as on
+ *   a Mac.
  *
  * EPT violation of a fetch. As on a Mac.
  *

@@ -156,6 +156,61 @@ static void accesses_by_stack_and_strings_have_a_linear_address(void) {
   }
 }
 
+/* Of memory that can be read. Registers that REX makes others of are told by what is written. */
+static const form writers[] = {
+    {"add [rsi], eax", 2, {0x01, 0x06}, 0x100, HV_MEMORY_WRITE},
+    {"add [rsi], r8d", 3, {0x44, 0x01, 0x06}, 0x100, HV_MEMORY_WRITE},
+    {"sub [rsi], r15", 3, {0x4c, 0x29, 0x3e}, 0x100, HV_MEMORY_WRITE},
+    {"or [rsi], ah", 2, {0x08, 0x26}, 0x100, HV_MEMORY_WRITE},
+    {"and [rsi], r8b", 3, {0x44, 0x20, 0x06}, 0x100, HV_MEMORY_WRITE},
+    {"xor [rsi], r8w", 4, {0x66, 0x44, 0x31, 0x06}, 0x100, HV_MEMORY_WRITE},
+    {"movups [rsi], xmm1", 3, {0x0f, 0x11, 0x0e}, 0x100, HV_MEMORY_WRITE},
+    {"movups [rsi], xmm9", 4, {0x44, 0x0f, 0x11, 0x0e}, 0x100, HV_MEMORY_WRITE},
+    {"movaps [rsi], xmm9", 4, {0x44, 0x0f, 0x29, 0x0e}, 0x100, HV_MEMORY_WRITE},
+    {"movq [rsi], mm1", 3, {0x0f, 0x7f, 0x0e}, 0x100, HV_MEMORY_WRITE},
+    {"movdqa [rsi], xmm1", 4, {0x66, 0x0f, 0x7f, 0x0e}, 0x100, HV_MEMORY_WRITE},
+    {"movdqu [rsi], xmm9", 5, {0xf3, 0x44, 0x0f, 0x7f, 0x0e}, 0x100, HV_MEMORY_WRITE},
+};
+
+/* MM0 to MM7 and XMM0 to XMM15 have their numbers in each byte, with 0x10 and 0x20. */
+static void set_vectors(void) {
+  uint8_t area[512];
+  HV(hv_vcpu_read_fpstate(vcpu, area, sizeof area));
+  for (unsigned i = 0; i < 16; i++) {
+    memset(area + 160 + 16 * i, (int)(0x20 + i), 16);
+    memset(area + 32 + 16 * (i % 8), (int)(0x10 + i % 8), 8);
+  }
+  HV(hv_vcpu_write_fpstate(vcpu, area, sizeof area));
+}
+
+static void writers_are_found_with_the_prefixes_that_count(void) {
+  static const uint8_t before[] = {0x00, 0x44, 0x66, 0x41};
+  for (size_t i = 0; i < sizeof writers / sizeof *writers * sizeof before; i++) {
+    const form *f = &writers[i / sizeof before];
+    const uint8_t byte = before[i % sizeof before];
+    const bool mmx = strncmp(f->text, "movq", 4) == 0;
+    if ((byte == 0x66 && f->text[0] == 'm') || (byte == 0x44 && mmx)) {
+      continue; /* it counts, and makes the same of it, or another vector */
+    }
+    test_note("%s behind 0x%02x", f->text, byte);
+    begin_form(f, byte);
+    set_vectors();
+    set(HV_X86_RAX, 0x0102030405060708);
+    set(HV_X86_R14, HOLE); /* where REX.B leads RSI */
+    memset(page, 0x5a, sizeof page);
+    HV(hv_vm_map(page, HOLE, sizeof page, RX));
+    CHECK_EQ(run(), VMX_REASON_EPT_VIOLATION);
+    CHECK_EQ(field(VMCS_GUEST_PHYSICAL_ADDRESS), HOLE + f->offset);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR + 2);
+    CHECK_EQ(field(VMCS_RO_VMEXIT_INSTR_LEN), f->length);
+    skip();
+    CHECK_EQ(run(), VMX_REASON_HLT);
+    CHECK_EQ(get(HV_X86_RIP), LINEAR + 2 + f->length);
+    CHECK_EQ(page[f->offset], 0x5a);
+    end();
+  }
+}
+
 /* [rip + 0x1ffff6], in the page that LINEAR + 0x200000 leads to. */
 static void an_operand_can_be_relative_to_rip(void) {
   static const uint8_t code[] = {0xc7, 0x05, 0xf6, 0xff, 0x1f, 0x00, 0x05, 0x00, 0x00, 0x00, 0xf4};
@@ -316,6 +371,7 @@ static void strings_of_64_bit_code_are_found(void) {
 int main(void) {
   RUN_KVM(accesses_have_their_instruction_and_linear_address);
   RUN_KVM(accesses_by_stack_and_strings_have_a_linear_address);
+  RUN_KVM(writers_are_found_with_the_prefixes_that_count);
   RUN_KVM(an_operand_can_be_relative_to_rip);
   RUN_KVM(writes_of_strings_can_be_emulated);
   RUN_KVM(writes_of_strings_are_done_again_where_memory_allows_it);
