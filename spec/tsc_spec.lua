@@ -48,6 +48,19 @@ helper.kvm("the TSC of a vCPU", function()
     helper.raises("cpu.tsc_frequency: a whole number", function() cpu.tsc_frequency = "1 GHz" end)
   end)
 
+  it("has an offset that is kept or refused, also after one that changes nothing", function()
+    local cpu = helper.guest({ source = READ }).cpu
+    local ok, message = pcall(function() cpu.tsc_offset = cpu.tsc_offset end)
+    if ok then
+      ok, message = pcall(function() cpu.tsc_offset = u64 "0x100000" end)
+    end
+    if ok then
+      assert.equal("0x100000", hex(cpu.tsc_offset))
+    else
+      helper.contains("this host's KVM keeps none", message)
+    end
+  end)
+
   it("has an offset, that the guest sees", function()
     local cpu = helper.guest({ source = READ }).cpu
     need_offset(cpu)
