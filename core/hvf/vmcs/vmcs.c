@@ -328,6 +328,31 @@ hv_return_t hv_vmx_vcpu_write_vmcs(hv_vcpuid_t vcpu, uint32_t field, uint64_t va
   return result == HV_SUCCESS ? write_field(v, field, value) : result;
 }
 
+/* The bits of a field that is no control, as far as that is a matter of bits. */
+static uint64_t possible(uint32_t number) {
+  const uint64_t table_limits = 0xffff, access_rights = 0x1f0ff, blocking = 0xb;
+  if (number >= VMCS_GUEST_ES_AR && number <= VMCS_GUEST_TR_AR) {
+    return access_rights;
+  }
+  switch (number) {
+    case VMCS_GUEST_GDTR_LIMIT:
+    case VMCS_GUEST_IDTR_LIMIT:
+      return table_limits;
+    case VMCS_GUEST_INTERRUPTIBILITY:
+      return blocking;
+    case VMCS_GUEST_ACTIVITY_STATE:
+      return hvf_the_vm.options & HV_VM_ACCEL_APIC ? 3 : 0;
+    case VMCS_GUEST_IA32_PAT:
+      return UINT64_C(0x0707070707070707);
+    case VMCS_GUEST_DR7:
+      return UINT32_MAX;
+    case VMCS_CTRL_VMENTRY_IRQ_INFO:
+      return IRQ_INFO_VALID | IRQ_INFO_ERROR_VALID | IRQ_INFO_TYPE_MASK | 0xff;
+    default:
+      return hvf_field_widest(number);
+  }
+}
+
 static hv_return_t allowed(uint32_t number, uint64_t *must, uint64_t *may) {
   hvf_field found = hvf_field_find(number);
   uint32_t bits[2];
@@ -351,7 +376,7 @@ static hv_return_t allowed(uint32_t number, uint64_t *must, uint64_t *may) {
     case HVF_FIELD_MSR:
     case HVF_FIELD_STATE:
       *must = 0;
-      *may = hvf_field_widest(number);
+      *may = possible(number);
       return HV_SUCCESS;
     case HVF_FIELD_EXIT:
       return hvf_fail(HV_UNSUPPORTED, "field 0x%x of the VMCS is read-only", number);

@@ -354,6 +354,40 @@ static void the_monitor_trap_flag_steps(void) {
   end();
 }
 
+/* The width of a field (SDM Vol. 3, 25.11.2). */
+static unsigned width_of(uint32_t number) {
+  static const unsigned widths[] = {16, 64, 32, 64};
+  return widths[number >> 13 & 3];
+}
+
+/* Bit by bit: what the capability of a field does not have is refused, the rest is taken. */
+static void what_a_write_accepts_is_told(void) {
+  static const uint32_t fields[] = {VMCS_GUEST_GDTR_LIMIT,
+                                    VMCS_GUEST_IDTR_LIMIT,
+                                    VMCS_GUEST_CS_AR,
+                                    VMCS_GUEST_TR_AR,
+                                    VMCS_GUEST_ES_AR,
+                                    VMCS_GUEST_CS,
+                                    VMCS_GUEST_INTERRUPTIBILITY,
+                                    VMCS_GUEST_ACTIVITY_STATE,
+                                    VMCS_GUEST_DR7,
+                                    VMCS_CTRL_VMENTRY_IRQ_INFO,
+                                    VMCS_CTRL_TPR_THRESHOLD};
+  BEGIN(0xf4);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    uint64_t must, may, before = field(fields[i]);
+    HV(hv_vmx_vcpu_get_cap_write_vmcs(vcpu, fields[i], &must, &may));
+    for (unsigned bit = 0; bit < width_of(fields[i]); bit++) {
+      test_note("field 0x%x, bit %u", fields[i], bit);
+      hv_return_t result = hv_vmx_vcpu_write_vmcs(vcpu, fields[i], UINT64_C(1) << bit);
+      CHECK_EQ(result == HV_SUCCESS, may >> bit & 1);
+    }
+    set_field(fields[i], before);
+  }
+  CHECK_EQ(run(), VMX_REASON_HLT);
+  end();
+}
+
 int main(void) {
   RUN_KVM(registers_keep_what_is_written);
   RUN_KVM(registers_and_fields_are_the_same);
@@ -369,5 +403,6 @@ int main(void) {
   RUN_KVM(long_mode_is_a_control_and_efer);
   RUN_KVM(blocking_is_seen_and_lifted);
   RUN_KVM(the_monitor_trap_flag_steps);
+  RUN_KVM(what_a_write_accepts_is_told);
   return test_end();
 }
