@@ -230,11 +230,26 @@ static bool takes_nmis(const hvf_vcpu *v) {
   return luna_vcpu_get_blocking(v->vcpu, &blocking) == LUNA_OK && !(blocking & none);
 }
 
+/* An interrupt that the guest does not accept now would wait. */
+static bool accepts(const hvf_vcpu *v, uint32_t event) {
+  const uint32_t interrupts = 0xb, flag = 1 << 9; /* all kinds of blocking; RFLAGS.IF */
+  const uint32_t type = event & IRQ_INFO_TYPE_MASK;
+  uint32_t blocking = 0;
+  uint64_t flags = 0;
+  luna_vcpu_get_blocking(v->vcpu, &blocking);
+  luna_vcpu_get(v->vcpu, LUNA_RFLAGS, &flags);
+  return type == IRQ_INFO_EXT_IRQ ? flags & flag && !(blocking & 3)
+                                  : type != IRQ_INFO_NMI || !(blocking & interrupts);
+}
+
 /* The window for NMIs is open before each instruction that nothing blocks them at. KVM tells
  * nothing of it, so the guest goes there step by step; an event to inject comes first. */
-static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
+static int enter(hvf_vcpu *v, uint64_t deadline, uint32_t event) {
   const uint32_t controls = v->controls[HV_VMX_CAP_PROCBASED];
   int kind = LUNA_EXIT_DEBUG;
+  if (event && v->followed && hvf_timer_is_over(v) && accepts(v, event)) {
+    return hvf_follow_deliver_alone(v);
+  }
   if (v->followed || !(controls & (CPU_BASED_MTF | CPU_BASED_VIRTUAL_NMI_WND))) {
     return luna_vcpu_run(v->vcpu, deadline);
   }
@@ -243,7 +258,7 @@ static int enter(hvf_vcpu *v, uint64_t deadline, bool event) {
       return NMI_WINDOW;
     }
     kind = luna_vcpu_step(v->vcpu, deadline);
-    event = false;
+    event = 0;
   } while (kind == LUNA_EXIT_DEBUG && !(controls & CPU_BASED_MTF));
   return kind;
 }

@@ -19,11 +19,12 @@ bool hvf_follow_can(void) {
   return hvf_the_vm.vm ? hvf_the_vm.follows : hvf_follow_find(LUNA_ACCEL_AUTO);
 }
 
-hv_return_t hvf_follow_hand_over(hvf_vcpu *v) {
+/* With these primary controls. */
+static int hand_over(hvf_vcpu *v, uint32_t primary) {
   const uint64_t *kept = v->kept_fields;
   const bool accelerated = hvf_the_vm.options & HV_VM_ACCEL_APIC; /* INIT and SIPI exit */
   const luna_controls controls = {
-      .primary = v->controls[HV_VMX_CAP_PROCBASED],
+      .primary = primary,
       .secondary =
           v->controls[HV_VMX_CAP_PROCBASED2] | (accelerated ? CPU_BASED2_APIC_REG_VIRT : 0),
       .exceptions = (uint32_t)kept[HVF_KEPT_EXCEPTIONS],
@@ -38,8 +39,12 @@ hv_return_t hvf_follow_hand_over(hvf_vcpu *v) {
                       kept[HVF_KEPT_CR3_3]},
       .cr3_count = (uint32_t)kept[HVF_KEPT_CR3_COUNT],
   };
+  return luna_vcpu_set_controls(v->vcpu, &controls);
+}
+
+hv_return_t hvf_follow_hand_over(hvf_vcpu *v) {
   v->stale = false;
-  return hvf_status(luna_vcpu_set_controls(v->vcpu, &controls));
+  return hvf_status(hand_over(v, v->controls[HV_VMX_CAP_PROCBASED]));
 }
 
 hv_return_t hvf_follow_begin(hvf_vcpu *v) {
@@ -49,6 +54,18 @@ hv_return_t hvf_follow_begin(hvf_vcpu *v) {
 
 int hvf_follow_deliver(hvf_vcpu *v) {
   return luna_vcpu_deliver(v->vcpu, v->entry_event, v->entry_error, v->entry_length);
+}
+
+/* By the monitor trap flag, whose exit comes behind the delivery. */
+int hvf_follow_deliver_alone(hvf_vcpu *v) {
+  const uint32_t asked = v->controls[HV_VMX_CAP_PROCBASED];
+  luna_control_exit x;
+  v->stale = true;
+  int kind = hand_over(v, asked | CPU_BASED_MTF);
+  kind = kind == LUNA_OK ? luna_vcpu_run(v->vcpu, 0) : kind;
+  const bool delivered =
+      kind == LUNA_EXIT_OTHER && luna_exit_control(v->record, &x) && x.reason == VMX_REASON_MTF;
+  return delivered && !(asked & CPU_BASED_MTF) ? LUNA_EXIT_TIMEOUT : kind;
 }
 
 /* ---- The exit ---- */

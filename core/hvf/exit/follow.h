@@ -15,6 +15,9 @@ hv_return_t hvf_follow_begin(hvf_vcpu *v);
 hv_return_t hvf_follow_hand_over(hvf_vcpu *v);
 /* Delivers VMCS_CTRL_VMENTRY_IRQ_INFO's event. */
 int hvf_follow_deliver(hvf_vcpu *v);
+/* Runs for a preemption timer of 0 and an event that the guest accepts: as luna_vcpu_run, to a
+ * LUNA_EXIT_TIMEOUT before the first instruction of its handler. */
+int hvf_follow_deliver_alone(hvf_vcpu *v);
 /* An exit field of the VMCS; false for one that the exit does not have. */
 bool hvf_follow_field(const hvf_vcpu *v, uint32_t number, uint64_t *value);
 

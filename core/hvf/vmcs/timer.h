@@ -15,6 +15,10 @@ static inline bool hvf_timer_is_on(const hvf_vcpu *v) {
   return v->controls[HV_VMX_CAP_PINBASED] & PIN_BASED_PREEMPTION_TIMER;
 }
 
+/* Whether it ends the run at the entry, which an event that is injected comes before. */
+static inline bool hvf_timer_is_over(const hvf_vcpu *v) {
+  return hvf_timer_is_on(v) && v->kept_fields[HVF_KEPT_TIMER] == 0;
+}
 /* Where it is on: before an entry that is to end at the deadline, the one that comes first, this or
  * the timer's. */
 uint64_t hvf_timer_begin(hvf_vcpu *v, uint64_t deadline);

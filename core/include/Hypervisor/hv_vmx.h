@@ -46,6 +46,10 @@
  * IRQ_WND, VIRTUAL_NMI_WND. As on a Mac; until the window for NMIs is open the guest goes step by
  *   step.
  *
+ * MTF. On the software CPU as on a Mac. KVM steps as it does for a debugger: what an exit has left
+ * to finish is a step of its own, the delivery of an event one with the first instruction of the
+ * handler, and a repeated string may be one. An event of type 7 and vector 0 is an exit at once.
+ *
  * MOV_CR, with CR8-load exiting: of moves to CR8 that lower it, done already; RIP is shown at them.
  *
  * CR0.NE and CR4.VMXE, which a processor demands in VMX operation, can be set and are read back.
@@ -75,6 +79,9 @@
  * takes software interrupts and exceptions there, with VMCS_CTRL_VMENTRY_INSTR_LEN. VMREAD and
  * VMWRITE of fields that hv_vmx_vcpu_set_shadow_access gives to the guest do not exit. The guest
  * sees CR4.VMXE where no mask hides it, and cannot clear it, nor CR0.NE.
+ *
+ * VMCS_GUEST_DEBUG_EXC is always 0: debug exceptions that are pending, as at an exit of the monitor
+ * trap flag behind an instruction with RFLAGS.TF, stay with the vCPU and come at the next run.
  *
  * An event to inject is in VMCS_CTRL_VMENTRY_IRQ_INFO until the guest has begun to take it: where a
  * run ends without an entry, or the guest does not accept an interrupt, it is still there.

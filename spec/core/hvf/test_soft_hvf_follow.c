@@ -210,6 +210,34 @@ static void a_timer_at_zero_lets_nothing_run(void) {
   end();
 }
 
+/* An event is injected before it (SDM Vol. 3, 27.7.4); one that is not accepted stays. */
+static void a_timer_at_zero_lets_an_event_in(void) {
+  static const uint32_t events[] = {IRQ_INFO_EXT_IRQ | 0x21, IRQ_INFO_NMI | 2,
+                                    IRQ_INFO_HARD_EXC | 6, IRQ_INFO_SOFT_IRQ | 0x21};
+  for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+    const uint32_t vector = events[i] & 0xff, info = IRQ_INFO_VALID | events[i];
+    begin_timer(0);
+    memcpy(ram + vector * 4, "\x00\x20\x00\x00", 4);
+    set_field(VMCS_GUEST_IDTR_LIMIT, 0x3ff);
+    set(HV_X86_RFLAGS, 2);
+    set_field(VMCS_CTRL_VMENTRY_INSTR_LEN, 2);
+    set_field(VMCS_CTRL_VMENTRY_IRQ_INFO, info);
+    if (i == 0) {
+      CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+      CHECK_EQ(get(HV_X86_RIP), CODE);
+      CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), info);
+      set(HV_X86_RFLAGS, 0x202);
+    }
+    CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+    CHECK_EQ(get(HV_X86_RIP), 0x2000);
+    CHECK_EQ(get(HV_X86_RSP), 0x8000 - 6);
+    CHECK_EQ(field(VMCS_CTRL_VMENTRY_IRQ_INFO), 0);
+    CHECK_EQ(run(), VMX_REASON_VMX_TIMER_EXPIRED);
+    CHECK_EQ(get(HV_X86_RIP), 0x2000);
+    end();
+  }
+}
+
 static void what_is_left_of_the_timer_is_kept_where_asked(void) {
   const uint64_t count = timer_count(UINT64_C(1000000000));
   begin_timer(count);
@@ -362,6 +390,7 @@ int main(void) {
   RUN_KVM(page_faults_have_their_address);
   RUN_KVM(the_timer_ends_a_run);
   RUN_KVM(a_timer_at_zero_lets_nothing_run);
+  RUN_KVM(a_timer_at_zero_lets_an_event_in);
   RUN_KVM(what_is_left_of_the_timer_is_kept_where_asked);
   RUN_KVM(writes_stand_at_their_instruction);
   RUN_KVM(writes_are_done_when_the_page_allows_them);
