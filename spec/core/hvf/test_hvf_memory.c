@@ -387,7 +387,7 @@ static void memory_that_is_gone_is_an_error(void) {
     CHECK_EQ(run(), VMX_REASON_HLT);
     CHECK_EQ(munmap(own, LUNA_PAGE_SIZE), 0);
     set(HV_X86_RIP, CODE);
-    HV_IS(hv_vcpu_run(vcpu), HV_FAULT);
+    HV_IS(hv_vcpu_run_until(vcpu, HV_DEADLINE_FOREVER), HV_FAULT);
     CHECK_TEXT(hv_ext_error_message(), "cannot be used");
     end();
   }
