@@ -61,7 +61,7 @@ int luna_seat_host_counter(const luna_seat *seat, uint64_t *counter, uint64_t *o
 static _Atomic uint64_t keeps[LUNA_ACCEL_COUNT];
 static _Atomic uint64_t forgets[LUNA_ACCEL_COUNT];
 
-static int change_offset(const luna_seat *seat, uint64_t before, uint64_t offset) {
+static int change_offset(const luna_seat *seat, uint64_t offset) {
   const uint32_t accel = seat->host->accel;
   const uint64_t host = seat->host->serial;
   uint64_t now;
@@ -75,17 +75,18 @@ static int change_offset(const luna_seat *seat, uint64_t before, uint64_t offset
   if (get_offset(seat, &now) != 0) {
     return -1;
   }
-  if (now == offset && offset == before) {
-    return 0; /* which tells nothing */
-  }
   atomic_store(now == offset ? &keeps[accel] : &forgets[accel], host);
   errno = ENXIO;
   return now == offset ? 0 : -1;
 }
 
+/* Of an offset that is there already nothing would show. */
 static int replace_offset(luna_seat *seat, uint64_t before, uint64_t offset) {
+  if (offset == before) {
+    return 0;
+  }
   atomic_fetch_or(&seat->stale, 1u << LUNA_GROUP_COUNTERS);
-  int result = change_offset(seat, before, offset);
+  int result = change_offset(seat, offset);
   if (result != 0) {
     int number = errno;
     luna_kvm_set_tsc_offset(seat->fd, before);
