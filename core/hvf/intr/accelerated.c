@@ -34,3 +34,14 @@ void hvf_signal_first(void) {
     luna_vcpu_interrupt(first->vcpu);
   }
 }
+
+hv_return_t hvf_check_version(const char *whose, const uint32_t *version, uint32_t expected) {
+  if (!version) {
+    return hvf_fail(HV_BAD_ARGUMENT, "no state of %s", whose);
+  }
+  return *version == expected ? HV_SUCCESS
+                              : hvf_fail(HV_BAD_ARGUMENT,
+                                         "a state of %s has version %u, not %u; it is set before "
+                                         "the state is read, too",
+                                         whose, expected, *version);
+}

@@ -13,4 +13,7 @@ hv_return_t hvf_owned_accelerated(hv_vcpuid_t id, hvf_vcpu **v);
  * held. */
 void hvf_signal_first(void);
 
+/* A state that the program hands over, which begins with its version; NULL for none. */
+hv_return_t hvf_check_version(const char *whose, const uint32_t *version, uint32_t expected);
+
 #endif

@@ -96,10 +96,7 @@ static int get_state(hvf_vcpu *v, struct hv_apic_state *s) {
 }
 
 static hv_return_t check_state(const hv_apic_state_ext_t *state) {
-  return state && state->version == HV_APIC_STATE_EXT_VER
-             ? HV_SUCCESS
-             : hvf_fail(HV_BAD_ARGUMENT, "a state of a local APIC has version %d",
-                        HV_APIC_STATE_EXT_VER);
+  return hvf_check_version("a local APIC", state ? &state->version : NULL, HV_APIC_STATE_EXT_VER);
 }
 
 hv_return_t hv_vcpu_apic_get_state(hv_vcpuid_t vcpu, hv_apic_state_ext_t *state) {
@@ -141,6 +138,25 @@ static int put_state(hvf_vcpu *v, const struct hv_apic_state *s) {
   return status == LUNA_OK ? put_boot_state(v, s->boot_state) : status;
 }
 
+static hv_return_t check_values(const struct hv_apic_state *s) {
+  if (s->apic_gpa & ~HVF_APIC_ADDRESS) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "no local APIC is at gpa 0x%" PRIx64 ": a multiple of 4096 below 2^52 expected",
+                    s->apic_gpa);
+  }
+  if (s->apic_controls & ~(hv_apic_ctrl_t)HV_APIC_CTRL_IOAPIC_EOI) {
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "a local APIC has no controls 0x%" PRIx64 ": 0 or HV_APIC_CTRL_IOAPIC_EOI",
+                    s->apic_controls);
+  }
+  return (unsigned)s->boot_state <= HV_BS_RUNNING
+             ? HV_SUCCESS
+             : hvf_fail(HV_BAD_ARGUMENT,
+                        "a local APIC has no boot_state %u: HV_BS_INIT, HV_BS_SIPI or "
+                        "HV_BS_RUNNING (0 to 2) expected",
+                        (unsigned)s->boot_state);
+}
+
 hv_return_t hv_vcpu_apic_put_state(hv_vcpuid_t vcpu, const hv_apic_state_ext_t *state) {
   hvf_vcpu *v;
   hv_return_t result = hvf_owned_accelerated(vcpu, &v);
@@ -149,14 +165,8 @@ hv_return_t hv_vcpu_apic_put_state(hv_vcpuid_t vcpu, const hv_apic_state_ext_t *
     return result;
   }
   const struct hv_apic_state *s = &state->state;
-  if (s->apic_gpa & ~HVF_APIC_ADDRESS || (unsigned)s->boot_state > HV_BS_RUNNING ||
-      s->apic_controls & ~(hv_apic_ctrl_t)HV_APIC_CTRL_IOAPIC_EOI) {
-    return hvf_fail(HV_BAD_ARGUMENT,
-                    "no local APIC is at gpa 0x%" PRIx64 ", has controls 0x%" PRIx64
-                    " and boot_state %u",
-                    s->apic_gpa, s->apic_controls, (unsigned)s->boot_state);
-  }
-  result = hvf_status(put_state(v, s));
+  result = check_values(s);
+  result = result == HV_SUCCESS ? hvf_status(put_state(v, s)) : result;
   if (result == HV_SUCCESS) {
     v->apic_ctrl = s->apic_controls;
   }

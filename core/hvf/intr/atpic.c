@@ -332,9 +332,12 @@ hv_return_t hv_vm_atpic_deassert_irq(int irq) {
 
 static hv_return_t enter_state(const hv_atpic_state_ext_t *state) {
   hv_return_t result = hvf_enter_accelerated();
-  if (result == HV_SUCCESS && (!state || state->version != HV_ATPIC_STATE_EXT_VER)) {
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result = hvf_check_version("a PIC", state ? &state->version : NULL, HV_ATPIC_STATE_EXT_VER);
+  if (result != HV_SUCCESS) {
     hvf_leave();
-    return hvf_fail(HV_BAD_ARGUMENT, "a state of a PIC has version %d", HV_ATPIC_STATE_EXT_VER);
   }
   return result;
 }

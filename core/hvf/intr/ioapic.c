@@ -293,10 +293,13 @@ hv_return_t hv_vm_ioapic_write(hv_gpaddr_t gpa, uint32_t data) {
 
 static hv_return_t enter_state(const hv_ioapic_state_ext_t *state) {
   hv_return_t result = hvf_enter_accelerated();
-  if (result == HV_SUCCESS && (!state || state->version != HV_IOAPIC_STATE_EXT_VER)) {
+  if (result != HV_SUCCESS) {
+    return result;
+  }
+  result =
+      hvf_check_version("the I/O APIC", state ? &state->version : NULL, HV_IOAPIC_STATE_EXT_VER);
+  if (result != HV_SUCCESS) {
     hvf_leave();
-    return hvf_fail(HV_BAD_ARGUMENT, "a state of the I/O APIC has version %d",
-                    HV_IOAPIC_STATE_EXT_VER);
   }
   return result;
 }

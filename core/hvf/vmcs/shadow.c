@@ -55,7 +55,9 @@ hv_return_t hv_vmx_vcpu_set_shadow_access(hv_vcpuid_t vcpu, uint32_t field,
     return result;
   }
   if (flags & ~known_flags) {
-    return hvf_fail(HV_BAD_ARGUMENT, "0x%" PRIx64 " is no access to field 0x%x of the shadow VMCS",
+    return hvf_fail(HV_BAD_ARGUMENT,
+                    "0x%" PRIx64 " is no access to field 0x%x of the shadow VMCS: "
+                    "HV_SHADOW_VMCS_READ and _WRITE, or 0",
                     flags, field);
   }
   const uint32_t access = (flags & HV_SHADOW_VMCS_READ ? LUNA_READ : 0) |

@@ -82,17 +82,21 @@ static void states_are_checked(void) {
   HV_IS(hv_vcpu_apic_get_state(vcpu, &state), HV_BAD_ARGUMENT);
   HV_IS(hv_vcpu_apic_get_state(vcpu, NULL), HV_BAD_ARGUMENT);
   HV_IS(hv_vcpu_apic_put_state(vcpu, &state), HV_BAD_ARGUMENT);
+  CHECK_TEXT(hv_ext_error_message(), "has version 100, not ");
   state.version = HV_APIC_STATE_EXT_VER;
   HV(hv_vcpu_apic_get_state(vcpu, &state));
   hv_apic_state_ext_t bad = state;
   bad.state.apic_gpa = 0xfee00010;
   HV_IS(hv_vcpu_apic_put_state(vcpu, &bad), HV_BAD_ARGUMENT);
+  CHECK_TEXT(hv_ext_error_message(), "gpa 0xfee00010: a multiple of 4096");
   bad = state;
   bad.state.boot_state = (enum hv_boot_state)3;
   HV_IS(hv_vcpu_apic_put_state(vcpu, &bad), HV_BAD_ARGUMENT);
+  CHECK_TEXT(hv_ext_error_message(), "no boot_state 3: HV_BS_INIT");
   bad = state;
   bad.state.apic_controls = HV_APIC_CTRL_NO_TIMER;
   HV_IS(hv_vcpu_apic_put_state(vcpu, &bad), HV_BAD_ARGUMENT);
+  CHECK_TEXT(hv_ext_error_message(), "no controls 0x4: 0 or HV_APIC_CTRL_IOAPIC_EOI");
   HV(hv_vcpu_apic_put_state(vcpu, &state));
   end();
 }
